@@ -1,0 +1,60 @@
+"""Authentication: log in over HTTP, connect with the token, send direct messages."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from verbtrio import App, WebSocket
+from verbtrio.auth import JWTAuth
+
+PAGES = Path(__file__).parent / "pages"
+ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database
+app = App()
+auth = JWTAuth(os.environ.get("SECRET_KEY", "for the demo only: everybody can read this key"))
+
+
+@app.post("/login")
+async def login(request: Request) -> Response:
+    try:
+        body = msgspec.json.decode(await request.body(), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return JSONResponse({"error": "The body must be a JSON object"}, 400)
+    match body:
+        case {"username": str(name), "password": password} if name in ACCOUNTS and ACCOUNTS[name][1] == password:
+            return JSONResponse({"token": auth.issue({"id": ACCOUNTS[name][0], "username": name}, expires_in=3600)})
+    return JSONResponse({"error": "Invalid credentials"}, 401)
+
+
+@app.ws("/ws", middleware=[auth])
+class Chat:
+    async def open(self, ws: WebSocket) -> None:
+        await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['username']}!", "user": ws.user})
+
+    async def message(self, ws: WebSocket, data: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        said = {"text": data["text"], "timestamp": now} if "text" in data else {"timestamp": now}
+        message = {"from": ws.user["id"], "fromUsername": ws.user["username"], **said}
+        to = data.get("to")
+        if data.get("type") != "direct" or not to:
+            ws.route.broadcast({"type": "message", **message}, exclude=ws)
+        elif app.users.send(to, {"type": "direct", **message}):
+            await ws.send({"type": "sent", "to": to, **said})
+        else:
+            await ws.send({"type": "error", "message": "Recipient not found or not connected"})
+
+
+@app.get("/")
+async def page(request: Request) -> FileResponse:
+    return FileResponse(PAGES / "auth.html")
+
+
+app.mount("/pages", StaticFiles(directory=PAGES))
+
+if __name__ == "__main__":
+    app.listen()

@@ -1,0 +1,46 @@
+"""Rooms: a chat for each name in the path."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from verbtrio import App, Room, WebSocket
+
+PAGES = Path(__file__).parent / "pages"
+app = App()
+
+
+@app.ws("/ws/:room")
+async def chat(ws: WebSocket[dict[str, Any]], room: str) -> None:
+    async with ws.join(room, on_leave=announce_leave) as members:
+        count = len(members)
+        await ws.send({"type": "welcome", "room": room, "userCount": count})
+        joined = {"type": "system", "message": "A user has joined the room", "userCount": count}
+        members.broadcast(joined, exclude=ws)
+
+        async for data in ws:
+            message = {"type": "message", "sender": data.get("username") or "Anonymous"}
+            if "text" in data:
+                message["text"] = data["text"]
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            members.broadcast({**message, "timestamp": now}, exclude=ws)
+
+
+def announce_leave(members: Room) -> None:
+    left = {"type": "system", "message": "A user has left the room", "userCount": len(members)}
+    members.broadcast(left)
+
+
+@app.get("/")
+async def page(request: Request) -> FileResponse:
+    return FileResponse(PAGES / "rooms.html")
+
+
+app.mount("/pages", StaticFiles(directory=PAGES))
+
+if __name__ == "__main__":
+    app.listen()

@@ -1,0 +1,360 @@
+"""The take-over: WebSocket connections leave hypercorn's Trio worker's hands at the upgrade.
+
+This is the one module that knows hypercorn's insides. hypercorn's `worker_serve` looks up `TCPServer` after the
+application's startup; `take_over` puts a subclass there for as long as the application lives. A connection of it has
+two phases, in one task:
+
+1. HTTP: hypercorn's own protocol objects, until an upgrade to a WebSocket arrives over HTTP/1.1. Then our H11
+   protocol raises `_Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
+2. WebSocket: the ASGI application is called with a `Session`, which verbtrio's endpoint takes the stream from.
+
+Around both stands a guard: whatever one connection does ends that connection, is logged once, and closes its
+descriptor. In stock hypercorn 0.18, 15 of 25 malformed requests end the whole worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import h2.settings
+import h11
+import trio
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.trio import run as hypercorn_run
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.utils import parse_socket_addr, valid_server_name
+
+from verbtrio.asgi import EXTENSION, Session
+from verbtrio.errors import HandshakeError
+from verbtrio.handshake import RawHeaders, check_http1
+from verbtrio.limits import Limits
+
+logger = logging.getLogger("verbtrio.hypercorn")
+
+
+class Host(Protocol):
+    """What the take-over needs of the hub."""
+
+    def add_session(self, session: Any) -> None: ...
+    def discard_session(self, session: Any) -> None: ...
+    def watch(self, terminated: Any) -> None: ...
+
+
+@contextmanager
+def take_over(host: Host, limits: Limits, http2_websockets: bool) -> Iterator[bool]:
+    """Take WebSocket connections over while the block is entered; give whether that could be done.
+
+    With a hypercorn whose insides are not what we know, one warning is logged, and the application runs over plain
+    ASGI.
+    """
+    missing = _missing()
+    if missing:
+        logger.warning(
+            "this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI, without the promises that "
+            "the take-over makes; see docs/architecture.md",
+            "; ".join(missing),
+        )
+        yield False
+        return
+    before = hypercorn_run.TCPServer  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
+    attributes = {"host": host, "limits": limits, "http2_websockets": http2_websockets}
+    subclass: Any = type("TakeOverServer", (TakeOverServer,), attributes)
+    hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]
+    try:
+        yield True
+    finally:
+        hypercorn_run.TCPServer = before  # type: ignore[attr-defined]
+
+
+def _missing() -> list[str]:
+    """What hypercorn would have to have, by name and shape, and hasn't."""
+    expected: list[tuple[Any, list[str]]] = [
+        (TCPServer.__init__, ["self", "app", "config", "context", "state", "stream"]),
+        (H11Protocol._create_stream, ["self", "request"]),
+        (H11Protocol._handle_events, ["self"]),
+        (TCPServer._read_data, ["self"]),
+        (TCPServer._idle_timeout, ["self"]),
+    ]
+    missing = [
+        f"{function.__qualname__}{inspect.signature(function)}"
+        for function, parameters in expected
+        if list(inspect.signature(function).parameters) != parameters
+    ]
+    if not inspect.isclass(getattr(hypercorn_run, "TCPServer", None)):
+        missing.append("hypercorn.trio.run.TCPServer is gone")
+    return missing
+
+
+class _Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error
+    """The peer asks for a WebSocket over HTTP/1.1."""
+
+    def __init__(self, request: h11.Request, connection: h11.Connection) -> None:
+        self.request = request
+        self.connection = connection
+
+
+class _H11(H11Protocol):
+    """hypercorn's HTTP/1.1, up to an upgrade; and with an answer for what it would fall over."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        upgrade, connection = b"", b""
+        for name, value in request.headers:
+            if name == b"upgrade":
+                upgrade = value
+            elif name == b"connection":
+                connection += b"," + value
+        tokens = [token.strip().lower() for token in connection.split(b",")]
+        if upgrade.strip().lower() == b"websocket" and b"upgrade" in tokens and request.method == b"GET":
+            assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
+            raise _Upgrade(request, self.connection)
+        await super()._create_stream(request)
+
+
+class _Protocols:
+    """The protocol spoken on a connection, which may change (hypercorn's `ProtocolWrapper`, with our H11)."""
+
+    def __init__(self, server: TakeOverServer, alpn: str, ssl: bool, client: Any, local: Any) -> None:
+        self._server = server
+        self._arguments = (ssl, client, local, server.protocol_send)
+        self._protocol = self._make(H2Protocol if alpn == "h2" else _H11)
+
+    async def initiate(self) -> None:
+        await self._protocol.initiate()
+
+    async def handle(self, event: Any) -> None:
+        try:
+            await self._protocol.handle(event)
+        except H2ProtocolAssumedError as error:
+            self._protocol = self._make(H2Protocol)
+            await self._protocol.initiate()
+            data = error.data
+        except H2CProtocolRequiredError as error:
+            self._protocol = self._make(H2Protocol)
+            await self._protocol.initiate(error.headers, error.settings)
+            data = error.data
+        else:
+            return
+        if data:
+            await self._protocol.handle(RawData(data))
+
+    async def refuse(self) -> None:
+        """Answer 400 where the request was at fault and nothing has been answered yet."""
+        protocol = self._protocol
+        if isinstance(protocol, _H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await protocol._send_error_response(400)
+
+    def _make(self, kind: Any) -> Any:
+        server = self._server
+        protocol = kind(
+            server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
+        )
+        if kind is H2Protocol and not server.http2_websockets:
+            offered = protocol.connection.local_settings
+            values = {code: value for code, value in offered.items() if code != _ENABLE_CONNECT}
+            protocol.connection.local_settings = h2.settings.Settings(client=False, initial_values=values)
+        return protocol
+
+
+_ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
+
+
+class TakeOverServer(TCPServer):
+    """One connection: hypercorn's, with the WebSocket phase and the guard."""
+
+    host: Host
+    limits: Limits
+    http2_websockets: bool
+
+    async def run(self) -> None:
+        """Serve the connection until it is closed. Lets no `Exception` out: others share the nursery.
+
+        If cancelled, the connection is closed.
+        """
+        try:
+            upgrade = await self._http()
+            if upgrade is not None:
+                await self._websocket(upgrade)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the peer has left
+        except* Exception as group:
+            logger.warning("a connection was ended: %r", _first(group))
+        finally:
+            await trio.aclose_forcefully(self.stream)
+
+    async def protocol_send(self, event: Any) -> None:
+        """hypercorn shields its sends: a peer that does not read would hold up the shutdown. Here a send that is
+        cancelled may have been cut in the middle, so it ends the connection."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                broken = True
+            except BaseException:
+                await trio.aclose_forcefully(self.stream)
+                raise
+            else:
+                broken = False
+        if broken:
+            await self.protocol.handle(Closed())
+
+    async def _http(self) -> _Upgrade | None:
+        """The first phase; returns the upgrade request it ended with, if it did."""
+        stream: Any = self.stream
+        alpn, ssl = "http/1.1", isinstance(stream, trio.SSLStream)
+        if isinstance(stream, trio.SSLStream):
+            with trio.move_on_after(self.config.ssl_handshake_timeout) as limit:
+                await stream.do_handshake()
+            if limit.cancelled_caught:
+                return None
+            alpn = stream.selected_alpn_protocol() or alpn
+        client, local = self._addresses()
+        upgrade = None
+        async with TaskGroup() as self._task_group:
+            protocol = _Protocols(self, alpn, ssl, client, local)
+            self.protocol: Any = protocol
+            await protocol.initiate()
+            await self.idle_task.restart(self._task_group, self._idle_timeout)
+            try:
+                await self._read_data()
+            except _Upgrade as found:
+                upgrade = found
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                raise
+            except Exception:
+                await protocol.refuse()
+                raise
+        if upgrade is None:
+            await self._close()
+        del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
+        return upgrade
+
+    async def _websocket(self, upgrade: _Upgrade) -> None:
+        """The second phase: the application is called, in this task, until the connection is over."""
+        started = time.time()  # for hypercorn's access log, which reckons by the wall clock
+        request: Any = upgrade.request
+        scope = self._scope(request)
+        response = _H11Response(self, upgrade.connection)
+        early, _ = upgrade.connection.trailing_data
+        del upgrade
+        try:
+            if not valid_server_name(self.config, request):
+                raise HandshakeError(404, "no such host")
+            handshake = check_http1(
+                request.method.decode("ascii"),
+                request.target.decode("ascii"),
+                request.http_version.decode("ascii"),
+                scope["headers"],
+            )
+        except HandshakeError as error:
+            await response.refuse(error)
+            await self.config.log.access(scope, {"status": error.status, "headers": []}, time.time() - started)
+            return
+        session = Session(self.stream, handshake, response, early, self.context.terminated, self.limits)
+        del response, handshake, request
+        scope["subprotocols"] = session.subprotocols
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
+        await self.context.mark_request()
+        await self._call(scope, session)
+        await self.config.log.access(scope, {"status": session.status, "headers": []}, time.time() - started)
+
+    async def _call(self, scope: Any, session: Session) -> None:
+        """Call the application with an upgrade request, and answer for it where it does not."""
+        self.host.watch(self.context.terminated)
+        self.host.add_session(session)
+        failed = True
+        try:
+            app: Any = self.app
+            await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
+            failed = False
+        except* OSError:
+            pass  # the peer left while the application was sending
+        except* Exception:
+            logger.exception("the application failed on the WebSocket at %r", scope["path"])
+        finally:
+            self.host.discard_session(session)
+            if not session.is_taken:
+                with trio.move_on_after(self.limits.close_timeout, shield=True):
+                    await session.finish(failed=failed)
+
+    def _scope(self, request: h11.Request) -> Any:
+        path, _, query_string = request.target.partition(b"?")
+        client, local = self._addresses()
+        return {
+            "type": "websocket",
+            "asgi": {"spec_version": "2.4", "version": "3.0"},
+            "scheme": "wss" if isinstance(self.stream, trio.SSLStream) else "ws",
+            "http_version": request.http_version.decode("ascii"),
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query_string,
+            "root_path": self.config.root_path,
+            "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
+            "client": client,
+            "server": local,
+            "state": self.state.copy(),
+        }
+
+    def _addresses(self) -> tuple[Any, Any]:
+        """The peer's address and ours; `None` for a stream that has none (a test's, a UNIX socket's)."""
+        stream: Any = self.stream
+        stream = getattr(stream, "transport_stream", stream)
+        socket = getattr(stream, "socket", None)
+        if socket is None:
+            return None, None
+        return (
+            parse_socket_addr(socket.family, socket.getpeername()),
+            parse_socket_addr(socket.family, socket.getsockname()),
+        )
+
+
+class _H11Response:
+    """Answers the upgrade request with h11, which knows what may stand in a response."""
+
+    def __init__(self, server: TakeOverServer, connection: h11.Connection) -> None:
+        self._server = server
+        self._connection = connection
+
+    async def accept(self, headers: RawHeaders) -> None:
+        await self._send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"Switching Protocols"))
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        headers = [*headers, (b"connection", b"close"), *self._server.config.response_headers("h11")]
+        await self._send(h11.Response(status_code=status, headers=headers))
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        if data:
+            await self._send(h11.Data(data=data))
+        if not more:
+            await self._send(h11.EndOfMessage())
+            await self._server._close()
+
+    async def refuse(self, error: HandshakeError) -> None:
+        """The answer to a request that is no valid upgrade."""
+        body = f"{error}\n".encode()
+        length = (b"content-length", str(len(body)).encode())
+        content_type = (b"content-type", b"text/plain; charset=utf-8")
+        await self.start(error.status, [length, content_type, *error.headers])
+        await self.body(body, more=False)
+
+    async def _send(self, event: Any) -> None:
+        data = self._connection.send(event)
+        if data:
+            await self._server.stream.send_all(data)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,310 @@
+"""The application: Starlette's, with WebSocket routes whose connections run in nurseries of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
+
+from verbtrio import _hypercorn, server
+from verbtrio.endpoint import WebSocketEndpoint
+from verbtrio.errors import NotRunning
+from verbtrio.heartbeat import Heartbeat
+from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
+from verbtrio.hub import Hub, Statistics, Users, open_hub
+from verbtrio.limits import Limits
+from verbtrio.middleware import MiddlewareFunction, as_middleware
+from verbtrio.rooms import Room
+from verbtrio.types import Hook
+
+F = TypeVar("F", bound=Callable[..., Any])
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+_UNSET: Any = object()
+
+
+class App(Starlette):
+    """A realtime application: an ASGI application for hypercorn's Trio worker.
+
+    Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
+
+    Args:
+        debug: show tracebacks in HTTP error responses.
+        lifespan: an async context manager `(app)` around the application's life, inside the hub.
+        middleware: functions `(request, call_next)` or Starlette's `Middleware`, outermost first.
+        routes, exception_handlers, max_body_size: as in Starlette.
+        limits: what one connection may cost; each route may have its own.
+        heartbeat: how silent peers are found, `None` for not at all; each route may have its own.
+        compression: agree on permessage-deflate (RFC 7692) where the client offers it. Off by default: it costs
+            32 KiB and more a connection, and time on every message. What is decompressed counts for the size limit.
+        drain_timeout: seconds the connections have to end when the server shuts down. Keep it below hypercorn's
+            `graceful_timeout` (3 s).
+        take_over: let verbtrio read and write WebSocket connections itself under hypercorn (see
+            docs/architecture.md). Without it they run over plain ASGI and share the server's weaknesses.
+        http2_websockets: offer WebSockets over HTTP/2 (RFC 8441). Off by default: a browser then opens an HTTP/1.1
+            connection for its socket.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool = False,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        routes: Sequence[BaseRoute] | None = None,
+        exception_handlers: Any = None,
+        max_body_size: int | None = None,
+        limits: Limits | None = None,
+        heartbeat: Heartbeat | None = _UNSET,
+        compression: bool = False,
+        drain_timeout: float = 2.0,
+        take_over: bool = True,
+        http2_websockets: bool = False,
+    ) -> None:
+        super().__init__(
+            debug=debug,
+            routes=routes,
+            middleware=as_middleware(middleware),
+            exception_handlers=exception_handlers,
+            lifespan=self.lifespan,
+            max_body_size=max_body_size,
+        )
+        self.limits = limits or Limits()
+        self.heartbeat = Heartbeat() if heartbeat is _UNSET else heartbeat
+        self.compression = compression
+        self._inner_lifespan = lifespan
+        self._drain_timeout = drain_timeout
+        self._take_over = take_over
+        self._http2_websockets = http2_websockets
+        self._hub: Hub | None = None
+
+    # The application's life
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:
+        """The application's life: the hub, the mounted apps' hubs and the application's own lifespan, open.
+
+        The server enters it. An `App` mounted in another framework's application needs it entered there:
+
+            Starlette(routes=[Mount("/chat", app=chat)], lifespan=chat.lifespan)
+        """
+        async with self._running(outermost=True) as state:
+            yield state
+
+    @asynccontextmanager
+    async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
+        if self._hub is not None:
+            raise RuntimeError("this App is running already: one App has one lifespan at a time")
+        async with AsyncExitStack() as stack:
+            hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
+            if self._take_over and outermost:
+                stack.enter_context(_hypercorn.take_over(hub, self.limits, self._http2_websockets))
+            self._hub = hub
+            stack.callback(setattr, self, "_hub", None)
+            for mounted in _mounted_apps(self.routes):
+                await stack.enter_async_context(mounted._running(outermost=False))
+            state = None
+            if self._inner_lifespan is not None:
+                state = await stack.enter_async_context(self._inner_lifespan(self))
+            yield state
+
+    def _running_hub(self) -> Hub:
+        if self._hub is None:
+            raise NotRunning(
+                "this App's lifespan is not running, so it has no hub. If it is mounted in another application, enter "
+                "its lifespan there: Starlette(..., lifespan=chat.lifespan), or `async with chat.lifespan():` in the "
+                "lifespan you have (chat being the mounted App). In a test: `async with app.lifespan():`"
+            )
+        return self._hub
+
+    # Routes
+
+    def ws(
+        self,
+        path: str,
+        *,
+        open: Hook | None = None,  # noqa: A002 -- the field's name for it
+        message: Hook | None = None,
+        close: Hook | None = None,
+        error: Hook | None = None,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        limits: Limits | None = None,
+        heartbeat: Heartbeat | None = _UNSET,
+        compression: bool | None = None,
+        subprotocols: Sequence[str] = (),
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """Add a WebSocket route: with hooks at once, without them as a decorator of a coroutine or a class.
+
+            @app.ws("/ws/:room")
+            async def chat(ws: WebSocket[Say], room: str) -> None: ...
+
+            app.ws("/ws", open=welcome, message=echo)
+
+        Args:
+            path: `:room` and `{room}` are parameters; `{n:int}` converts.
+            open: `(ws)`, called first.
+            message: `(ws, message)`, called for each message.
+            close: `(ws, code, reason)`, called once when the connection has ended, whatever ended it.
+            error: `(ws, error)`, called once if a hook raised.
+            middleware: as in `App`, for this route alone, inside the app's.
+            limits, heartbeat, compression: for this route instead of the app's.
+            subprotocols: what the handler speaks, in its order of preference.
+            name: the route's name, for `url_path_for`.
+
+        Hooks may be plain functions or coroutine functions.
+
+        Raises:
+            TypeError: the handler is none, or asks for a parameter the path doesn't have.
+        """
+        path = _starlette_path(path)
+        settings: dict[str, Any] = {
+            "limits": limits or self.limits,
+            "heartbeat": self.heartbeat if heartbeat is _UNSET else heartbeat,
+            "compression": self.compression if compression is None else compression,
+            "subprotocols": subprotocols,
+        }
+
+        def add(kind: HandlerKind) -> None:
+            endpoint = WebSocketEndpoint(path, kind, self._running_hub, **settings)
+            self.router.routes.append(WebSocketRoute(path, endpoint, name=name, middleware=as_middleware(middleware)))
+
+        def decorate(handler: F) -> F:
+            if hooks:
+                raise TypeError("app.ws() with hooks is complete; it decorates nothing")
+            add(handler_kind(handler, set(compile_path(path)[2])))
+            return handler
+
+        given = {"open": open, "message": message, "close": close, "error": error}
+        hooks = {hook: function for hook, function in given.items() if function is not None}
+        if hooks:
+            add(hooks_kind(hooks))
+        return decorate
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for GET (and HEAD). `options` as in `route`."""
+        return self._http("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for POST."""
+        return self._http("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for PUT."""
+        return self._http("PUT", path, **options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for PATCH."""
+        return self._http("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for DELETE."""
+        return self._http("DELETE", path, **options)
+
+    def _http(
+        self,
+        method: str,
+        path: str,
+        *,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """A decorator for `(request) -> Response`, a coroutine function or a plain one (run in a thread)."""
+
+        def decorate(endpoint: F) -> F:
+            self.router.routes.append(
+                Route(
+                    _starlette_path(path),
+                    endpoint,
+                    methods=[method],
+                    name=name,
+                    middleware=as_middleware(middleware),
+                )
+            )
+            return endpoint
+
+        return decorate
+
+    def use(self, *middleware: MiddlewareFunction | Middleware) -> None:
+        """Add middleware to all routes, HTTP and WebSocket, mounted ones included: the first added is outermost."""
+        if self.middleware_stack is not None:
+            raise RuntimeError("middleware must be added before the app has started")
+        self.user_middleware.extend(as_middleware(middleware))
+
+    # Who is here
+
+    def room(self, name: str) -> Room:
+        """The room of that name, to broadcast to or to count, whether anybody is in it or not."""
+        return self._running_hub().rooms.room(name)
+
+    @property
+    def connections(self) -> Room:
+        """All connections, whatever their route."""
+        return self._running_hub().connections
+
+    @property
+    def users(self) -> Users:
+        """Who is connected, by user id."""
+        return self._running_hub().users
+
+    def statistics(self) -> Statistics:
+        """This moment's figures."""
+        return self._running_hub().statistics()
+
+    # Serving
+
+    async def serve(
+        self,
+        port: int | None = None,
+        *,
+        host: str = "127.0.0.1",
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`."""
+        await server.serve(
+            self,
+            server.config(port, host=host, certfile=certfile, keyfile=keyfile),
+            drain_timeout=self._drain_timeout,
+            task_status=task_status,
+        )
+
+    def listen(
+        self,
+        port: int | None = None,
+        *,
+        host: str = "127.0.0.1",
+        certfile: str | None = None,
+        keyfile: str | None = None,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM: for scripts. `port`: the environment's PORT, else 3000."""
+        server.listen(
+            self,
+            server.config(port, host=host, certfile=certfile, keyfile=keyfile),
+            drain_timeout=self._drain_timeout,
+        )
+
+
+def _starlette_path(path: str) -> str:
+    """`/ws/:room` as Starlette writes it: `/ws/{room}`."""
+    return re.sub(r"(?<=/):([A-Za-z_]\w*)", r"{\1}", path)
+
+
+def _mounted_apps(routes: Sequence[BaseRoute]) -> list[App]:
+    """The apps mounted below, the nearest only: each looks after those mounted in itself."""
+    found: list[App] = []
+    for route in routes:
+        app = getattr(route, "_base_app", None) or getattr(route, "app", None)
+        if isinstance(app, App):
+            if app not in found:
+                found.append(app)
+        elif isinstance(inner := getattr(route, "routes", None), list):
+            found += [app for app in _mounted_apps(inner) if app not in found]
+    return found

@@ -1,0 +1,243 @@
+"""ASGI's receive and send over a stream that was taken over from the server.
+
+A `Session` carries the handshake for everybody: accept and deny are ASGI messages that pass through whatever
+middleware the application has. Once accepted, verbtrio's own endpoint takes the stream (`take`); any other ASGI
+application (Starlette's `WebSocketRoute`, FastAPI) goes on with `receive` and `send`, over the same codec and with the
+peer's real close code and reason.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import Any, Protocol
+
+import trio
+from starlette.types import Message
+
+from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
+from verbtrio.codec import Closed
+from verbtrio.handshake import Handshake, RawHeaders
+from verbtrio.limits import Limits
+from verbtrio.messages import encode
+from verbtrio.transports import Close, Packet, StreamTransport
+
+EXTENSION = "verbtrio.stream"
+"""The scope extension that holds the `Session`."""
+
+
+class Response(Protocol):
+    """The HTTP side of the connection, for as long as the handshake lasts. The server's adapter brings it."""
+
+    async def accept(self, headers: RawHeaders) -> None:
+        """Grant the upgrade (101 over HTTP/1.1, 200 over HTTP/2)."""
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Begin another response: the upgrade is denied."""
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        """Send a part of that response's body."""
+
+
+class _State(enum.Enum):
+    HANDSHAKE = enum.auto()
+    DENYING = enum.auto()
+    DENIED = enum.auto()
+    OPEN = enum.auto()
+    TAKEN = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Session:
+    """One upgrade request and the WebSocket it may become.
+
+    Args:
+        stream: the peer, from the end of the handshake on.
+        handshake: the checked request.
+        response: how to answer it.
+        early: bytes that came behind the request.
+        terminated: the worker's event: set when it begins to shut down.
+        limits: for an application that goes on with `receive` and `send`.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handshake: Handshake,
+        response: Response,
+        early: bytes,
+        terminated: Any,
+        limits: Limits,
+    ) -> None:
+        self.terminated = terminated
+        self._stream = stream
+        self._handshake = handshake
+        self._response: Response | None = response
+        self._early = early
+        self._limits = limits
+        self._compression = False
+        self._state = _State.HANDSHAKE
+        self._connected = False
+        self._denial: tuple[int, RawHeaders] = (403, [])
+        self._status = 0
+        self._transport: StreamTransport
+        self._events: deque[str | bytes | Closed] = deque()  # what one read brought; read on only when empty
+        self._disconnect: Message = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+        self._writing = trio.Lock()
+        self._receiving = trio.CancelScope()
+        self._draining = False
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers, in its order of preference."""
+        return self._handshake.subprotocols
+
+    @property
+    def status(self) -> int:
+        """The status the request was answered with; 0 before it is."""
+        return self._status
+
+    def configure(self, limits: Limits, *, compression: bool) -> None:
+        """Settings of the route, before it accepts."""
+        self._limits = limits
+        self._compression = compression
+
+    def take(self) -> StreamTransport:
+        """Hand the accepted connection over; `receive` and `send` are done with."""
+        if self._state is not _State.OPEN:
+            raise RuntimeError("only a connection that was just accepted can be taken")
+        self._state = _State.TAKEN
+        return self._transport
+
+    @property
+    def is_taken(self) -> bool:
+        return self._state is _State.TAKEN
+
+    def drain(self) -> None:
+        """End with 1012 at the application's next `receive`, or the one it is in."""
+        self._draining = True
+        self._receiving.cancel()
+
+    async def receive(self) -> Message:
+        """ASGI's receive. If cancelled, no message is lost."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        if self._state is not _State.OPEN:
+            await trio.lowlevel.checkpoint()
+            return self._disconnect
+        while not self._events:
+            with trio.CancelScope() as self._receiving:
+                if self._draining:
+                    self._receiving.cancel()
+                events = await self._transport.receive()
+            if self._receiving.cancelled_caught:
+                await self._close(SERVICE_RESTART, "The server is restarting")
+                return self._disconnect
+            if replies := self._transport.replies():
+                await self._write(replies)
+            self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
+        event = self._events.popleft()
+        if isinstance(event, Closed):
+            self._state = _State.CLOSED
+            self._disconnect = {"type": "websocket.disconnect", "code": event.code, "reason": event.reason}
+            await self._transport.aclose(linger=event.cause in (Cause.SIZE, Cause.PROTOCOL))
+            return self._disconnect
+        await trio.lowlevel.checkpoint()
+        return {
+            "type": "websocket.receive",
+            "text": event if isinstance(event, str) else None,
+            "bytes": event if isinstance(event, bytes) else None,
+        }
+
+    async def send(self, message: Message) -> None:
+        """ASGI's send.
+
+        Raises:
+            OSError: the connection is closed, or the peer has not read for `Limits.send_timeout`.
+            RuntimeError: `message` has no place in the connection's state.
+            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own.
+        """
+        kind = message["type"]
+        if self._state is _State.HANDSHAKE and kind == "websocket.accept":
+            await self._accept(message)
+        elif self._state is _State.HANDSHAKE and kind == "websocket.close":
+            await self._deny(403, [], b"", more=False)
+        elif self._state is _State.HANDSHAKE and kind == "websocket.http.response.start":
+            self._denial = (int(message["status"]), list(message.get("headers", ())))
+            self._state = _State.DENYING
+        elif self._state is _State.DENYING and kind == "websocket.http.response.body":
+            await self._deny(*self._denial, bytes(message.get("body", b"")), more=bool(message.get("more_body")))
+        elif self._state is _State.OPEN and kind == "websocket.send":
+            data = message.get("bytes")
+            await self._write(encode(message["text"] if data is None else data))
+        elif self._state is _State.OPEN and kind == "websocket.close":
+            await self._close(int(message.get("code") or NORMAL_CLOSURE), message.get("reason") or "")
+        elif self._state is _State.CLOSED:
+            raise OSError("the WebSocket is closed")
+        else:
+            raise RuntimeError(f"{kind!r} has no place in the state {self._state.name}")
+
+    async def finish(self, *, failed: bool) -> None:
+        """The application has returned, or failed: answer what it left unanswered."""
+        if self._state is _State.HANDSHAKE:
+            await self._deny(500, [], b"", more=False)
+        elif self._state is _State.DENYING:
+            await self._deny(*self._denial, b"", more=False)
+        elif self._state is _State.OPEN:
+            await self._close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
+
+    async def _accept(self, message: Message) -> None:
+        headers, codec = self._handshake.accept(
+            message.get("subprotocol"),
+            message.get("headers", ()),
+            max_message_bytes=self._limits.max_message_bytes,
+            compression=self._compression,
+        )
+        assert self._response is not None
+        response, self._response = self._response, None
+        self._status = 101
+        self._state = _State.CLOSED  # should the answer not get through
+        await response.accept(headers)
+        self._transport = StreamTransport(self._stream, codec, self._early)
+        self._early = b""
+        self._state = _State.OPEN
+
+    async def _deny(self, status: int, headers: RawHeaders, body: bytes, *, more: bool) -> None:
+        assert self._response is not None
+        if self._status == 0:
+            self._status = status
+            if not headers:
+                headers = [(b"content-length", str(len(body)).encode())]
+            await self._response.start(status, headers)
+        self._state = _State.DENYING if more else _State.DENIED
+        await self._response.body(body, more=more)
+
+    async def _write(self, packet: Packet) -> None:
+        """Write one packet whole; a write that is cut short ends the connection."""
+        async with self._writing:
+            if self._state is not _State.OPEN:
+                raise OSError("the WebSocket is closed")
+            self._state = _State.CLOSED
+            with trio.move_on_after(self._limits.send_timeout) as timeout:
+                try:
+                    await self._transport.write([packet])
+                except trio.BrokenResourceError as error:
+                    raise OSError("the peer is gone") from error
+            if timeout.cancelled_caught:
+                raise TimeoutError(f"the peer has read nothing for {self._limits.send_timeout:g} s")
+            self._state = _State.OPEN
+
+    async def _close(self, code: int, reason: str) -> None:
+        """Our Close frame, then the peer's (RFC 6455 section 7.1.2), `Limits.close_timeout` at most."""
+        self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+        with trio.move_on_after(self._limits.close_timeout):
+            try:
+                await self._write(Close(code, reason))
+                self._state = _State.CLOSED
+                while not any(isinstance(event, Closed) for event in await self._transport.receive()):
+                    pass
+            except OSError:
+                pass
+        self._state = _State.CLOSED
+        await self._transport.aclose(linger=False)

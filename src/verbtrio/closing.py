@@ -1,0 +1,79 @@
+"""How a connection ends: the close codes, the causes, and the record of an end.
+
+A connection ends once. The first thing that ends it is recorded as a `CloseInfo`; whatever happens
+afterwards (a second failure, the cancellation that follows) does not change the record. The close hook,
+the log line and the statistics all show the same record.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+# RFC 6455 section 7.4.1 and the IANA registry it set up.
+NORMAL_CLOSURE = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+UNSUPPORTED_DATA = 1003
+NO_STATUS_RECEIVED = 1005  # never on the wire: the peer's Close frame had no code
+ABNORMAL_CLOSURE = 1006  # never on the wire: there was no Close frame
+INVALID_DATA = 1007
+POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+TRY_AGAIN_LATER = 1013
+# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401.
+TOKEN_EXPIRED = 4401
+
+MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes (RFC 6455 section 5.5); two are the code
+
+
+class Cause(enum.StrEnum):
+    """What ended a connection. The value is what logs and statistics show."""
+
+    PEER = "peer"
+    """The peer sent a Close frame."""
+    GONE = "gone"
+    """The peer's stream ended or broke without a Close frame (1006)."""
+    RETURNED = "returned"
+    """The handler finished (1000)."""
+    ERROR = "error"
+    """The handler or a hook raised (1011)."""
+    HEARTBEAT = "heartbeat"
+    """The peer did not answer in time (1000, configurable)."""
+    EXPIRED = "expired"
+    """The token the peer came in with has expired (4401)."""
+    SLOW = "slow"
+    """The peer reads too slowly: its backlog or the time for one write is over the limit (1008)."""
+    SIZE = "size"
+    """The peer sent a message over the size limit (1009)."""
+    PROTOCOL = "protocol"
+    """The peer broke RFC 6455 (1002), or sent text that is not UTF-8 (1007)."""
+    KICKED = "kicked"
+    """The server's own `close()`."""
+    DRAIN = "drain"
+    """The server shuts down (1012)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseInfo:
+    """The one record of how a connection ended."""
+
+    cause: Cause
+    code: int = NORMAL_CLOSURE
+    """The close code: the peer's own for `Cause.PEER`, else the one that was sent (or 1006: none was)."""
+    reason: str = ""
+    exception: BaseException | None = field(default=None, compare=False)
+    """What the handler raised, for `Cause.ERROR`."""
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise `ValueError` where `code` or `reason` must not be sent in a Close frame (RFC 6455 section 7.4)."""
+    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
+        raise ValueError(
+            f"{code} is no close code that may be sent; use 1000 to 1014 (but 1004 to 1006) or 3000 to 4999"
+        )
+    size = len(reason.encode())
+    if size > MAX_REASON_BYTES:
+        raise ValueError(f"the close reason has {size} bytes; a Close frame holds {MAX_REASON_BYTES} at most")

@@ -1,0 +1,246 @@
+"""A connection's life: one nursery in which the handler, its heartbeat and its memberships end together.
+
+    run_connection           the task the server gave us
+    ├─ io nursery            until the transport is let go
+    │  ├─ reader             what the peer sends: to the inbox, until its Close frame or the end of its stream
+    │  ├─ timer              the next ping, the heartbeat's and the token's deadlines
+    │  └─ writer             only while there is backlog (see outbox)
+    └─ handler's nursery     `ws.nursery`: the handler itself, and what it starts
+
+Whatever comes first (`WebSocket._end` records it once) closes the inbox and cancels the handler's nursery within
+`CANCEL_GRACE`. Then, shielded, with deadlines: memberships are removed, leave hooks, the error hook and the close
+hook run, while the closing handshake takes place beside them. Then the io nursery is cancelled and nothing is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from verbtrio.closing import (
+    INTERNAL_ERROR,
+    NORMAL_CLOSURE,
+    POLICY_VIOLATION,
+    SERVICE_RESTART,
+    TOKEN_EXPIRED,
+    Cause,
+    CloseInfo,
+)
+from verbtrio.codec import Closed, Pong
+from verbtrio.errors import ConnectionClosed
+from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
+from verbtrio.hooks import Handler
+from verbtrio.outbox import Outbox
+from verbtrio.transports import GONE, Ping
+from verbtrio.websocket import WebSocket, call
+
+logger = logging.getLogger("verbtrio.connection")
+
+DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
+
+
+class Connection:
+    """One connection's life, from the handshake's end until nothing of it is left.
+
+    Args:
+        ws: what the handler holds.
+        handler: what to run.
+        heartbeat: `None`: a silent peer is kept.
+    """
+
+    def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None) -> None:
+        self.ws = ws
+        self._handler = handler
+        self._pulse = None if heartbeat is None else Pulse(heartbeat, trio.current_time())
+        self._heartbeat = heartbeat
+        self._peer_done = trio.Event()  # nothing more will come from the peer, or nobody is reading any more
+        self._parting = trio.CancelScope(shield=True)
+
+    async def run(self, *, on_end: Callable[[], None]) -> CloseInfo:
+        """Run the connection; return how it ended. Never raises an `Exception`.
+
+        `on_end` is called once, before the hooks: there the connection leaves the registries it is in.
+
+        If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
+        still have their time limits.
+        """
+        ws = self.ws
+        try:
+            async with trio.open_nursery() as io:
+                ws._outbox = self._outbox = Outbox(
+                    ws._transport, io, ws._limits, on_slow=self._slow, on_gone=self._gone
+                )
+                io.start_soon(self._read)
+                if self._pulse is not None or "verbtrio.expires" in ws.scope:
+                    io.start_soon(self._keep_time)
+                try:
+                    await self._handle()
+                finally:
+                    ws._end(DRAINED)  # only where a cancellation from outside has come first
+                    await self._part(on_end)
+                    self._outbox.shut()
+                    io.cancel_scope.cancel()
+        except* Exception:
+            # A bug of ours, not the handler's: contained, and loud.
+            logger.exception("%r broke", ws)
+        finally:
+            ws._over.set()
+        assert ws.closed is not None, "_end has been called above"
+        logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
+        return ws.closed
+
+    def drain(self) -> None:
+        """End the connection because the server shuts down."""
+        self.ws._end(DRAINED)
+
+    def hurry(self, deadline: float) -> None:
+        """Cut the closing handshake and the hooks short at `deadline`."""
+        self._parting.deadline = min(self._parting.deadline, deadline)
+
+    async def _handle(self) -> None:
+        """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
+        ws = self.ws
+        try:
+            async with trio.open_nursery() as ws.nursery:
+                if ws.closed is not None:  # between the handshake and here
+                    return
+                await self._handler.run(ws)
+                ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
+                ws.nursery.cancel_scope.cancel()
+        except* ConnectionClosed as group:
+            _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
+            if others is not None:  # another connection's end, which the handler did not expect
+                self._failed(others)
+        except* Exception as group:
+            self._failed(group)
+
+    def _failed(self, group: ExceptionGroup[Exception]) -> None:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        logger.error("the handler of %r raised", self.ws, exc_info=error)
+        self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+
+    async def _read(self) -> None:
+        """Read from the peer until it has nothing more to say. Ends the connection, and answers control frames."""
+        ws = self.ws
+        closed: Closed | None = None
+        try:
+            while closed is None:
+                events = await ws._transport.receive()
+                if replies := ws._transport.replies():
+                    self._outbox.put_nowait(replies)
+                if self._pulse is not None and self._heartbeat is not None and not self._heartbeat.json:
+                    self._pulse.heard(trio.current_time())
+                for event in events:
+                    if isinstance(event, str | bytes):
+                        self._take(event)
+                    elif isinstance(event, Closed):
+                        closed = event
+                    else:
+                        assert isinstance(event, Pong)
+                if closed is None and ws._inbox.is_full:
+                    await ws._inbox.wait_room()
+                    if self._pulse is not None:  # its answer may stand behind what we did not read
+                        self._pulse.heard(trio.current_time())
+            ws._end(CloseInfo(closed.cause, closed.code, closed.reason))
+            if closed.cause is Cause.GONE:
+                self._outbox.shut()
+        finally:
+            self._peer_done.set()
+
+    def _take(self, message: str | bytes) -> None:
+        if self._heartbeat is not None and self._heartbeat.json and is_pong(message):
+            assert self._pulse is not None
+            self._pulse.heard(trio.current_time())
+        else:
+            self.ws._inbox.put_nowait(message)
+
+    async def _keep_time(self) -> None:
+        """The connection's deadlines: the heartbeat's and the token's."""
+        ws = self.ws
+        expires = _expiry(ws)
+        pulse, heartbeat = self._pulse, self._heartbeat
+        while ws.closed is None:
+            await trio.sleep_until(expires if pulse is None else min(expires, pulse.next))
+            now = trio.current_time()
+            if now >= expires:
+                ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
+            elif pulse is not None and heartbeat is not None:
+                if ws._inbox.is_full:
+                    pulse.heard(now)  # we are not reading: its silence is ours
+                beat = pulse.due(now)
+                if beat is Beat.PING:
+                    self._outbox.put_nowait(PING_MESSAGE if heartbeat.json else Ping())
+                elif beat is Beat.DEAD:
+                    ws._end(CloseInfo(Cause.HEARTBEAT, heartbeat.code, heartbeat.reason))
+
+    async def _part(self, on_end: Callable[[], None]) -> None:
+        """Hooks and closing handshake, side by side, each within its limit."""
+        on_end()
+        limits = self.ws._limits
+        self.hurry(trio.current_time() + max(limits.hook_timeout, limits.close_timeout))
+        with self._parting:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._shake_hands)
+                await self._say_farewell()
+        if self._parting.cancelled_caught:
+            # The handshake was cut short; there is nothing more to wait for.
+            with trio.move_on_after(0, shield=True):
+                await self.ws._transport.aclose(linger=False)
+
+    async def _shake_hands(self) -> None:
+        """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
+        ws, info = self.ws, self.ws.closed
+        assert info is not None
+        with trio.move_on_after(ws._limits.close_timeout):
+            await self._outbox.wait_empty()
+            if not self._outbox.broken:
+                await self._peer_done.wait()
+        linger = info.cause in (Cause.SIZE, Cause.PROTOCOL) and not self._outbox.broken
+        await ws._transport.aclose(linger=linger)
+
+    async def _say_farewell(self) -> None:
+        """Leave the rooms, then call the hooks: all of them within one time limit."""
+        ws, info = self.ws, self.ws.closed
+        assert info is not None
+        farewells = ws._farewells
+        for membership in list(ws._memberships.values()):
+            if (hook := membership.leave_nowait()) is not None:
+                farewells.append((hook, membership.room))
+        deadline = trio.current_time() + ws._limits.hook_timeout
+        for hook, room in farewells:
+            await self._call_hook("leave", partial(call, hook, room), deadline)
+        if info.exception is not None:
+            await self._call_hook("error", partial(self._handler.error, ws, info.exception), deadline)
+        await self._call_hook("close", partial(self._handler.close, ws, info), deadline)
+
+    async def _call_hook(self, name: str, hook: Callable[[], Awaitable[None]], deadline: float) -> None:
+        """Call a hook; what it raises is logged and stops neither the next one nor the rest of the end.
+
+        Past the deadline a hook is still called, and cancelled where it first waits.
+        """
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
+                await hook()
+            if scope.cancelled_caught:
+                logger.warning("the %s hook of %r was ended at its time limit", name, self.ws)
+        except* Exception as group:
+            logger.error("the %s hook of %r raised", name, self.ws, exc_info=group)
+
+    def _slow(self, reason: str) -> None:
+        self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
+
+    def _gone(self) -> None:
+        self.ws._end(CloseInfo(GONE.cause, GONE.code))
+
+
+def _expiry(ws: WebSocket[Any]) -> float:
+    """When the token expires, on Trio's clock; `inf` without one. An `exp` is a wall-clock time (RFC 7519)."""
+    expires = ws.scope.get("verbtrio.expires")
+    return float("inf") if expires is None else trio.current_time() + (expires - time.time())

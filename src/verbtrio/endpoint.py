@@ -1,0 +1,91 @@
+"""The ASGI application behind a WebSocket route: from the upgrade request to the connection's life."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from verbtrio.asgi import EXTENSION, Session
+from verbtrio.connection import Connection
+from verbtrio.errors import NotRunning
+from verbtrio.heartbeat import Heartbeat
+from verbtrio.hooks import HandlerKind
+from verbtrio.hub import Hub
+from verbtrio.limits import Limits
+from verbtrio.middleware import deny
+from verbtrio.transports import ASGITransport, Transport
+from verbtrio.websocket import WebSocket
+
+logger = logging.getLogger("verbtrio.endpoint")
+
+
+class WebSocketEndpoint:
+    """One route's WebSocket, as an ASGI application.
+
+    Args:
+        path: the route's path; its name among the rooms of everybody connected to it.
+        kind: the handler.
+        hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
+        limits, heartbeat, compression: the route's settings.
+        subprotocols: what the route speaks, in its order of preference.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        kind: HandlerKind,
+        hub: Callable[[], Hub],
+        *,
+        limits: Limits,
+        heartbeat: Heartbeat | None,
+        compression: bool,
+        subprotocols: Sequence[str],
+    ) -> None:
+        self._room = ("verbtrio", "route", path)
+        self._kind = kind
+        self._hub = hub
+        self._limits = limits
+        self._heartbeat = heartbeat
+        self._compression = compression
+        self._subprotocols = tuple(subprotocols)
+        self.__name__ = kind.name  # what Starlette names the route by
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the upgrade request, then run the connection until nothing of it is left."""
+        try:
+            hub = self._hub()
+        except NotRunning as error:
+            logger.error("%s", error)
+            await deny(PlainTextResponse("Internal Server Error", 500), scope, receive, send)
+            return
+        if hub.draining:
+            response = PlainTextResponse("Service Unavailable", 503, headers={"Retry-After": "1"})
+            await deny(response, scope, receive, send)
+            return
+        ws = await self._accept(scope, receive, send, hub)
+        if ws is not None:
+            await hub.run(Connection(ws, self._kind.make(), self._heartbeat))
+
+    async def _accept(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> WebSocket | None:
+        """Grant the upgrade, through whatever middleware is around us; `None` where the peer has left."""
+        session: Session | None = scope.get("extensions", {}).get(EXTENSION)
+        if session is not None:
+            session.configure(self._limits, compression=self._compression)
+        offered = scope.get("subprotocols", ())
+        subprotocol = next((name for name in self._subprotocols if name in offered), None)
+        await receive()  # websocket.connect
+        try:
+            await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        except OSError:
+            return None
+        transport: Transport
+        if session is None:
+            transport = ASGITransport(receive, send, max_message_bytes=self._limits.max_message_bytes)
+        else:
+            transport = session.take()
+            hub.watch(session.terminated)
+        scope["verbtrio.route"] = self._room
+        return WebSocket(scope, transport, hub.rooms, self._limits, self._kind.decoder, subprotocol=subprotocol)

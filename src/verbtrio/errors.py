@@ -1,0 +1,49 @@
+"""What verbtrio raises.
+
+VerbtrioError
+├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
+├─ HandshakeError         the upgrade request is no valid one; carries the HTTP answer
+├─ MessageError           a message is not what the handler takes; carries the answer to the peer
+└─ NotRunning             the app's lifespan is not running; says what to add
+"""
+
+from __future__ import annotations
+
+from verbtrio.closing import CloseInfo
+
+
+class VerbtrioError(Exception):
+    """The base of everything verbtrio raises on its own account."""
+
+
+class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the name the field knows (websockets, trio-websocket)
+    """The connection has ended.
+
+    A handler may let it pass: a connection whose handler raises it has ended by its own cause already.
+    """
+
+    def __init__(self, info: CloseInfo) -> None:
+        self.info = info
+        super().__init__(f"the connection is closed: {info.cause} ({info.code} {info.reason!r})")
+
+
+class HandshakeError(VerbtrioError):
+    """An upgrade request that can't be granted. Carries the answer it asks for.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        headers: the answer's headers beside `content-type` and `content-length`.
+    """
+
+    def __init__(self, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.status = status
+        self.headers = headers or []
+        super().__init__(message)
+
+
+class MessageError(VerbtrioError):
+    """A message that is not what the handler takes. `str(error)` is the text the peer is answered with."""
+
+
+class NotRunning(VerbtrioError):  # noqa: N818 -- a state, said as one
+    """The app is used outside its lifespan."""

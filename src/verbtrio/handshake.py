@@ -1,0 +1,142 @@
+"""The server's half of the opening handshake (RFC 6455 section 4.2, RFC 8441 section 5). Pure.
+
+The header grammar is websockets' (`ServerProtocol`); nothing of it runs before the request as a whole is
+known to be an upgrade, and nothing in a header makes it raise anything but `HandshakeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidUpgrade
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.headers import parse_subprotocol
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from verbtrio.codec import QUIET, Codec
+from verbtrio.errors import HandshakeError
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+# Small windows: 12 bits cost 16 KiB a connection where zlib's default costs 256 KiB (websockets' own choice).
+DEFLATE = ServerPerMessageDeflateFactory(
+    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
+)
+
+
+@dataclass(slots=True)
+class Handshake:
+    """A checked upgrade request, waiting for the app to accept or deny it."""
+
+    headers: Headers
+    accept_token: str | None
+    """`Sec-WebSocket-Accept`; `None` over HTTP/2, which has none."""
+    subprotocols: list[str]
+    """What the client offers, in its order of preference."""
+    accepted: Codec | None = field(default=None, init=False)
+
+    def accept(
+        self,
+        subprotocol: str | None,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        max_message_bytes: int,
+        compression: bool,
+    ) -> tuple[RawHeaders, Codec]:
+        """Return the response's headers and the codec of the connection that begins with it.
+
+        Raises:
+            ValueError: `subprotocol` was not offered, or `headers` holds one the handshake itself owns.
+        """
+        if subprotocol is not None and subprotocol not in self.subprotocols:
+            offered = ", ".join(self.subprotocols) or "none"
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}; it offers: {offered}")
+        protocol = ServerProtocol(extensions=[DEFLATE] if compression else None, logger=QUIET)
+        answer: RawHeaders = []
+        if self.accept_token is not None:
+            answer += [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+            answer.append((b"sec-websocket-accept", self.accept_token.encode()))
+        try:
+            granted, extensions = protocol.process_extensions(self.headers)
+        except InvalidHandshake:  # an offer nobody can read is declined, not fatal (RFC 7692 section 5)
+            granted, extensions = None, []
+        if granted is not None:
+            answer.append((b"sec-websocket-extensions", granted.encode()))
+        if subprotocol is not None:
+            answer.append((b"sec-websocket-protocol", subprotocol.encode()))
+        for name, value in headers:
+            if name.lower() in _OWN_HEADERS or name.startswith(b":"):
+                raise ValueError(f"the handshake sets the header {name.decode('latin-1')!r} itself")
+            answer.append((bytes(name), bytes(value)))
+        return answer, Codec(max_message_bytes=max_message_bytes, extensions=extensions)
+
+
+_OWN_HEADERS = frozenset(
+    (
+        b"connection",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"upgrade",
+    )
+)
+
+
+def check_http1(method: str, target: str, http_version: str, headers: RawHeaders) -> Handshake:
+    """Check an HTTP/1.1 upgrade request.
+
+    Raises:
+        HandshakeError: with status 400 (a header is missing or malformed, or there is a body), 405, 426 (the
+            version is not 13) or 505.
+    """
+    decoded = _decode(headers)
+    if decoded.get_all("Transfer-Encoding") or any(v != "0" for v in decoded.get_all("Content-Length")):
+        raise HandshakeError(400, "an upgrade request has no body (RFC 6455 section 4.1)")
+    _check_version(decoded)
+    request = Request(target, decoded, method=method, protocol=f"HTTP/{http_version}")
+    try:
+        token, _, _ = ServerProtocol(logger=QUIET).process_request(request)
+    except InvalidUpgrade as error:
+        raise HandshakeError(426, str(error), [(b"upgrade", b"websocket")]) from error
+    except InvalidHandshake as error:
+        raise HandshakeError(400, str(error)) from error
+    return Handshake(decoded, token, _subprotocols(decoded))
+
+
+def check_http2(headers: RawHeaders) -> Handshake:
+    """Check the headers of an extended CONNECT with `:protocol` "websocket" (RFC 8441 section 5).
+
+    Raises:
+        HandshakeError: as `check_http1`.
+    """
+    decoded = _decode(headers)
+    _check_version(decoded)
+    return Handshake(decoded, None, _subprotocols(decoded))
+
+
+def _decode(headers: RawHeaders) -> Headers:
+    # ISO-8859-1 never fails: what a header means is for its parser to refuse, not for a decoder.
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+
+
+def _check_version(headers: Headers) -> None:
+    if headers.get_all("Sec-WebSocket-Version") != ["13"]:
+        # RFC 6455 section 4.4: the answer names the versions the server speaks.
+        raise HandshakeError(
+            426,
+            "the WebSocket version must be 13",
+            [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")],
+        )
+
+
+def _subprotocols(headers: Headers) -> list[str]:
+    offered: list[str] = []
+    try:
+        for value in headers.get_all("Sec-WebSocket-Protocol"):
+            offered += parse_subprotocol(value)
+    except InvalidHandshake as error:
+        raise HandshakeError(400, str(error)) from error
+    return offered

@@ -1,0 +1,108 @@
+"""Heartbeats: is the peer still there? Pure: the time is a parameter, the connection keeps the clock."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from verbtrio.closing import NORMAL_CLOSURE
+from verbtrio.messages import Frame, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How a connection finds out that its peer is gone.
+
+    By default the server sends protocol pings (RFC 6455 section 5.5.2), which every client and browser answers by
+    itself, and whatever the peer sends is a sign of life. With `json=True` the ping is the message
+    `{"type":"ping"}` and only the message `{"type":"pong"}` counts; the framework consumes it.
+
+    Args:
+        interval: seconds between two pings.
+        timeout: seconds without a sign of life after which the connection is closed.
+        code: the close code.
+        reason: the close reason.
+        json: ping by message rather than by protocol.
+
+    Raises:
+        ValueError: `interval` or `timeout` is not positive, or `timeout` leaves no time to answer a ping.
+    """
+
+    interval: float = 20.0
+    timeout: float = 40.0
+    code: int = NORMAL_CLOSURE
+    reason: str = "Connection timeout due to inactivity"
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.interval > 0:
+            raise ValueError(f"the heartbeat's interval must be more than 0 seconds, not {self.interval!r}")
+        if not self.timeout > self.interval:
+            raise ValueError(
+                f"the heartbeat's timeout ({self.timeout!r} s) must be more than its interval "
+                f"({self.interval!r} s): a peer needs time to answer"
+            )
+
+
+class Beat(enum.Enum):
+    """What is due."""
+
+    NOTHING = enum.auto()
+    PING = enum.auto()
+    DEAD = enum.auto()
+
+
+class Pulse:
+    """One client's heartbeat, on its own clock.
+
+    Args:
+        heartbeat: the settings.
+        now: the time at which the connection began, in the caller's clock (as all times here).
+    """
+
+    __slots__ = ("_heartbeat", "_last", "_next_ping")
+
+    def __init__(self, heartbeat: Heartbeat, now: float) -> None:
+        self._heartbeat = heartbeat
+        self._last = now
+        self._next_ping = now + heartbeat.interval
+
+    def heard(self, now: float) -> None:
+        """The peer gave a sign of life."""
+        self._last = now
+
+    @property
+    def next(self) -> float:
+        """When `due` has to be asked again."""
+        return min(self._next_ping, self._last + self._heartbeat.timeout)
+
+    def due(self, now: float) -> Beat:
+        """What is due at `now`. A `PING` is due once; the one after it an interval later."""
+        if now >= self._last + self._heartbeat.timeout:
+            return Beat.DEAD
+        if now >= self._next_ping:
+            self._next_ping = max(self._next_ping + self._heartbeat.interval, now)
+            return Beat.PING
+        return Beat.NOTHING
+
+
+PING_MESSAGE: Frame = encode({"type": "ping"})
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_typed = msgspec.json.Decoder(_Typed)
+
+
+def is_pong(message: str | bytes) -> bool:
+    """Whether `message` is the answer to a JSON ping: an object whose `type` is "pong"."""
+    if isinstance(message, bytes) or "pong" not in message:
+        return False
+    try:
+        return _typed.decode(message).type == "pong"
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False

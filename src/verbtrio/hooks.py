@@ -1,0 +1,160 @@
+"""The two forms of a handler behind one interface: a coroutine, or the four hooks (functions or a class's methods).
+
+What a handler takes is read from its annotations once, when the route is made, so that a mistake shows at import.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from verbtrio.closing import CloseInfo
+from verbtrio.messages import Decoder
+from verbtrio.types import Hook
+from verbtrio.websocket import WebSocket, call
+
+HOOKS = ("open", "message", "close", "error")
+
+
+class Handler:
+    """What a connection runs. One is made for each connection; the base does nothing."""
+
+    async def run(self, ws: WebSocket[Any]) -> None:
+        """Live for as long as the handler does. Cancelled when the connection ends."""
+        async for _ in ws:
+            pass
+
+    async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
+        """The close hook: called once, in a scope that is shielded and has a deadline."""
+
+    async def error(self, ws: WebSocket[Any], error: BaseException) -> None:
+        """The error hook: called once if `run` raised, before `close`, in the same scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerKind:
+    """A route's handler: how to make one for a connection, and what it receives."""
+
+    make: Callable[[], Handler]
+    decoder: Decoder[Any]
+    name: str
+
+
+def handler_kind(target: Any, path_params: set[str]) -> HandlerKind:
+    """The handler behind `target`: a coroutine function `(ws, **path parameters)`, or a class with hooks.
+
+    Raises:
+        TypeError: `target` is neither, or asks for a parameter the path doesn't have.
+    """
+    name = getattr(target, "__qualname__", repr(target))
+    if inspect.isclass(target):
+        hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
+        if not hooks:
+            raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}")
+        decoder = _decoder(hooks, skip_self=True)
+        return HandlerKind(lambda: _Hooks(_methods(target())), decoder, name)
+    if inspect.iscoroutinefunction(target):
+        wanted = _wanted_params(target, path_params, name)
+        kind = _message_type(target, position=0)
+        return HandlerKind(lambda: _Coroutine(target, wanted), Decoder(kind), name)
+    raise TypeError(
+        f"{name} is no handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
+        f"hooks {', '.join(HOOKS)}"
+    )
+
+
+def hooks_kind(hooks: Mapping[str, Hook]) -> HandlerKind:
+    """The handler made of hook functions."""
+    name = ", ".join(getattr(hook, "__qualname__", repr(hook)) for hook in hooks.values())
+    return HandlerKind(lambda: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
+
+
+class _Coroutine(Handler):
+    def __init__(self, function: Callable[..., Any], wanted: tuple[str, ...]) -> None:
+        self._function = function
+        self._wanted = wanted
+
+    async def run(self, ws: WebSocket[Any]) -> None:
+        await self._function(ws, **{name: ws.params[name] for name in self._wanted})
+
+
+class _Hooks(Handler):
+    def __init__(self, hooks: Mapping[str, Hook]) -> None:
+        self._hooks = hooks
+
+    async def run(self, ws: WebSocket[Any]) -> None:
+        if (open_hook := self._hooks.get("open")) is not None:
+            await call(open_hook, ws)
+        message_hook = self._hooks.get("message")
+        async for message in ws:
+            if message_hook is not None:
+                await call(message_hook, ws, message)
+
+    async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
+        if (hook := self._hooks.get("close")) is not None:
+            await call(hook, ws, info.code, info.reason)
+
+    async def error(self, ws: WebSocket[Any], error: BaseException) -> None:
+        if (hook := self._hooks.get("error")) is not None:
+            await call(hook, ws, error)
+
+
+def _methods(instance: Any) -> dict[str, Hook]:
+    return {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
+
+
+def _wanted_params(function: Any, path_params: set[str], name: str) -> tuple[str, ...]:
+    """The path parameters the coroutine asks for by name."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return tuple(sorted(path_params))
+    for parameter in parameters:
+        if parameter.name not in path_params and parameter.default is parameter.empty:
+            known = ", ".join(sorted(path_params)) or "none"
+            raise TypeError(
+                f"{name} asks for {parameter.name!r}, which the path doesn't have (its parameters: {known})"
+            )
+    return tuple(p.name for p in parameters if p.name in path_params)
+
+
+def _decoder(hooks: Mapping[str, Any], *, skip_self: bool) -> Decoder[Any]:
+    """What the message hook's second parameter says, else what its first says, else as it comes."""
+    message = hooks.get("message")
+    if message is None:
+        return Decoder(str | bytes)
+    first = 1 if skip_self else 0
+    annotation = _annotation(message, position=first + 1)
+    if annotation is not inspect.Parameter.empty:
+        return Decoder(annotation)
+    return Decoder(_message_type(message, position=first))
+
+
+def _message_type(function: Any, *, position: int) -> Any:
+    """`T` of the annotation `WebSocket[T]`."""
+    annotation = _annotation(function, position=position)
+    if annotation in (inspect.Parameter.empty, Any, WebSocket):
+        return str | bytes
+    if get_origin(annotation) is WebSocket:
+        return get_args(annotation)[0]
+    raise TypeError(
+        f"{function.__qualname__}: the connection's parameter is annotated {annotation!r}; use "
+        f"`WebSocket`, or `WebSocket[...]` with the type of its messages"
+    )
+
+
+def _annotation(function: Any, *, position: int) -> Any:
+    parameters = list(inspect.signature(function).parameters.values())
+    if position >= len(parameters):
+        raise TypeError(f"{function.__qualname__} takes too few parameters; the first one is the connection")
+    annotation = parameters[position].annotation
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return inspect.get_annotations(function, eval_str=True)[parameters[position].name]
+    except NameError as error:
+        raise TypeError(
+            f"{function.__qualname__}: the annotation {annotation!r} can't be read ({error}); define the message's "
+            f"type at the top of its module, not in a function or under TYPE_CHECKING"
+        ) from error

@@ -1,0 +1,202 @@
+"""The hub: what all connections of an app share, and its end. It lives as long as the app's lifespan."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import trio
+
+from verbtrio.connection import Connection
+from verbtrio.messages import encode
+from verbtrio.rooms import Room, Rooms
+from verbtrio.types import Data
+from verbtrio.websocket import WebSocket
+
+logger = logging.getLogger("verbtrio.hub")
+
+EVERYBODY = ("verbtrio", "connections")
+"""The room everybody is in. (No room of an application is named by a tuple.)"""
+
+
+class Waitable(Protocol):
+    """An event that can be waited for: hypercorn's, or Trio's."""
+
+    async def wait(self) -> None: ...
+
+
+class Drainable(Protocol):
+    """Something that can be asked to end because the server shuts down."""
+
+    def drain(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A moment's figures of one app."""
+
+    connections: int
+    rooms: int
+    memberships: int
+    users: int
+    ended: dict[str, int]
+    """How many connections have ended so far, by `Cause`."""
+
+
+class Users:
+    """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, dict[WebSocket[Any], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._connections))
+
+    def __contains__(self, user_id: object) -> bool:
+        return str(user_id) in self._connections
+
+    def connections(self, user_id: object) -> tuple[WebSocket[Any], ...]:
+        """The connections of one user, oldest first."""
+        return tuple(self._connections.get(str(user_id), ()))
+
+    def send(self, user_id: object, data: Data) -> int:
+        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast."""
+        frame = encode(data)
+        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
+        for ws in open_ones:
+            ws.offer(frame)
+        return len(open_ones)
+
+    def _add(self, user_id: str, ws: WebSocket[Any]) -> None:
+        self._connections.setdefault(user_id, {})[ws] = None
+
+    def _remove(self, user_id: str, ws: WebSocket[Any]) -> None:
+        connections = self._connections.get(user_id, {})
+        connections.pop(ws, None)
+        if not connections:
+            self._connections.pop(user_id, None)
+
+
+class Hub:
+    """One app's connections, rooms and users. Made by `open_hub`."""
+
+    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float) -> None:
+        self._nursery = nursery
+        self._drain_timeout = drain_timeout
+        self._connections: set[Connection] = set()
+        self._sessions: set[Drainable] = set()
+        self._watched: set[int] = set()
+        self._empty = trio.lowlevel.ParkingLot()
+        self._ended: Counter[str] = Counter()
+        self.rooms = Rooms()
+        self.users = Users()
+        self.draining = False
+
+    @property
+    def connections(self) -> Room:
+        """All connections, whatever their route: for broadcasts."""
+        return self.rooms.room(EVERYBODY)
+
+    def statistics(self) -> Statistics:
+        named = [key for key in self.rooms if isinstance(key, str)]
+        return Statistics(
+            connections=len(self._connections),
+            rooms=len(named),
+            memberships=sum(len(self.rooms.members(key)) for key in named),
+            users=len(self.users),
+            ended=dict(self._ended),
+        )
+
+    async def run(self, connection: Connection) -> None:
+        """Run a connection as one of this hub's. It is in every registry before its handler's first line runs, in
+        none (but the count of those still ending) when its close hook runs."""
+        ws = connection.ws
+        user_id = user_key(ws.user)
+        self._connections.add(connection)
+        self.rooms.join(EVERYBODY, ws)
+        self.rooms.join(ws.scope["verbtrio.route"], ws)
+        if user_id is not None:
+            self.users._add(user_id, ws)
+
+        def leave() -> None:
+            self.rooms.leave(EVERYBODY, ws)
+            self.rooms.leave(ws.scope["verbtrio.route"], ws)
+            if user_id is not None:
+                self.users._remove(user_id, ws)
+
+        try:
+            info = await connection.run(on_end=leave)
+            self._ended[info.cause] += 1
+        finally:
+            leave()
+            self._connections.discard(connection)
+            self._empty.unpark_all()
+
+    def add_session(self, session: Drainable) -> None:
+        """Drain `session` with the connections: an ASGI application's WebSocket beside ours."""
+        self._sessions.add(session)
+
+    def discard_session(self, session: Drainable) -> None:
+        self._sessions.discard(session)
+
+    def watch(self, terminated: Waitable) -> None:
+        """Drain when `terminated` is set: the worker's event, which comes before its grace period begins."""
+        if id(terminated) not in self._watched:
+            self._watched.add(id(terminated))
+            self._nursery.start_soon(self._drain_when, terminated)
+
+    async def _drain_when(self, terminated: Waitable) -> None:
+        await terminated.wait()
+        await self.drain()
+
+    async def drain(self) -> None:
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most.
+
+        Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
+        """
+        self.draining = True
+        deadline = trio.current_time() + self._drain_timeout
+        for session in tuple(self._sessions):
+            session.drain()
+        for connection in tuple(self._connections):
+            connection.drain()
+            connection.hurry(deadline)
+        with trio.move_on_at(deadline):
+            while self._connections:
+                await self._empty.park()
+        if self._connections:
+            logger.warning("%d connections did not end in time and are cut", len(self._connections))
+
+
+def user_key(user: Any) -> str | None:
+    """What identifies a user: the `id` or `sub` of a mapping (a token's claims), the attribute `id`, or itself."""
+    if user is None:
+        return None
+    if isinstance(user, dict):
+        key = user.get("id", user.get("sub"))
+    else:
+        key = getattr(user, "id", user if isinstance(user, str | int) else None)
+    return None if key is None else str(key)
+
+
+@asynccontextmanager
+async def open_hub(*, drain_timeout: float) -> AsyncIterator[Hub]:
+    """The hub, open. On the way out its connections are drained; then its tasks are cancelled.
+
+    A task of the hub that fails ends the lifespan, and with it the worker: half a hub is none.
+    """
+    async with trio.open_nursery() as nursery:
+        hub = Hub(nursery, drain_timeout=drain_timeout)
+        try:
+            yield hub
+        finally:
+            with trio.move_on_after(drain_timeout, shield=True):
+                await hub.drain()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,49 @@
+"""The limits of a connection, in one frozen place. Every default is safe to deploy with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may cost. Sizes are bytes, times are seconds.
+
+    Raises:
+        ValueError: a limit is not positive, or the high-water mark is over the backlog's limit.
+    """
+
+    max_message_bytes: int = 1 * MIB
+    """The largest message taken, after decompression; over it the connection ends with 1009."""
+    max_inbox_messages: int = 64
+    """Received messages the handler has not taken yet; at this number the peer is not read any further."""
+    max_inbox_bytes: int = 256 * KIB
+    """The same, in bytes. (What one read brought is kept whole, so both may be passed by one read.)"""
+    high_water_bytes: int = 64 * KIB
+    """`await ws.send()` waits while more than this is queued for the peer."""
+    max_backlog_bytes: int = 1 * MIB
+    """What may be queued for a peer that reads too slowly; over it, `backlog_policy` decides."""
+    backlog_policy: Literal["close", "drop_oldest", "drop_newest"] = "close"
+    """`close`: the connection ends with 1008. The others drop messages, counted in `ws.dropped`."""
+    send_timeout: float = 10.0
+    """How long one write (64 KiB at most) may wait for the peer to read; then the connection ends with 1008."""
+    close_timeout: float = 5.0
+    """How long a clean close waits for what is queued to be written and for the peer's Close frame."""
+    hook_timeout: float = 5.0
+    """How long leave, error and close hooks may take, all together, when a connection ends."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value > 0:
+                raise ValueError(f"Limits.{name} must be more than 0, not {value!r}")
+        if self.high_water_bytes > self.max_backlog_bytes:
+            raise ValueError("Limits.high_water_bytes must not be more than Limits.max_backlog_bytes")
+        if self.backlog_policy not in ("close", "drop_oldest", "drop_newest"):
+            raise ValueError(
+                f"Limits.backlog_policy must be 'close', 'drop_oldest' or 'drop_newest', not {self.backlog_policy!r}"
+            )

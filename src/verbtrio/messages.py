@@ -1,0 +1,113 @@
+"""Messages on their way out (encoded once) and in (decoded to what the handler takes). Pure: no Trio, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from websockets.frames import Frame as WireFrame
+from websockets.frames import Opcode
+
+from verbtrio.errors import MessageError
+from verbtrio.types import Data
+
+T = TypeVar("T")
+
+INVALID_JSON = "Invalid JSON format"
+
+
+class Frame:
+    """One outgoing message, encoded when it is made and then shared by everybody it goes to.
+
+    Attributes:
+        payload: the message's bytes; UTF-8 where `text` is true.
+        text: whether it goes as a text message (else binary).
+    """
+
+    __slots__ = ("_wire", "payload", "text")
+
+    def __init__(self, payload: bytes, *, text: bool) -> None:
+        self.payload = payload
+        self.text = text
+        self._wire: bytes | None = None
+
+    @property
+    def wire(self) -> bytes:
+        """The unmasked, uncompressed frame a server sends (RFC 6455 section 5.2), serialised once."""
+        if self._wire is None:
+            opcode = Opcode.TEXT if self.text else Opcode.BINARY
+            self._wire = WireFrame(opcode, self.payload).serialize(mask=False)
+        return self._wire
+
+
+def encode(data: Data) -> Frame:
+    """Encode `data` for sending: `str` as text, bytes-like as binary, anything else as JSON text.
+
+    Raises:
+        TypeError: `data` is of a type JSON has no form for (msgspec's message names it).
+        UnicodeEncodeError: a `str` holds a lone surrogate.
+    """
+    if isinstance(data, str):
+        return Frame(data.encode(), text=True)
+    if isinstance(data, bytes | bytearray | memoryview):
+        return Frame(bytes(data), text=False)
+    return Frame(msgspec.json.encode(data), text=True)
+
+
+class Decoder(Generic[T]):
+    """Turns a received message into what the handler takes.
+
+    `kind` is the message type of the handler's annotation: `str`, `bytes` or `str | bytes` are taken as
+    they come; everything else (`dict`, a `msgspec.Struct`, a union of tagged structs, `JSON`) is decoded from
+    JSON, in a text or a binary message alike, and checked by msgspec.
+
+    Calling it raises `MessageError` with the answer for the peer where the message is something else.
+    """
+
+    __slots__ = ("_decode", "kind")
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self._decode: Callable[[str | bytes], Any]
+        if kind == str | bytes:
+            self._decode = _as_received
+        elif kind is str:
+            self._decode = _text
+        elif kind is bytes:
+            self._decode = _binary
+        else:
+            self._decode = msgspec.json.Decoder(kind).decode
+
+    def __call__(self, message: str | bytes) -> T:
+        try:
+            decoded: T = self._decode(message)
+        except msgspec.ValidationError as error:
+            raise MessageError(_explain(str(error))) from error
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            # RecursionError: 100 KB of "[" nest deeper than any honest message.
+            raise MessageError(INVALID_JSON) from error
+        return decoded
+
+
+def _as_received(message: str | bytes) -> str | bytes:
+    return message
+
+
+def _text(message: str | bytes) -> str:
+    if isinstance(message, str):
+        return message
+    raise MessageError("Expected a text message, got a binary one")
+
+
+def _binary(message: str | bytes) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    raise MessageError("Expected a binary message, got a text one")
+
+
+def _explain(problem: str) -> str:
+    """msgspec's words where they name a field; `INVALID_JSON` where the whole message is of another kind."""
+    if problem.startswith("Expected ") and " - at `" not in problem:
+        return INVALID_JSON
+    return problem

@@ -1,0 +1,106 @@
+"""Function middleware: `async def authenticate(request, call_next)`, the same for HTTP and WebSocket routes.
+
+For HTTP it is Starlette's own (`BaseHTTPMiddleware`). For a WebSocket, `call_next` grants the upgrade: it returns
+an `Upgrade`, whose headers become the handshake's, and which the function returns in its turn. Any other response
+denies the upgrade with its status, headers and body. The function is over before the connection begins, so nothing
+of it stays on the stack, or in memory, for as long as the connection lives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+logger = logging.getLogger("verbtrio.middleware")
+
+CallNext: TypeAlias = Callable[[Any], Awaitable[Response]]
+MiddlewareFunction: TypeAlias = Callable[[Any, CallNext], Awaitable[Response]]
+"""Called with a Starlette `Request`, or an `UpgradeRequest` before a WebSocket's handshake is answered."""
+
+
+class UpgradeRequest(HTTPConnection):
+    """A request to upgrade to a WebSocket, as middleware sees it: a Starlette request without a body."""
+
+    method = "GET"
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers, in its order of preference."""
+        return list(self.scope.get("subprotocols", ()))
+
+
+class Upgrade(Response):
+    """The upgrade is granted. Its headers are added to the handshake's; `subprotocol` answers the client's offer."""
+
+    def __init__(self) -> None:
+        super().__init__(status_code=101)
+        self.raw_headers = []
+        self.subprotocol: str | None = None
+
+
+class FunctionMiddleware(BaseHTTPMiddleware):
+    """A middleware function as ASGI middleware.
+
+    An exception it raises denies an upgrade with 500 and is logged once; for HTTP it is Starlette's to handle.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            response = await self.dispatch_func(UpgradeRequest(scope), _grant)  # type: ignore[arg-type]
+            # (Starlette types the function for HTTP requests alone.)
+        except Exception:
+            logger.exception("middleware failed before the upgrade of %r", scope["path"])
+            response = PlainTextResponse("Internal Server Error", status_code=500)
+        if isinstance(response, Upgrade):
+            await self.app(scope, receive, _accept_with(response, send))
+        else:
+            await deny(response, scope, receive, send)
+
+
+async def _grant(request: Any) -> Response:
+    return Upgrade()
+
+
+def _accept_with(upgrade: Upgrade, send: Send) -> Send:
+    """`send`, with what the middleware put on its `Upgrade` added to the accept that passes through."""
+    if not upgrade.raw_headers and upgrade.subprotocol is None:
+        return send
+
+    async def send_accept(message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            message = {
+                **message,
+                "headers": [*message.get("headers", ()), *upgrade.raw_headers],
+                "subprotocol": message.get("subprotocol") or upgrade.subprotocol,
+            }
+        await send(message)
+
+    return send_accept
+
+
+async def deny(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an upgrade request with `response` instead of the upgrade.
+
+    A server without ASGI's denial extension can only say 403.
+    """
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await response(scope, receive, send)
+    else:
+        await send({"type": "websocket.close"})
+
+
+def as_middleware(entries: Sequence[MiddlewareFunction | Middleware]) -> list[Middleware]:
+    """`entries` as Starlette takes them: functions wrapped, Starlette's own left as they are."""
+    return [
+        entry if isinstance(entry, Middleware) else Middleware(FunctionMiddleware, dispatch=entry) for entry in entries
+    ]

@@ -1,0 +1,192 @@
+"""What is on its way to one peer, in order, within a limit.
+
+Rules of this file:
+- the outbox alone writes to the transport, so frames never mix, whoever is cancelled;
+- while nothing is queued, a packet is written in place, without a task; what the peer does not take at once is
+  queued, and a writer task (in the connection's nursery) lives for as long as the queue does;
+- the queue holds messages, not bytes: a message that a policy drops was never compressed, so dropping it can't
+  upset the compression's state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from verbtrio.limits import Limits
+from verbtrio.messages import Frame
+from verbtrio.transports import Close, Packet, Transport
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Outbox:
+    """The one way to a peer.
+
+    Args:
+        transport: written to by this outbox alone.
+        nursery: owns the writer task. If it is cancelled in the middle of a write, the outbox is broken.
+        limits: backlog, policy, high-water mark and the time a write may take.
+        on_slow: called when the peer is too slow, with the reason for its Close frame.
+        on_gone: called once when a write finds the peer gone.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        nursery: trio.Nursery,
+        limits: Limits,
+        *,
+        on_slow: Callable[[str], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._limits = limits
+        self._on_slow = on_slow
+        self._on_gone = on_gone
+        self._queue: deque[Packet] = deque()  # bounded by `max_backlog_bytes`, see `put_nowait`
+        self._queued = 0  # bytes in `_queue`
+        self._in_flight = 0  # bytes taken out of `_queue` and not yet written
+        self._rest: Packet | None = None  # the packet in front, of which the peer has taken a part
+        self._writing = False
+        self._changed = trio.lowlevel.ParkingLot()
+        self.dropped = 0
+        """Messages dropped by the policy."""
+        self.broken = False
+        """Nothing can be written any more: the peer is gone, or a write was cut short."""
+
+    @property
+    def size(self) -> int:
+        """Bytes queued or being written."""
+        return self._queued + self._in_flight
+
+    def put_nowait(self, packet: Packet) -> None:
+        """Write `packet`, or queue it behind what is queued. Does nothing once the outbox is broken.
+
+        What waits behind the packet being written is the backlog (so one message may be larger than the limit).
+        Over the limit, the policy decides: end the connection, or drop messages. Control frames and replies are
+        never dropped, but they count: a peer that pings and never reads ends as slow.
+        """
+        if self.broken:
+            return
+        if self._writing:
+            self._queue.append(packet)
+            self._queued += _size(packet)
+            if self._queued > self._limits.max_backlog_bytes:
+                self._overflow()
+            return
+        try:
+            self._rest = self._transport.write_nowait(packet)
+        except trio.BrokenResourceError:
+            self.shut()
+            self._on_gone()
+            return
+        if self._rest is not None:
+            self._in_flight = _size(self._rest)
+            self._writing = True
+            self._nursery.start_soon(self._write)
+
+    def clear(self) -> None:
+        """Throw away what is queued, but for the packet the peer has begun to take."""
+        self._queue.clear()
+        self._queued = 0
+        self._changed.unpark_all()
+
+    def shut(self) -> None:
+        """Nothing is written from now on. Wakes whoever waits; may be called twice."""
+        self.broken = True
+        self._rest = None
+        self._in_flight = 0
+        self.clear()
+
+    async def wait_low(self) -> None:
+        """Wait until the backlog is below the high-water mark, or the outbox broken. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.size > self._limits.high_water_bytes and not self.broken:
+            await self._changed.park()
+
+    async def wait_empty(self) -> None:
+        """Wait until all is written, or the outbox is broken."""
+        while self._writing and not self.broken:
+            await self._changed.park()
+
+    async def _write(self) -> None:
+        """Write until nothing is queued. Owned by the connection's nursery."""
+        try:
+            while not self.broken and (self._rest is not None or self._queue):
+                chunk, size = self._take_chunk()
+                with trio.move_on_after(self._limits.send_timeout) as timeout:
+                    await self._transport.write(chunk)
+                if timeout.cancelled_caught:
+                    self.shut()
+                    self._on_slow(f"nothing read for {self._limits.send_timeout:g} s")
+                    return
+                self._in_flight = max(0, self._in_flight - size)
+                self._changed.unpark_all()
+            self._writing = False
+            self._changed.unpark_all()
+        except trio.BrokenResourceError:
+            self.shut()
+            self._on_gone()
+        finally:
+            if self._writing:  # left in the middle: nobody knows how much the peer has got
+                self.shut()
+
+    def _take_chunk(self) -> tuple[list[Packet], int]:
+        """The packets that go next, in order: 64 KiB of them, or a part of one that is larger."""
+        if self._rest is None:
+            self._rest = self._take_packet()
+        if isinstance(self._rest, bytes | memoryview) and len(self._rest) > CHUNK_BYTES:
+            view = memoryview(self._rest)
+            self._rest = view[CHUNK_BYTES:]
+            return [view[:CHUNK_BYTES]], CHUNK_BYTES
+        chunk, size = [self._rest], _size(self._rest)
+        self._rest = None
+        while self._queue and size + _size(self._queue[0]) <= CHUNK_BYTES:
+            packet = self._take_packet()
+            chunk.append(packet)
+            size += _size(packet)
+        return chunk, size
+
+    def _take_packet(self) -> Packet:
+        packet = self._queue.popleft()
+        self._queued -= _size(packet)
+        packed = self._transport.pack(packet)
+        self._in_flight += _size(packed)
+        return packed
+
+    def _overflow(self) -> None:
+        limit = self._limits.max_backlog_bytes
+        if self._limits.backlog_policy == "drop_oldest":
+            self._drop(from_front=True)
+        elif self._limits.backlog_policy == "drop_newest":
+            self._drop(from_front=False)
+        if self._queued > limit:  # "close", or control frames alone are too much
+            self._on_slow(f"over {limit} bytes behind")
+
+    def _drop(self, *, from_front: bool) -> None:
+        """Drop messages until the backlog is within the limit."""
+        kept: list[Packet] = []
+        take = self._queue.popleft if from_front else self._queue.pop
+        while self._queue and self._queued > self._limits.max_backlog_bytes:
+            packet = take()
+            if isinstance(packet, Frame):
+                self._queued -= _size(packet)
+                self.dropped += 1
+            else:
+                kept.append(packet)
+        kept.reverse()
+        put_back = self._queue.extendleft if from_front else self._queue.extend
+        put_back(kept)
+
+
+def _size(packet: Packet) -> int:
+    """What a packet counts for: a message its payload, a control frame what it is at most."""
+    if isinstance(packet, Frame):
+        return len(packet.payload)
+    if isinstance(packet, bytes | memoryview):
+        return len(packet)
+    return 125 if isinstance(packet, Close) else 2

@@ -1,0 +1,83 @@
+"""Serving with hypercorn's Trio worker: inside a Trio program, or as a script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+
+DEFAULT_PORT = 3000
+HARD_STOP_SECONDS = 5.0
+"""What hypercorn's own grace and shutdown may take beyond the drain before all is cancelled."""
+
+
+def config(
+    port: int | None = None,
+    *,
+    host: str = "127.0.0.1",
+    certfile: str | None = None,
+    keyfile: str | None = None,
+) -> Config:
+    """hypercorn's configuration for one address. `port`: the environment's PORT, else 3000; 0 takes a free one."""
+    if port is None:
+        port = int(os.environ.get("PORT") or DEFAULT_PORT)
+    settings = Config()
+    settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+    settings.certfile = certfile
+    settings.keyfile = keyfile
+    return settings
+
+
+async def serve(
+    app: Any,
+    config: Config,
+    *,
+    drain_timeout: float,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` until cancelled; `task_status` carries the addresses, once connections are taken.
+
+    If cancelled, the connections are drained first: clients get 1012, close hooks run. That has a deadline, after
+    which all that is left is cancelled.
+    """
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope(shield=True) as server:
+            # The shield lasts until `_stop_on_cancel` sets this scope's deadline.
+            nursery.start_soon(_stop_on_cancel, stop, server, drain_timeout + HARD_STOP_SECONDS)
+            await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_cancel(stop: trio.Event, server: trio.CancelScope, limit: float) -> None:
+    """Turn a cancellation into an orderly stop of `server`, within `limit` seconds."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
+        server.deadline = trio.current_time() + limit
+
+
+def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
+    """Serve `app` until SIGINT or SIGTERM, and say where."""
+    trio.run(_listen, app, config, drain_timeout)
+
+
+async def _listen(app: Any, config: Config, drain_timeout: float) -> None:
+    config.loglevel = "WARNING"  # hypercorn's own "Running on" would say it twice
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+
+            async def server(task_status: trio.TaskStatus[list[str]]) -> None:
+                await serve(app, config, drain_timeout=drain_timeout, task_status=task_status)
+
+            urls: list[str] = await nursery.start(server)
+            print(f"Listening on {', '.join(urls)} (Ctrl+C to quit)", file=sys.stderr, flush=True)  # noqa: T201
+            async for _ in signals:
+                break
+            nursery.cancel_scope.cancel()

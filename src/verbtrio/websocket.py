@@ -1,0 +1,301 @@
+"""What a handler holds: one connection, to send, receive, join rooms and close."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic
+
+import trio
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from verbtrio.closing import NORMAL_CLOSURE, Cause, CloseInfo, check_close
+from verbtrio.errors import ConnectionClosed, MessageError
+from verbtrio.inbox import Inbox
+from verbtrio.limits import Limits
+from verbtrio.messages import Decoder, Frame, encode
+from verbtrio.outbox import Outbox
+from verbtrio.rooms import Room, Rooms
+from verbtrio.transports import Close, Transport
+from verbtrio.types import Data, Hook
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=str | bytes)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+CANCEL_GRACE = 0.1
+"""Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
+for the messages that arrived before the end: a client that sends and closes expects them handled."""
+
+
+class ReadyState(enum.IntEnum):
+    """The states of the browser's `WebSocket.readyState`."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class WebSocket(HTTPConnection, Generic[T]):
+    """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come.
+
+    From Starlette's `HTTPConnection`: `url`, `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
+
+    Attributes:
+        id: unique among all connections of all processes.
+        user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
+        nursery: the connection's nursery: tasks started in it are cancelled with the connection.
+        subprotocol: what was agreed on in the handshake.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(
+        self,
+        scope: Scope,
+        transport: Transport,
+        rooms: Rooms,
+        limits: Limits,
+        decoder: Decoder[T],
+        *,
+        subprotocol: str | None = None,
+    ) -> None:
+        super().__init__(scope)
+        self.id = uuid.uuid4().hex
+        self.subprotocol = subprotocol
+        self._transport = transport
+        self._rooms = rooms
+        self._limits = limits
+        self._decoder = decoder
+        self._inbox = Inbox(max_messages=limits.max_inbox_messages, max_bytes=limits.max_inbox_bytes)
+        self._outbox: Outbox | None = None  # there is one while the connection's nursery is open
+        self._memberships: dict[str, Membership] = {}
+        self._farewells: list[tuple[Hook, Room]] = []  # leave hooks that the end of the connection owes
+        self._info: CloseInfo | None = None
+        self._over = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.id[:8]} {self.scope['path']!r} {self.ready_state.name}>"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The path's parameters: `"/ws/:room"` gives `ws.params["room"]`."""
+        params: dict[str, Any] = self.scope.get("path_params", {})
+        return params
+
+    @property
+    def user(self) -> Any:
+        return self.scope.get("user")
+
+    @property
+    def ready_state(self) -> ReadyState:
+        if self._over.is_set():
+            return ReadyState.CLOSED
+        if self._info is not None:
+            return ReadyState.CLOSING
+        return ReadyState.CONNECTING if self._outbox is None else ReadyState.OPEN
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How the connection ended; `None` while it is open."""
+        return self._info
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The names of the rooms it is in."""
+        return frozenset(self._memberships)
+
+    @property
+    def route(self) -> Room:
+        """Everybody connected to this route, this connection included: for broadcasts."""
+        return self._rooms.room(self.scope["verbtrio.route"])
+
+    @property
+    def dropped(self) -> int:
+        """Messages that `Limits.backlog_policy` has dropped because the peer reads too slowly."""
+        return 0 if self._outbox is None else self._outbox.dropped
+
+    def send_nowait(self, data: Data) -> None:
+        """Send `data` (see `encode`), or queue it where the peer reads slowly. For hooks that are plain functions.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            TypeError: `data` can't be encoded.
+        """
+        self._put(encode(data))
+
+    async def send(self, data: Data) -> None:
+        """Send `data` (see `encode`), and wait while more than `Limits.high_water_bytes` is queued for the peer.
+
+        The message is on its way, in its place behind what was sent before, when the first checkpoint comes: if
+        cancelled, it is still sent, whole.
+
+        Raises:
+            ConnectionClosed: the connection has ended, before or while waiting.
+            TypeError: `data` can't be encoded.
+        """
+        outbox = self._put(encode(data))
+        await outbox.wait_low()
+        if self._info is not None:
+            raise ConnectionClosed(self._info)
+
+    async def receive(self) -> T:
+        """Wait for a message. One that is not what `T` says is answered with an error message and skipped.
+
+        What arrived before the connection ended is still received. If cancelled, no message is lost.
+
+        Raises:
+            ConnectionClosed: the connection has ended and there are no more messages.
+        """
+        while (message := await self._inbox.get()) is not None:
+            try:
+                return self._decoder(message)
+            except MessageError as error:
+                if self._info is None:
+                    await self.send({"type": "error", "message": str(error)})
+        assert self._info is not None, "the inbox is closed by the connection's end alone"
+        raise ConnectionClosed(self._info)
+
+    def __aiter__(self) -> WebSocket[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        """The next message; the loop ends when the connection does."""
+        try:
+            return await self.receive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+    async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection, and wait until what was sent before is with the peer's system.
+
+        The handler is cancelled shortly after (`CANCEL_GRACE`); the rest of the closing handshake is the framework's.
+        Closing a connection that has ended does nothing. If cancelled, it is closed all the same.
+
+        Raises:
+            ValueError: `code` or `reason` must not be sent.
+        """
+        self.close_nowait(code, reason)
+        await trio.lowlevel.checkpoint()
+        if self._outbox is not None:
+            await self._outbox.wait_empty()
+
+    def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection, without waiting. See `close`."""
+        check_close(code, reason)
+        self._end(CloseInfo(Cause.KICKED, code, reason))
+
+    def join(self, name: str, *, on_leave: Hook | None = None) -> Membership:
+        """Join the room `name`, now. The membership ends with the connection, if not before:
+
+            async with ws.join("lobby") as members:     # leaving the block leaves the room
+                members.broadcast("hello", exclude=ws)
+
+        Args:
+            name: the room's name.
+            on_leave: called with the room once the member has left it, whatever the reason; a plain function or a
+                coroutine function, within `Limits.hook_timeout`.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            RuntimeError: it is in that room already.
+        """
+        if self._info is not None:
+            raise ConnectionClosed(self._info)
+        if name in self._memberships:
+            raise RuntimeError(f"this connection is in the room {name!r} already")
+        self._rooms.join(name, self)
+        membership = self._memberships[name] = Membership(self, self._rooms.room(name), on_leave)
+        return membership
+
+    def offer(self, frame: Frame) -> None:
+        """What rooms call (see `rooms.Member`): send `frame`, or nothing once the connection has ended."""
+        if self._info is None and self._outbox is not None:
+            self._outbox.put_nowait(frame)
+
+    def _put(self, frame: Frame) -> Outbox:
+        if self._info is not None:
+            raise ConnectionClosed(self._info)
+        assert self._outbox is not None, "handlers and hooks run while the connection's nursery is open"
+        self._outbox.put_nowait(frame)
+        return self._outbox
+
+    def _end(self, info: CloseInfo) -> None:
+        """The connection ends: the first call decides how. Synchronous, so nothing comes in between."""
+        if self._info is not None:
+            return
+        self._info = info
+        self._inbox.close()
+        if self._outbox is not None:
+            if info.cause is Cause.SLOW:
+                self._outbox.clear()  # a peer that does not read has no use for more of the same
+            if info.cause is not Cause.GONE:
+                self._outbox.put_nowait(Close(info.code, info.reason))
+        if hasattr(self, "nursery"):
+            scope = self.nursery.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
+
+
+class Membership:
+    """One connection's place in one room. Made by `ws.join`.
+
+    As an async context manager it gives the room, and leaves it at the end of the block; a task that leaves for it
+    (`leave_nowait` elsewhere) cancels the block.
+    """
+
+    def __init__(self, ws: WebSocket[Any], room: Room, on_leave: Hook | None) -> None:
+        self._ws = ws
+        self.room = room
+        self._on_leave = on_leave
+        self._scope = trio.CancelScope()
+        self._left = False
+
+    async def __aenter__(self) -> Room:
+        # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
+        self._scope.__enter__()
+        return self.room
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        absorbed = self._scope.__exit__(kind, error, trace)
+        hook = self.leave_nowait()
+        if hook is not None:
+            if self._ws.closed is not None:
+                self._ws._farewells.append((hook, self.room))  # with the close hook, within one time limit
+            else:
+                with trio.move_on_after(self._ws._limits.hook_timeout, shield=True):
+                    await call(hook, self.room)
+        return absorbed
+
+    def leave_nowait(self) -> Hook | None:
+        """Leave the room; return the hook that is to be called, where it hasn't been yet."""
+        if self._left:
+            return None
+        self._left = True
+        self._ws._memberships.pop(self.room.name, None)  # type: ignore[call-overload]  # joined by name
+        self._ws._rooms.leave(self.room.name, self._ws)
+        self._scope.cancel()
+        return self._on_leave
+
+    async def leave(self) -> None:
+        """Leave the room and call the hook. Leaving twice does nothing; a leave that is cancelled has left."""
+        hook = self.leave_nowait()
+        if hook is not None:
+            await call(hook, self.room)
+
+
+async def call(hook: Callable[..., Any], *args: Any) -> None:
+    """Call a hook, a plain function or a coroutine function. A plain one is no checkpoint."""
+    result = hook(*args)
+    if result is not None and hasattr(result, "__await__"):
+        await result
