@@ -13,6 +13,13 @@ from examples import auth, broadcast, echo, heartbeat, rooms
 from verbtrio import App
 
 PAGES = Path(__file__).parent / "pages"
+samples = {
+    "echo": echo.app,
+    "broadcast": broadcast.app,
+    "rooms": rooms.app,
+    "auth": auth.app,
+    "heartbeat": heartbeat.app,
+}
 app = App()
 
 
@@ -22,11 +29,8 @@ async def index(request: Request) -> FileResponse:
 
 
 app.mount("/pages", StaticFiles(directory=PAGES))
-app.mount("/echo", echo.app)
-app.mount("/broadcast", broadcast.app)
-app.mount("/rooms", rooms.app)
-app.mount("/auth", auth.app)
-app.mount("/heartbeat", heartbeat.app)
+for name, sample in samples.items():
+    app.mount(f"/{name}", sample)
 
 if __name__ == "__main__":
     app.listen()

@@ -289,12 +289,13 @@ class TakeOverServer(TCPServer):
                     await session.finish(failed=failed)
 
     def _scope(self, request: h11.Request) -> Any:
+        stream: Any = self.stream
         path, _, query_string = request.target.partition(b"?")
         client, local = self._addresses()
         return {
             "type": "websocket",
             "asgi": {"spec_version": "2.4", "version": "3.0"},
-            "scheme": "wss" if isinstance(self.stream, trio.SSLStream) else "ws",
+            "scheme": "wss" if isinstance(stream, trio.SSLStream) else "ws",
             "http_version": request.http_version.decode("ascii"),
             "path": unquote(path.decode("ascii")),
             "raw_path": path,

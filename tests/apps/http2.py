@@ -1,0 +1,8 @@
+"""The samples with WebSockets over HTTP/2."""
+
+from examples.demo import samples
+from verbtrio import App
+
+app = App(http2_websockets=True)
+for name, sample in samples.items():
+    app.mount(f"/{name}", sample)

@@ -1,0 +1,38 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.process import Server, hypercorn
+
+
+class Servers:
+    """Server processes, each started when a test first asks for it and ended with the session."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._running: dict[str, Server] = {}
+        self.authority = trustme.CA()
+        certificate = self.authority.issue_cert("127.0.0.1")
+        self.certfile, self.keyfile = folder / "cert.pem", folder / "key.pem"
+        certificate.cert_chain_pems[0].write_to_path(self.certfile)
+        certificate.private_key_pem.write_to_path(self.keyfile)
+
+    def get(self, app: str, *, tls: bool = False) -> Server:
+        key = f"{app} tls={tls}"
+        if key not in self._running:
+            options = [f"--certfile={self.certfile}", f"--keyfile={self.keyfile}"] if tls else []
+            self._running[key] = self._stack.enter_context(hypercorn(app, *options, tls=tls))
+        return self._running[key]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(stack, tmp_path_factory.mktemp("tls"))

@@ -1,0 +1,86 @@
+"""An app served over memory streams: the take-over's own path, without sockets, so that the clock can be virtual."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio.testing
+import trio_websocket
+from hypercorn.config import Config
+from hypercorn.trio import run as hypercorn_run
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import wrap_app
+
+from verbtrio import App, Statistics, WebSocket
+
+
+class Service:
+    """A served app, and a way to be its client."""
+
+    def __init__(self, app: App, asgi: Any, nursery: trio.Nursery, clients: trio.Nursery) -> None:
+        self.app = app
+        self.asgi = asgi
+        self.context = WorkerContext(None)
+        self.config = Config()
+        self.config.errorlog = None
+        self.connections = nursery
+        self._clients = clients
+        self._server = hypercorn_run.TCPServer  # type: ignore[attr-defined]  # the take-over's, in the lifespan
+
+    def open_stream(self, pair: Any = trio.testing.memory_stream_pair) -> Any:
+        """A client's end of a new connection."""
+        client, server = pair()
+        wrapped = wrap_app(self.asgi, self.config.wsgi_max_body_size, "asgi")
+        run = self._server(wrapped, self.config, self.context, {}, server).run
+        self.connections.start_soon(run)
+        return client
+
+    async def connect(
+        self,
+        path: str = "/ws",
+        *,
+        pair: Any = trio.testing.memory_stream_pair,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        subprotocols: list[str] | None = None,
+    ) -> trio_websocket.WebSocketConnection:
+        """A trio-websocket client, its handshake done."""
+        return await trio_websocket.wrap_client_stream(
+            self._clients, self.open_stream(pair), "test", path, extra_headers=headers, subprotocols=subprotocols
+        )
+
+    async def shut_down(self) -> None:
+        """What the worker says first when it is asked to stop."""
+        await self.context.terminated.set()
+
+
+@asynccontextmanager
+async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
+    """Serve `app` (or `asgi`, which has it mounted); check at the end that nothing is left of any connection."""
+    async with trio.open_nursery() as clients:
+        async with app.lifespan():
+            async with trio.open_nursery() as connections:
+                service = Service(app, asgi or app, connections, clients)
+                yield service
+                await assert_nothing_left(service)
+                connections.cancel_scope.cancel()
+        clients.cancel_scope.cancel()
+
+
+async def assert_nothing_left(service: Service) -> None:
+    """Every connection has ended and left nothing: no task, no membership, no registry entry, no reference."""
+    with trio.move_on_after(20):
+        while service.connections.child_tasks:  # noqa: ASYNC110 -- a nursery has no event for its last task
+            await trio.sleep(0.01)
+    assert not service.connections.child_tasks, "connections' tasks are left"
+    hub = service.app._running_hub()
+    statistics = service.app.statistics()
+    assert statistics == Statistics(connections=0, rooms=0, memberships=0, users=0, ended=statistics.ended)
+    assert len(hub.rooms) == 0
+    assert not hub._sessions
+    gc.collect()
+    left = [thing for thing in gc.get_objects() if type(thing) is WebSocket]
+    assert not left, f"still referred to: {left}"
