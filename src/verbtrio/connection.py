@@ -60,6 +60,7 @@ class Connection:
         self._heartbeat = heartbeat
         self._peer_done = trio.Event()  # nothing more will come from the peer, or nobody is reading any more
         self._parting = trio.CancelScope(shield=True)
+        self._hook = trio.CancelScope(shield=True)
 
     async def run(self, *, on_end: Callable[[], None]) -> CloseInfo:
         """Run the connection; return how it ended. Never raises an `Exception`.
@@ -100,7 +101,8 @@ class Connection:
 
     def hurry(self, deadline: float) -> None:
         """Cut the closing handshake and the hooks short at `deadline`."""
-        self._parting.deadline = min(self._parting.deadline, deadline)
+        for scope in (self._parting, self._hook):
+            scope.deadline = min(scope.deadline, deadline)
 
     async def _handle(self) -> None:
         """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
@@ -223,12 +225,13 @@ class Connection:
     async def _call_hook(self, name: str, hook: Callable[[], Awaitable[None]], deadline: float) -> None:
         """Call a hook; what it raises is logged and stops neither the next one nor the rest of the end.
 
-        Past the deadline a hook is still called, and cancelled where it first waits.
+        Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
         """
+        deadline = min(deadline, self._parting.deadline)
         try:
-            with trio.CancelScope(deadline=deadline) as scope:
+            with trio.CancelScope(shield=True, deadline=deadline) as self._hook:
                 await hook()
-            if scope.cancelled_caught:
+            if self._hook.cancelled_caught:
                 logger.warning("the %s hook of %r was ended at its time limit", name, self.ws)
         except* Exception as group:
             logger.error("the %s hook of %r raised", name, self.ws, exc_info=group)

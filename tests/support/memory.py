@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -52,6 +53,12 @@ class Service:
             self._clients, self.open_stream(pair), "test", path, extra_headers=headers, subprotocols=subprotocols
         )
 
+    async def wait_ended(self, seconds: float) -> None:
+        """Wait until no connection is left, `seconds` at most."""
+        with trio.fail_after(seconds):
+            while self.connections.child_tasks:  # noqa: ASYNC110 -- a nursery has no event for its last task
+                await trio.sleep(0.01)
+
     async def shut_down(self) -> None:
         """What the worker says first when it is asked to stop."""
         await self.context.terminated.set()
@@ -72,15 +79,23 @@ async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
 
 async def assert_nothing_left(service: Service) -> None:
     """Every connection has ended and left nothing: no task, no membership, no registry entry, no reference."""
-    with trio.move_on_after(20):
-        while service.connections.child_tasks:  # noqa: ASYNC110 -- a nursery has no event for its last task
-            await trio.sleep(0.01)
-    assert not service.connections.child_tasks, "connections' tasks are left"
+    await service.wait_ended(20)
     hub = service.app._running_hub()
     statistics = service.app.statistics()
     assert statistics == Statistics(connections=0, rooms=0, memberships=0, users=0, ended=statistics.ended)
     assert len(hub.rooms) == 0
     assert not hub._sessions
+    _let_go_of_log_records()
     gc.collect()
     left = [thing for thing in gc.get_objects() if type(thing) is WebSocket]
     assert not left, f"still referred to: {left}"
+
+
+def _let_go_of_log_records() -> None:
+    """pytest keeps the records of a test, and they their arguments and tracebacks: no leak of ours."""
+    for handler in logging.getLogger().handlers:
+        for record in getattr(handler, "records", ()):
+            record.args = None
+            if record.exc_info:
+                handler.format(record)  # keeps the traceback as text, in `exc_text`
+                record.exc_info = None

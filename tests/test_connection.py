@@ -1,0 +1,602 @@
+"""A connection's life: every cause of ending, what the hooks see, and that nothing is left (see `serving`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from trio.abc import Clock
+
+from tests.support.memory import serving
+from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
+from verbtrio.middleware import CallNext
+from verbtrio.websocket import CANCEL_GRACE
+
+
+class Recorder:
+    """A handler with all hooks, which records what happens to it."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.sockets: list[str] = []
+        self.closes: list[tuple[int, str]] = []
+        self.cause: Cause | None = None
+
+    def hooks(self, message: Callable[..., Any] | None = None) -> dict[str, Any]:
+        return {
+            "open": lambda ws: self.events.append("open"),
+            "message": message or (lambda ws, message: self.events.append(message)),
+            "close": self.close,
+            "error": lambda ws, error: self.events.append(error.with_traceback(None)),  # its frames refer to `ws`
+        }
+
+    def close(self, ws: WebSocket, code: int, reason: str) -> None:
+        self.closes.append((code, reason))
+        assert ws.closed is not None
+        assert (ws.closed.code, ws.closed.reason) == (code, reason)
+        self.cause = ws.closed.cause
+        with pytest.raises(ConnectionClosed):
+            ws.send_nowait("too late")
+
+
+async def closed(client: trio_websocket.WebSocketConnection) -> tuple[int, str | None]:
+    """The server's Close frame."""
+    with trio.fail_after(300):
+        try:
+            while True:
+                await client.get_message()
+        except trio_websocket.ConnectionClosed as error:
+            reason = error.reason
+    assert reason is not None
+    return reason.code, reason.reason
+
+
+async def shake_hands(stream: trio.abc.Stream) -> bytes:
+    """A client's handshake by hand; the head of the answer."""
+    request = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    request += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    await stream.send_all(request)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        data = await stream.receive_some(1)
+        assert data
+        answer += data
+    return answer
+
+
+class TestCauses:
+    async def test_peer(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message("hi")
+            await client.aclose(4001, "bye")
+            assert client.closed is not None
+            assert (client.closed.code, client.closed.reason) == (4001, "bye")
+        assert seen.events == ["open", "hi"]
+        assert seen.closes == [(4001, "bye")]
+        assert seen.cause is Cause.PEER
+
+    async def test_peer_without_a_code(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            pair = trio.testing.memory_stream_pair()
+            await service.connect(pair=lambda: pair)
+            await pair[0].send_all(b"\x88\x80\0\0\0\0")
+        assert seen.closes == [(1005, "")]
+
+    @pytest.mark.parametrize("how", ["eof", "reset"])
+    async def test_gone(self, how: str, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            pair = trio.testing.memory_stream_pair()
+            await service.connect(pair=lambda: pair)
+            if how == "eof":
+                await pair[0].send_eof()
+            else:
+                await trio.aclose_forcefully(pair[0])
+        assert seen.closes == [(1006, "")]
+        assert seen.cause is Cause.GONE
+
+    async def test_returned(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            ws.nursery.start_soon(trio.sleep_forever)  # cancelled with the connection
+            await ws.send("last words")
+
+        async with serving(app) as service:
+            client = await service.connect()
+            assert await client.get_message() == "last words"
+            assert await closed(client) == (1000, None)
+            await client.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            assert app.statistics().ended == {"returned": 1}
+
+    async def test_error(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        app, seen = App(), Recorder()
+        problem = ValueError("on purpose")
+
+        def fail(ws: WebSocket, message: str) -> None:
+            raise problem
+
+        app.ws("/ws", **seen.hooks(fail))
+        async with serving(app) as service:
+            other = await service.connect()
+            client = await service.connect()
+            await client.send_message("x")
+            await client.send_message("never handled")
+            assert await closed(client) == (1011, "Internal server error")
+            await other.send_message("x")
+            assert await closed(other) == (1011, "Internal server error")
+        assert seen.events == ["open", "open", problem, problem]
+        assert seen.closes == [(1011, "Internal server error")] * 2
+        assert seen.cause is Cause.ERROR
+        tracebacks = [record for record in caplog.records if record.exc_text]
+        assert len(tracebacks) == 2
+
+    async def test_error_in_a_task_of_the_handler(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        async def fail() -> None:
+            raise ValueError("on purpose")
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            ws.nursery.start_soon(fail)
+            await trio.sleep_forever()
+
+        async with serving(app) as service:
+            client = await service.connect()
+            assert await closed(client) == (1011, "Internal server error")
+
+    async def test_heartbeat_by_message(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks(), heartbeat=Heartbeat(interval=30, timeout=90, json=True))
+        async with serving(app) as service:
+            begin = trio.current_time()
+            client = await service.connect()
+            for beat in (1, 2, 3, 4):
+                assert json.loads(await client.get_message()) == {"type": "ping"}
+                assert trio.current_time() - begin == pytest.approx(30 * beat)
+                await client.send_message('{"type": "pong"}')
+            await client.send_message("chatter is no pong")
+            assert await closed(client) == (1000, "Connection timeout due to inactivity")
+            assert trio.current_time() - begin == pytest.approx(120 + 90)
+        assert seen.events == ["open", "chatter is no pong"]
+        assert seen.cause is Cause.HEARTBEAT
+
+    async def test_heartbeats_have_clocks_of_their_own(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks(), heartbeat=Heartbeat(interval=30, timeout=90, json=True))
+        ends: list[float] = []
+
+        async def watch(client: trio_websocket.WebSocketConnection) -> None:
+            await closed(client)
+            ends.append(trio.current_time())
+
+        async with serving(app) as service, trio.open_nursery() as nursery:
+            begin = trio.current_time()
+            nursery.start_soon(watch, await service.connect())
+            await trio.sleep(17)
+            nursery.start_soon(watch, await service.connect())
+        assert [end - begin for end in ends] == [pytest.approx(90), pytest.approx(107)]
+
+    async def test_heartbeat_by_protocol(self, autojump_clock: Clock) -> None:
+        app, seen = App(heartbeat=Heartbeat(interval=20, timeout=40)), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            answering = await service.connect()  # trio-websocket answers pings by itself
+            silent = service.open_stream()
+            await shake_hands(silent)
+            received = b""
+            with trio.fail_after(60):
+                while data := await silent.receive_some():
+                    received += data
+            assert b"\x89\x00" in received  # it was pinged
+            assert received.endswith(b"\x88\x26\x03\xe8Connection timeout due to inactivity")
+            await trio.sleep(300)
+            assert len(app.connections) == 1
+            await answering.aclose()
+        assert sorted(seen.closes) == [(1000, "Connection timeout due to inactivity"), (1000, "")][::-1]
+
+    async def test_expired(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+
+        async def ticket(request: HTTPConnection, call_next: CallNext) -> Response:
+            request.scope["verbtrio.expires"] = time.time() + 60
+            return await call_next(request)
+
+        app.ws("/ws", **seen.hooks(), middleware=[ticket])
+        async with serving(app) as service:
+            begin = trio.current_time()
+            client = await service.connect()
+            assert await closed(client) == (4401, "Token expired")
+            assert 59 < trio.current_time() - begin < 62
+        assert seen.cause is Cause.EXPIRED
+
+    async def test_size(self, autojump_clock: Clock) -> None:
+        app, seen = App(limits=Limits(max_message_bytes=100)), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message("x" * 100)
+            await client.send_message("€" * 34)  # 34 characters, 102 bytes
+            code, _ = await closed(client)
+            assert code == 1009
+        assert seen.events == ["open", "x" * 100]
+        assert seen.cause is Cause.SIZE
+
+    async def test_protocol(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            pair = trio.testing.memory_stream_pair()
+            client = await service.connect(pair=lambda: pair)
+            await pair[0].send_all(b"\x81\x02hi")  # not masked
+            code, _ = await closed(client)
+            assert code == 1002
+        assert seen.closes[0][0] == 1002
+        assert seen.cause is Cause.PROTOCOL
+
+    async def test_kicked(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.testing.wait_all_tasks_blocked()
+            (ws,) = app.connections
+            assert isinstance(ws, WebSocket)
+            await ws.close(4000, "out")
+            ws.close_nowait(4002, "the first one counts")
+            del ws
+            assert await closed(client) == (4000, "out")
+        assert seen.closes == [(4000, "out")]
+        assert seen.cause is Cause.KICKED
+
+    async def test_slow_by_backlog(self, autojump_clock: Clock) -> None:
+        limits = Limits(max_backlog_bytes=100_000, send_timeout=1000, close_timeout=1)
+        app, seen = App(limits=limits, heartbeat=None), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            peer = service.open_stream(trio.testing.lockstep_stream_pair)
+            await shake_hands(peer)  # and from now on it reads nothing
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):
+                app.connections.broadcast("x" * 10_000)
+            await service.wait_ended(10)
+        assert seen.closes == [(1008, "Too slow: over 100000 bytes behind")]
+        assert seen.cause is Cause.SLOW
+
+    async def test_slow_by_time(self, autojump_clock: Clock) -> None:
+        app = App(limits=Limits(send_timeout=7), heartbeat=None)
+        raised: list[tuple[float, CloseInfo]] = []
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            begin = trio.current_time()
+            with trio.move_on_after(1) as timeout:
+                await ws.send("x" * 100_000)
+            assert timeout.cancelled_caught
+            assert trio.current_time() - begin == pytest.approx(1)
+            try:
+                await ws.send("x" * 100_000)
+            except ConnectionClosed as error:
+                raised.append((trio.current_time() - begin, error.info))
+
+        async with serving(app) as service:
+            peer = service.open_stream(trio.testing.lockstep_stream_pair)
+            await shake_hands(peer)
+            await service.wait_ended(30)
+        ((after, info),) = raised
+        assert after == pytest.approx(7)
+        assert info == CloseInfo(Cause.SLOW, 1008, "Too slow: nothing read for 7 s")
+
+    async def test_new_upgrades_are_refused_while_draining(self, autojump_clock: Clock) -> None:
+        app = App()
+        app.ws("/ws", open=lambda ws: None)
+        async with serving(app) as service:
+            await app._running_hub().drain()
+            peer = service.open_stream()
+            assert (await shake_hands(peer)).startswith(b"HTTP/1.1 503")
+
+    async def test_drain(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            clients = [await service.connect() for _ in range(5)]
+            await service.shut_down()
+            for client in clients:
+                assert await closed(client) == (1012, "The server is restarting")
+        assert seen.closes == [(1012, "The server is restarting")] * 5
+        assert seen.cause is Cause.DRAIN
+
+
+class TestHandler:
+    """What ends a handler, and what it still gets."""
+
+    async def test_a_busy_handler_is_cancelled_within_100_ms(self, autojump_clock: Clock) -> None:
+        app = App()
+        cancelled: list[float] = []
+
+        @app.ws("/ws")
+        async def busy(ws: WebSocket) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.append(trio.current_time())
+
+        async with serving(app) as service:
+            pair = trio.testing.memory_stream_pair()
+            await service.connect(pair=lambda: pair)
+            await trio.sleep(5)
+            ended = trio.current_time()
+            await trio.aclose_forcefully(pair[0])
+            await trio.sleep(1)
+        assert 0 <= cancelled[0] - ended <= CANCEL_GRACE == 0.1
+
+    async def test_messages_before_the_close_are_handled(self, autojump_clock: Clock) -> None:
+        app = App()
+        handled: list[str] = []
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            async for message in ws:
+                await trio.sleep(0.001)
+                handled.append(message)
+            handled.append("loop ended")
+
+        async with serving(app) as service:
+            client = await service.connect()
+            for n in range(20):
+                await client.send_message(str(n))
+            await client.aclose()
+        assert handled == [*map(str, range(20)), "loop ended"]
+
+    async def test_receive_raises_after_the_end(self, autojump_clock: Clock) -> None:
+        app = App()
+        raised: list[CloseInfo] = []
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            try:
+                await ws.receive()
+            except ConnectionClosed as error:
+                raised.append(error.info)
+                raise
+
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.aclose(1001, "leaving")
+        assert raised == [CloseInfo(Cause.PEER, 1001, "leaving")]
+
+    async def test_another_connections_end_is_an_error(self, autojump_clock: Clock) -> None:
+        app = App()
+        sockets: list[WebSocket[str]] = []
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            sockets.append(ws)
+            async for _ in ws:
+                await sockets[0].send("are you there?")
+
+        async with serving(app) as service:
+            gone = await service.connect()
+            await gone.aclose()
+            client = await service.connect()
+            await client.send_message("go")
+            assert await closed(client) == (1011, "Internal server error")
+            sockets.clear()
+
+    async def test_a_stalled_handler_slows_the_peer_down_and_is_still_cancelled(self, autojump_clock: Clock) -> None:
+        """The inbox is bounded; its peer's silence is not held against it while we don't read."""
+        app, seen = App(limits=Limits(max_inbox_messages=4), heartbeat=Heartbeat(interval=10, timeout=20)), Recorder()
+
+        async def stall(ws: WebSocket, message: str) -> None:
+            await trio.sleep(100)
+            seen.events.append(message)
+
+        app.ws("/ws", **seen.hooks(stall))
+        async with serving(app) as service:
+            pair = trio.testing.memory_stream_pair()
+            client = await service.connect(pair=lambda: pair)
+            for n in range(6):
+                await client.send_message(str(n))
+            await trio.sleep(250)
+            assert seen.events == ["open", "0", "1"]
+            await trio.aclose_forcefully(pair[0])
+
+    async def test_bad_messages_are_answered(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/json")
+        async def handler(ws: WebSocket[dict[str, int]]) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        @app.ws("/text")
+        async def text(ws: WebSocket[str]) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        async with serving(app) as service:
+            client = await service.connect("/json")
+            answers = []
+            messages: list[str | bytes] = ["{", "[]", '{"a": "b"}', '{"a": 1}', b'{"b": 2}']
+            for message in messages:
+                await client.send_message(message)
+                answers.append(json.loads(await client.get_message()))
+            await client.aclose()
+            assert answers == [
+                {"type": "error", "message": "Invalid JSON format"},
+                {"type": "error", "message": "Invalid JSON format"},
+                {"type": "error", "message": "Expected `int`, got `str` - at `$[...]`"},
+                {"a": 1},
+                {"b": 2},
+            ]
+            client = await service.connect("/text")
+            await client.send_message(b"binary")
+            answer = json.loads(await client.get_message())
+            assert answer == {"type": "error", "message": "Expected a text message, got a binary one"}
+            await client.aclose()
+
+
+class TestHooks:
+    async def test_the_leaver_is_no_longer_counted(self, autojump_clock: Clock) -> None:
+        app = App()
+        counts: list[int] = []
+
+        def leave(ws: WebSocket, code: int, reason: str) -> None:
+            counts.append(len(ws.route))
+            assert ws not in app.connections
+            ws.route.broadcast("one has left")
+
+        app.ws("/ws", close=leave)
+        async with serving(app) as service:
+            one, two = await service.connect(), await service.connect()
+            await one.aclose()
+            assert await two.get_message() == "one has left"
+            await two.aclose()
+        assert counts == [1, 0]
+
+    async def test_hooks_share_one_limit_and_all_are_called(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App(limits=Limits(hook_timeout=5))
+        called: list[str] = []
+
+        async def hang(*args: Any) -> None:
+            called.append("leave")
+            await trio.sleep_forever()
+
+        class Handler:
+            def open(self, ws: WebSocket) -> None:
+                ws.join("red", on_leave=hang)
+                ws.join("blue", on_leave=hang)
+
+            async def close(self, ws: WebSocket, code: int, reason: str) -> None:
+                called.append("close")
+                await trio.sleep_forever()
+
+        app.ws("/ws")(Handler)
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.testing.wait_all_tasks_blocked()
+            begin = trio.current_time()
+            await client.aclose()
+            await service.wait_ended(30)
+            assert trio.current_time() - begin == pytest.approx(5, abs=0.3)
+        assert called == ["leave", "leave", "close"]
+        assert sum("time limit" in record.message for record in caplog.records) == 3
+
+    async def test_a_hook_that_raises_stops_nothing(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App()
+        called: list[str] = []
+
+        def bad(*args: Any) -> None:
+            called.append("bad")
+            raise RuntimeError("on purpose")
+
+        def opened(ws: WebSocket) -> None:
+            ws.join("room", on_leave=bad)
+
+        app.ws("/ws", open=opened, close=bad)
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.aclose()
+        assert called == ["bad", "bad"]
+        assert sum(record.levelno == logging.ERROR for record in caplog.records) == 2
+
+    async def test_leaving_a_room_early(self, autojump_clock: Clock) -> None:
+        app = App()
+        left: list[int] = []
+
+        def on_leave(room: Room) -> None:
+            left.append(len(room))
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            async with ws.join("hall", on_leave=on_leave) as members:
+                assert ws.rooms == {"hall"}
+                with pytest.raises(RuntimeError, match="already"):
+                    ws.join("hall")
+                members.broadcast(await ws.receive())
+            assert ws.rooms == frozenset()
+            assert "hall" not in app._running_hub().rooms
+            await ws.send("outside")
+            membership = ws.join("hall")
+            async with membership:
+                ws.nursery.start_soon(membership.leave)
+                await trio.sleep_forever()
+            await ws.send("put out")
+
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message("hello")
+            assert [await client.get_message() for _ in range(3)] == ["hello", "outside", "put out"]
+            await client.aclose()
+        assert left == [0]
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope just before the n-th step of a task."""
+
+    def __init__(self, n: int, scope: trio.CancelScope, name: str) -> None:
+        self.left = n
+        self._scope = scope
+        self._name = name
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._name in task.name:
+            self.left -= 1
+            if self.left == 0:
+                self._scope.cancel()
+
+
+async def test_cancelled_at_every_await(autojump_clock: Clock) -> None:
+    """Wherever the server's own cancellation hits: no hook is lost, and nothing is left."""
+    for n in range(1, 200):
+        app, seen = App(), Recorder()
+
+        async def talk(ws: WebSocket, message: str) -> None:
+            async with ws.join("room"):
+                await ws.send(message)
+                await trio.sleep(0.01)
+
+        app.ws("/ws", **seen.hooks(talk))
+        async with serving(app) as service:
+            scope = service.connections.cancel_scope
+            instrument = CancelAt(n, scope, "TakeOverServer")
+            trio.lowlevel.add_instrument(instrument)
+            try:
+                with trio.move_on_after(60):
+                    async with trio.open_nursery() as service._clients:
+                        client = await service.connect()
+                        await client.send_message("one")
+                        await client.get_message()
+                        await client.aclose()
+                        await trio.sleep(1)
+                        service._clients.cancel_scope.cancel()
+            except* (trio_websocket.HandshakeError, trio_websocket.ConnectionClosed, trio.BrokenResourceError):
+                pass
+            finally:
+                trio.lowlevel.remove_instrument(instrument)
+        assert len(seen.closes) == seen.events.count("open"), f"cancelled at step {n}"
+        if instrument.left > 0:
+            break  # the connection was over before step n
+    assert 8 < n < 199, "the test has looked at too few steps, or not at the last"
