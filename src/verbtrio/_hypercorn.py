@@ -17,25 +17,26 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-import h2.settings
 import h11
 import trio
 from hypercorn.events import Closed, RawData
-from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.utils import parse_socket_addr, valid_server_name
 
+from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse
 from verbtrio.asgi import EXTENSION, Session
 from verbtrio.errors import HandshakeError
-from verbtrio.handshake import RawHeaders, check_http1
+from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
 
 logger = logging.getLogger("verbtrio.hypercorn")
@@ -125,7 +126,7 @@ class _Protocols:
     def __init__(self, server: TakeOverServer, alpn: str, ssl: bool, client: Any, local: Any) -> None:
         self._server = server
         self._arguments = (ssl, client, local, server.protocol_send)
-        self._protocol = self._make(H2Protocol if alpn == "h2" else _H11)
+        self._protocol = self._make(H2 if alpn == "h2" else _H11)
 
     async def initiate(self) -> None:
         await self._protocol.initiate()
@@ -134,11 +135,11 @@ class _Protocols:
         try:
             await self._protocol.handle(event)
         except H2ProtocolAssumedError as error:
-            self._protocol = self._make(H2Protocol)
+            self._protocol = self._make(H2)
             await self._protocol.initiate()
             data = error.data
         except H2CProtocolRequiredError as error:
-            self._protocol = self._make(H2Protocol)
+            self._protocol = self._make(H2)
             await self._protocol.initiate(error.headers, error.settings)
             data = error.data
         else:
@@ -157,14 +158,9 @@ class _Protocols:
         protocol = kind(
             server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
         )
-        if kind is H2Protocol and not server.http2_websockets:
-            offered = protocol.connection.local_settings
-            values = {code: value for code, value in offered.items() if code != _ENABLE_CONNECT}
-            protocol.connection.local_settings = h2.settings.Settings(client=False, initial_values=values)
+        if kind is H2:
+            protocol.offer(server.serve_tunnel if server.http2_websockets else None)
         return protocol
-
-
-_ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 
 
 class TakeOverServer(TCPServer):
@@ -235,6 +231,8 @@ class TakeOverServer(TCPServer):
             except Exception:
                 await protocol.refuse()
                 raise
+            finally:
+                await self.idle_task.stop()  # else it keeps a connection that is gone for the keep-alive's time
         if upgrade is None:
             await self._close()
         del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
@@ -242,32 +240,58 @@ class TakeOverServer(TCPServer):
 
     async def _websocket(self, upgrade: _Upgrade) -> None:
         """The second phase: the application is called, in this task, until the connection is over."""
-        started = time.time()  # for hypercorn's access log, which reckons by the wall clock
         request: Any = upgrade.request
-        scope = self._scope(request)
         response = _H11Response(self, upgrade.connection)
         early, _ = upgrade.connection.trailing_data
         del upgrade
+        headers = [(bytes(name), bytes(value)) for name, value in request.headers]
+        version, target = request.http_version.decode("ascii"), request.target
+        scope = self._scope(version, target, headers)
+        check = partial(check_http1, request.method.decode("ascii"), target.decode("ascii"), version)
+        await self._serve(scope, self.stream, response, check, early)
+
+    async def serve_tunnel(self, tunnel: Tunnel) -> None:
+        """The same over HTTP/2: one WebSocket in one of the connection's streams, in a task of the connection's."""
+        headers = [(name, value) for name, value in tunnel.headers if not name.startswith(b":")]
+        pseudo = dict(tunnel.headers)
+        headers.append((b"host", pseudo.get(b":authority", b"")))
+        scope = self._scope("2", pseudo.get(b":path", b"/"), headers)
         try:
+            await self._serve(scope, tunnel, TunnelResponse(tunnel), check_http2, b"")
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the peer has left
+        except* Exception as group:
+            logger.warning("a WebSocket over HTTP/2 was ended: %r", _first(group))
+        finally:
+            await trio.aclose_forcefully(tunnel)
+
+    async def _serve(
+        self,
+        scope: Any,
+        stream: trio.abc.Stream,
+        response: _H11Response | TunnelResponse,
+        check: Callable[[RawHeaders], Handshake],
+        early: bytes,
+    ) -> None:
+        """Check the upgrade request and call the application with it."""
+        started = time.time()  # for hypercorn's access log, which reckons by the wall clock
+        try:
+            request: Any = SimpleNamespace(headers=scope["headers"])
             if not valid_server_name(self.config, request):
                 raise HandshakeError(404, "no such host")
-            handshake = check_http1(
-                request.method.decode("ascii"),
-                request.target.decode("ascii"),
-                request.http_version.decode("ascii"),
-                scope["headers"],
-            )
+            handshake = check(scope["headers"])
         except HandshakeError as error:
             await response.refuse(error)
-            await self.config.log.access(scope, {"status": error.status, "headers": []}, time.time() - started)
-            return
-        session = Session(self.stream, handshake, response, early, self.context.terminated, self.limits)
-        del response, handshake, request
-        scope["subprotocols"] = session.subprotocols
-        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
-        await self.context.mark_request()
-        await self._call(scope, session)
-        await self.config.log.access(scope, {"status": session.status, "headers": []}, time.time() - started)
+            status = error.status
+        else:
+            session = Session(stream, handshake, response, early, self.context.terminated, self.limits)
+            del response, handshake, request  # what an open WebSocket doesn't need, it shouldn't hold
+            scope["subprotocols"] = session.subprotocols
+            scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
+            await self.context.mark_request()
+            await self._call(scope, session)
+            status = session.status
+        await self.config.log.access(scope, {"status": status, "headers": []}, time.time() - started)
 
     async def _call(self, scope: Any, session: Session) -> None:
         """Call the application with an upgrade request, and answer for it where it does not."""
@@ -288,20 +312,20 @@ class TakeOverServer(TCPServer):
                 with trio.move_on_after(self.limits.close_timeout, shield=True):
                     await session.finish(failed=failed)
 
-    def _scope(self, request: h11.Request) -> Any:
+    def _scope(self, http_version: str, target: bytes, headers: RawHeaders) -> Any:
         stream: Any = self.stream
-        path, _, query_string = request.target.partition(b"?")
+        path, _, query_string = target.partition(b"?")
         client, local = self._addresses()
         return {
             "type": "websocket",
             "asgi": {"spec_version": "2.4", "version": "3.0"},
             "scheme": "wss" if isinstance(stream, trio.SSLStream) else "ws",
-            "http_version": request.http_version.decode("ascii"),
-            "path": unquote(path.decode("ascii")),
+            "http_version": http_version,
+            "path": unquote(path.decode("ascii", "replace")),
             "raw_path": path,
             "query_string": query_string,
             "root_path": self.config.root_path,
-            "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
+            "headers": headers,
             "client": client,
             "server": local,
             "state": self.state.copy(),

@@ -22,6 +22,9 @@ logger = logging.getLogger("verbtrio.hub")
 EVERYBODY = ("verbtrio", "connections")
 """The room everybody is in. (No room of an application is named by a tuple.)"""
 
+CUT_SECONDS = 0.5
+"""What it may take to close the connections that are cut at the drain's deadline."""
+
 
 class Waitable(Protocol):
     """An event that can be waited for: hypercorn's, or Trio's."""
@@ -168,11 +171,11 @@ class Hub:
         for connection in tuple(self._connections):
             connection.drain()
             connection.hurry(deadline)
-        with trio.move_on_at(deadline):
+        with trio.move_on_at(deadline + CUT_SECONDS):
             while self._connections:
                 await self._empty.park()
         if self._connections:
-            logger.warning("%d connections did not end in time and are cut", len(self._connections))
+            logger.warning("%d connections did not end in time", len(self._connections))
 
 
 def user_key(user: Any) -> str | None:

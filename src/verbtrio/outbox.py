@@ -128,7 +128,7 @@ class Outbox:
                 self._changed.unpark_all()
             self._writing = False
             self._changed.unpark_all()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
             self._on_gone()
         finally:

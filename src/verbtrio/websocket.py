@@ -266,7 +266,7 @@ class Membership:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> bool:
         absorbed = self._scope.__exit__(kind, error, trace)
         hook = self.leave_nowait()
         if hook is not None:

@@ -113,10 +113,10 @@ class Http2Peer:
                 self._status = int(dict(event.headers)[b":status"])
             elif isinstance(event, h2.events.DataReceived) and event.data is not None:
                 self._h2.acknowledge_received_data(event.flow_controlled_length or 0, self._id)
-                if self._status == 200:
+                if self._status == 200 and event.data and self._closed is None:
                     self._ws.receive_data(event.data)
                     self._take()
-                else:
+                elif self._status != 200:
                     self._body += event.data
             elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset | h2.events.ConnectionTerminated):
                 self._ended = True

@@ -1,0 +1,203 @@
+"""The take-over's half for HTTP/2: a WebSocket in a stream of a connection (RFC 8441).
+
+A `Tunnel` makes one HTTP/2 stream a Trio stream, so that the WebSocket in it is the same as any other: our codec, real
+close codes, pings, deadlines. What it receives counts for HTTP/2's flow control only once it is read, so one slow
+WebSocket stops neither the others nor its own sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import h2.events
+import h2.exceptions
+import h2.settings
+import trio
+from hypercorn.events import Closed, Event, Updated
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+
+from verbtrio.errors import HandshakeError
+from verbtrio.handshake import RawHeaders
+
+_ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
+
+
+class H2(H2Protocol):
+    """hypercorn's HTTP/2, with WebSockets in tunnels, or none.
+
+    Attributes:
+        serve_tunnel: runs one WebSocket; `None`: they are not offered, and asking for one is answered with 501.
+    """
+
+    serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
+
+    def offer(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None) -> None:
+        """Say whether WebSockets are offered, before the connection begins."""
+        self.serve_tunnel = serve_tunnel
+        self.streams: Any = _Streams()
+        if serve_tunnel is None:
+            values: Any = dict(self.connection.local_settings)
+            values.pop(_ENABLE_CONNECT, None)
+            self.connection.local_settings = h2.settings.Settings(client=False, initial_values=values)
+
+    async def handle(self, event: Event) -> None:
+        await super().handle(event)
+        if isinstance(event, Closed):
+            # hypercorn 0.18 lets a response wait for ever for flow control that can't come any more.
+            for buffer in list(self.stream_buffers.values()):
+                await buffer.close()
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                tunnel = self.streams.get(event.stream_id)
+                if isinstance(tunnel, Tunnel):
+                    tunnel.feed(bytes(event.data or b""), event.flow_controlled_length or 0)
+                    continue
+            await super()._handle_events([event])
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in request.headers or []]
+        if dict(headers).get(b":method") != b"CONNECT":
+            await super()._create_stream(request)
+            return
+        stream_id = request.stream_id or 0
+        if self.serve_tunnel is None or dict(headers).get(b":protocol") != b"websocket":
+            self.connection.send_headers(stream_id, [(b":status", b"501")], end_stream=True)
+            await self._flush()
+            return
+        tunnel = Tunnel(self, stream_id, headers)
+        self.streams[stream_id] = tunnel
+        self.stream_buffers[stream_id] = StreamBuffer(self.context.event_class)
+        self.priority.insert_stream(stream_id)
+        self.priority.block(stream_id)
+        self.task_group.spawn(self.serve_tunnel, tunnel)
+        await self.send(Updated(idle=False))
+        self.keep_alive_requests += 1
+
+
+class Tunnel(trio.abc.HalfCloseableStream):
+    """One HTTP/2 stream, as a Trio stream for us and as a protocol stream for hypercorn."""
+
+    idle = False
+
+    def __init__(self, protocol: H2, stream_id: int, headers: RawHeaders) -> None:
+        self.headers = headers
+        self._protocol = protocol
+        self._id = stream_id
+        self._buffer = bytearray()  # bounded by the stream's flow-control window (64 KiB)
+        self._owed = 0  # bytes of flow control to give back once the buffer is read
+        self._changed = trio.lowlevel.ParkingLot()
+        self._eof = False
+        self._ended = False
+
+    # hypercorn's side
+
+    async def handle(self, event: Any) -> None:
+        """The peer ended its half, or the stream (or the whole connection) is gone."""
+        if isinstance(event, EndBody | StreamClosed):
+            self._eof = True
+            self._ended = self._ended or isinstance(event, StreamClosed)
+            self._changed.unpark_all()
+
+    def feed(self, data: bytes, flow_controlled: int) -> None:
+        """The peer sent data."""
+        self._owed += flow_controlled
+        if not self._eof:
+            self._buffer += data
+            self._changed.unpark_all()
+
+    # Trio's side
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._buffer and not self._eof:
+            await self._changed.park()
+        data = bytes(self._buffer[:max_bytes])
+        del self._buffer[: len(data)]
+        if self._owed and not self._buffer and not self._ended:
+            owed, self._owed = self._owed, 0
+            try:
+                self._protocol.connection.acknowledge_received_data(owed, self._id)
+            except h2.exceptions.ProtocolError:
+                pass  # the stream is gone; what was read is still good
+            await self._protocol._flush()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._ended:
+            raise trio.BrokenResourceError("the HTTP/2 stream is gone")
+        await self._protocol.stream_send(Data(stream_id=self._id, data=bytes(data)))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        await self._protocol.stream_send(EndData(stream_id=self._id))
+
+    async def aclose(self) -> None:
+        """Take the stream down: RST_STREAM where it has not ended. Never waits for the peer."""
+        if not self._ended:
+            self._ended = self._eof = True
+            protocol = self._protocol
+            protocol.streams.pop(self._id, None)
+            try:
+                protocol.connection.reset_stream(self._id)
+            except h2.exceptions.ProtocolError:
+                pass  # both halves have ended
+            protocol.task_group.spawn(self._settle)
+            self._changed.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+    async def _settle(self) -> None:
+        """What the end of the stream leaves to the connection's own tasks."""
+        protocol = self._protocol
+        if (buffer := protocol.stream_buffers.get(self._id)) is not None:
+            await buffer.close()
+        await protocol.has_data.set()
+        await protocol._flush()
+        await protocol.send(Updated(idle=protocol.idle))
+
+
+class TunnelResponse:
+    """Answers the extended CONNECT (see `asgi.Response`)."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._protocol = tunnel._protocol
+        self._id = tunnel._id
+
+    async def accept(self, headers: RawHeaders) -> None:
+        await self.start(200, headers)
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        await self._protocol.stream_send(Response(stream_id=self._id, headers=headers, status_code=status))
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        if data:
+            await self._protocol.stream_send(Body(stream_id=self._id, data=data))
+        if not more:
+            await self._protocol.stream_send(EndBody(stream_id=self._id))
+
+    async def refuse(self, error: HandshakeError) -> None:
+        """The answer to a request that is no valid one."""
+        body = f"{error}\n".encode()
+        await self.start(error.status, [(b"content-type", b"text/plain; charset=utf-8")])
+        await self.body(body, more=False)
+
+
+class _Streams(dict[int, Any]):
+    """A connection's streams; what is addressed to one that has ended goes nowhere, where hypercorn raises."""
+
+    def __missing__(self, stream_id: int) -> Any:
+        return _GONE
+
+
+class _Gone:
+    async def handle(self, event: Any) -> None:
+        """Ignore what comes late."""
+
+
+_GONE = _Gone()

@@ -1,0 +1,119 @@
+"""An app that remembers what happened to its connections, and tells over HTTP."""
+
+import os
+from typing import Any
+
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, WebSocketRoute
+from starlette.websockets import WebSocket as StarletteWebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from verbtrio import App, Heartbeat, Limits, WebSocket
+
+app = App(limits=Limits(max_message_bytes=65536), heartbeat=Heartbeat(interval=20, timeout=40))
+events: list[Any] = []
+
+
+@app.ws("/ws")
+class Recorder:
+    def open(self, ws: WebSocket) -> None:
+        events.append(["open"])
+
+    async def message(self, ws: WebSocket, message: str | bytes) -> None:
+        if message == "raise":
+            raise ValueError("on purpose")
+        await ws.send(message)
+
+    def close(self, ws: WebSocket, code: int, reason: str) -> None:
+        assert ws.closed is not None
+        events.append(["close", ws.closed.cause, code, reason])
+
+
+@app.ws("/busy")
+async def busy(ws: WebSocket) -> None:
+    """Works on something and never receives."""
+    await ws.send("busy")
+    try:
+        await trio.sleep_forever()
+    finally:
+        events.append(["cancelled", trio.current_time()])
+
+
+@app.ws("/flood")
+async def flood(ws: WebSocket) -> None:
+    """Sends without end."""
+    while True:
+        await ws.send(b"x" * 65536)
+
+
+async def starlette_echo(ws: StarletteWebSocket) -> None:
+    """Starlette's own WebSocket, beside ours."""
+    await ws.accept(subprotocol="chat" if "chat" in ws.scope["subprotocols"] else None)
+    try:
+        while True:
+            await ws.send_text(await ws.receive_text())
+    except WebSocketDisconnect as error:
+        events.append(["starlette", error.code, error.reason])
+
+
+async def starlette_raise(ws: StarletteWebSocket) -> None:
+    await ws.accept()
+    raise ValueError("on purpose")
+
+
+async def starlette_undecided(ws: StarletteWebSocket) -> None:
+    """Neither accepts nor denies."""
+
+
+async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
+    """A bare ASGI application, as other frameworks are: greets, echoes bytes, closes at "bye"."""
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["text"] == "bye":
+            await send({"type": "websocket.close", "code": 4002, "reason": "so long"})
+        else:
+            await send({"type": "websocket.send", "text": message["text"], "bytes": message["bytes"]})
+    events.append(["asgi", message["code"], message["reason"]])
+
+
+app.router.routes += [
+    WebSocketRoute("/starlette", starlette_echo),
+    WebSocketRoute("/starlette-raise", starlette_raise),
+    WebSocketRoute("/starlette-undecided", starlette_undecided),
+    Mount("/asgi", bare_asgi),
+]
+
+
+@app.get("/events")
+async def tell(request: Request) -> Response:
+    return JSONResponse({"events": events, "now": trio.current_time()})
+
+
+@app.get("/left")
+async def left(request: Request) -> Response:
+    """What an idle worker is left with."""
+    statistics = app.statistics()
+    return JSONResponse(
+        {
+            "connections": statistics.connections,
+            "rooms": len(app._running_hub().rooms),
+            "sessions": len(app._running_hub()._sessions),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: ASYNC240, PTH208 -- a moment, and no disk
+        }
+    )
+
+
+@app.post("/body")
+async def body(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+mounted = Starlette(routes=[Mount("/inner", app=app)], lifespan=app.lifespan)
+forgotten_app = App()
+forgotten_app.ws("/ws", open=lambda ws: None)
+forgotten = Starlette(routes=[Mount("/inner", app=forgotten_app)])

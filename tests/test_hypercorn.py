@@ -1,0 +1,299 @@
+"""The take-over, under a real `hypercorn -k trio` process, with raw sockets where the wire matters."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from hypercorn.trio import run as hypercorn_run
+
+from tests.conftest import Servers
+from tests.support.peers import Refused, connect
+from tests.support.process import Server, hypercorn
+from verbtrio import App, _hypercorn
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+UPGRADE = f"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
+WITHOUT_KEY = UPGRADE.removesuffix(KEY)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with hypercorn("tests.apps.recorder:app") as server:
+        yield server
+
+
+def ws_url(server: Server, path: str = "/ws") -> str:
+    return server.url.replace("http", "ws", 1) + path
+
+
+async def told(server: Server, path: str = "/events") -> Any:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(server.url + path)).json()
+
+
+async def events(server: Server, count: int) -> list[Any]:
+    """What the app has recorded, once there are `count` events."""
+    with trio.fail_after(10):
+        while len(found := (await told(server))["events"]) < count:
+            await trio.sleep(0.01)
+    assert isinstance(found, list)
+    return found
+
+
+def raw(server: Server, request: bytes, *, wait: float = 5.0) -> bytes:
+    """Send bytes, half-close, and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", server.port), wait) as sock:
+        sock.settimeout(wait)
+        answer = b""
+        try:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            while data := sock.recv(65536):
+                answer += data
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        return answer
+
+
+class TestCloses:
+    async def test_the_close_hook_has_the_peers_code_and_reason(self, server: Server) -> None:
+        async with connect(ws_url(server)) as peer:
+            await peer.close(4001, "bye")
+        assert await events(server, 2) == [["open"], ["close", "peer", 4001, "bye"]]
+
+    async def test_a_message_and_a_close_in_one_segment(self, server: Server) -> None:
+        """Ends a stock hypercorn worker."""
+        message, close = b"\x81\x82\0\0\0\0hi", b"\x88\x82\0\0\0\0\x03\xe8"
+        request = f"GET /ws HTTP/1.1\r\n{UPGRADE}\r\n".encode()
+        for _ in range(20):
+            answer = await trio.to_thread.run_sync(raw, server, request + message + close)
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            assert answer.endswith(b"\x88\x02\x03\xe8")
+        assert (await events(server, 40)).count(["close", "peer", 1000, ""]) == 20
+
+    async def test_a_busy_handler_is_cancelled_when_its_peer_goes(self, server: Server) -> None:
+        for how in (socket.SHUT_RDWR, None):
+            with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+                sock.sendall(f"GET /busy HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+                while b"busy" not in sock.recv(65536):
+                    pass
+                begin = (await told(server))["now"]
+                if how is not None:
+                    sock.shutdown(how)
+            recorded = await events(server, 1 if how is not None else 2)
+            assert recorded[-1][0] == "cancelled"
+            assert recorded[-1][1] - begin < 1.0  # 0.1 s, and what a busy test machine adds
+
+    async def test_oversize_and_errors(self, server: Server) -> None:
+        async with connect(ws_url(server)) as peer:
+            await peer.send("x" * 65537)
+            code, _ = await peer.closed()
+            assert code == 1009
+        async with connect(ws_url(server)) as peer:
+            await peer.send("raise")
+            assert await peer.closed() == (1011, "Internal server error")
+        recorded = await events(server, 4)
+        assert [event[1:3] for event in recorded if event[0] == "close"] == [["size", 1009], ["error", 1011]]
+        assert server.log_text().count("ValueError: on purpose") == 1
+
+
+class TestShutdown:
+    async def test_sigterm_says_1012_and_exits_0(self, server: Server) -> None:
+        async with connect(ws_url(server)) as one, connect(ws_url(server, "/busy")) as two:
+            await one.send({"hello": "there"})
+            await one.receive()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, server.stop)
+                assert await one.closed() == (1012, "The server is restarting")
+                assert await two.closed() == (1012, "The server is restarting")
+        assert server.process.returncode == 0
+        assert server.stopped_after < 1.0
+        assert "Traceback" not in server.log_text()
+
+    async def test_a_client_that_reads_nothing_does_not_hold_the_exit_up(self, server: Server) -> None:
+        with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+            sock.sendall(f"GET /flood HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+            sock.recv(1)
+            await trio.sleep(0.5)  # until its buffers are full
+            exit_code = await trio.to_thread.run_sync(server.stop)
+        assert exit_code == 0
+        assert server.stopped_after < 5.0  # the drain's 2 s, hypercorn's 3 s at most
+        assert "Traceback" not in server.log_text()
+
+
+BAD_REQUESTS = {
+    "non-ascii subprotocol": f"GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: caf\xe9\r\n\r\n",
+    "non-ascii extensions": f"GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Extensions: caf\xe9\r\n\r\n",
+    "non-ascii connection": f"GET /ws HTTP/1.1\r\n{UPGRADE}Connection: caf\xe9\r\n\r\n",
+    "non-ascii key": f"GET /ws HTTP/1.1\r\n{WITHOUT_KEY}Sec-WebSocket-Key: caf\xe9\r\n\r\n",
+    "bad deflate parameter": f"GET /ws HTTP/1.1\r\n{UPGRADE}"
+    "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=abc\r\n\r\n",
+    "a body": f"GET /ws HTTP/1.1\r\n{UPGRADE}Content-Length: 5\r\n\r\nhello",
+    "a chunked body": f"GET /ws HTTP/1.1\r\n{UPGRADE}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "bytes behind a rejected upgrade": f"GET /nowhere HTTP/1.1\r\n{UPGRADE}\r\nmore than this",
+    "bytes behind an accepted upgrade": f"GET /ws HTTP/1.1\r\n{UPGRADE}\r\nmore than this",
+    "no key": f"GET /ws HTTP/1.1\r\n{WITHOUT_KEY}\r\n",
+    "two keys": f"GET /ws HTTP/1.1\r\n{UPGRADE}{KEY}\r\n",
+    "version 8": f"GET /ws HTTP/1.1\r\n{UPGRADE.replace('13', '8')}\r\n",
+    "bad HTTP2-Settings": "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    "HTTP2-Settings: ?\r\n\r\n",
+    "http2 nonsense": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense",
+    "garbage": "\x00\x01\x02\xff" * 100 + "\r\n\r\n",
+    "a long header": f"GET /ws HTTP/1.1\r\n{UPGRADE}X: {'x' * 200_000}\r\n\r\n",
+}
+
+
+class TestGuard:
+    def test_no_request_ends_the_worker(self, server: Server) -> None:
+        """Several of these end a stock hypercorn worker. Here each has an answer, or its connection ends, alone."""
+        process = server.process
+        statuses = {}
+        for name, request in BAD_REQUESTS.items():
+            answer = raw(server, request.encode("latin-1"))
+            statuses[name] = answer.split(b" ", 2)[1].decode() if answer.startswith(b"HTTP/1.1 ") else answer[:3]
+            assert process.poll() is None, f"{name} has ended the worker:\n{server.log_text()}"
+            assert httpx.get(f"{server.url}/events").status_code == 200, name
+        log = server.log_text()
+        assert "Traceback" not in log
+        assert statuses["non-ascii subprotocol"] == statuses["two keys"] == statuses["no key"] == "400"
+        assert statuses["a body"] == statuses["a chunked body"] == "400"
+        assert statuses["bad deflate parameter"] == statuses["non-ascii extensions"] == "101"  # declined
+        assert statuses["version 8"] == "426"
+        assert statuses["bytes behind a rejected upgrade"] == "403"
+        assert statuses["bytes behind an accepted upgrade"] == "101"
+
+    async def test_nothing_is_left(self, server: Server) -> None:
+        async with connect(ws_url(server)) as peer:  # whatever is made once is made now
+            await peer.close()
+        before = await told(server, "/left")
+        for request in BAD_REQUESTS.values():
+            await trio.to_thread.run_sync(raw, server, request.encode("latin-1"))
+        for path in ("/ws", "/busy", "/starlette", "/asgi/"):
+            for _ in range(5):
+                with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+                    sock.sendall(f"GET {path} HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+                    sock.recv(10)
+        with trio.move_on_after(10):
+            while (await told(server, "/left")) != before:
+                await trio.sleep(0.05)
+        assert await told(server, "/left") == before
+
+    async def test_http_goes_on_as_ever(self, server: Server) -> None:
+        async with httpx.AsyncClient() as client:
+            for size in (0, 1, 1_000_000):
+                answer = await client.post(f"{server.url}/body", content=b"x" * size)
+                assert answer.text == str(size)
+            assert (await client.get(f"{server.url}/nowhere")).status_code == 404
+
+    async def test_an_upgrade_after_a_request_on_the_same_connection(self, server: Server) -> None:
+        request = f"GET /events HTTP/1.1\r\nHost: x\r\n\r\nGET /ws HTTP/1.1\r\n{UPGRADE}\r\n"
+        answer = await trio.to_thread.run_sync(raw, server, request.encode() + b"\x88\x80\0\0\0\0")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 101 Switching Protocols" in answer
+        assert answer.endswith(b"\x88\x00")
+
+
+class TestOtherApplications:
+    """Starlette's own WebSocket routes and bare ASGI applications, in the same process."""
+
+    async def test_starlette(self, server: Server) -> None:
+        async with connect(ws_url(server, "/starlette"), subprotocols=["chat"]) as peer:
+            await peer.send({"a": 1})
+            assert await peer.receive() == {"a": 1}
+            await peer.close(4001, "bye")
+        assert await events(server, 1) == [["starlette", 4001, "bye"]]
+
+    async def test_starlette_raises(self, server: Server) -> None:
+        async with connect(ws_url(server, "/starlette-raise")) as peer:
+            assert (await peer.closed())[0] == 1011
+        assert server.log_text().count("ValueError: on purpose") == 1
+
+    async def test_undecided(self, server: Server) -> None:
+        with pytest.raises(Refused) as caught:
+            async with connect(ws_url(server, "/starlette-undecided")):
+                pass
+        assert caught.value.status == 500
+
+    async def test_bare_asgi(self, server: Server) -> None:
+        async with connect(ws_url(server, "/asgi/")) as peer:
+            await peer.send({"a": 1})
+            assert await peer.receive() == {"a": 1}
+            await peer.send("bye")
+            assert await peer.closed() == (4002, "so long")
+        async with connect(ws_url(server, "/asgi/")) as peer:
+            await peer.close(1001, "leaving")
+        assert ["asgi", 1001, "leaving"] in await events(server, 2)
+
+    async def test_they_are_drained_too(self, server: Server) -> None:
+        async with connect(ws_url(server, "/starlette")) as one, connect(ws_url(server, "/asgi/")) as two:
+            for peer in (one, two):
+                await peer.send({"a": 1})
+                await peer.receive()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, server.stop)
+                assert await one.closed() == (1012, "The server is restarting")
+                assert await two.closed() == (1012, "The server is restarting")
+        assert server.process.returncode == 0
+        assert server.stopped_after < 1.0
+
+    async def test_mounted_in_starlette(self) -> None:
+        with hypercorn("tests.apps.recorder:mounted") as server:
+            async with connect(ws_url(server, "/inner/ws")) as peer:
+                await peer.send({"a": 1})
+                assert await peer.receive() == {"a": 1}
+                await peer.close(4001, "bye")
+            with trio.fail_after(10):
+                while len(found := (await told(server, "/inner/events"))["events"]) < 2:
+                    await trio.sleep(0.01)
+            assert found == [["open"], ["close", "peer", 4001, "bye"]]
+
+    async def test_mounted_without_its_lifespan_says_what_to_add(self) -> None:
+        with hypercorn("tests.apps.recorder:forgotten") as server:
+            with pytest.raises(Refused) as caught:
+                async with connect(ws_url(server, "/inner/ws")):
+                    pass
+            assert caught.value.status == 500
+            assert "Starlette(..., lifespan=chat.lifespan)" in server.log_text()
+
+
+class TestTakeOver:
+    async def test_an_unknown_hypercorn_is_left_alone(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def changed(self: Any, request: Any, more: Any) -> None: ...
+
+        monkeypatch.setattr(_hypercorn.H11Protocol, "_create_stream", changed)
+        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
+        async with App().lifespan():
+            assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
+        (record,) = caplog.records
+        assert "runs over plain ASGI" in record.message or "run over plain ASGI" in record.message
+
+    async def test_it_is_undone(self) -> None:
+        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
+        async with App().lifespan():
+            assert issubclass(hypercorn_run.TCPServer, _hypercorn.TakeOverServer)  # type: ignore[attr-defined]
+        assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
+
+    async def test_switched_off(self) -> None:
+        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
+        async with App(take_over=False).lifespan():
+            assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
+
+    async def test_http2_offers_websockets_only_when_asked_to(self, servers: Servers) -> None:
+        offered = {}
+        for app in ("tests.apps.http2:app", "examples.demo:app"):
+            server = servers.get(app)
+            preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
+            with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+                sock.sendall(preface)
+                await trio.to_thread.run_sync(time.sleep, 0.2)
+                settings = sock.recv(65536)
+            offered[app] = b"\0\x08\0\0\0\x01" in settings  # SETTINGS_ENABLE_CONNECT_PROTOCOL = 1 (RFC 8441 section 3)
+        assert offered == {"tests.apps.http2:app": True, "examples.demo:app": False}
