@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from trio.abc import Clock
 
-from tests.support.memory import serving
+from tests.support.memory import serving, shake_hands
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
 from verbtrio.middleware import CallNext
 from verbtrio.websocket import CANCEL_GRACE
@@ -58,19 +58,6 @@ async def closed(client: trio_websocket.WebSocketConnection) -> tuple[int, str |
             reason = error.reason
     assert reason is not None
     return reason.code, reason.reason
-
-
-async def shake_hands(stream: trio.abc.Stream) -> bytes:
-    """A client's handshake by hand; the head of the answer."""
-    request = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    request += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    await stream.send_all(request)
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        data = await stream.receive_some(1)
-        assert data
-        answer += data
-    return answer
 
 
 class TestCauses:

@@ -19,6 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup
@@ -50,10 +51,24 @@ class Host(Protocol):
     def watch(self, terminated: Any) -> None: ...
 
 
-@contextmanager
-def take_over(host: Host, limits: Limits, http2_websockets: bool) -> Iterator[bool]:
-    """Take WebSocket connections over while the block is entered; give whether that could be done.
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The settings of one application's take-over."""
 
+    host: Host
+    limits: Limits
+    http2_websockets: bool
+
+
+STATE_KEY = "verbtrio.take_over"
+"""Where the lifespan's state carries the `TakeOver` to the connections of its own server."""
+
+
+@contextmanager
+def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
+    """Take WebSocket connections over while the block is entered; give what belongs into the lifespan's state.
+
+    (An application that wraps our lifespan in its own may lose the state; then the last one to have started counts.)
     With a hypercorn whose insides are not what we know, one warning is logged, and the application runs over plain
     ASGI.
     """
@@ -64,16 +79,15 @@ def take_over(host: Host, limits: Limits, http2_websockets: bool) -> Iterator[bo
             "the take-over makes; see docs/architecture.md",
             "; ".join(missing),
         )
-        yield False
+        yield {}
         return
-    before = hypercorn_run.TCPServer  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
-    attributes = {"host": host, "limits": limits, "http2_websockets": http2_websockets}
-    subclass: Any = type("TakeOverServer", (TakeOverServer,), attributes)
-    hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]
+    subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
+    hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
     try:
-        yield True
+        yield {STATE_KEY: settings}
     finally:
-        hypercorn_run.TCPServer = before  # type: ignore[attr-defined]
+        if hypercorn_run.TCPServer is subclass:  # type: ignore[attr-defined]
+            hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
 
 
 def _missing() -> list[str]:
@@ -159,16 +173,20 @@ class _Protocols:
             server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
         )
         if kind is H2:
-            protocol.offer(server.serve_tunnel if server.http2_websockets else None)
+            protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
         return protocol
 
 
 class TakeOverServer(TCPServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
-    host: Host
-    limits: Limits
-    http2_websockets: bool
+    last_settings: TakeOver
+    _read_all = False
+
+    @property
+    def settings(self) -> TakeOver:
+        settings: TakeOver = self.state.get(STATE_KEY, self.last_settings)
+        return settings
 
     async def run(self) -> None:
         """Serve the connection until it is closed. Lets no `Exception` out: others share the nursery.
@@ -189,6 +207,8 @@ class TakeOverServer(TCPServer):
     async def protocol_send(self, event: Any) -> None:
         """hypercorn shields its sends: a peer that does not read would hold up the shutdown. Here a send that is
         cancelled may have been cut in the middle, so it ends the connection."""
+        if isinstance(event, Updated) and self._read_all:
+            return  # nothing more can come: no use in waiting for it
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -232,6 +252,7 @@ class TakeOverServer(TCPServer):
                 await protocol.refuse()
                 raise
             finally:
+                self._read_all = True
                 await self.idle_task.stop()  # else it keeps a connection that is gone for the keep-alive's time
         if upgrade is None:
             await self._close()
@@ -284,7 +305,7 @@ class TakeOverServer(TCPServer):
             await response.refuse(error)
             status = error.status
         else:
-            session = Session(stream, handshake, response, early, self.context.terminated, self.limits)
+            session = Session(stream, handshake, response, early, self.context.terminated, self.settings.limits)
             del response, handshake, request  # what an open WebSocket doesn't need, it shouldn't hold
             scope["subprotocols"] = session.subprotocols
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
@@ -295,8 +316,8 @@ class TakeOverServer(TCPServer):
 
     async def _call(self, scope: Any, session: Session) -> None:
         """Call the application with an upgrade request, and answer for it where it does not."""
-        self.host.watch(self.context.terminated)
-        self.host.add_session(session)
+        self.settings.host.watch(self.context.terminated)
+        self.settings.host.add_session(session)
         failed = True
         try:
             app: Any = self.app
@@ -307,9 +328,9 @@ class TakeOverServer(TCPServer):
         except* Exception:
             logger.exception("the application failed on the WebSocket at %r", scope["path"])
         finally:
-            self.host.discard_session(session)
+            self.settings.host.discard_session(session)
             if not session.is_taken:
-                with trio.move_on_after(self.limits.close_timeout, shield=True):
+                with trio.move_on_after(self.settings.limits.close_timeout, shield=True):
                     await session.finish(failed=failed)
 
     def _scope(self, http_version: str, target: bytes, headers: RawHeaders) -> Any:

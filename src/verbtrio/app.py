@@ -103,15 +103,16 @@ class App(Starlette):
             raise RuntimeError("this App is running already: one App has one lifespan at a time")
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
+            state: dict[str, Any] = {}
             if self._take_over and outermost:
-                stack.enter_context(_hypercorn.take_over(hub, self.limits, self._http2_websockets))
+                settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
+                state |= stack.enter_context(_hypercorn.take_over(settings))
             self._hub = hub
             stack.callback(setattr, self, "_hub", None)
             for mounted in _mounted_apps(self.routes):
                 await stack.enter_async_context(mounted._running(outermost=False))
-            state = None
             if self._inner_lifespan is not None:
-                state = await stack.enter_async_context(self._inner_lifespan(self))
+                state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
             yield state
 
     def _running_hub(self) -> Hub:

@@ -99,3 +99,16 @@ def _let_go_of_log_records() -> None:
             if record.exc_info:
                 handler.format(record)  # keeps the traceback as text, in `exc_text`
                 record.exc_info = None
+
+
+async def shake_hands(stream: trio.abc.Stream, path: str = "/ws", headers: bytes = b"") -> bytes:
+    """A client's handshake by hand; the head of the answer."""
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+    request += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" + headers + b"\r\n"
+    await stream.send_all(request)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        data = await stream.receive_some(1)
+        assert data, "the server hung up"
+        answer += data
+    return answer

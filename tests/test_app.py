@@ -1,0 +1,287 @@
+"""The application: routes, middleware, lifespans, and what it says when it is used wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio.testing
+import trio_websocket
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from trio.abc import Clock
+
+from tests.support.memory import serving, shake_hands
+from verbtrio import App, NotRunning, Upgrade, WebSocket
+from verbtrio.middleware import CallNext
+
+
+def http(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+async def rejected(client: Any) -> trio_websocket.ConnectionRejected:
+    """The rejection that connecting raises."""
+    try:
+        async with trio.open_nursery() as client._clients:
+            await client.connect()
+    except* trio_websocket.ConnectionRejected as group:
+        error: Any = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+    assert isinstance(error, trio_websocket.ConnectionRejected)
+    return error
+
+
+class TestRoutes:
+    async def test_every_method(self) -> None:
+        app = App()
+        for method in ("get", "post", "put", "patch", "delete"):
+
+            async def endpoint(request: Request) -> Response:
+                return PlainTextResponse(f"{request.method} {request.path_params['name']}")
+
+            getattr(app, method)("/things/:name")(endpoint)
+        async with http(app) as client:
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+                assert (await client.request(method, "/things/it")).text == f"{method} it"
+            assert (await client.request("OPTIONS", "/things/it")).status_code == 405
+
+    async def test_path_parameters(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws/:room/{seat:int}")
+        async def handler(ws: WebSocket, seat: int, room: str) -> None:
+            await ws.send([room, seat, ws.params, ws.query_params["q"]])
+
+        async with serving(app) as service:
+            client = await service.connect("/ws/a%20b/7?q=1")
+            assert await client.get_message() == '["a b",7,{"room":"a b","seat":7},"1"]'
+            await client.aclose()
+
+    async def test_subprotocols_by_the_routes_preference(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws", subprotocols=["v2", "v1"])
+        async def handler(ws: WebSocket) -> None:
+            await ws.send(str(ws.subprotocol))
+
+        async with serving(app) as service:
+            for offered, agreed in ((["v1", "v2"], "v2"), (["v1"], "v1"), (["x"], None), (None, None)):
+                client = await service.connect(subprotocols=offered)
+                assert await client.get_message() == str(agreed)
+                assert client.subprotocol == agreed
+                await client.aclose()
+
+    async def test_a_class_has_an_instance_a_connection(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws")
+        class Counter:
+            def __init__(self) -> None:
+                self.count = 0
+
+            def message(self, ws: WebSocket, message: str) -> None:
+                self.count += 1
+                ws.send_nowait(str(self.count))
+
+        async with serving(app) as service:
+            for _ in range(2):
+                client = await service.connect()
+                for count in ("1", "2"):
+                    await client.send_message("x")
+                    assert await client.get_message() == count
+                await client.aclose()
+
+    def test_mistakes_show_when_the_route_is_made(self) -> None:
+        app = App()
+        with pytest.raises(TypeError, match="asks for 'seat', which the path doesn't have"):
+
+            @app.ws("/ws/:room")
+            async def handler(ws: WebSocket, seat: int) -> None: ...
+
+        with pytest.raises(TypeError, match="none of the hooks"):
+            app.ws("/ws")(dict)
+        with pytest.raises(TypeError, match="is no handler"):
+            app.ws("/ws")(lambda ws: None)
+        with pytest.raises(TypeError, match="decorates nothing"):
+            app.ws("/ws", open=lambda ws: None)(lambda ws: None)
+
+    async def test_compression_is_opt_in(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/off")
+        @app.ws("/on", compression=True)
+        async def handler(ws: WebSocket[str]) -> None:
+            async for message in ws:
+                await ws.send(message * 100)
+
+        async with serving(app) as service:
+            for path, granted in (("/off", False), ("/on", True)):
+                peer = service.open_stream()
+                answer = await shake_hands(peer, path, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+                assert (b"permessage-deflate" in answer) is granted
+                await peer.send_all(b"\x81\x82\0\0\0\0hi")
+                reply = await peer.receive_some()
+                assert (reply[0], len(reply) > 200) == ((0xC1, False) if granted else (0x81, True))
+                await trio.aclose_forcefully(peer)
+
+
+class TestMiddleware:
+    async def test_order_and_reach(self, autojump_clock: Clock) -> None:
+        """App-wide before a route's, in the order given; the same function for HTTP and WebSocket."""
+        app = App(middleware=[Middleware(GZipMiddleware)])
+        order: list[str] = []
+
+        def note(name: str) -> Any:
+            async def middleware(request: Any, call_next: CallNext) -> Response:
+                order.append(name)
+                response = await call_next(request)
+                response.headers[f"x-{name}"] = str(isinstance(response, Upgrade))
+                order.append(f"/{name}")
+                return response
+
+            return middleware
+
+        app.use(note("first"), note("second"))
+
+        @app.get("/http", middleware=[note("third")])
+        async def endpoint(request: Request) -> Response:
+            order.append("endpoint")
+            return PlainTextResponse("x")
+
+        @app.ws("/ws", middleware=[note("third")])
+        async def handler(ws: WebSocket) -> None:
+            order.append("handler")
+
+        expected = ["first", "second", "third"]
+        async with http(app) as client:
+            answer = await client.get("/http")
+            assert [answer.headers[f"x-{name}"] for name in expected] == ["False"] * 3
+        assert order == [*expected, "endpoint", "/third", "/second", "/first"]
+        order.clear()
+        async with serving(app) as service:
+            peer = await service.connect()
+            await peer.aclose()
+            headers = dict(peer.handshake_headers)
+            assert [headers[f"x-{name}".encode()] for name in expected] == [b"True"] * 3
+        # For a WebSocket each is over before the next begins: nothing of it stays for the connection's life.
+        assert order == ["first", "/first", "second", "/second", "third", "/third", "handler"]
+
+    async def test_denial(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        async def refuse(request: Any, call_next: CallNext) -> Response:
+            return PlainTextResponse("not you", 418, headers={"X-Why": "because"})
+
+        app.ws("/ws", open=lambda ws: None, middleware=[refuse])
+        async with serving(app) as service:
+            rejection = await rejected(service)
+            assert (rejection.status_code, rejection.body) == (418, b"not you")
+            assert (b"x-why", b"because") in (rejection.headers or ())
+
+    async def test_an_exception_denies_with_500(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        app = App()
+
+        async def fail(request: Any, call_next: CallNext) -> Response:
+            raise ValueError("on purpose")
+
+        app.use(fail)
+        app.ws("/ws", open=lambda ws: None)
+        async with serving(app) as service:
+            assert (await rejected(service)).status_code == 500
+        assert len(caplog.records) == 1
+
+    async def test_too_late(self) -> None:
+        app = App()
+        async with http(app) as client:
+            await client.get("/")
+        with pytest.raises(RuntimeError, match="before the app has started"):
+            app.use()
+
+
+class TestLifespan:
+    async def test_everything_of_the_running_app_says_what_to_add(self) -> None:
+        app = App()
+        for use in (lambda: app.room("x"), lambda: app.users, lambda: app.connections, app.statistics):
+            with pytest.raises(NotRunning, match=r"Starlette\(\.\.\., lifespan=chat\.lifespan\)"):
+                use()
+
+    async def test_one_at_a_time(self) -> None:
+        app = App()
+        async with app.lifespan():
+            with pytest.raises(RuntimeError, match="running already"):
+                async with app.lifespan():
+                    pass
+        async with app.lifespan():
+            pass  # but again afterwards
+
+    async def test_the_applications_own_is_inside_the_hub(self) -> None:
+        seen: list[int] = []
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[dict[str, int]]:
+            seen.append(len(app.connections))
+            yield {"answer": 42}
+            seen.append(len(app.connections))
+
+        async with App(lifespan=lifespan).lifespan() as state:
+            assert state["answer"] == 42
+        assert seen == [0, 0]
+
+    async def test_mounted_apps_run_with_it(self) -> None:
+        inner, deep = App(), App()
+        inner.mount("/deep", deep)
+        outer = App(routes=[Mount("/a", routes=[Mount("/inner", app=inner)])])
+        async with outer.lifespan():
+            assert (len(inner.connections), len(deep.connections)) == (0, 0)
+        with pytest.raises(NotRunning):
+            _ = deep.connections
+
+    async def test_mounted_in_starlette(self, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            await ws.send(ws.url.path)
+
+        outer = Starlette(routes=[Mount("/chat", app=app)])
+        async with serving(app, outer) as service:
+            client = await service.connect("/chat/ws")
+            assert await client.get_message() == "/chat/ws"
+            await client.aclose()
+
+
+async def test_users(autojump_clock: Clock) -> None:
+    """A user may have several connections; closing one leaves the others reachable."""
+    app = App()
+
+    async def who(request: Any, call_next: CallNext) -> Response:
+        request.scope["user"] = {"id": int(request.query_params["id"])}
+        return await call_next(request)
+
+    app.ws("/ws", open=lambda ws: None, middleware=[who])
+    async with serving(app) as service:
+        one, two = await service.connect("/ws?id=1"), await service.connect("/ws?id=1")
+        other = await service.connect("/ws?id=2")
+        await trio.testing.wait_all_tasks_blocked()
+        assert list(app.users) == ["1", "2"]
+        assert (1 in app.users, "1" in app.users, 3 in app.users) == (True, True, False)
+        assert app.users.send(1, {"n": 1}) == 2
+        assert await one.get_message() == await two.get_message() == '{"n":1}'
+        await one.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert app.users.send("1", "still there") == 1
+        assert await two.get_message() == "still there"
+        assert app.users.send(3, "nobody") == 0
+        await two.aclose()
+        await other.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(app.users) == 0

@@ -1,0 +1,133 @@
+"""Serving inside a Trio program and as a script."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+import sys
+
+import httpx
+import pytest
+import trio
+import trustme
+
+from tests.support.peers import connect
+from tests.support.process import free_port, running
+from verbtrio import App, WebSocket
+from verbtrio.server import config
+
+
+def chat() -> tuple[App, list[tuple[int, str]]]:
+    app = App()
+    closes: list[tuple[int, str]] = []
+
+    @app.ws("/ws")
+    class Chat:
+        async def message(self, ws: WebSocket, message: str) -> None:
+            await ws.send(message)
+
+        async def close(self, ws: WebSocket, code: int, reason: str) -> None:
+            await trio.sleep(0.01)  # a hook may wait, even now
+            closes.append((code, reason))
+
+    return app, closes
+
+
+async def test_serve_in_a_nursery() -> None:
+    app, closes = chat()
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(app.serve, 0)
+        async with connect(url.replace("http", "ws") + "/ws") as peer:
+            await peer.send({"a": 1})
+            assert await peer.receive() == {"a": 1}
+            assert app.statistics().connections == 1
+        nursery.cancel_scope.cancel()
+    assert closes == [(1000, "")]
+
+
+async def test_leaving_the_scope_drains() -> None:
+    """A cancelled `serve` says good-bye first: clients get 1012, hooks run."""
+    app, closes = chat()
+    async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+        (url,) = await nursery.start(app.serve, 0)
+        got: list[tuple[int, str]] = []
+
+        async def client(task_status: trio.TaskStatus[None]) -> None:
+            async with connect(url.replace("http", "ws") + "/ws") as peer:
+                await peer.send({"a": 1})
+                await peer.receive()
+                task_status.started()
+                got.append(await peer.closed())
+
+        await clients.start(client)
+        begin = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert got == closes == [(1012, "The server is restarting")]
+    assert trio.current_time() - begin < 2
+
+
+async def test_two_apps_in_one_program() -> None:
+    """One after the other and side by side: each has its own hub, and its own end."""
+    (one, _), (two, _) = chat(), chat()
+    async with trio.open_nursery() as nursery:
+        (first,) = await nursery.start(one.serve, 0)
+        (second,) = await nursery.start(two.serve, 0)
+        async with (
+            connect(first.replace("http", "ws") + "/ws") as a,
+            connect(second.replace("http", "ws") + "/ws") as b,
+        ):
+            for peer in (a, b):
+                await peer.send({"a": 1})
+                assert await peer.receive() == {"a": 1}
+            assert (one.statistics().connections, two.statistics().connections) == (1, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_serve_over_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    app, _ = chat()
+    async with trio.open_nursery() as nursery:
+        serve = app.serve
+
+        async def start(task_status: trio.TaskStatus[list[str]]) -> None:
+            await serve(0, certfile=str(folder / "cert.pem"), keyfile=str(folder / "key.pem"), task_status=task_status)
+
+        (url,) = await nursery.start(start)
+        assert url.startswith("https://")
+        async with connect(url.replace("http", "ws") + "/ws", tls=trust) as peer:
+            await peer.send({"a": 1})
+            assert await peer.receive() == {"a": 1}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("name", ["echo", "broadcast", "rooms", "auth", "heartbeat", "demo"])
+def test_every_example_runs_as_a_script(name: str) -> None:
+    port = free_port()
+    with running([sys.executable, f"examples/{name}.py"], port, PORT=str(port)) as server:
+        page = httpx.get(f"{server.url}/")
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert httpx.get(f"{server.url}/pages/page.js").status_code == 200
+        assert f"Listening on http://127.0.0.1:{port}" in server.log_text()
+        assert server.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in server.log_text()
+
+
+def test_ctrl_c_ends_a_script() -> None:
+    port = free_port()
+    with running([sys.executable, "examples/echo.py"], port, PORT=str(port)) as server:
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    assert config().bind == ["127.0.0.1:3000"]
+    monkeypatch.setenv("PORT", "8080")
+    assert config().bind == ["127.0.0.1:8080"]
+    assert config(9000, host="::1").bind == ["[::1]:9000"]
