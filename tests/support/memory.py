@@ -56,7 +56,7 @@ class Service:
     async def wait_ended(self, seconds: float) -> None:
         """Wait until no connection is left, `seconds` at most."""
         with trio.fail_after(seconds):
-            while self.connections.child_tasks:  # noqa: ASYNC110 -- a nursery has no event for its last task
+            while self.connections.child_tasks:
                 await trio.sleep(0.01)
 
     async def shut_down(self) -> None:
