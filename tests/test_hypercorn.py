@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,8 +12,12 @@ import pytest
 import trio
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from trio.abc import Clock
 
 from tests.conftest import Servers
+from tests.support.memory import serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from verbtrio import App, _hypercorn
@@ -217,6 +221,31 @@ class TestGuard:
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"HTTP/1.1 101 Switching Protocols" in answer
         assert answer.endswith(b"\x88\x00")
+
+    async def test_a_connection_kept_alive_is_not_kept_for_ever(self, autojump_clock: Clock) -> None:
+        """Starlette cancels a streaming response once it is sent; hypercorn's timer must run all the same."""
+        app = App()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"one"
+            await trio.sleep(1)
+            yield b"two"
+
+        @app.get("/")
+        async def stream(request: Request) -> Response:
+            return StreamingResponse(chunks(), headers={"content-length": "6"})
+
+        async with serving(app) as service:
+            peer = service.open_stream()
+            for _ in range(2):
+                await peer.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"onetwo"):
+                    answer += await peer.receive_some()
+                answered = trio.current_time()
+            with trio.fail_after(60):
+                assert await peer.receive_some() == b""
+            assert trio.current_time() - answered == pytest.approx(service.config.keep_alive_timeout)
 
 
 class TestOtherApplications:

@@ -98,8 +98,8 @@ function socketAddress(path, query = {}) {
 
 function roomAddress(client) {
   const room = client.part("room").value.trim();
-  // A URL cannot end in "." or "..": those mean a folder, however encoded.
-  const usable = room !== "" && room !== "." && room !== "..";
+  // A URL cannot end in "." or "..", nor is "/" one name: however encoded, these mean folders.
+  const usable = room !== "" && room !== "." && room !== ".." && !room.includes("/");
   return usable ? socketAddress(`ws/${encodeURIComponent(room)}`) : null;
 }
 

@@ -43,6 +43,10 @@ from verbtrio.limits import Limits
 logger = logging.getLogger("verbtrio.hypercorn")
 
 
+TIMER_SECONDS = 1.0
+"""What starting or stopping hypercorn's keep-alive timer may take: an instant."""
+
+
 class Host(Protocol):
     """What the take-over needs of the hub."""
 
@@ -207,8 +211,13 @@ class TakeOverServer(TCPServer):
     async def protocol_send(self, event: Any) -> None:
         """hypercorn shields its sends: a peer that does not read would hold up the shutdown. Here a send that is
         cancelled may have been cut in the middle, so it ends the connection."""
-        if isinstance(event, Updated) and self._read_all:
-            return  # nothing more can come: no use in waiting for it
+        if isinstance(event, Updated):
+            if not self._read_all:  # else nothing more can come: no use in waiting for it
+                # Starlette cancels a streaming response as soon as it has been sent. hypercorn 0.18 then never starts
+                # the keep-alive's timer again, and the connection stays for as long as the peer likes.
+                with trio.move_on_after(TIMER_SECONDS, shield=True):
+                    await super().protocol_send(event)
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return

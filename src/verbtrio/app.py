@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
 
-from verbtrio import _hypercorn, server
 from verbtrio.endpoint import WebSocketEndpoint
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
@@ -105,6 +104,8 @@ class App(Starlette):
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
             state: dict[str, Any] = {}
             if self._take_over and outermost:
+                from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+
                 settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
                 state |= stack.enter_context(_hypercorn.take_over(settings))
             self._hub = hub
@@ -270,6 +271,8 @@ class App(Starlette):
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`."""
+        from verbtrio import server
+
         await server.serve(
             self,
             server.config(port, host=host, certfile=certfile, keyfile=keyfile),
@@ -286,6 +289,8 @@ class App(Starlette):
         keyfile: str | None = None,
     ) -> None:
         """Serve until SIGINT or SIGTERM: for scripts. `port`: the environment's PORT, else 3000."""
+        from verbtrio import server
+
         server.listen(
             self,
             server.config(port, host=host, certfile=certfile, keyfile=keyfile),

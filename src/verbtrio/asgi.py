@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from starlette.types import Message
 
 from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
 from verbtrio.codec import Closed
-from verbtrio.handshake import Handshake, RawHeaders
 from verbtrio.limits import Limits
 from verbtrio.messages import encode
 from verbtrio.transports import Close, Packet, StreamTransport
+
+if TYPE_CHECKING:
+    from verbtrio.handshake import Handshake, RawHeaders
 
 EXTENSION = "verbtrio.stream"
 """The scope extension that holds the `Session`."""
