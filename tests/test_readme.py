@@ -1,0 +1,54 @@
+"""What the README says is true: its commands are the ones CI runs, its program works, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from trio.abc import Clock
+
+from tests.support.memory import serving
+from tests.support.process import ROOT
+from verbtrio import App
+
+README = (ROOT / "README.md").read_text()
+FIRST_SCREEN = "\n".join(README.splitlines()[:20])
+TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox"
+
+
+def test_the_two_commands_are_on_the_first_screen() -> None:
+    lines = FIRST_SCREEN.splitlines()
+    assert TEST_COMMAND in lines
+    assert f"{TEST_COMMAND} -s demo" in lines
+
+
+def test_ci_runs_the_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert TEST_COMMAND in script.splitlines()
+
+
+async def test_the_chat_works(autojump_clock: Clock) -> None:
+    program = re.search(r"```python\n(from typing.*?)```", README, re.DOTALL)
+    assert program is not None
+    names: dict[str, Any] = {"__name__": "chat"}
+    exec(program[1], names)
+    app = names["app"]
+    assert isinstance(app, App)
+    async with serving(app) as service:
+        ana, ben = await service.connect("/ws/red"), await service.connect("/ws/red")
+        assert json.loads(await ana.get_message()) == {"type": "welcome", "room": "red", "userCount": 1}
+        assert json.loads(await ben.get_message()) == {"type": "welcome", "room": "red", "userCount": 2}
+        await ana.send_message('{"text": "hi"}')
+        assert json.loads(await ben.get_message()) == {"type": "message", "text": "hi"}
+        await ana.aclose()
+        await ben.aclose()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/architecture.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    folder = (ROOT / page).parent
+    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
+    missing = [target for target in targets if "://" not in target and not (folder / target).exists()]
+    assert not missing
