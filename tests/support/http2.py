@@ -42,6 +42,9 @@ class Http2Peer:
         self._messages: list[str] = []
         self._text = ""
         self._closed: tuple[int, str] | None = None
+        self._sending = trio.Lock()
+        self._reading = trio.Lock()
+        self._reads = 0
 
     async def open(self, authority: str, path: str) -> None:
         self._h2.initiate_connection()
@@ -93,14 +96,30 @@ class Http2Peer:
         return self._closed
 
     async def _send_event(self, event: Any) -> None:
-        self._h2.send_data(self._id, self._ws.send(event))
-        await self._flush()
+        data = self._ws.send(event)
+        while data and self._closed is None:
+            room = min(self._h2.local_flow_control_window(self._id), self._h2.max_outbound_frame_size)
+            if room:
+                self._h2.send_data(self._id, data[:room])
+                data = data[room:]
+                await self._flush()
+            else:
+                await self._read()
 
     async def _flush(self) -> None:
-        if data := self._h2.data_to_send():
-            await self._stream.send_all(data)
+        async with self._sending:
+            if data := self._h2.data_to_send():
+                await self._stream.send_all(data)
 
     async def _read(self) -> None:
+        """Read once; where another task is at it, wait until it has."""
+        before = self._reads
+        async with self._reading:
+            if self._reads == before:
+                await self._read_once()
+                self._reads += 1
+
+    async def _read_once(self) -> None:
         with trio.fail_after(TIMEOUT):
             data = await self._stream.receive_some(65536)
         if not data:
