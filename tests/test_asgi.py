@@ -1,0 +1,195 @@
+"""What an ASGI application that knows nothing of verbtrio gets over a taken-over stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from starlette.types import Message, Receive, Scope, Send
+from trio.abc import Clock
+
+from tests.support.memory import Service, serving, shake_hands
+from verbtrio import App, Limits
+
+Body = Callable[[Receive, Send], Awaitable[None]]
+DISCONNECTS: list[Message] = []
+
+
+def application(body: Body) -> Any:
+    """An ASGI application whose WebSockets run `body`."""
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["extensions"]["websocket.http.response"] == {}
+        assert await receive() == {"type": "websocket.connect"}
+        await body(receive, send)
+
+    return asgi
+
+
+async def answer(service: Service, headers: bytes = b"") -> bytes:
+    """All that the server sends to a client that asks and then waits."""
+    peer = service.open_stream()
+    received = await shake_hands(peer, "/", headers)
+    with trio.fail_after(60):
+        while data := await peer.receive_some():
+            received += data
+    return received
+
+
+async def test_undecided(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        pass
+
+    async with serving(App(), application(body)) as service:
+        assert (await answer(service)).startswith(b"HTTP/1.1 500 ")
+
+
+async def test_closing_instead_of_accepting_is_403(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 4000})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async with serving(App(), application(body)) as service:
+        assert (await answer(service)).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_a_denial_in_parts(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        headers = [(b"x-why", b"because")]
+        await send({"type": "websocket.http.response.start", "status": 418, "headers": headers})
+        for part in (b"short ", b"and "):
+            await send({"type": "websocket.http.response.body", "body": part, "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"stout"})
+
+    async with serving(App(), application(body)) as service:
+        received = await answer(service)
+    assert received.startswith(b"HTTP/1.1 418 ")
+    assert b"\r\nx-why: because\r\n" in received
+    assert b"short " in received
+    assert b"stout" in received
+
+
+@pytest.mark.parametrize(
+    ("accept", "problem"),
+    [
+        ({"subprotocol": "never-offered"}, "did not offer the subprotocol 'never-offered'"),
+        ({"headers": [(b"Sec-WebSocket-Accept", b"mine")]}, "sets the header 'Sec-WebSocket-Accept' itself"),
+    ],
+)
+async def test_a_wrong_accept_is_the_applications_error(
+    accept: dict[str, Any], problem: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the peer's 500; a stock hypercorn worker ends."""
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept", **accept})
+
+    async with serving(App(), application(body)) as service:
+        assert (await answer(service)).startswith(b"HTTP/1.1 500 ")
+    (record,) = caplog.records
+    assert problem in (record.exc_text or "")
+
+
+async def test_messages_out_of_place(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        with pytest.raises(RuntimeError, match=r"'websocket\.send' has no place in the state HANDSHAKE"):
+            await send({"type": "websocket.send", "text": "too soon"})
+        await send({"type": "websocket.accept"})
+        with pytest.raises(RuntimeError, match=r"'websocket\.accept' has no place in the state OPEN"):
+            await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        assert await receive() == {"type": "websocket.disconnect", "code": 1000, "reason": "bye"}  # as often as asked
+        with pytest.raises(OSError, match="closed"):
+            await send({"type": "websocket.send", "text": "too late"})
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        await client.aclose(1000, "bye")
+
+
+async def test_returning_closes_with_1000_and_raising_with_1011(autojump_clock: Clock) -> None:
+    async def returns(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+    async def raises(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        raise ValueError("on purpose")
+
+    for body, code in ((returns, b"\x03\xe8"), (raises, b"\x03\xf3")):
+        async with serving(App(), application(body)) as service:
+            assert (await answer(service)).endswith(b"\x88\x02" + code)
+
+
+async def test_a_cancelled_receive_has_lost_nothing(autojump_clock: Clock) -> None:
+    got: list[str] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        while True:
+            with trio.move_on_after(0.3):
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                got.append(message["text"])
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        for n in range(10):
+            await trio.sleep(0.25)
+            await client.send_message(str(n))
+        await client.aclose()
+    assert got == [str(n) for n in range(10)]
+
+
+async def test_a_peer_that_reads_nothing(autojump_clock: Clock) -> None:
+    """A time-out around a send works, and without one the send ends by itself."""
+    waited: list[float] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        begin = trio.current_time()
+        with pytest.raises(TimeoutError, match="read nothing for 7 s"):
+            await send({"type": "websocket.send", "bytes": b"x" * 10})
+        waited.append(trio.current_time() - begin)
+        with pytest.raises(OSError, match="closed"):
+            await send({"type": "websocket.send", "bytes": b"x"})
+
+    async with serving(App(limits=Limits(send_timeout=7)), application(body)) as service:
+        peer = service.open_stream(trio.testing.lockstep_stream_pair)
+        await shake_hands(peer, "/")
+        await service.wait_ended(60)
+    assert waited == [pytest.approx(7)]
+
+
+async def test_receive_and_send_side_by_side(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        async with trio.open_nursery() as nursery:
+            for n in range(20):
+                nursery.start_soon(send, {"type": "websocket.send", "text": str(n)})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        await client.send_message("x")
+        assert {await client.get_message() for _ in range(20)} == {str(n) for n in range(20)}
+        await client.aclose()
+
+
+async def test_oversize(autojump_clock: Clock) -> None:
+    got: list[Message] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        got.append(await receive())
+
+    async with serving(App(limits=Limits(max_message_bytes=10)), application(body)) as service:
+        client = await service.connect("/")
+        await client.send_message("x" * 11)
+        await client._close_handshake.wait()
+    assert got[0]["type"] == "websocket.disconnect"
+    assert got[0]["code"] == 1009
