@@ -1,4 +1,4 @@
-"""Both transports: plain ASGI by hand, the stream over real sockets and memory."""
+"""Plain ASGI, by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import trio.testing
 from starlette.types import Message
 
 from verbtrio import App, Cause, CloseInfo, Limits, WebSocket
-from verbtrio.codec import Codec
-from verbtrio.messages import encode
-from verbtrio.transports import Close, Ping, StreamTransport
 
 SCOPE: dict[str, Any] = {
     "type": "websocket",
@@ -98,57 +95,3 @@ async def test_the_applications_shutdown_ends_plain_asgi_connections(autojump_cl
         assert (await server.sent())[1:] == [
             {"type": "websocket.close", "code": 1012, "reason": "The server is restarting"}
         ]
-
-
-class TestStream:
-    async def test_a_socket_is_written_in_place(self) -> None:
-        """What the socket takes is gone at once; what it doesn't is given back, no byte twice and none lost."""
-        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        async with listener, client, await listener.accept() as stream:
-            transport = StreamTransport(stream, Codec(max_message_bytes=1000))
-            frame = encode(b"x" * 100_000)
-            rest, writes = None, 0
-            while rest is None:
-                rest = transport.write_nowait(frame)
-                writes += 1
-            assert isinstance(rest, bytes | memoryview)
-            expected = writes * len(frame.wire)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.write, [rest, Ping(), Close(1000, "end")])
-                received = b""
-                while not received.endswith(b"\x03\xe8end"):
-                    received += await client.receive_some()
-            assert received[:expected] == frame.wire * writes
-            assert received[expected:] == b"\x89\x00" + b"\x88\x05\x03\xe8end"
-
-    async def test_a_peer_that_is_gone(self) -> None:
-        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        async with listener, await listener.accept() as stream:
-            transport = StreamTransport(stream, Codec(max_message_bytes=1000))
-            await client.aclose()
-            with pytest.raises(trio.BrokenResourceError):
-                await self._write_on(transport)
-
-    async def _write_on(self, transport: StreamTransport) -> None:
-        with trio.fail_after(10):
-            while True:
-                transport.write_nowait(encode("x"))
-                await trio.sleep(0.01)
-
-    @pytest.mark.parametrize("linger", [True, False])
-    async def test_closing_waits_for_nobody_for_long(self, linger: bool, autojump_clock: trio.abc.Clock) -> None:
-        client, server = trio.testing.memory_stream_pair()
-        transport = StreamTransport(server, Codec(max_message_bytes=1000))
-        begin = trio.current_time()
-        await transport.aclose(linger=linger)
-        assert trio.current_time() - begin <= 1.0
-        assert await client.receive_some() == b""
-
-    async def test_early_bytes_come_first(self) -> None:
-        client, server = trio.testing.memory_stream_pair()
-        transport = StreamTransport(server, Codec(max_message_bytes=1000), b"\x81\x85\0\0\0\0ea")
-        await client.send_all(b"rly")
-        assert await transport.receive() == []
-        assert await transport.receive() == ["early"]

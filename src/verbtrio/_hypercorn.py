@@ -5,7 +5,7 @@ application's startup; `take_over` puts a subclass there for as long as the appl
 two phases, in one task:
 
 1. HTTP: hypercorn's own protocol objects, until an upgrade to a WebSocket arrives over HTTP/1.1. Then our H11
-   protocol raises `_Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
+   protocol raises `Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
 2. WebSocket: the ASGI application is called with a `Session`, which verbtrio's endpoint takes the stream from.
 
 Around both stands a guard: whatever one connection does ends that connection, is logged once, and closes its
@@ -34,11 +34,13 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.utils import parse_socket_addr, valid_server_name
 
+from verbtrio._hypercorn_h1 import H11, H11Response, Upgrade
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse
-from verbtrio.asgi import EXTENSION, Session
+from verbtrio.asgi import Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
+from verbtrio.types import EXTENSION
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -113,38 +115,13 @@ def _missing() -> list[str]:
     return missing
 
 
-class _Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error
-    """The peer asks for a WebSocket over HTTP/1.1."""
-
-    def __init__(self, request: h11.Request, connection: h11.Connection) -> None:
-        self.request = request
-        self.connection = connection
-
-
-class _H11(H11Protocol):
-    """hypercorn's HTTP/1.1, up to an upgrade; and with an answer for what it would fall over."""
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        upgrade, connection = b"", b""
-        for name, value in request.headers:
-            if name == b"upgrade":
-                upgrade = value
-            elif name == b"connection":
-                connection += b"," + value
-        tokens = [token.strip().lower() for token in connection.split(b",")]
-        if upgrade.strip().lower() == b"websocket" and b"upgrade" in tokens and request.method == b"GET":
-            assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
-            raise _Upgrade(request, self.connection)
-        await super()._create_stream(request)
-
-
 class _Protocols:
     """The protocol spoken on a connection, which may change (hypercorn's `ProtocolWrapper`, with our H11)."""
 
     def __init__(self, server: TakeOverServer, alpn: str, ssl: bool, client: Any, local: Any) -> None:
         self._server = server
         self._arguments = (ssl, client, local, server.protocol_send)
-        self._protocol = self._make(H2 if alpn == "h2" else _H11)
+        self._protocol = self._make(H2 if alpn == "h2" else H11)
 
     async def initiate(self) -> None:
         await self._protocol.initiate()
@@ -168,7 +145,7 @@ class _Protocols:
     async def refuse(self) -> None:
         """Answer 400 where the request was at fault and nothing has been answered yet."""
         protocol = self._protocol
-        if isinstance(protocol, _H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        if isinstance(protocol, H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await protocol._send_error_response(400)
 
     def _make(self, kind: Any) -> Any:
@@ -234,7 +211,7 @@ class TakeOverServer(TCPServer):
         if broken:
             await self.protocol.handle(Closed())
 
-    async def _http(self) -> _Upgrade | None:
+    async def _http(self) -> Upgrade | None:
         """The first phase; returns the upgrade request it ended with, if it did."""
         stream: Any = self.stream
         alpn, ssl = "http/1.1", isinstance(stream, trio.SSLStream)
@@ -253,7 +230,7 @@ class TakeOverServer(TCPServer):
             await self.idle_task.restart(self._task_group, self._idle_timeout)
             try:
                 await self._read_data()
-            except _Upgrade as found:
+            except Upgrade as found:
                 upgrade = found
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
@@ -268,10 +245,10 @@ class TakeOverServer(TCPServer):
         del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
         return upgrade
 
-    async def _websocket(self, upgrade: _Upgrade) -> None:
+    async def _websocket(self, upgrade: Upgrade) -> None:
         """The second phase: the application is called, in this task, until the connection is over."""
         request: Any = upgrade.request
-        response = _H11Response(self, upgrade.connection)
+        response = H11Response(self, upgrade.connection)
         early, _ = upgrade.connection.trailing_data
         del upgrade
         headers = [(bytes(name), bytes(value)) for name, value in request.headers]
@@ -299,7 +276,7 @@ class TakeOverServer(TCPServer):
         self,
         scope: Any,
         stream: trio.abc.Stream,
-        response: _H11Response | TunnelResponse,
+        response: H11Response | TunnelResponse,
         check: Callable[[RawHeaders], Handshake],
         early: bytes,
     ) -> None:
@@ -372,41 +349,6 @@ class TakeOverServer(TCPServer):
             parse_socket_addr(socket.family, socket.getpeername()),
             parse_socket_addr(socket.family, socket.getsockname()),
         )
-
-
-class _H11Response:
-    """Answers the upgrade request with h11, which knows what may stand in a response."""
-
-    def __init__(self, server: TakeOverServer, connection: h11.Connection) -> None:
-        self._server = server
-        self._connection = connection
-
-    async def accept(self, headers: RawHeaders) -> None:
-        await self._send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"Switching Protocols"))
-
-    async def start(self, status: int, headers: RawHeaders) -> None:
-        headers = [*headers, (b"connection", b"close"), *self._server.config.response_headers("h11")]
-        await self._send(h11.Response(status_code=status, headers=headers))
-
-    async def body(self, data: bytes, *, more: bool) -> None:
-        if data:
-            await self._send(h11.Data(data=data))
-        if not more:
-            await self._send(h11.EndOfMessage())
-            await self._server._close()
-
-    async def refuse(self, error: HandshakeError) -> None:
-        """The answer to a request that is no valid upgrade."""
-        body = f"{error}\n".encode()
-        length = (b"content-length", str(len(body)).encode())
-        content_type = (b"content-type", b"text/plain; charset=utf-8")
-        await self.start(error.status, [length, content_type, *error.headers])
-        await self.body(body, more=False)
-
-    async def _send(self, event: Any) -> None:
-        data = self._connection.send(event)
-        if data:
-            await self._server.stream.send_all(data)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -16,16 +16,14 @@ import trio
 from starlette.types import Message
 
 from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
-from verbtrio.codec import Closed
+from verbtrio.events import Closed
 from verbtrio.limits import Limits
 from verbtrio.messages import encode
-from verbtrio.transports import Close, Packet, StreamTransport
+from verbtrio.streams import StreamTransport
+from verbtrio.transports import Close, Packet
 
 if TYPE_CHECKING:
     from verbtrio.handshake import Handshake, RawHeaders
-
-EXTENSION = "verbtrio.stream"
-"""The scope extension that holds the `Session`."""
 
 
 class Response(Protocol):
@@ -184,8 +182,10 @@ class Session:
         """The application has returned, or failed: answer what it left unanswered."""
         if self._state is _State.HANDSHAKE:
             await self._deny(500, [], b"", more=False)
-        elif self._state is _State.DENYING:
+        elif self._state is _State.DENYING and self._status:
             await self._deny(*self._denial, b"", more=False)
+        elif self._state is _State.DENYING:  # its beginning could not be sent
+            await self._deny(500, [], b"", more=False)
         elif self._state is _State.OPEN:
             await self._close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
 
@@ -208,10 +208,10 @@ class Session:
     async def _deny(self, status: int, headers: RawHeaders, body: bytes, *, more: bool) -> None:
         assert self._response is not None
         if self._status == 0:
-            self._status = status
             if not headers:
                 headers = [(b"content-length", str(len(body)).encode())]
             await self._response.start(status, headers)
+            self._status = status
         self._state = _State.DENYING if more else _State.DENIED
         await self._response.body(body, more=more)
 

@@ -65,6 +65,7 @@ class JWTAuth:
         """Return the claims of `token`, or `None` where it is not valid, for whatever reason."""
         try:
             claims: dict[str, Any] = jwt.decode(token, self._key, algorithms=self._algorithms)
+            float(claims.get("exp", 0))  # beyond all clocks: OverflowError
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
             # Beside its own errors PyJWT lets out what a forged token's base64 and JSON may raise.
             return None

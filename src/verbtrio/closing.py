@@ -26,7 +26,8 @@ TRY_AGAIN_LATER = 1013
 # RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401.
 TOKEN_EXPIRED = 4401
 
-MAX_REASON_BYTES = 123  # a control frame's payload is 125 bytes (RFC 6455 section 5.5); two are the code
+MAX_CONTROL_BYTES = 125  # a control frame's payload (RFC 6455 section 5.5)
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # two are the code
 
 
 class Cause(enum.StrEnum):

@@ -12,8 +12,6 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions import Extension
@@ -21,50 +19,61 @@ from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
 
-from verbtrio.closing import INVALID_DATA, NO_STATUS_RECEIVED, Cause
+from verbtrio.closing import INVALID_DATA, MAX_CONTROL_BYTES, NO_STATUS_RECEIVED, PROTOCOL_ERROR, Cause
+from verbtrio.events import Closed, Event, Pong
 from verbtrio.messages import Frame
 
 # websockets logs every frame, payload and all, at DEBUG: tokens among them. What matters comes out as events.
 QUIET = logging.Logger("verbtrio.codec", level=logging.CRITICAL + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """The peer answered a ping, or sent a pong of its own accord."""
+class _Protocol(Protocol):
+    """websockets' protocol, with the checks it leaves to its users made where a frame is received: whatever stands
+    behind a violation in the same bytes then has no effect, however the stream was cut.
 
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The peer's Close frame, or the violation the codec has failed the connection for.
-
-    Attributes:
-        cause: `Cause.PEER`, `Cause.SIZE` or `Cause.PROTOCOL`.
-        code: the peer's close code (1005 if it gave none), or the one the violation is answered with.
-        reason: the peer's reason, or what was wrong.
+    Args:
+        max_message_bytes: for messages alone. websockets counts control frames as parts of the message they stand
+            in, and a compressed frame by its length on the wire: the parser's own limit has room for both.
     """
 
-    cause: Cause
-    code: int
-    reason: str
+    def __init__(self, max_message_bytes: int) -> None:
+        slack = MAX_CONTROL_BYTES + max_message_bytes // 64 + 64  # deflate adds 5 bytes to 16 KiB it can't compress
+        super().__init__(Side.SERVER, state=State.OPEN, max_size=max_message_bytes + slack, logger=QUIET)
+        self._limit = max_message_bytes
+        self._text: codecs.IncrementalDecoder | None = None
 
+    def recv_frame(self, frame: WireFrame) -> None:
+        """Check a frame, then take it.
 
-Event: TypeAlias = str | bytes | Pong | Closed
-"""A text message, a binary message, a pong, or the end."""
+        Raises:
+            PayloadTooBig: the message grows over the limit (1009).
+            UnicodeDecodeError: the text is not UTF-8; at the first bad byte, not at the message's end (1007).
+        """
+        opcode = frame.opcode
+        begins = opcode is Opcode.TEXT or opcode is Opcode.BINARY
+        if (begins and self.current_size is None) or (opcode is Opcode.CONT and self.current_size is not None):
+            so_far = self.current_size or 0
+            if so_far + len(frame.data) > self._limit:
+                raise PayloadTooBig(len(frame.data), self._limit - so_far)
+            if begins:
+                self._text = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+            if self._text is not None:
+                self._text.decode(frame.data, final=frame.fin)
+        super().recv_frame(frame)
 
 
 class Codec:
     """The frames of one connection, server side, from the moment the handshake is over."""
 
-    __slots__ = ("_ended", "_fragments", "_protocol", "_text")
+    __slots__ = ("_closing", "_ended", "_fragments", "_is_text", "_protocol")
 
     def __init__(self, *, max_message_bytes: int, extensions: Sequence[Extension] = ()) -> None:
-        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_message_bytes, logger=QUIET)
+        self._protocol = _Protocol(max_message_bytes)
         self._protocol.extensions = list(extensions)
         self._fragments: bytearray | None = None
-        self._text: codecs.IncrementalDecoder | None = None
+        self._is_text = False
         self._ended = False
+        self._closing = False
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the peer and return what they complete. Never raises for what the peer sent.
@@ -90,10 +99,13 @@ class Codec:
     def encode(self, frame: Frame) -> bytes:
         """`frame` as bytes for this peer: compressed if that was agreed on, else shared with everybody."""
         extensions = self._protocol.extensions
-        if not extensions:
+        if not extensions and frame.wire is not None:
             return frame.wire
         opcode = Opcode.TEXT if frame.text else Opcode.BINARY
-        return WireFrame(opcode, frame.payload).serialize(mask=False, extensions=extensions)
+        wire = WireFrame(opcode, frame.payload).serialize(mask=False, extensions=extensions)
+        if not extensions:
+            frame.wire = wire
+        return wire
 
     def ping(self, payload: bytes = b"") -> bytes:
         """A Ping frame (RFC 6455 section 5.5.2), `payload` 125 bytes at most."""
@@ -103,6 +115,7 @@ class Codec:
         """The Close frame, or nothing where one was sent already. `check_close` says what may be in it."""
         if self._protocol.state is not State.OPEN:
             return b""
+        self._closing = True
         if code == NO_STATUS_RECEIVED:
             self._protocol.send_close()
         else:
@@ -123,16 +136,8 @@ class Codec:
             assert close is not None, "websockets sets it before it hands the frame out"
             events.append(Closed(Cause.PEER, int(close.code), close.reason))
             return
-        try:
-            message = self._assemble(frame)
-        except UnicodeDecodeError as error:
-            self._ended = True
-            reason = f"invalid UTF-8: {error.reason}"
-            if self._protocol.state is State.OPEN:
-                self._protocol.fail(INVALID_DATA, reason)
-            events.append(Closed(Cause.PROTOCOL, INVALID_DATA, reason))
-            return
-        if message is not None:
+        message = self._assemble(frame)
+        if message is not None and not self._closing:
             events.append(message)
 
     def _assemble(self, frame: WireFrame) -> str | bytes | None:
@@ -143,18 +148,18 @@ class Codec:
             if frame.fin:
                 return bytes(data).decode() if frame.opcode is Opcode.TEXT else bytes(data)
             self._fragments = bytearray()
-            self._text = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
+            self._is_text = frame.opcode is Opcode.TEXT
         assert self._fragments is not None, "websockets refuses a continuation without a beginning"
-        if self._text is not None:
-            self._text.decode(data, final=frame.fin)  # fails at the first bad byte, not at the end
         self._fragments += data
         if not frame.fin:
             return None
         payload, self._fragments = bytes(self._fragments), None
-        return payload if self._text is None else payload.decode()
+        return payload.decode() if self._is_text else payload
 
     def _violation(self, error: Exception) -> Closed:
         """What the protocol failed the connection for, with the code its Close frame carries."""
+        if isinstance(error, UnicodeDecodeError):
+            return Closed(Cause.PROTOCOL, INVALID_DATA, f"invalid UTF-8: {error.reason}")
         sent = self._protocol.close_sent
         cause = Cause.SIZE if isinstance(error, PayloadTooBig) else Cause.PROTOCOL
-        return Closed(cause, int(sent.code) if sent is not None else 1002, str(error))
+        return Closed(cause, int(sent.code) if sent is not None else PROTOCOL_ERROR, str(error))

@@ -31,15 +31,18 @@ from verbtrio.closing import (
     Cause,
     CloseInfo,
 )
-from verbtrio.codec import Closed, Pong
 from verbtrio.errors import ConnectionClosed
+from verbtrio.events import GONE, Closed, Pong
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
-from verbtrio.transports import GONE, Ping
+from verbtrio.transports import Ping
 from verbtrio.websocket import WebSocket, call
 
 logger = logging.getLogger("verbtrio.connection")
+
+LATE_SECONDS = 1.0
+"""A timer that is this late has been asleep itself (a stopped process): peers are not to blame for what it missed."""
 
 DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
 
@@ -169,13 +172,14 @@ class Connection:
         expires = _expiry(ws)
         pulse, heartbeat = self._pulse, self._heartbeat
         while ws.closed is None:
-            await trio.sleep_until(expires if pulse is None else min(expires, pulse.next))
+            due = expires if pulse is None else min(expires, pulse.next)
+            await trio.sleep_until(due)
             now = trio.current_time()
             if now >= expires:
                 ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
             elif pulse is not None and heartbeat is not None:
-                if ws._inbox.is_full:
-                    pulse.heard(now)  # we are not reading: its silence is ours
+                if ws._inbox.is_full or now - due > LATE_SECONDS:
+                    pulse.heard(now)  # we have not been reading: its silence is ours
                 beat = pulse.due(now)
                 if beat is Beat.PING:
                     self._outbox.put_nowait(PING_MESSAGE if heartbeat.json else Ping())

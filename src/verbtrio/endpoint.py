@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.asgi import EXTENSION, Session
 from verbtrio.connection import Connection
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
@@ -17,7 +17,11 @@ from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
 from verbtrio.transports import ASGITransport, Transport
+from verbtrio.types import EXTENSION
 from verbtrio.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from verbtrio.asgi import Session
 
 logger = logging.getLogger("verbtrio.endpoint")
 
@@ -65,9 +69,10 @@ class WebSocketEndpoint:
             response = PlainTextResponse("Service Unavailable", 503, headers={"Retry-After": "1"})
             await deny(response, scope, receive, send)
             return
+        handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
         ws = await self._accept(scope, receive, send, hub)
         if ws is not None:
-            await hub.run(Connection(ws, self._kind.make(), self._heartbeat))
+            await hub.run(Connection(ws, handler, self._heartbeat))
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> WebSocket | None:
         """Grant the upgrade, through whatever middleware is around us; `None` where the peer has left."""

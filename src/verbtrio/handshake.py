@@ -6,8 +6,9 @@ known to be an upgrade, and nothing in a header makes it raise anything but `Han
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidUpgrade
@@ -36,7 +37,6 @@ class Handshake:
     """`Sec-WebSocket-Accept`; `None` over HTTP/2, which has none."""
     subprotocols: list[str]
     """What the client offers, in its order of preference."""
-    accepted: Codec | None = field(default=None, init=False)
 
     def accept(
         self,
@@ -70,10 +70,14 @@ class Handshake:
         for name, value in headers:
             if name.lower() in _OWN_HEADERS or name.startswith(b":"):
                 raise ValueError(f"the handshake sets the header {name.decode('latin-1')!r} itself")
+            if not _TOKEN(name) or not _FIELD_VALUE(value):
+                raise ValueError(f"the header {name!r} has characters that no header may have (RFC 9110 section 5)")
             answer.append((bytes(name), bytes(value)))
         return answer, Codec(max_message_bytes=max_message_bytes, extensions=extensions)
 
 
+_TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+").fullmatch
+_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _OWN_HEADERS = frozenset(
     (
         b"connection",
@@ -92,6 +96,10 @@ def check_http1(method: str, target: str, http_version: str, headers: RawHeaders
         HandshakeError: with status 400 (a header is missing or malformed, or there is a body), 405, 426 (the
             version is not 13) or 505.
     """
+    if method != "GET":
+        raise HandshakeError(405, "an upgrade request is a GET", [(b"allow", b"GET")])
+    if http_version != "1.1":
+        raise HandshakeError(505, "an upgrade request is HTTP/1.1")
     decoded = _decode(headers)
     if decoded.get_all("Transfer-Encoding") or any(v != "0" for v in decoded.get_all("Content-Length")):
         raise HandshakeError(400, "an upgrade request has no body (RFC 6455 section 4.1)")
@@ -119,7 +127,10 @@ def check_http2(headers: RawHeaders) -> Handshake:
 
 def _decode(headers: RawHeaders) -> Headers:
     # ISO-8859-1 never fails: what a header means is for its parser to refuse, not for a decoder.
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    try:
+        return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    except InvalidHandshake as error:  # a control character, which h11 lets through
+        raise HandshakeError(400, str(error)) from error
 
 
 def _check_version(headers: Headers) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from verbtrio.closing import NORMAL_CLOSURE
+from verbtrio.closing import NORMAL_CLOSURE, check_close
 from verbtrio.messages import Frame, encode
 
 
@@ -27,7 +27,8 @@ class Heartbeat:
         json: ping by message rather than by protocol.
 
     Raises:
-        ValueError: `interval` or `timeout` is not positive, or `timeout` leaves no time to answer a ping.
+        ValueError: `interval` or `timeout` is not positive, `timeout` leaves no time to answer a ping, or `code` or
+            `reason` must not be sent.
     """
 
     interval: float = 20.0
@@ -37,6 +38,7 @@ class Heartbeat:
     json: bool = False
 
     def __post_init__(self) -> None:
+        check_close(self.code, self.reason)
         if not self.interval > 0:
             raise ValueError(f"the heartbeat's interval must be more than 0 seconds, not {self.interval!r}")
         if not self.timeout > self.interval:
@@ -83,7 +85,8 @@ class Pulse:
         if now >= self._last + self._heartbeat.timeout:
             return Beat.DEAD
         if now >= self._next_ping:
-            self._next_ping = max(self._next_ping + self._heartbeat.interval, now)
+            missed = (now - self._next_ping) // self._heartbeat.interval
+            self._next_ping += (missed + 1) * self._heartbeat.interval
             return Beat.PING
         return Beat.NOTHING
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args, get_origin
 
 from verbtrio.closing import CloseInfo
@@ -48,12 +49,13 @@ def handler_kind(target: Any, path_params: set[str]) -> HandlerKind:
     Raises:
         TypeError: `target` is neither, or asks for a parameter the path doesn't have.
     """
-    name = getattr(target, "__qualname__", repr(target))
+    name = _name(target)
     if inspect.isclass(target):
         hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
         if not hooks:
             raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}")
-        decoder = _decoder(hooks, skip_self=True)
+        message = inspect.getattr_static(target, "message", None)
+        decoder = _decoder(hooks, skip_self=inspect.isfunction(message))
         return HandlerKind(lambda: _Hooks(_methods(target())), decoder, name)
     if inspect.iscoroutinefunction(target):
         wanted = _wanted_params(target, path_params, name)
@@ -108,15 +110,16 @@ def _methods(instance: Any) -> dict[str, Hook]:
 def _wanted_params(function: Any, path_params: set[str], name: str) -> tuple[str, ...]:
     """The path parameters the coroutine asks for by name."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return tuple(sorted(path_params))
+    takes_rest = False
     for parameter in parameters:
-        if parameter.name not in path_params and parameter.default is parameter.empty:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_rest = True
+        elif parameter.name not in path_params and parameter.default is parameter.empty:
             known = ", ".join(sorted(path_params)) or "none"
             raise TypeError(
                 f"{name} asks for {parameter.name!r}, which the path doesn't have (its parameters: {known})"
             )
-    return tuple(p.name for p in parameters if p.name in path_params)
+    return tuple(sorted(path_params)) if takes_rest else tuple(p.name for p in parameters if p.name in path_params)
 
 
 def _decoder(hooks: Mapping[str, Any], *, skip_self: bool) -> Decoder[Any]:
@@ -139,7 +142,7 @@ def _message_type(function: Any, *, position: int) -> Any:
     if get_origin(annotation) is WebSocket:
         return get_args(annotation)[0]
     raise TypeError(
-        f"{function.__qualname__}: the connection's parameter is annotated {annotation!r}; use "
+        f"{_name(function)}: the connection's parameter is annotated {annotation!r}; use "
         f"`WebSocket`, or `WebSocket[...]` with the type of its messages"
     )
 
@@ -147,14 +150,23 @@ def _message_type(function: Any, *, position: int) -> Any:
 def _annotation(function: Any, *, position: int) -> Any:
     parameters = list(inspect.signature(function).parameters.values())
     if position >= len(parameters):
-        raise TypeError(f"{function.__qualname__} takes too few parameters; the first one is the connection")
+        raise TypeError(f"{_name(function)} takes too few parameters; the first one is the connection")
     annotation = parameters[position].annotation
     if not isinstance(annotation, str):
         return annotation
+    plain = function
+    while isinstance(plain, partial):
+        plain = plain.func
     try:
-        return inspect.get_annotations(function, eval_str=True)[parameters[position].name]
-    except NameError as error:
+        # This one annotation, in its module: the others may name what only a type checker imports.
+        return eval(annotation, getattr(inspect.unwrap(plain), "__globals__", {}))
+    except Exception as error:
         raise TypeError(
-            f"{function.__qualname__}: the annotation {annotation!r} can't be read ({error}); define the message's "
+            f"{_name(function)}: the annotation {annotation!r} can't be read ({error}); define the message's "
             f"type at the top of its module, not in a function or under TYPE_CHECKING"
         ) from error
+
+
+def _name(function: Any) -> str:
+    name: str = getattr(function, "__qualname__", repr(function))
+    return name

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from websockets.frames import Frame as WireFrame
-from websockets.frames import Opcode
 
 from verbtrio.errors import MessageError
 from verbtrio.types import Data
@@ -23,22 +21,15 @@ class Frame:
     Attributes:
         payload: the message's bytes; UTF-8 where `text` is true.
         text: whether it goes as a text message (else binary).
+        wire: the uncompressed frame as a server sends it, once a codec has serialised it for the first of them.
     """
 
-    __slots__ = ("_wire", "payload", "text")
+    __slots__ = ("payload", "text", "wire")
 
     def __init__(self, payload: bytes, *, text: bool) -> None:
         self.payload = payload
         self.text = text
-        self._wire: bytes | None = None
-
-    @property
-    def wire(self) -> bytes:
-        """The unmasked, uncompressed frame a server sends (RFC 6455 section 5.2), serialised once."""
-        if self._wire is None:
-            opcode = Opcode.TEXT if self.text else Opcode.BINARY
-            self._wire = WireFrame(opcode, self.payload).serialize(mask=False)
-        return self._wire
+        self.wire: bytes | None = None
 
 
 def encode(data: Data) -> Frame:

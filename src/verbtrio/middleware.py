@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
@@ -56,8 +57,12 @@ class FunctionMiddleware(BaseHTTPMiddleware):
             await super().__call__(scope, receive, send)
             return
         try:
-            response = await self.dispatch_func(UpgradeRequest(scope), _grant)  # type: ignore[arg-type]
-            # (Starlette types the function for HTTP requests alone.)
+            function: Any = self.dispatch_func  # Starlette types it for HTTP requests alone
+            response: Response | None = await function(UpgradeRequest(scope), _grant)
+            if response is None:
+                raise TypeError(f"{function!r} returned None; middleware ends with `return await call_next(...)`")
+        except HTTPException as error:
+            response = PlainTextResponse(error.detail, error.status_code, headers=error.headers)
         except Exception:
             logger.exception("middleware failed before the upgrade of %r", scope["path"])
             response = PlainTextResponse("Internal Server Error", status_code=500)

@@ -8,7 +8,7 @@ a `finally` block of a cancelled task.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from verbtrio.messages import Frame, encode
 from verbtrio.types import Data
@@ -101,13 +101,11 @@ class Room:
             TypeError: `data` can't be encoded (nobody has got anything).
         """
         frame = encode(data)
-        skip: Collection[Member]
+        skip: Any = exclude
         if exclude is None:
             skip = ()
-        elif isinstance(exclude, list | tuple | set | frozenset):
-            skip = exclude
-        else:
-            skip = (exclude,)  # type: ignore[assignment]  # a Member: mypy sees that some Collection may be one
+        elif hasattr(exclude, "offer"):  # a member; some members are collections of something, too
+            skip = (exclude,)
         reached = 0
         # A member that turns out to be gone leaves the room while it is offered the frame: walk over a copy.
         for member in tuple(self._rooms.members(self.name)):

@@ -1,4 +1,4 @@
-"""What a connection reads from and writes to: a Trio stream (the take-over) or ASGI's receive and send.
+"""What a connection reads from and writes to, and the plain way to do it: ASGI's receive and send.
 
 A transport turns the peer into events (`receive`) and packets into bytes (`write_nowait`, `write`). It does not
 queue, time or decide anything: that is the outbox's and the connection's. One task reads, one writes.
@@ -6,8 +6,6 @@ queue, time or decide anything: that is the outbox's and the connection's. One t
 
 from __future__ import annotations
 
-import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +15,8 @@ import trio
 from starlette.types import Receive, Send
 
 from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
-from verbtrio.codec import Closed, Codec, Event
+from verbtrio.events import Closed, Event
 from verbtrio.messages import Frame
-
-RECEIVE_BYTES = 64 * 1024
-LINGER_BYTES = 256 * 1024
-LINGER_SECONDS = 1.0
-GONE = Closed(Cause.GONE, ABNORMAL_CLOSURE, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,89 +80,6 @@ class Transport(ABC):
 
         If cancelled, the stream is closed all the same.
         """
-
-
-class StreamTransport(Transport):
-    """A Trio stream whose handshake is over: the way of the take-over.
-
-    Args:
-        stream: from now on read and written by this transport alone.
-        codec: the connection's frames.
-        early: bytes the peer sent behind its upgrade request.
-    """
-
-    can_ping = True
-
-    def __init__(self, stream: trio.abc.Stream, codec: Codec, early: bytes = b"") -> None:
-        self._stream = stream
-        self._codec = codec
-        self._early = early
-        # A plain socket is written in place: a write costs its system call and no task (0.5 us against 20).
-        self._fd: int | None = None
-        if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
-            self._fd = stream.socket.fileno()
-
-    async def receive(self) -> list[Event]:
-        if self._early:
-            data, self._early = self._early, b""
-            await trio.lowlevel.checkpoint()
-        else:
-            try:
-                data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return [GONE]
-            if not data:
-                return [GONE]
-        return self._codec.receive(data)
-
-    def replies(self) -> bytes:
-        return self._codec.replies()
-
-    def pack(self, packet: Packet) -> bytes | memoryview:
-        if isinstance(packet, bytes | memoryview):
-            return packet
-        if isinstance(packet, Frame):
-            return self._codec.encode(packet)
-        if isinstance(packet, Close):
-            return self._codec.close(packet.code, packet.reason)
-        return self._codec.ping()
-
-    def write_nowait(self, packet: Packet) -> Packet | None:
-        data = self.pack(packet)
-        if data and self._fd is not None:
-            try:
-                written = os.write(self._fd, data)
-            except BlockingIOError:
-                return data
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
-            if written < len(data):
-                return memoryview(data)[written:]
-            return None
-        return data or None
-
-    async def write(self, packets: Sequence[Packet]) -> None:
-        data = b"".join(map(self.pack, packets))
-        if data:
-            await self._stream.send_all(data)
-        else:
-            await trio.lowlevel.checkpoint()
-
-    async def aclose(self, *, linger: bool) -> None:
-        self._fd = None
-        try:
-            with trio.move_on_after(LINGER_SECONDS):
-                if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
-                    left = LINGER_BYTES if linger else 0
-                    while left > 0 and (data := await self._stream.receive_some(RECEIVE_BYTES)):
-                        left -= len(data)
-                else:
-                    await self._stream.aclose()  # TLS says good-bye itself (close_notify)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            pass
-        finally:
-            await trio.aclose_forcefully(self._stream)
 
 
 class ASGITransport(Transport):

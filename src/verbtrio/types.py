@@ -11,5 +11,8 @@ JSON: TypeAlias = Any
 Data: TypeAlias = Any
 """What can be sent: `str` goes as text, `bytes` as binary, anything else as JSON text (by msgspec)."""
 
+EXTENSION = "verbtrio.stream"
+"""The ASGI scope's extension that holds the take-over's `Session`."""
+
 Hook: TypeAlias = Callable[..., Awaitable[None] | None]
 """A hook may be a plain function or a coroutine function."""

@@ -1,0 +1,72 @@
+"""The take-over's half for HTTP/1.1: where an upgrade leaves hypercorn's hands, and how it is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h11
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
+
+from verbtrio.errors import HandshakeError
+from verbtrio.handshake import RawHeaders
+
+
+class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error
+    """The peer asks for a WebSocket over HTTP/1.1."""
+
+    def __init__(self, request: h11.Request, connection: h11.Connection) -> None:
+        self.request = request
+        self.connection = connection
+
+
+class H11(H11Protocol):
+    """hypercorn's HTTP/1.1, up to an upgrade."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        upgrade, connection = b"", b""
+        for name, value in request.headers:
+            if name == b"upgrade":
+                upgrade = value
+            elif name == b"connection":
+                connection += b"," + value
+        tokens = [token.strip().lower() for token in connection.split(b",")]
+        if upgrade.strip().lower() == b"websocket" and b"upgrade" in tokens and request.method == b"GET":
+            assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
+            raise Upgrade(request, self.connection)
+        await super()._create_stream(request)
+
+
+class H11Response:
+    """Answers the upgrade request with h11, which knows what may stand in a response."""
+
+    def __init__(self, server: TCPServer, connection: h11.Connection) -> None:
+        self._server = server
+        self._connection = connection
+
+    async def accept(self, headers: RawHeaders) -> None:
+        await self._send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"Switching Protocols"))
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        headers = [*headers, (b"connection", b"close"), *self._server.config.response_headers("h11")]
+        await self._send(h11.Response(status_code=status, headers=headers))
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        if data:
+            await self._send(h11.Data(data=data))
+        if not more:
+            await self._send(h11.EndOfMessage())
+            await self._server._close()
+
+    async def refuse(self, error: HandshakeError) -> None:
+        """The answer to a request that is no valid upgrade."""
+        body = f"{error}\n".encode()
+        length = (b"content-length", str(len(body)).encode())
+        content_type = (b"content-type", b"text/plain; charset=utf-8")
+        await self.start(error.status, [length, content_type, *error.headers])
+        await self.body(body, more=False)
+
+    async def _send(self, event: Any) -> None:
+        data = self._connection.send(event)
+        if data:
+            await self._server.stream.send_all(data)

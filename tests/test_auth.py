@@ -1,0 +1,313 @@
+"""Tokens: who is let in, until when, where the token may stand, and that it stands in no log."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+
+from verbtrio.auth import JWTAuth
+from verbtrio.middleware import Upgrade, UpgradeRequest
+
+KEY = "a secret of thirty-two bytes, or more"
+PROPERTY = settings(deadline=None, max_examples=150, derandomize=True)
+FUTURE = int(time.time()) + 10_000
+PAST = FUTURE - 20_000
+
+
+@pytest.fixture
+def auth() -> JWTAuth:
+    return JWTAuth(KEY)
+
+
+def segment(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signed(payload: bytes, header: bytes = b'{"alg":"HS256"}', key: str = KEY) -> str:
+    """A token signed by hand: PyJWT would refuse to make the odd ones."""
+    body = f"{segment(header)}.{segment(payload)}"
+    return f"{body}.{segment(hmac.new(key.encode(), body.encode(), hashlib.sha256).digest())}"
+
+
+def claims(**changes: Any) -> bytes:
+    return json.dumps({"id": 1, "exp": FUTURE} | changes).encode()
+
+
+VALID = signed(claims())
+
+INVALID: dict[str, str] = {
+    "empty": "",
+    "garbage": "garbage",
+    "dots": "..",
+    "many dots": "." * 1000,
+    "not ASCII": "é.ü.ß",
+    "a surrogate": VALID[:-1] + "\ud800",
+    "NUL": "\0",
+    "1 MB": "A" * 1_000_000,
+    "1 MB in segments": f"{'A' * 300_000}.{'A' * 300_000}.{'A' * 300_000}",
+    "truncated": VALID[:-1],
+    "without a signature": VALID.rpartition(".")[0] + ".",
+    "another payload": ".".join(segment(claims(id=2)) if i == 1 else part for i, part in enumerate(VALID.split("."))),
+    "wrong key": signed(claims(), key="another secret of thirty-two bytes!"),
+    "expired": signed(claims(exp=PAST)),
+    "expired now": signed(claims(exp=int(time.time()))),
+    "not yet valid": signed(claims(nbf=FUTURE)),
+    "issued in the future": signed(claims(iat=FUTURE)),
+    "alg none": signed(claims(), b'{"alg":"none"}'),
+    "alg none, unsigned": segment(b'{"alg":"none"}') + "." + segment(claims()) + ".",
+    "alg None": signed(claims(), b'{"alg":"None"}'),
+    "alg null": signed(claims(), b'{"alg":null}'),
+    "alg a list": signed(claims(), b'{"alg":["HS256"]}'),
+    "alg an object": signed(claims(), b'{"alg":{"HS256":1}}'),
+    "no alg": signed(claims(), b"{}"),
+    "another alg": signed(claims(), b'{"alg":"HS384"}'),
+    "an unknown alg": signed(claims(), b'{"alg":"XX"}'),
+    "header no JSON": signed(claims(), b"nope"),
+    "header no object": signed(claims(), b"[1]"),
+    "header not UTF-8": signed(claims(), b'{"alg":"HS256","x":"\xff"}'),
+    "header nested deep": signed(claims(), b"[" * 100_000),
+    "header objects nested deep": signed(claims(), b'{"alg":' * 100_000),
+    "header with crit": signed(claims(), b'{"alg":"HS256","crit":["exp"]}'),
+    "header with crit of no list": signed(claims(), b'{"alg":"HS256","crit":5}'),
+    "header with b64": signed(claims(), b'{"alg":"HS256","b64":false,"crit":["b64"]}'),
+    "header with a kid of no text": signed(claims(), b'{"alg":"HS256","kid":5}'),
+    "payload no JSON": signed(b"nope"),
+    "payload empty": signed(b""),
+    "payload no object": signed(b'"id"'),
+    "payload not UTF-8": signed(b'{"id":"\xff"}'),
+    "payload nested deep": signed(b"[" * 100_000),
+    "payload objects nested deep": signed(b'{"id":' * 100_000),
+    "exp a text": signed(claims(exp="tomorrow")),
+    "exp null": signed(claims(exp=None)),
+    "exp a list": signed(claims(exp=[FUTURE])),
+    "exp an object": signed(claims(exp={})),
+    "exp true": signed(claims(exp=True)),
+    "exp zero": signed(claims(exp=0)),
+    "exp negative": signed(claims(exp=-1)),
+    "exp very negative": signed(claims(exp=-(10**400))),
+    "exp NaN": signed(b'{"exp":NaN}'),
+    "exp infinite": signed(b'{"exp":Infinity}'),
+    "exp overflowing": signed(b'{"exp":1e999}'),
+    "exp of too many digits": signed(b'{"exp":' + b"9" * 5000 + b"}"),
+    "exp a text of too many digits": signed(b'{"exp":"' + b"9" * 5000 + b'"}'),
+    "nbf a text": signed(claims(nbf="yesterday")),
+    "iat NaN": signed(b'{"iat":NaN}'),
+    "sub no text": signed(claims(sub=5)),
+    "jti no text": signed(claims(jti=5)),
+    "an audience": signed(claims(aud="somebody else")),
+}
+
+
+async def ask(
+    auth: JWTAuth,
+    *,
+    header: str | None = None,
+    subprotocols: list[str] | None = None,
+    query: str = "",
+    answer: Callable[[], Response] = Upgrade,
+) -> tuple[Response, dict[str, Any]]:
+    """Ask to be let in; the response, and the scope as it was left."""
+    scope: dict[str, Any] = {
+        "type": "websocket",
+        "path": "/ws",
+        "headers": [] if header is None else [(b"authorization", header.encode("latin-1"))],
+        "query_string": query.encode(),
+        "subprotocols": subprotocols or [],
+    }
+
+    async def call_next(request: Any) -> Response:
+        return answer()
+
+    request: HTTPConnection = UpgradeRequest(scope)
+    return await auth(request, call_next), scope
+
+
+class TestVerify:
+    def test_the_hand_made_token_is_a_valid_one(self, auth: JWTAuth) -> None:
+        assert jwt.encode({"a": 1}, KEY, headers={"typ": ""}) == signed(b'{"a":1}')
+        assert auth.verify(VALID) == {"id": 1, "exp": FUTURE}
+
+    @pytest.mark.parametrize("token", INVALID.values(), ids=INVALID)
+    def test_invalid(self, auth: JWTAuth, token: str) -> None:
+        assert auth.verify(token) is None
+
+    def test_without_an_expiry(self, auth: JWTAuth) -> None:
+        assert auth.verify(signed(b'{"id":1}')) == {"id": 1}
+
+    @PROPERTY
+    @given(token=st.text() | st.lists(st.binary().map(segment), max_size=4).map(".".join))
+    def test_garbage(self, token: str) -> None:
+        assert JWTAuth(KEY).verify(token) is None
+
+    @PROPERTY
+    @given(
+        payload=st.dictionaries(
+            st.sampled_from(["exp", "nbf", "iat", "sub", "aud", "iss", "jti", "x"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+                max_leaves=3,
+            ),
+        ),
+        header=st.dictionaries(
+            st.sampled_from(["typ", "kid", "crit", "b64", "jwk", "x5c", "cty"]),
+            st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text(), max_size=2),
+        ),
+    )
+    async def test_odd_claims_under_a_valid_signature(self, payload: dict[str, Any], header: dict[str, Any]) -> None:
+        """Whoever issues tokens may make mistakes. They are let in or not; nothing fails."""
+        token = signed(json.dumps(payload).encode(), json.dumps({"alg": "HS256"} | header).encode())
+        response, scope = await ask(JWTAuth(KEY), header=f"Bearer {token}")
+        assert response.status_code in (101, 401)
+        if "verbtrio.expires" in scope:
+            assert scope["verbtrio.expires"] > time.time()
+
+    def test_a_public_key_is_no_secret(self) -> None:
+        """The algorithm is ours to say: a token "signed" with the public key as a secret is none."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        private = ec.generate_private_key(ec.SECP256R1())
+        pem = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        public = private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        auth = JWTAuth(public, algorithms=["ES256"], signing_key=pem)
+        verified = auth.verify(auth.issue({"id": 1}))
+        assert verified is not None
+        assert verified["id"] == 1
+        assert auth.verify(signed(claims(), key=public.decode())) is None
+
+
+class TestIssue:
+    def test_is_valid_for_as_long_as_it_says(self, auth: JWTAuth) -> None:
+        before = int(time.time())
+        issued = auth.verify(auth.issue({"id": 1, "username": "ada"}, expires_in=60))
+        assert issued is not None
+        assert (issued["id"], issued["username"]) == (1, "ada")
+        assert before + 60 <= issued["exp"] <= time.time() + 60
+        assert issued["iat"] <= time.time()
+
+    def test_may_be_over_already(self, auth: JWTAuth) -> None:
+        assert auth.verify(auth.issue({"id": 1}, expires_in=-1)) is None
+
+    def test_does_not_change_the_claims_it_is_given(self, auth: JWTAuth) -> None:
+        given_claims = {"id": 1}
+        auth.issue(given_claims)
+        assert given_claims == {"id": 1}
+
+    @pytest.mark.parametrize("algorithms", ["HS256", [], ["none"], ["HS256", "None"], ()])
+    def test_the_algorithms_are_signed_ones(self, algorithms: Any) -> None:
+        with pytest.raises(ValueError, match="algorithms must be a sequence of signed algorithms"):
+            JWTAuth(KEY, algorithms=algorithms)
+
+
+class TestDoor:
+    async def test_claims_and_expiry_are_in_the_scope(self, auth: JWTAuth) -> None:
+        response, scope = await ask(auth, header=f"Bearer {VALID}")
+        assert response.status_code == 101
+        assert (scope["user"], scope["verbtrio.expires"]) == ({"id": 1, "exp": FUTURE}, float(FUTURE))
+
+    async def test_a_token_that_never_expires(self, auth: JWTAuth) -> None:
+        _, scope = await ask(auth, header=f"Bearer {signed(b'{}')}")
+        assert scope["user"] == {}
+        assert "verbtrio.expires" not in scope
+
+    @pytest.mark.parametrize("exp", [FUTURE + 0.5, str(FUTURE), 10**15, 1e300])
+    async def test_unusual_expiries(self, auth: JWTAuth, exp: Any) -> None:
+        _, scope = await ask(auth, header=f"Bearer {signed(claims(exp=exp))}")
+        assert scope["verbtrio.expires"] == float(exp)
+
+    async def test_an_expiry_past_all_clocks(self, auth: JWTAuth) -> None:
+        """More than a float can hold. Whether that is valid is a question of taste; an exception is none."""
+        response, _ = await ask(auth, header=f"Bearer {signed(claims(exp=10**400))}")
+        assert response.status_code in (101, 401)
+
+    @pytest.mark.parametrize(
+        "ask_with",
+        [
+            {},
+            {"header": ""},
+            {"header": "Bearer"},
+            {"header": "Bearer  "},
+            {"query": "token="},
+            {"subprotocols": ["bearer"]},
+        ]
+        + [{"header": f"Bearer {token}"} for name, token in INVALID.items() if name in ("expired", "garbage", "1 MB")],
+    )
+    async def test_nobody_else_is_let_in(self, auth: JWTAuth, ask_with: dict[str, Any]) -> None:
+        response, scope = await ask(auth, **ask_with)
+        assert (response.status_code, bytes(response.body)) == (401, b"Unauthorized")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "user" not in scope
+        assert "verbtrio.expires" not in scope
+
+    async def test_a_header_that_is_not_ascii(self, auth: JWTAuth) -> None:
+        response, _ = await ask(auth, header="Bearer \xff\xfe")
+        assert response.status_code == 401
+
+    async def test_http_routes_alike(self, auth: JWTAuth) -> None:
+        response, scope = await ask(auth, header=f"Bearer {VALID}", answer=lambda: PlainTextResponse("page"))
+        assert (response.status_code, scope["user"]["id"]) == (200, 1)
+
+
+class TestSources:
+    @pytest.mark.parametrize("header", [f"Bearer {VALID}", f"bearer {VALID}", f"BEARER   {VALID} "])
+    async def test_header(self, auth: JWTAuth, header: str) -> None:
+        response, _ = await ask(auth, header=header)
+        assert isinstance(response, Upgrade)
+        assert response.subprotocol is None
+
+    async def test_subprotocol(self, auth: JWTAuth) -> None:
+        """The answer names "bearer", which a browser needs, and never the token."""
+        response, _ = await ask(auth, subprotocols=["bearer", VALID, "chat"])
+        assert isinstance(response, Upgrade)
+        assert response.subprotocol == "bearer"
+        assert response.raw_headers == []
+
+    async def test_query(self, auth: JWTAuth) -> None:
+        response, _ = await ask(auth, query=f"a=b&token={VALID}")
+        assert isinstance(response, Upgrade)
+        assert response.subprotocol is None
+
+    @pytest.mark.parametrize("subprotocols", [["chat", VALID], [VALID], [VALID, "bearer"], ["Bearer", VALID]])
+    async def test_no_subprotocols(self, auth: JWTAuth, subprotocols: list[str]) -> None:
+        assert (await ask(auth, subprotocols=subprotocols))[0].status_code == 401
+
+    async def test_precedence(self, auth: JWTAuth) -> None:
+        """Header, subprotocol, query; the first that is there decides, valid or not."""
+        one, two, three = (signed(claims(id=number)) for number in (1, 2, 3))
+        everywhere: dict[str, Any] = {"subprotocols": ["bearer", two], "query": f"token={three}"}
+        assert (await ask(auth, header=f"Bearer {one}", **everywhere))[1]["user"]["id"] == 1
+        assert (await ask(auth, **everywhere))[1]["user"]["id"] == 2
+        assert (await ask(auth, header="Basic dXNlcjpwdw==", **everywhere))[1]["user"]["id"] == 2
+        assert (await ask(auth, subprotocols=["chat"], query=f"token={three}"))[1]["user"]["id"] == 3
+        assert (await ask(auth, header="Bearer wrong", **everywhere))[0].status_code == 401
+        assert (await ask(auth, subprotocols=["bearer", "wrong"], query=f"token={three}"))[0].status_code == 401
+
+
+class TestSecrecy:
+    async def test_nothing_is_logged(self, auth: JWTAuth, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            for token in [VALID, *INVALID.values()]:
+                await ask(auth, header=f"Bearer {token.encode('ascii', 'replace').decode()}")
+                await ask(auth, subprotocols=["bearer", token])
+        assert caplog.records == []
+
+    def test_nothing_shows(self, auth: JWTAuth) -> None:
+        assert repr(auth) == "JWTAuth(algorithms=['HS256'])"

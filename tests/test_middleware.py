@@ -1,0 +1,300 @@
+"""Middleware functions: their order, what they add to a handshake, how they deny it, and what if they fail."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from verbtrio.middleware import FunctionMiddleware, Upgrade, UpgradeRequest, as_middleware
+
+DENIAL: dict[str, Any] = {"websocket.http.response": {}}
+
+
+class Exchange:
+    """One request, and what the application sends in answer."""
+
+    def __init__(self, kind: str, *, subprotocols: Sequence[str] = (), extensions: Any = DENIAL) -> None:
+        self.scope: Scope = {
+            "type": kind,
+            "path": "/ws",
+            "raw_path": b"/ws",
+            "query_string": b"secret=1",
+            "root_path": "",
+            "headers": [(b"host", b"test"), (b"x-name", b"ada")],
+            "subprotocols": list(subprotocols),
+            "extensions": extensions,
+        }
+        if kind == "http":
+            self.scope["method"] = "GET"
+        self.sent: list[Message] = []
+
+    async def run(self, app: Any) -> list[Message]:
+        await app(self.scope, self._receive, self._send)
+        return self.sent
+
+    async def _receive(self) -> Message:
+        kind = self.scope["type"]
+        return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+class Endpoint:
+    """A WebSocket application that accepts, and has something to say."""
+
+    def __init__(self, log: list[str], *, subprotocol: str | None = None) -> None:
+        self._log = log
+        self._subprotocol = subprotocol
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._log.append("endpoint")
+        await send({"type": "websocket.accept", "subprotocol": self._subprotocol, "headers": [(b"x-own", b"1")]})
+        await send({"type": "websocket.send", "text": "hello"})
+
+
+def wrapped(function: Any, app: Any) -> FunctionMiddleware:
+    return FunctionMiddleware(app, dispatch=function)
+
+
+async def deny_with(response: Any, **scope: Any) -> list[Message]:
+    async def function(request: Any, call_next: Any) -> Response:
+        assert isinstance(response, Response)
+        return response
+
+    log: list[str] = []
+    sent = await Exchange("websocket", **scope).run(wrapped(function, Endpoint(log)))
+    assert log == [], "the connection has not begun"
+    return sent
+
+
+class TestOrder:
+    @pytest.mark.parametrize("kind", ["websocket", "http"])
+    async def test_app_then_route_outermost_first(self, kind: str) -> None:
+        log: list[str] = []
+
+        def named(name: str) -> Any:
+            async def function(request: HTTPConnection, call_next: Any) -> Response:
+                log.append(f"{name} in")
+                response: Response = await call_next(request)
+                log.append(f"{name} out")
+                return response
+
+            return function
+
+        async def page(request: Request) -> Response:
+            log.append("endpoint")
+            return PlainTextResponse("hello")
+
+        middleware = as_middleware([named("three"), named("four")])
+        app = Starlette(
+            routes=[
+                WebSocketRoute("/ws", Endpoint(log), middleware=middleware),
+                Route("/ws", page, middleware=middleware),
+            ],
+            middleware=as_middleware([named("one"), named("two")]),
+        )
+        exchange = Exchange(kind)
+        await exchange.run(app)
+        ways_in = ["one in", "two in", "three in", "four in"]
+        if kind == "http":
+            ways_out = ["four out", "three out", "two out", "one out"]
+            assert log == [*ways_in, "endpoint", *ways_out]
+        else:
+            # Each is over before the next begins: nothing of them stays for as long as the connection lives.
+            assert log == [step for name in ways_in for step in (name, name.replace("in", "out"))] + ["endpoint"]
+            assert [message["type"] for message in exchange.sent] == ["websocket.accept", "websocket.send"]
+
+    async def test_what_one_puts_into_the_scope_the_next_sees(self) -> None:
+        async def first(request: UpgradeRequest, call_next: Any) -> Any:
+            request.scope["user"] = "ada"
+            request.state.number = 5
+            return await call_next(request)
+
+        async def second(request: UpgradeRequest, call_next: Any) -> Any:
+            seen.append((request.user, request.state.number, request.scope["user"]))
+            return await call_next(request)
+
+        seen: list[Any] = []
+        await Exchange("websocket").run(wrapped(first, wrapped(second, Endpoint([]))))
+        assert seen == [("ada", 5, "ada")]
+
+
+class TestRequest:
+    async def test_is_like_starlettes(self) -> None:
+        async def function(request: UpgradeRequest, call_next: Any) -> Any:
+            seen.append(
+                (request.method, request.headers["x-name"], request.query_params["secret"], request.subprotocols)
+            )
+            request.subprotocols.append("mine")
+            seen.append(request.subprotocols)
+            return await call_next(request)
+
+        seen: list[Any] = []
+        exchange = Exchange("websocket", subprotocols=["a", "b"])
+        await exchange.run(wrapped(function, Endpoint([])))
+        assert seen == [("GET", "ada", "1", ["a", "b"]), ["a", "b"]]
+
+
+class TestAccept:
+    async def test_passes_as_it_is(self) -> None:
+        async def function(request: Any, call_next: Any) -> Any:
+            return await call_next(request)
+
+        assert (await Exchange("websocket").run(wrapped(function, Endpoint([])))) == [
+            {"type": "websocket.accept", "subprotocol": None, "headers": [(b"x-own", b"1")]},
+            {"type": "websocket.send", "text": "hello"},
+        ]
+
+    async def test_headers_and_subprotocol_are_added(self) -> None:
+        def adding(name: str, subprotocol: str) -> Any:
+            async def function(request: Any, call_next: Any) -> Any:
+                response = await call_next(request)
+                assert isinstance(response, Upgrade)
+                response.headers["X-Name"] = name
+                response.set_cookie("from", name)
+                response.subprotocol = subprotocol
+                return response
+
+            return function
+
+        stack = wrapped(adding("outer", "o"), wrapped(adding("inner", "i"), Endpoint([])))
+        accept, said = await Exchange("websocket").run(stack)
+        assert accept["headers"][0] == (b"x-own", b"1")
+        assert [value for name, value in accept["headers"] if name == b"x-name"] == [b"inner", b"outer"]
+        assert [value[:10] for name, value in accept["headers"] if name == b"set-cookie"] == [
+            b"from=inner",
+            b"from=outer",
+        ]
+        assert accept["subprotocol"] == "i", "the innermost knows best"
+        assert said == {"type": "websocket.send", "text": "hello"}
+
+    async def test_the_endpoints_subprotocol_stands(self) -> None:
+        async def function(request: Any, call_next: Any) -> Any:
+            response = await call_next(request)
+            response.subprotocol = "bearer"
+            return response
+
+        accept, _ = await Exchange("websocket").run(wrapped(function, Endpoint([], subprotocol="chat")))
+        assert accept["subprotocol"] == "chat"
+
+    async def test_an_upgrade_begins_empty(self) -> None:
+        """Nothing of an HTTP response's own headers (a length, a type) may get into the handshake."""
+        assert (Upgrade().raw_headers, Upgrade().status_code) == ([], 101)
+
+
+class TestDeny:
+    async def test_with_status_headers_and_body(self) -> None:
+        start, body = await deny_with(JSONResponse({"error": "no"}, 401, headers={"WWW-Authenticate": "Bearer"}))
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+        assert (b"www-authenticate", b"Bearer") in start["headers"]
+        assert (b"content-length", b"14") in start["headers"]
+        assert body == {"type": "websocket.http.response.body", "body": b'{"error":"no"}'}
+
+    async def test_after_the_upgrade_was_granted(self) -> None:
+        """The endpoint is not called before the function is over, so it may still change its mind."""
+
+        async def function(request: Any, call_next: Any) -> Response:
+            assert isinstance(await call_next(request), Upgrade)
+            return PlainTextResponse("changed my mind", 403)
+
+        log: list[str] = []
+        start, _ = await Exchange("websocket").run(wrapped(function, Endpoint(log)))
+        assert (start["status"], log) == (403, [])
+
+    @pytest.mark.parametrize("extensions", [{}, {"other": {}}])
+    async def test_a_server_without_denial(self, extensions: Any) -> None:
+        """It can say 403 and nothing else."""
+        assert await deny_with(PlainTextResponse("no", 401), extensions=extensions) == [{"type": "websocket.close"}]
+
+    async def test_a_server_that_names_no_extensions(self) -> None:
+        async def function(request: Any, call_next: Any) -> Response:
+            return PlainTextResponse("no", 401)
+
+        exchange = Exchange("websocket")
+        del exchange.scope["extensions"]
+        assert await exchange.run(wrapped(function, Endpoint([]))) == [{"type": "websocket.close"}]
+
+    async def test_a_stream(self) -> None:
+        start, *body = await deny_with(StreamingResponse(iter([b"a", b"b"]), 418))
+        assert start["status"] == 418
+        assert b"".join(message["body"] for message in body) == b"ab"
+
+
+class TestFailure:
+    @pytest.mark.parametrize("after", [False, True])
+    async def test_denies_with_500_and_is_logged_once(self, after: bool, caplog: pytest.LogCaptureFixture) -> None:
+        async def function(request: Any, call_next: Any) -> Any:
+            if after:
+                await call_next(request)
+            raise ValueError("ours alone")
+
+        log: list[str] = []
+        start, body = await Exchange("websocket").run(wrapped(function, Endpoint(log)))
+        assert (start["status"], body["body"], log) == (500, b"Internal Server Error", [])
+        (record,) = caplog.records
+        assert (record.name, record.levelno) == ("verbtrio.middleware", logging.ERROR)
+        assert record.getMessage() == "middleware failed before the upgrade of '/ws'"
+        assert record.exc_info is not None
+        assert "secret" not in caplog.text.replace(__file__, "")
+
+    async def test_of_the_endpoint_is_not_the_middlewares(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Once the connection has begun, its errors are its own."""
+
+        async def function(request: Any, call_next: Any) -> Any:
+            return await call_next(request)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "websocket.accept"})
+            raise ValueError("the endpoint's")
+
+        exchange = Exchange("websocket")
+        with pytest.raises(ValueError, match="the endpoint's"):
+            await exchange.run(wrapped(function, app))
+        assert exchange.sent == [{"type": "websocket.accept"}]
+        assert caplog.records == []
+
+
+class TestHttp:
+    async def test_is_starlettes(self) -> None:
+        async def function(request: Request, call_next: Any) -> Any:
+            assert isinstance(request, Request)
+            response = await call_next(request)
+            response.headers["x-added"] = "1"
+            return response
+
+        start, *body = await Exchange("http").run(wrapped(function, PlainTextResponse("hello", 201)))
+        assert (start["status"], (b"x-added", b"1") in start["headers"]) == (201, True)
+        assert b"".join(message["body"] for message in body) == b"hello"
+
+    async def test_a_failure_is_the_applications_to_handle(self) -> None:
+        async def function(request: Request, call_next: Any) -> Any:
+            raise ValueError("ours")
+
+        with pytest.raises(ValueError, match="ours"):
+            await Exchange("http").run(wrapped(function, PlainTextResponse("hello")))
+
+    async def test_a_lifespan_passes(self) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": scope["type"]})
+
+        assert await Exchange("lifespan").run(wrapped(None, app)) == [{"type": "lifespan"}]
+
+
+def test_starlettes_middleware_is_left_as_it_is() -> None:
+    async def function(request: Any, call_next: Any) -> Any: ...
+
+    theirs = Middleware(FunctionMiddleware)
+    ours, left = as_middleware([function, theirs])
+    assert left is theirs
+    made: Any = (ours.cls, ours.kwargs)
+    assert made == (FunctionMiddleware, {"dispatch": function})

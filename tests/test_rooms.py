@@ -1,0 +1,184 @@
+"""Rooms against a model; and what a broadcast promises."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verbtrio.messages import Frame
+from verbtrio.rooms import Member, Room, Rooms
+
+
+class Listener:
+    """A member that remembers what it was offered."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.frames: list[Frame] = []
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def heard(self) -> list[bytes]:
+        return [frame.payload for frame in self.frames]
+
+    def offer(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["join", "leave", "broadcast"]), st.sampled_from("ab"), st.integers(0, 3)),
+        max_size=40,
+    )
+)
+def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> None:
+    rooms = Rooms()
+    people = [Listener(str(number)) for number in range(4)]
+    handles = {name: rooms.room(name) for name in "ab"}  # made once, before anybody is in
+    model: dict[str, list[Listener]] = {"a": [], "b": []}
+    expected: dict[Listener, list[bytes]] = {person: [] for person in people}
+    for number, (step, name, index) in enumerate(steps):
+        person, inside = people[index], model[name]
+        if step == "join":
+            assert rooms.join(name, person) is (person not in inside)
+            if person not in inside:
+                inside.append(person)
+        elif step == "leave":
+            assert rooms.leave(name, person) is (person in inside)
+            if person in inside:
+                inside.remove(person)
+        else:
+            others = [member for member in inside if member is not person]
+            assert handles[name].broadcast(str(number), exclude=person) == len(others)
+            for member in others:
+                expected[member].append(str(number).encode())
+        for key, members in model.items():
+            assert list(handles[key]) == members, "in the order in which they joined"
+            assert len(handles[key]) == len(members)
+            assert (key in rooms) is bool(members), "a room is there from its first join to its last leave"
+        assert sorted(map(str, rooms)) == [key for key, members in model.items() if members]
+        assert len(rooms) == sum(map(bool, model.values()))
+    assert {person: person.heard for person in people} == expected
+
+
+@pytest.fixture
+def rooms() -> Rooms:
+    return Rooms()
+
+
+@pytest.fixture
+def people(rooms: Rooms) -> list[Listener]:
+    """Three, all in the room "r"."""
+    people = [Listener(name) for name in "abc"]
+    for person in people:
+        rooms.join("r", person)
+    return people
+
+
+class TestHandle:
+    def test_never_stale(self, rooms: Rooms) -> None:
+        handle, someone = rooms.room("r"), Listener()
+        assert len(handle) == 0
+        for _ in range(2):  # the room goes and comes back
+            rooms.join("r", someone)
+            assert someone in handle
+            assert handle.broadcast("hello") == 1
+            rooms.leave("r", someone)
+            assert someone not in handle
+            assert handle.broadcast("nobody hears") == 0
+        assert someone.heard == [b"hello", b"hello"]
+
+    def test_an_empty_room_is_true(self, rooms: Rooms) -> None:
+        assert rooms.room("r")
+
+    def test_asking_makes_no_room(self, rooms: Rooms) -> None:
+        handle = rooms.room("r")
+        assert (len(handle), list(handle), handle.broadcast("x"), rooms.leave("r", Listener())) == (0, [], 0, False)
+        assert len(rooms) == 0
+
+    def test_repr(self, rooms: Rooms, people: list[Listener]) -> None:
+        assert repr(rooms.room("r")) == "<Room 'r' (3 here)>"
+
+    def test_everybody_may_leave_while_they_are_walked_over(self, rooms: Rooms, people: list[Listener]) -> None:
+        for name in rooms:
+            for member in rooms.room(name):
+                rooms.leave(name, member)
+        assert len(rooms) == 0
+
+    def test_names_of_different_types_are_different_rooms(self, rooms: Rooms, people: list[Listener]) -> None:
+        rooms.join(("r",), people[0])
+        assert (len(rooms.room("r")), len(rooms.room(("r",)))) == (3, 1)
+
+
+class TestBroadcast:
+    def test_encodes_once(self, rooms: Rooms, people: list[Listener]) -> None:
+        assert rooms.room("r").broadcast({"to": "all"}) == 3
+        assert len({id(person.frames[0]) for person in people}) == 1
+        assert people[0].heard == [b'{"to":"all"}']
+
+    def test_excludes_a_member(self, rooms: Rooms, people: list[Listener]) -> None:
+        assert rooms.room("r").broadcast("x", exclude=people[1]) == 2
+        assert [person.heard for person in people] == [[b"x"], [], [b"x"]]
+
+    @pytest.mark.parametrize(
+        "collection",
+        [list, tuple, set, frozenset, deque, lambda members: dict.fromkeys(members).keys()],
+        ids=["list", "tuple", "set", "frozenset", "deque", "keys"],
+    )
+    def test_excludes_a_collection(
+        self, rooms: Rooms, people: list[Listener], collection: Callable[[Any], Collection[Member]]
+    ) -> None:
+        """The annotation says any collection: one that is silently ignored would tell those who must not know."""
+        assert rooms.room("r").broadcast("x", exclude=collection(people[:2])) == 1
+        assert [person.heard for person in people] == [[], [], [b"x"]]
+
+    def test_excludes_another_room(self, rooms: Rooms, people: list[Listener]) -> None:
+        rooms.join("muted", people[0])
+        muted: Room = rooms.room("muted")
+        assert rooms.room("r").broadcast("x", exclude=muted) == 2
+        assert people[0].heard == []
+
+    def test_excludes_nobody(self, rooms: Rooms, people: list[Listener]) -> None:
+        nobodies: list[Member | list[Member] | None] = [None, [], Listener()]
+        for nobody in nobodies:
+            assert rooms.room("r").broadcast("x", exclude=nobody) == 3
+
+    def test_a_member_that_mistakes_itself_for_a_collection(self, rooms: Rooms, people: list[Listener]) -> None:
+        """Starlette's connections are mappings of their scope."""
+
+        class Mapping(Listener, dict[str, Any]):
+            __hash__ = object.__hash__  # type: ignore[assignment]
+            __eq__ = object.__eq__
+
+        member = Mapping()
+        rooms.join("r", member)
+        assert rooms.room("r").broadcast("x", exclude=member) == 3
+        assert member.heard == []
+
+    def test_what_cannot_be_encoded_reaches_nobody(self, rooms: Rooms, people: list[Listener]) -> None:
+        with pytest.raises(TypeError):
+            rooms.room("r").broadcast(object())
+        assert [person.heard for person in people] == [[], [], []]
+
+    def test_a_member_may_leave_while_it_is_offered_the_frame(self, rooms: Rooms, people: list[Listener]) -> None:
+        class Leaver(Listener):
+            def offer(self, frame: Frame) -> None:
+                super().offer(frame)
+                for member in [self, *people]:
+                    rooms.leave("r", member)
+
+        leaver = Leaver()
+        rooms.leave("r", people[2])
+        rooms.join("r", leaver)
+        rooms.join("r", people[2])
+        assert rooms.room("r").broadcast("x") == 4
+        assert [person.heard for person in [*people, leaver]] == [[b"x"]] * 4
+        assert len(rooms) == 0
