@@ -36,7 +36,7 @@ from hypercorn.utils import parse_socket_addr, valid_server_name
 
 from verbtrio._hypercorn_h1 import H11, H11Response, Upgrade
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse
-from verbtrio.asgi import Session
+from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
@@ -198,16 +198,15 @@ class TakeOverServer(TCPServer):
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
-        async with self.send_lock:
-            try:
+        broken = False
+        try:
+            async with self.send_lock:
                 await self.stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                broken = True
-            except BaseException:
-                await trio.aclose_forcefully(self.stream)
-                raise
-            else:
-                broken = False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            broken = True
+        except BaseException:
+            await trio.aclose_forcefully(self.stream)
+            raise
         if broken:
             await self.protocol.handle(Closed())
 
@@ -309,8 +308,8 @@ class TakeOverServer(TCPServer):
             app: Any = self.app
             await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
             failed = False
-        except* OSError:
-            pass  # the peer left while the application was sending
+        except* PeerGone:
+            pass  # while the application was sending
         except* Exception:
             logger.exception("the application failed on the WebSocket at %r", scope["path"])
         finally:

@@ -17,9 +17,13 @@ import trio
 from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from priority.priority import DuplicateStreamError
 
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import RawHeaders
+
+CREDIT_BYTES = 16 * 1024
+"""Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""
 
 _ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 
@@ -32,6 +36,7 @@ class H2(H2Protocol):
     """
 
     serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
+    _owed = 0
 
     def offer(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None) -> None:
         """Say whether WebSockets are offered, before the connection begins."""
@@ -54,9 +59,18 @@ class H2(H2Protocol):
             if isinstance(event, h2.events.DataReceived):
                 tunnel = self.streams.get(event.stream_id)
                 if isinstance(tunnel, Tunnel):
+                    self._credit(event.flow_controlled_length or 0)
                     tunnel.feed(bytes(event.data or b""), event.flow_controlled_length or 0)
                     continue
             await super()._handle_events([event])
+
+    def _credit(self, count: int) -> None:
+        """Give back the whole connection's flow control at once: each stream has its own, which bounds it."""
+        self._owed += count
+        if self._owed >= CREDIT_BYTES:
+            self.connection.increment_flow_control_window(self._owed)
+            self._owed = 0
+            self.task_group.spawn(self._flush)
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in request.headers or []]
@@ -71,8 +85,12 @@ class H2(H2Protocol):
         tunnel = Tunnel(self, stream_id, headers)
         self.streams[stream_id] = tunnel
         self.stream_buffers[stream_id] = StreamBuffer(self.context.event_class)
-        self.priority.insert_stream(stream_id)
-        self.priority.block(stream_id)
+        try:
+            self.priority.insert_stream(stream_id)
+        except DuplicateStreamError:
+            pass  # a PRIORITY frame came before the request
+        else:
+            self.priority.block(stream_id)
         self.task_group.spawn(self.serve_tunnel, tunnel)
         await self.send(Updated(idle=False))
         self.keep_alive_requests += 1
@@ -115,15 +133,15 @@ class Tunnel(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         while not self._buffer and not self._eof:
             await self._changed.park()
-        data = bytes(self._buffer[:max_bytes])
+        data = bytes(self._buffer[:max_bytes])  # from here on nothing may be waited for: it would be lost
         del self._buffer[: len(data)]
-        if self._owed and not self._buffer and not self._ended:
+        if self._owed >= CREDIT_BYTES and not self._ended:
             owed, self._owed = self._owed, 0
             try:
-                self._protocol.connection.acknowledge_received_data(owed, self._id)
+                self._protocol.connection.increment_flow_control_window(owed, self._id)
             except h2.exceptions.ProtocolError:
                 pass  # the stream is gone; what was read is still good
-            await self._protocol._flush()
+            self._protocol.task_group.spawn(self._protocol._flush)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -103,17 +103,17 @@ class App(Starlette):
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
             state: dict[str, Any] = {}
-            if self._take_over and outermost:
-                from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
-
-                settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
-                state |= stack.enter_context(_hypercorn.take_over(settings))
             self._hub = hub
             stack.callback(setattr, self, "_hub", None)
             for mounted in _mounted_apps(self.routes):
                 await stack.enter_async_context(mounted._running(outermost=False))
             if self._inner_lifespan is not None:
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
+            if self._take_over and outermost:
+                from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+
+                settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
+                state |= stack.enter_context(_hypercorn.take_over(settings))
             yield state
 
     def _running_hub(self) -> Hub:

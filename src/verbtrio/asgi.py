@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -24,6 +26,10 @@ from verbtrio.transports import Close, Packet
 
 if TYPE_CHECKING:
     from verbtrio.handshake import Handshake, RawHeaders
+
+
+class PeerGone(OSError):  # noqa: N818 -- a fact
+    """The peer has left, or reads nothing: what ASGI's send raises (the one `OSError` that is not worth a log line)."""
 
 
 class Response(Protocol):
@@ -84,7 +90,8 @@ class Session:
         self._events: deque[str | bytes | Closed] = deque()  # what one read brought; read on only when empty
         self._disconnect: Message = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
         self._writing = trio.Lock()
-        self._receiving = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None
+        self._ended = trio.Event()
         self._draining = False
 
     @property
@@ -116,34 +123,28 @@ class Session:
     def drain(self) -> None:
         """End with 1012 at the application's next `receive`, or the one it is in."""
         self._draining = True
-        self._receiving.cancel()
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def receive(self) -> Message:
         """ASGI's receive. If cancelled, no message is lost."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        if self._state is not _State.OPEN:
-            await trio.lowlevel.checkpoint()
-            return self._disconnect
+        await trio.lowlevel.checkpoint()
         while not self._events:
-            with trio.CancelScope() as self._receiving:
-                if self._draining:
-                    self._receiving.cancel()
-                events = await self._transport.receive()
-            if self._receiving.cancelled_caught:
+            if self._draining and self._state is _State.OPEN:
                 await self._close(SERVICE_RESTART, "The server is restarting")
+            if self._state is not _State.OPEN:
                 return self._disconnect
-            if replies := self._transport.replies():
-                await self._write(replies)
-            self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
+            await self._read()
         event = self._events.popleft()
         if isinstance(event, Closed):
-            self._state = _State.CLOSED
-            self._disconnect = {"type": "websocket.disconnect", "code": event.code, "reason": event.reason}
-            await self._transport.aclose(linger=event.cause in (Cause.SIZE, Cause.PROTOCOL))
+            if self._state is _State.OPEN:
+                self._state = _State.CLOSED
+                self._disconnect = {"type": "websocket.disconnect", "code": event.code, "reason": event.reason}
+                await self._transport.aclose(linger=event.cause in (Cause.SIZE, Cause.PROTOCOL))
             return self._disconnect
-        await trio.lowlevel.checkpoint()
         return {
             "type": "websocket.receive",
             "text": event if isinstance(event, str) else None,
@@ -154,7 +155,7 @@ class Session:
         """ASGI's send.
 
         Raises:
-            OSError: the connection is closed, or the peer has not read for `Limits.send_timeout`.
+            PeerGone: the connection is closed, or the peer has not read for `Limits.send_timeout`.
             RuntimeError: `message` has no place in the connection's state.
             ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own.
         """
@@ -174,7 +175,7 @@ class Session:
         elif self._state is _State.OPEN and kind == "websocket.close":
             await self._close(int(message.get("code") or NORMAL_CLOSURE), message.get("reason") or "")
         elif self._state is _State.CLOSED:
-            raise OSError("the WebSocket is closed")
+            raise PeerGone("the WebSocket is closed")
         else:
             raise RuntimeError(f"{kind!r} has no place in the state {self._state.name}")
 
@@ -187,7 +188,10 @@ class Session:
         elif self._state is _State.DENYING:  # its beginning could not be sent
             await self._deny(500, [], b"", more=False)
         elif self._state is _State.OPEN:
-            await self._close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
+            if self._draining:
+                await self._close(SERVICE_RESTART, "The server is restarting")
+            else:
+                await self._close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
 
     async def _accept(self, message: Message) -> None:
         headers, codec = self._handshake.accept(
@@ -200,7 +204,8 @@ class Session:
         response, self._response = self._response, None
         self._status = 101
         self._state = _State.CLOSED  # should the answer not get through
-        await response.accept(headers)
+        with _peer_gone():
+            await response.accept(headers)
         self._transport = StreamTransport(self._stream, codec, self._early)
         self._early = b""
         self._state = _State.OPEN
@@ -208,27 +213,45 @@ class Session:
     async def _deny(self, status: int, headers: RawHeaders, body: bytes, *, more: bool) -> None:
         assert self._response is not None
         if self._status == 0:
-            if not headers:
+            if not headers and not more:
                 headers = [(b"content-length", str(len(body)).encode())]
-            await self._response.start(status, headers)
+            with _peer_gone():
+                await self._response.start(status, headers)
             self._status = status
         self._state = _State.DENYING if more else _State.DENIED
-        await self._response.body(body, more=more)
+        with _peer_gone():
+            await self._response.body(body, more=more)
+
+    async def _read(self) -> None:
+        """Read once: what came is kept before anything else is waited for, so no cancellation can lose it."""
+        with trio.CancelScope() as self._receiving:
+            events = await self._transport.receive()
+            self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
+            if any(isinstance(event, Closed) for event in events):
+                self._ended.set()
+        self._receiving = None
+        if self._state is _State.OPEN and (replies := self._transport.replies()):
+            with trio.move_on_after(2 * self._limits.send_timeout, shield=True):  # behind one that is being sent
+                try:
+                    await self._write(replies)
+                except PeerGone:
+                    pass  # `receive` tells
 
     async def _write(self, packet: Packet) -> None:
         """Write one packet whole; a write that is cut short ends the connection."""
         async with self._writing:
             if self._state is not _State.OPEN:
-                raise OSError("the WebSocket is closed")
-            self._state = _State.CLOSED
-            with trio.move_on_after(self._limits.send_timeout) as timeout:
-                try:
+                raise PeerGone("the WebSocket is closed")
+            whole = False
+            try:
+                with trio.move_on_after(self._limits.send_timeout), _peer_gone():
                     await self._transport.write([packet])
-                except trio.BrokenResourceError as error:
-                    raise OSError("the peer is gone") from error
-            if timeout.cancelled_caught:
-                raise TimeoutError(f"the peer has read nothing for {self._limits.send_timeout:g} s")
-            self._state = _State.OPEN
+                    whole = True
+            finally:
+                if not whole:
+                    self._state = _State.CLOSED
+            if not whole:
+                raise PeerGone(f"the peer has read nothing for {self._limits.send_timeout:g} s")
 
     async def _close(self, code: int, reason: str) -> None:
         """Our Close frame, then the peer's (RFC 6455 section 7.1.2), `Limits.close_timeout` at most."""
@@ -237,9 +260,21 @@ class Session:
             try:
                 await self._write(Close(code, reason))
                 self._state = _State.CLOSED
-                while not any(isinstance(event, Closed) for event in await self._transport.receive()):
-                    pass
-            except OSError:
+                while not self._ended.is_set():
+                    if self._receiving is not None:  # another task is in `receive`: it will see the end
+                        await self._ended.wait()
+                    else:
+                        await self._read()
+            except PeerGone:
                 pass
         self._state = _State.CLOSED
         await self._transport.aclose(linger=False)
+
+
+@contextmanager
+def _peer_gone() -> Iterator[None]:
+    """Trio's words for a peer that has left, in ASGI's."""
+    try:
+        yield
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise PeerGone("the peer is gone") from error

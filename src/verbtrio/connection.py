@@ -53,22 +53,25 @@ class Connection:
     Args:
         ws: what the handler holds.
         handler: what to run.
-        heartbeat: `None`: a silent peer is kept.
+        heartbeat: `None`: a silent peer is kept. (So it is where protocol pings can't be sent: over plain ASGI.)
     """
 
     def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None) -> None:
         self.ws = ws
         self._handler = handler
-        self._pulse = None if heartbeat is None else Pulse(heartbeat, trio.current_time())
-        self._heartbeat = heartbeat
+        self._pulse: Pulse | None = None
+        if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
+            self._pulse = Pulse(heartbeat, trio.current_time())
         self._peer_done = trio.Event()  # nothing more will come from the peer, or nobody is reading any more
+        # Shielded, so that a cancellation from outside leaves the closing handshake a reader; `run` ends it.
+        self._reading = trio.CancelScope(shield=True)
         self._parting = trio.CancelScope(shield=True)
         self._hook = trio.CancelScope(shield=True)
 
-    async def run(self, *, on_end: Callable[[], None]) -> CloseInfo:
-        """Run the connection; return how it ended. Never raises an `Exception`.
+    async def run(self, *, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+        """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
 
-        `on_end` is called once, before the hooks: there the connection leaves the registries it is in.
+        `enter` is called when it is open, before the handler's first line; `leave` when it has ended, before the hooks.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
         still have their time limits.
@@ -79,6 +82,7 @@ class Connection:
                 ws._outbox = self._outbox = Outbox(
                     ws._transport, io, ws._limits, on_slow=self._slow, on_gone=self._gone
                 )
+                enter()
                 io.start_soon(self._read)
                 if self._pulse is not None or "verbtrio.expires" in ws.scope:
                     io.start_soon(self._keep_time)
@@ -86,8 +90,10 @@ class Connection:
                     await self._handle()
                 finally:
                     ws._end(DRAINED)  # only where a cancellation from outside has come first
-                    await self._part(on_end)
+                    leave()
+                    await self._part()
                     self._outbox.shut()
+                    self._reading.cancel()
                     io.cancel_scope.cancel()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
@@ -96,7 +102,6 @@ class Connection:
             ws._over.set()
         assert ws.closed is not None, "_end has been called above"
         logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
-        return ws.closed
 
     def drain(self) -> None:
         """End the connection because the server shuts down."""
@@ -112,7 +117,7 @@ class Connection:
         ws = self.ws
         try:
             async with trio.open_nursery() as ws.nursery:
-                if ws.closed is not None:  # between the handshake and here
+                if ws.closed is not None:  # let in while the server was already shutting down
                     return
                 await self._handler.run(ws)
                 ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
@@ -134,34 +139,40 @@ class Connection:
     async def _read(self) -> None:
         """Read from the peer until it has nothing more to say. Ends the connection, and answers control frames."""
         ws = self.ws
-        closed: Closed | None = None
         try:
-            while closed is None:
-                events = await ws._transport.receive()
-                if replies := ws._transport.replies():
-                    self._outbox.put_nowait(replies)
-                if self._pulse is not None and self._heartbeat is not None and not self._heartbeat.json:
-                    self._pulse.heard(trio.current_time())
-                for event in events:
-                    if isinstance(event, str | bytes):
-                        self._take(event)
-                    elif isinstance(event, Closed):
-                        closed = event
-                    else:
-                        assert isinstance(event, Pong)
-                if closed is None and ws._inbox.is_full:
-                    await ws._inbox.wait_room()
-                    if self._pulse is not None:  # its answer may stand behind what we did not read
-                        self._pulse.heard(trio.current_time())
-            ws._end(CloseInfo(closed.cause, closed.code, closed.reason))
-            if closed.cause is Cause.GONE:
-                self._outbox.shut()
+            with self._reading:
+                closed = await self._read_until_closed()
+                ws._end(CloseInfo(closed.cause, closed.code, closed.reason))
+                if closed.cause is Cause.GONE:
+                    self._outbox.shut()
+        except Exception as error:  # a bug of ours: contained, and loud
+            logger.exception("reading from %r failed", ws)
+            ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
         finally:
             self._peer_done.set()
 
+    async def _read_until_closed(self) -> Closed:
+        ws, pulse = self.ws, self._pulse
+        while True:
+            events = await ws._transport.receive()
+            if replies := ws._transport.replies():
+                self._outbox.put_nowait(replies)
+            if pulse is not None and not pulse.settings.json:
+                pulse.heard(trio.current_time())
+            for event in events:
+                if isinstance(event, str | bytes):
+                    self._take(event)
+                elif isinstance(event, Closed):
+                    return event
+                else:
+                    assert isinstance(event, Pong)
+            if ws._inbox.is_full:
+                await ws._inbox.wait_room()
+                if pulse is not None:  # its answer may stand behind what we did not read
+                    pulse.heard(trio.current_time())
+
     def _take(self, message: str | bytes) -> None:
-        if self._heartbeat is not None and self._heartbeat.json and is_pong(message):
-            assert self._pulse is not None
+        if self._pulse is not None and self._pulse.settings.json and is_pong(message):
             self._pulse.heard(trio.current_time())
         else:
             self.ws._inbox.put_nowait(message)
@@ -170,25 +181,24 @@ class Connection:
         """The connection's deadlines: the heartbeat's and the token's."""
         ws = self.ws
         expires = _expiry(ws)
-        pulse, heartbeat = self._pulse, self._heartbeat
+        pulse = self._pulse
         while ws.closed is None:
             due = expires if pulse is None else min(expires, pulse.next)
             await trio.sleep_until(due)
             now = trio.current_time()
             if now >= expires:
                 ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
-            elif pulse is not None and heartbeat is not None:
+            elif pulse is not None:
                 if ws._inbox.is_full or now - due > LATE_SECONDS:
                     pulse.heard(now)  # we have not been reading: its silence is ours
                 beat = pulse.due(now)
                 if beat is Beat.PING:
-                    self._outbox.put_nowait(PING_MESSAGE if heartbeat.json else Ping())
+                    self._outbox.put_nowait(PING_MESSAGE if pulse.settings.json else Ping())
                 elif beat is Beat.DEAD:
-                    ws._end(CloseInfo(Cause.HEARTBEAT, heartbeat.code, heartbeat.reason))
+                    ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
 
-    async def _part(self, on_end: Callable[[], None]) -> None:
+    async def _part(self) -> None:
         """Hooks and closing handshake, side by side, each within its limit."""
-        on_end()
         limits = self.ws._limits
         self.hurry(trio.current_time() + max(limits.hook_timeout, limits.close_timeout))
         with self._parting:
@@ -244,7 +254,10 @@ class Connection:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
 
     def _gone(self) -> None:
-        self.ws._end(CloseInfo(GONE.cause, GONE.code))
+        """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
+        reader has to tell, if it is at it."""
+        if self.ws._inbox.is_full or self._peer_done.is_set():
+            self.ws._end(CloseInfo(GONE.cause, GONE.code))
 
 
 def _expiry(ws: WebSocket[Any]) -> float:

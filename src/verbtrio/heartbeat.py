@@ -64,10 +64,10 @@ class Pulse:
         now: the time at which the connection began, in the caller's clock (as all times here).
     """
 
-    __slots__ = ("_heartbeat", "_last", "_next_ping")
+    __slots__ = ("_last", "_next_ping", "settings")
 
     def __init__(self, heartbeat: Heartbeat, now: float) -> None:
-        self._heartbeat = heartbeat
+        self.settings = heartbeat
         self._last = now
         self._next_ping = now + heartbeat.interval
 
@@ -78,15 +78,15 @@ class Pulse:
     @property
     def next(self) -> float:
         """When `due` has to be asked again."""
-        return min(self._next_ping, self._last + self._heartbeat.timeout)
+        return min(self._next_ping, self._last + self.settings.timeout)
 
     def due(self, now: float) -> Beat:
         """What is due at `now`. A `PING` is due once; the one after it an interval later."""
-        if now >= self._last + self._heartbeat.timeout:
+        if now >= self._last + self.settings.timeout:
             return Beat.DEAD
         if now >= self._next_ping:
-            missed = (now - self._next_ping) // self._heartbeat.interval
-            self._next_ping += (missed + 1) * self._heartbeat.interval
+            missed = (now - self._next_ping) // self.settings.interval
+            self._next_ping += (missed + 1) * self.settings.interval
             return Beat.PING
         return Beat.NOTHING
 

@@ -101,6 +101,7 @@ class Hub:
         self.rooms = Rooms()
         self.users = Users()
         self.draining = False
+        self._deadline = float("inf")  # of the drain
 
     @property
     def connections(self) -> Room:
@@ -122,11 +123,16 @@ class Hub:
         none (but the count of those still ending) when its close hook runs."""
         ws = connection.ws
         user_id = user_key(ws.user)
-        self._connections.add(connection)
-        self.rooms.join(EVERYBODY, ws)
-        self.rooms.join(ws.scope["verbtrio.route"], ws)
-        if user_id is not None:
-            self.users._add(user_id, ws)
+
+        def enter() -> None:
+            self._connections.add(connection)
+            self.rooms.join(EVERYBODY, ws)
+            self.rooms.join(ws.scope["verbtrio.route"], ws)
+            if user_id is not None:
+                self.users._add(user_id, ws)
+            if self.draining:  # its handshake was in progress when the drain began
+                connection.drain()
+                connection.hurry(self._deadline)
 
         def leave() -> None:
             self.rooms.leave(EVERYBODY, ws)
@@ -135,10 +141,10 @@ class Hub:
                 self.users._remove(user_id, ws)
 
         try:
-            info = await connection.run(on_end=leave)
-            self._ended[info.cause] += 1
+            await connection.run(enter=enter, leave=leave)
         finally:
-            leave()
+            if ws.closed is not None:
+                self._ended[ws.closed.cause] += 1
             self._connections.discard(connection)
             self._empty.unpark_all()
 
@@ -165,13 +171,13 @@ class Hub:
         Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
         """
         self.draining = True
-        deadline = trio.current_time() + self._drain_timeout
+        self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
         for session in tuple(self._sessions):
             session.drain()
         for connection in tuple(self._connections):
             connection.drain()
-            connection.hurry(deadline)
-        with trio.move_on_at(deadline + CUT_SECONDS):
+            connection.hurry(self._deadline)
+        with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self._connections:
                 await self._empty.park()
         if self._connections:
@@ -200,6 +206,6 @@ async def open_hub(*, drain_timeout: float) -> AsyncIterator[Hub]:
         try:
             yield hub
         finally:
-            with trio.move_on_after(drain_timeout, shield=True):
+            with trio.move_on_after(drain_timeout + 2 * CUT_SECONDS, shield=True):
                 await hub.drain()
             nursery.cancel_scope.cancel()

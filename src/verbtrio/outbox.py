@@ -27,7 +27,8 @@ class Outbox:
 
     Args:
         transport: written to by this outbox alone.
-        nursery: owns the writer task. If it is cancelled in the middle of a write, the outbox is broken.
+        nursery: owns the writer task, which is shielded from its cancellation and ends with `shut`: the Close frame
+            has to get out when the server is cancelled, too.
         limits: backlog, policy, high-water mark and the time a write may take.
         on_slow: called when the peer is too slow, with the reason for its Close frame.
         on_gone: called once when a write finds the peer gone.
@@ -52,6 +53,7 @@ class Outbox:
         self._in_flight = 0  # bytes taken out of `_queue` and not yet written
         self._rest: Packet | None = None  # the packet in front, of which the peer has taken a part
         self._writing = False
+        self._writer = trio.CancelScope(shield=True)
         self._changed = trio.lowlevel.ParkingLot()
         self.dropped = 0
         """Messages dropped by the policy."""
@@ -96,8 +98,9 @@ class Outbox:
         self._changed.unpark_all()
 
     def shut(self) -> None:
-        """Nothing is written from now on. Wakes whoever waits; may be called twice."""
+        """Nothing is written from now on: the writer is cancelled, whoever waits is woken. May be called twice."""
         self.broken = True
+        self._writer.cancel()
         self._rest = None
         self._in_flight = 0
         self.clear()
@@ -116,18 +119,20 @@ class Outbox:
     async def _write(self) -> None:
         """Write until nothing is queued. Owned by the connection's nursery."""
         try:
-            while not self.broken and (self._rest is not None or self._queue):
-                chunk, size = self._take_chunk()
-                with trio.move_on_after(self._limits.send_timeout) as timeout:
-                    await self._transport.write(chunk)
-                if timeout.cancelled_caught:
-                    self.shut()
-                    self._on_slow(f"nothing read for {self._limits.send_timeout:g} s")
-                    return
-                self._in_flight = max(0, self._in_flight - size)
+            with self._writer:
+                while not self.broken and (self._rest is not None or self._queue):
+                    chunk, size = self._take_chunk()
+                    with trio.move_on_after(self._limits.send_timeout) as timeout:
+                        await self._transport.write(chunk)
+                    if timeout.cancelled_caught:
+                        self.shut()
+                        self._on_slow(f"nothing read for {self._limits.send_timeout:g} s")
+                        return
+                    self._in_flight = max(0, self._in_flight - size)
+                    self._changed.unpark_all()
+                self._writing = False
                 self._changed.unpark_all()
-            self._writing = False
-            self._changed.unpark_all()
+                self._writer = trio.CancelScope(shield=True)  # the next writer's: a scope is entered once
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
             self._on_gone()

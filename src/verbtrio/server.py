@@ -42,16 +42,29 @@ async def serve(
 ) -> None:
     """Serve `app` until cancelled; `task_status` carries the addresses, once connections are taken.
 
-    If cancelled, the connections are drained first: clients get 1012, close hooks run. That has a deadline, after
-    which all that is left is cancelled.
+    If cancelled before that, it stops at once. If cancelled afterwards, the connections are drained first: clients get
+    1012, close hooks run. That has a deadline, after which all that is left is cancelled.
     """
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        with trio.CancelScope(shield=True) as server:
-            # The shield lasts until `_stop_on_cancel` sets this scope's deadline.
+        with trio.CancelScope() as server:
+            # Once the server has started, it is shielded, until `_stop_on_cancel` sets this scope's deadline.
             nursery.start_soon(_stop_on_cancel, stop, server, drain_timeout + HARD_STOP_SECONDS)
-            await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+            started: Any = _Started(server, task_status)
+            await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=started)
         nursery.cancel_scope.cancel()
+
+
+class _Started:
+    """A task status that shields the server when it says that it has started."""
+
+    def __init__(self, server: trio.CancelScope, task_status: trio.TaskStatus[list[str]]) -> None:
+        self._server = server
+        self._task_status = task_status
+
+    def started(self, urls: list[str]) -> None:
+        self._server.shield = True
+        self._task_status.started(urls)
 
 
 async def _stop_on_cancel(stop: trio.Event, server: trio.CancelScope, limit: float) -> None:
@@ -70,14 +83,17 @@ def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
 
 async def _listen(app: Any, config: Config, drain_timeout: float) -> None:
     config.loglevel = "WARNING"  # hypercorn's own "Running on" would say it twice
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    # Around the nursery: a second signal, while the connections are drained, must not cut that short.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
 
             async def server(task_status: trio.TaskStatus[list[str]]) -> None:
                 await serve(app, config, drain_timeout=drain_timeout, task_status=task_status)
 
+            async def wait_for_signal() -> None:
+                await anext(aiter(signals))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait_for_signal)
             urls: list[str] = await nursery.start(server)
             print(f"Listening on {', '.join(urls)} (Ctrl+C to quit)", file=sys.stderr, flush=True)  # noqa: T201
-            async for _ in signals:
-                break
-            nursery.cancel_scope.cancel()

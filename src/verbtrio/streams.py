@@ -40,8 +40,8 @@ class StreamTransport(Transport):
 
     async def receive(self) -> list[Event]:
         if self._early:
-            data, self._early = self._early, b""
             await trio.lowlevel.checkpoint()
+            data, self._early = self._early, b""
         else:
             try:
                 data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
@@ -86,15 +86,15 @@ class StreamTransport(Transport):
 
     async def aclose(self, *, linger: bool) -> None:
         self._fd = None
+        # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below can be closed at once.
+        stream = getattr(self._stream, "transport_stream", self._stream)
         try:
             with trio.move_on_after(LINGER_SECONDS):
-                if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
+                if isinstance(stream, trio.abc.HalfCloseableStream):
+                    await stream.send_eof()
                     left = LINGER_BYTES if linger else 0
-                    while left > 0 and (data := await self._stream.receive_some(RECEIVE_BYTES)):
+                    while left > 0 and (data := await stream.receive_some(RECEIVE_BYTES)):
                         left -= len(data)
-                else:
-                    await self._stream.aclose()  # TLS says good-bye itself (close_notify)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import uuid
 from collections.abc import Callable
 from types import TracebackType
@@ -30,6 +31,8 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+logger = logging.getLogger("verbtrio.websocket")
 
 CANCEL_GRACE = 0.1
 """Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
@@ -273,8 +276,7 @@ class Membership:
             if self._ws.closed is not None:
                 self._ws._farewells.append((hook, self.room))  # with the close hook, within one time limit
             else:
-                with trio.move_on_after(self._ws._limits.hook_timeout, shield=True):
-                    await call(hook, self.room)
+                await self._say_good_bye(hook)
         return absorbed
 
     def leave_nowait(self) -> Hook | None:
@@ -288,10 +290,21 @@ class Membership:
         return self._on_leave
 
     async def leave(self) -> None:
-        """Leave the room and call the hook. Leaving twice does nothing; a leave that is cancelled has left."""
+        """Leave the room and call the hook. Leaving twice does nothing.
+
+        If cancelled, it has left, and the hook still has its time limit.
+        """
         hook = self.leave_nowait()
         if hook is not None:
+            await self._say_good_bye(hook)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _say_good_bye(self, hook: Hook) -> None:
+        with trio.move_on_after(self._ws._limits.hook_timeout, shield=True) as limit:
             await call(hook, self.room)
+        if limit.cancelled_caught:
+            logger.warning("the leave hook of %r was ended at its time limit", self._ws)
 
 
 async def call(hook: Callable[..., Any], *args: Any) -> None:
