@@ -193,3 +193,129 @@ async def test_oversize(autojump_clock: Clock) -> None:
         await client._close_handshake.wait()
     assert got[0]["type"] == "websocket.disconnect"
     assert got[0]["code"] == 1009
+
+
+async def test_a_send_in_progress_is_no_disconnect(autojump_clock: Clock) -> None:
+    """To the others it is only a reason to wait."""
+    got: list[str] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, {"type": "websocket.send", "text": "slow"})
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(send, {"type": "websocket.send", "text": "behind it"})
+            got.append((await receive())["type"])
+
+    async with serving(App(), application(body)) as service:
+        peer = service.open_stream(trio.testing.lockstep_stream_pair)
+        await shake_hands(peer, "/")
+        await peer.send_all(b"\x81\x81\0\0\0\0x")  # and only now it reads
+        received = b""
+        while not received.endswith(b"\x88\x02\x03\xe8"):
+            received += await peer.receive_some()
+        await trio.aclose_forcefully(peer)
+    assert got == ["websocket.receive"]
+    assert received == b"\x81\x04slow" + b"\x81\x09behind it" + b"\x88\x02\x03\xe8"
+
+
+async def test_closing_while_another_task_receives(autojump_clock: Clock) -> None:
+    got: list[Message] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+        async def read() -> None:
+            got.append(await receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        await client._close_handshake.wait()
+        assert client.closed is not None
+        assert client.closed.code == 4000
+    assert got == [{"type": "websocket.disconnect", "code": 4000, "reason": "enough"}]
+
+
+async def test_a_receive_that_is_cancelled_while_it_answers_a_ping(autojump_clock: Clock) -> None:
+    got: list[Message] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        with trio.move_on_after(1):
+            got.append(await receive())
+        if not got:
+            got.append(await receive())
+
+    async with serving(App(), application(body)) as service:
+        peer = service.open_stream(trio.testing.lockstep_stream_pair)
+        await shake_hands(peer, "/")
+        await peer.send_all(b"\x89\x80\0\0\0\0" + b"\x81\x81\0\0\0\0x")  # a ping and a message in one segment
+        await trio.sleep(5)  # it does not read the pong before that
+        received = b""
+        while not received.endswith(b"\x88\x02\x03\xe8"):
+            received += await peer.receive_some()
+        await trio.aclose_forcefully(peer)
+    assert received == b"\x8a\x00" + b"\x88\x02\x03\xe8"
+    assert got == [{"type": "websocket.receive", "text": "x", "bytes": None}]
+
+
+async def test_the_applications_own_errors_are_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A missing file or an unreachable database is an `OSError`, too, and not the peer's."""
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        raise ConnectionRefusedError("the database is down")
+
+    async with serving(App(), application(body)) as service:
+        assert (await answer(service)).endswith(b"\x88\x02\x03\xf3")
+    assert "the database is down" in (caplog.records[0].exc_text or "")
+
+
+async def test_a_peer_that_leaves_during_the_handshake_is_nobodys_error(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        await trio.sleep(1)
+        await send({"type": "websocket.accept"})
+
+    async with serving(App(), application(body)) as service:
+        peer = service.open_stream()
+        await peer.send_all(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await trio.sleep(0.5)
+        await trio.aclose_forcefully(peer)
+        await service.wait_ended(60)
+    assert not caplog.records
+
+
+async def test_a_streamed_denial_without_a_length(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403})
+        await send({"type": "websocket.http.response.body", "body": b"one ", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"two"})
+
+    async with serving(App(), application(body)) as service:
+        received = await answer(service)
+    assert received.startswith(b"HTTP/1.1 403 ")
+    assert b"one " in received
+    assert received.endswith(b"two\r\n0\r\n\r\n")
+
+
+async def test_drained_where_it_does_not_receive(autojump_clock: Clock) -> None:
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await trio.sleep(1)
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        await service.shut_down()
+        await client._close_handshake.wait()
+        assert client.closed is not None
+        assert client.closed.code == 1012

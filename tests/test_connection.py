@@ -18,6 +18,7 @@ from trio.abc import Clock
 
 from tests.support.memory import serving, shake_hands
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
+from verbtrio.codec import Codec
 from verbtrio.middleware import CallNext
 from verbtrio.websocket import CANCEL_GRACE
 
@@ -310,6 +311,79 @@ class TestCauses:
                 assert await closed(client) == (1012, "The server is restarting")
         assert seen.closes == [(1012, "The server is restarting")] * 5
         assert seen.cause is Cause.DRAIN
+
+    async def test_let_in_while_the_drain_begins(self, autojump_clock: Clock) -> None:
+        """A handshake that was in progress gets its 1012, too."""
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            peer = service.open_stream(trio.testing.lockstep_stream_pair)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    peer.send_all,
+                    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                )
+                await trio.testing.wait_all_tasks_blocked()  # the 101 is being sent
+                nursery.start_soon(app._running_hub().drain)
+                await trio.testing.wait_all_tasks_blocked()
+                received = b""
+                while not received.endswith(b"\x88\x1a\x03\xf4The server is restarting"):
+                    received += await peer.receive_some()
+                await trio.aclose_forcefully(peer)
+        assert seen.events == []  # its handler never began
+        assert seen.closes == [(1012, "The server is restarting")]
+
+    async def test_cancelled_from_outside(self, autojump_clock: Clock) -> None:
+        """The hard way to stop a server: the Close frame still gets out, and the end is counted."""
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.testing.wait_all_tasks_blocked()
+            service.connections.cancel_scope.cancel()
+            assert await closed(client) == (1012, "The server is restarting")
+            await trio.testing.wait_all_tasks_blocked()
+            assert app.statistics().ended == {"drain": 1}
+        assert seen.closes == [(1012, "The server is restarting")]
+
+    async def test_a_bug_in_reading_ends_the_connection_alone(
+        self, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+
+            def broken(codec: Codec, data: bytes) -> None:
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(Codec, "receive", broken)
+            await client.send_message("x")
+            assert await closed(client) == (1011, "Internal server error")
+            await trio.aclose_forcefully(client._stream)
+        assert seen.closes == [(1011, "Internal server error")]
+
+    async def test_what_the_peer_said_last_is_read_although_a_write_has_failed(self) -> None:
+        """A tab that is closed in a busy room: its last message and its code are not lost to an EPIPE."""
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with trio.open_nursery() as nursery:
+            (url,) = await nursery.start(app.serve, 0)
+            port = int(url.rsplit(":", 1)[1])
+            for _ in range(20):
+                peer = await trio.open_tcp_stream("127.0.0.1", port)
+                await shake_hands(peer)
+                await peer.send_all(b"\x81\x84\0\0\0\0last" + b"\x88\x85\0\0\0\0\x0f\xa1bye")
+                await peer.aclose()
+                for _ in range(3):  # before the reader has had its turn
+                    app.connections.broadcast("who is there?")
+            with trio.fail_after(10):
+                while len(seen.closes) < 20:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        assert seen.closes == [(4001, "bye")] * 20
+        assert seen.events.count("last") == 20
 
 
 class TestHandler:

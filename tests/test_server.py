@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import ssl
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -83,6 +85,57 @@ async def test_two_apps_in_one_program() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_cancelled_before_it_has_started() -> None:
+    """There is nothing to drain yet: it stops at once."""
+
+    @asynccontextmanager
+    async def slow(app: App) -> AsyncIterator[None]:
+        await trio.sleep(60)
+        yield
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(App(lifespan=slow).serve, 0)
+            await trio.sleep(0.2)
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_app_that_stops_while_another_starts() -> None:
+    """The second still takes its connections over."""
+    (one, _), (two, closes) = chat(), chat()
+    starting, stopped = trio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def slow(app: App) -> AsyncIterator[None]:
+        starting.set()
+        await stopped.wait()
+        yield
+
+    two._inner_lifespan = slow
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as first:
+            await first.start(one.serve, 0)
+            ready: list[str] = []
+
+            async def start() -> None:
+                ready.extend(await nursery.start(two.serve, 0))
+
+            nursery.start_soon(start)
+            await starting.wait()
+            first.cancel_scope.cancel()
+        stopped.set()
+        with trio.fail_after(10):
+            while not ready:
+                await trio.sleep(0.01)
+        async with connect(ready[0].replace("http", "ws") + "/ws") as peer:
+            await peer.close(4001, "bye")
+        with trio.fail_after(10):
+            while not closes:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert closes == [(4001, "bye")]  # plain ASGI would know 1006 only
+
+
 async def test_serve_over_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
@@ -123,6 +176,32 @@ def test_ctrl_c_ends_a_script() -> None:
     port = free_port()
     with running([sys.executable, "examples/echo.py"], port, PORT=str(port)) as server:
         assert server.stop(signal.SIGINT) == 0
+
+
+async def test_a_second_signal_does_not_cut_the_drain_short() -> None:
+    program = """
+import trio
+from verbtrio import App
+app = App()
+@app.ws("/ws")
+class Handler:
+    async def close(self, ws, code, reason):
+        print("the hook begins", flush=True)
+        await trio.sleep(0.5)
+        print("the hook ends", flush=True)
+app.listen()
+"""
+    port = free_port()
+    with running([sys.executable, "-c", program], port, PORT=str(port)) as server:
+        async with connect(f"ws://127.0.0.1:{port}/ws") as peer:
+            server.process.send_signal(signal.SIGINT)
+            assert (await peer.closed())[0] == 1012
+            with trio.fail_after(10):
+                while "begins" not in server.log_text():
+                    await trio.sleep(0.01)
+            exit_code = await trio.to_thread.run_sync(server.stop, signal.SIGINT)
+        assert exit_code == 0
+        assert "the hook ends" in server.log_text()
 
 
 def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,17 @@ async def test_plain_asgi(last: Message, expected: CloseInfo, autojump_clock: tr
     assert ends == [expected]
 
 
+async def test_a_silent_client_is_kept_where_it_cannot_be_pinged(autojump_clock: trio.abc.Clock) -> None:
+    app = App(take_over=False)
+    app.ws("/ws", open=lambda ws: None)
+    async with app.lifespan(), trio.open_nursery() as nursery:
+        server = Server()
+        nursery.start_soon(server.run, app)
+        await trio.sleep(1000)
+        assert len(app.connections) == 1
+        server.to_app.send_nowait({"type": "websocket.disconnect", "code": 1000})
+
+
 async def test_the_applications_shutdown_ends_plain_asgi_connections(autojump_clock: trio.abc.Clock) -> None:
     app = App(take_over=False)
     app.ws("/ws", open=lambda ws: None)

@@ -83,17 +83,18 @@ def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
 
 async def _listen(app: Any, config: Config, drain_timeout: float) -> None:
     config.loglevel = "WARNING"  # hypercorn's own "Running on" would say it twice
-    # Around the nursery: a second signal, while the connections are drained, must not cut that short.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as watch:
+            async with trio.open_nursery() as nursery:
 
-            async def server(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(app, config, drain_timeout=drain_timeout, task_status=task_status)
+                async def server(task_status: trio.TaskStatus[list[str]]) -> None:
+                    await serve(app, config, drain_timeout=drain_timeout, task_status=task_status)
 
-            async def wait_for_signal() -> None:
-                await anext(aiter(signals))
-                nursery.cancel_scope.cancel()
+                async def stop_on_signal() -> None:
+                    async for _ in signals:  # the first stops; the others must not cut the drain short
+                        nursery.cancel_scope.cancel()
 
-            nursery.start_soon(wait_for_signal)
-            urls: list[str] = await nursery.start(server)
-            print(f"Listening on {', '.join(urls)} (Ctrl+C to quit)", file=sys.stderr, flush=True)  # noqa: T201
+                watch.start_soon(stop_on_signal)
+                urls: list[str] = await nursery.start(server)
+                print(f"Listening on {', '.join(urls)} (Ctrl+C to quit)", file=sys.stderr, flush=True)  # noqa: T201
+            watch.cancel_scope.cancel()

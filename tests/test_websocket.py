@@ -1,0 +1,115 @@
+"""What a handler holds: states, rooms and closes that the connection's tests don't look at."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+import trio.testing
+from trio.abc import Clock
+
+from tests.support.memory import serving
+from verbtrio import App, ConnectionClosed, Limits, ReadyState, Room, WebSocket
+
+
+async def test_its_states(autojump_clock: Clock) -> None:
+    app = App()
+    states: list[ReadyState] = []
+    sockets: list[WebSocket] = []
+
+    class Handler:
+        def open(self, ws: WebSocket) -> None:
+            sockets.append(ws)
+            states.append(ws.ready_state)
+            assert re.fullmatch(r"<WebSocket [0-9a-f]{8} '/ws' OPEN>", repr(ws))
+
+        def close(self, ws: WebSocket, code: int, reason: str) -> None:
+            states.append(ws.ready_state)
+            with pytest.raises(ConnectionClosed):
+                ws.join("too late")
+
+    app.ws("/ws")(Handler)
+    async with serving(app) as service:
+        client = await service.connect()
+        await client.aclose()
+        await service.wait_ended(10)
+        states.append(sockets[0].ready_state)
+        await sockets[0].close()  # closing what has ended does nothing
+        with pytest.raises(ConnectionClosed, match="the connection is closed: peer"):
+            await sockets[0].send("too late")
+        sockets.clear()
+    assert states == [ReadyState.OPEN, ReadyState.CLOSING, ReadyState.CLOSED]
+
+
+async def test_a_close_that_must_not_be_sent(autojump_clock: Clock) -> None:
+    app = App()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket) -> None:
+        for code, reason in ((1006, ""), (999, ""), (1000, "x" * 124)):
+            with pytest.raises(ValueError, match="close"):
+                await ws.close(code, reason)
+        await ws.close(4000, "x" * 123)
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await client._close_handshake.wait()
+        assert client.closed is not None
+        assert client.closed.code == 4000
+
+
+async def test_a_leave_hook_has_its_time_wherever_leave_is_called(autojump_clock: Clock) -> None:
+    app = App(limits=Limits(hook_timeout=5))
+    left: list[str] = []
+    begin = 0.0
+
+    async def slow(room: Room) -> None:
+        await trio.sleep(1)
+        left.append(f"{room.name} has {len(room)}")
+
+    async def hangs(room: Room) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.append(f"ended after {trio.current_time() - begin:g} s")
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket) -> None:
+        nonlocal begin
+        membership = ws.join("within its own block", on_leave=slow)
+        async with membership:
+            await membership.leave()  # which cancels the block, but not the hook
+            await trio.sleep_forever()
+        membership = ws.join("in a cancelled scope", on_leave=slow)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await membership.leave()
+        begin = trio.current_time()
+        await ws.join("for ever", on_leave=hangs).leave()
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await client._close_handshake.wait()
+    assert left == ["within its own block has 0", "in a cancelled scope has 0", "ended after 5 s"]
+
+
+async def test_dropped_messages_are_counted(autojump_clock: Clock) -> None:
+    limits = Limits(max_backlog_bytes=70_000, backlog_policy="drop_oldest", send_timeout=100)
+    app = App(limits=limits, heartbeat=None)
+    dropped: list[int] = []
+    app.ws("/ws", open=lambda ws: None, close=lambda ws, code, reason: dropped.append(ws.dropped))
+    async with serving(app) as service:
+        pair = trio.testing.lockstep_stream_pair()
+        client = await service.connect(pair=lambda: pair)
+        await trio.testing.wait_all_tasks_blocked()
+        for n in range(20):
+            app.connections.broadcast(str(n % 10) * 10_000)
+        got = []
+        with trio.move_on_after(5):
+            while True:
+                got.append((await client.get_message())[0])
+        await client.aclose()
+    assert dropped[0] > 0
+    assert len(got) == 20 - dropped[0]
+    assert "".join(map(str, got)).endswith("3456789")  # the newest are there, in order
