@@ -15,7 +15,7 @@ from verbtrio.auth import JWTAuth
 
 PAGES = Path(__file__).parent / "pages"
 ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database
-app = App()
+app = App(max_body_size=64 * 1024)
 auth = JWTAuth(os.environ.get("SECRET_KEY", "for the demo only: everybody can read this key"))
 
 

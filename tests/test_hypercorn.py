@@ -24,6 +24,7 @@ from verbtrio import App, _hypercorn
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADE = f"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
+ODD_UPGRADE = UPGRADE.replace(": websocket", ": \xa0websocket")
 WITHOUT_KEY = UPGRADE.removesuffix(KEY)
 
 
@@ -161,6 +162,8 @@ BAD_REQUESTS = {
     "a chunked body": f"GET /ws HTTP/1.1\r\n{UPGRADE}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "bytes behind a rejected upgrade": f"GET /nowhere HTTP/1.1\r\n{UPGRADE}\r\nmore than this",
     "bytes behind an accepted upgrade": f"GET /ws HTTP/1.1\r\n{UPGRADE}\r\nmore than this",
+    "a lower-case method": f"get /ws HTTP/1.1\r\n{UPGRADE}\r\n",
+    "odd white space": f"GET /ws HTTP/1.1\r\n{ODD_UPGRADE}\r\n",
     "no key": f"GET /ws HTTP/1.1\r\n{WITHOUT_KEY}\r\n",
     "two keys": f"GET /ws HTTP/1.1\r\n{UPGRADE}{KEY}\r\n",
     "version 8": f"GET /ws HTTP/1.1\r\n{UPGRADE.replace('13', '8')}\r\n",
@@ -188,6 +191,8 @@ class TestGuard:
         assert statuses["a body"] == statuses["a chunked body"] == "400"
         assert statuses["bad deflate parameter"] == statuses["non-ascii extensions"] == "101"  # declined
         assert statuses["version 8"] == "426"
+        assert statuses["a lower-case method"] == "405"  # and not hypercorn's own WebSocket
+        assert statuses["odd white space"] in ("400", "426")
         assert statuses["bytes behind a rejected upgrade"] == "403"
         assert statuses["bytes behind an accepted upgrade"] == "101"
 
@@ -346,3 +351,43 @@ class TestTakeOver:
                 settings = sock.recv(65536)
             offered[app] = b"\0\x08\0\0\0\x01" in settings  # SETTINGS_ENABLE_CONNECT_PROTOCOL = 1 (RFC 8441 section 3)
         assert offered == {"tests.apps.http2:app": True, "examples.demo:app": False}
+
+
+class TestBodies:
+    """hypercorn's queue to the application holds ten parts of a body; nobody may wait for one that nobody reads."""
+
+    async def test_an_upload_nobody_reads(self, server: Server) -> None:
+        async with httpx.AsyncClient() as client:
+            before = await settled(server, client)
+            head = b"POST /ignored HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            for _ in range(5):
+                peer = await trio.open_tcp_stream("127.0.0.1", server.port)
+                await peer.send_all(head)
+                for _ in range(60):
+                    await peer.send_all(b"1\r\nx\r\n")
+                    await trio.sleep(0.001)  # so that each is a part of its own
+                assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
+                await peer.aclose()
+            for _ in range(5):
+                peer = await trio.open_tcp_stream("127.0.0.1", server.port)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._upload, peer)
+                    assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
+                    nursery.cancel_scope.cancel()
+                await peer.aclose()
+            assert await settled(server, client) == before
+
+    async def _upload(self, peer: trio.SocketStream) -> None:
+        head = b"POST /ignored HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n"
+        try:
+            await peer.send_all(head + b"x" * 3_000_000)
+        except trio.BrokenResourceError:
+            pass  # the answer came first, and the server has closed
+
+    async def test_a_client_that_leaves_in_the_middle_of_its_body(self, server: Server) -> None:
+        peer = await trio.open_tcp_stream("127.0.0.1", server.port)
+        await peer.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        await trio.sleep(0.1)
+        await peer.aclose()
+        assert (await told(server, "/left"))["connections"] == 0
+        assert "Traceback" not in server.log_text()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from verbtrio import outbox
 from verbtrio.events import Event
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
@@ -21,6 +22,24 @@ from verbtrio.outbox import CHUNK_BYTES, Outbox
 from verbtrio.transports import Close, Packet, Ping, Transport
 
 KIB = 1024
+
+
+@pytest.fixture(autouse=True)
+def _count_bytes_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet's own cost would only be in the way of the figures below; one test looks at it."""
+    if "own_cost" not in request.node.name:
+        monkeypatch.setattr(outbox, "PACKET_BYTES", 0)
+
+
+async def test_a_packets_own_cost_counts(autojump_clock: MockClock) -> None:
+    """Tiny messages are not free: a peer that never reads can't have a million of them queued."""
+    async with trio.open_nursery() as nursery:
+        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * outbox.PACKET_BYTES, "high_water_bytes": 1})
+        it.put("x", *["x"] * 98)
+        assert not it.slow
+        it.put("x", "x", "x")
+        assert it.slow
+        it.box.shut()
 
 
 class Peer(Transport):

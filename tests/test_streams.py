@@ -65,3 +65,25 @@ class TestStream:
         await client.send_all(b"rly")
         assert await transport.receive() == []
         assert await transport.receive() == ["early"]
+
+    async def test_others_have_their_turn_within_one_read(self) -> None:
+        """What one read brought is decoded in slices, with a checkpoint between them."""
+        client, server = trio.testing.memory_stream_pair()
+        transport = StreamTransport(server, Codec(max_message_bytes=1000))
+        await client.send_all(b"\x81\x80\0\0\0\0" * 10_000)
+        batches: list[int] = []
+        turns, done = 0, False
+
+        async def other() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            while sum(batches) < 10_000:
+                batches.append(len(await transport.receive()))
+            done = True
+        assert max(batches) <= 700
+        assert turns >= len(batches)

@@ -30,7 +30,7 @@ import trio
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio import run as hypercorn_run
-from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.utils import parse_socket_addr, valid_server_name
 
@@ -158,6 +158,40 @@ class _Protocols:
         return protocol
 
 
+class _TaskGroup(TaskGroup):
+    """The HTTP phase's tasks. hypercorn 0.18 hands a request's events to the application through a queue of ten, and
+    waits for ever to put the eleventh, or the disconnect, into one that nobody reads: an upload to a handler that does
+    not look at the body would keep its connection until the worker ends.
+    """
+
+    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
+        to_app, events = trio.open_memory_channel[Any](config.max_app_queue_size)
+
+        async def receive() -> Any:
+            try:
+                return await events.receive()
+            except trio.EndOfChannel:
+                return {"type": "http.disconnect"}
+
+        async def run(*arguments: Any) -> None:
+            with events:
+                await app(*arguments)
+
+        async def put(event: Any) -> None:
+            if event["type"] == "http.disconnect":
+                to_app.close()  # never waits; what came before it is still received
+                return
+            try:
+                await to_app.send(event)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # nobody wants the rest of the body
+
+        threads = (trio.to_thread.run_sync, trio.from_thread.run)
+        nursery: Any = self._nursery
+        nursery.start_soon(_handle, run, config, scope, receive, send, *threads)
+        return put
+
+
 class TakeOverServer(TCPServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
@@ -222,7 +256,7 @@ class TakeOverServer(TCPServer):
             alpn = stream.selected_alpn_protocol() or alpn
         client, local = self._addresses()
         upgrade = None
-        async with TaskGroup() as self._task_group:
+        async with _TaskGroup() as self._task_group:
             protocol = _Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
@@ -297,7 +331,8 @@ class TakeOverServer(TCPServer):
             await self.context.mark_request()
             await self._call(scope, session)
             status = session.status
-        await self.config.log.access(scope, {"status": status, "headers": []}, time.time() - started)
+        logged: Any = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}  # no line breaks, whoever asks
+        await self.config.log.access(logged, {"status": status, "headers": []}, time.time() - started)
 
     async def _call(self, scope: Any, session: Session) -> None:
         """Call the application with an upgrade request, and answer for it where it does not."""

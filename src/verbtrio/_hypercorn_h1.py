@@ -24,14 +24,16 @@ class H11(H11Protocol):
     """hypercorn's HTTP/1.1, up to an upgrade."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        upgrade, connection = b"", b""
+        # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
+        # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
+        upgrade, connection = "", ""
         for name, value in request.headers:
             if name == b"upgrade":
-                upgrade = value
+                upgrade = value.decode("latin-1").strip().lower()
             elif name == b"connection":
-                connection += b"," + value
-        tokens = [token.strip().lower() for token in connection.split(b",")]
-        if upgrade.strip().lower() == b"websocket" and b"upgrade" in tokens and request.method == b"GET":
+                connection += "," + value.decode("latin-1").lower()
+        tokens = [token.strip() for token in connection.split(",")]
+        if upgrade == "websocket" and "upgrade" in tokens and request.method.upper() == b"GET":
             assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
             raise Upgrade(request, self.connection)
         await super()._create_stream(request)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
 
 from verbtrio.endpoint import WebSocketEndpoint
@@ -70,7 +72,7 @@ class App(Starlette):
             debug=debug,
             routes=routes,
             middleware=as_middleware(middleware),
-            exception_handlers=exception_handlers,
+            exception_handlers={ClientDisconnect: _nobody_is_there, **(exception_handlers or {})},
             lifespan=self.lifespan,
             max_body_size=max_body_size,
         )
@@ -296,6 +298,11 @@ class App(Starlette):
             server.config(port, host=host, certfile=certfile, keyfile=keyfile),
             drain_timeout=self._drain_timeout,
         )
+
+
+async def _nobody_is_there(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its request: no error of the application's, and nobody to answer."""
+    return Response(status_code=400)
 
 
 def _starlette_path(path: str) -> str:

@@ -75,13 +75,13 @@ class Codec:
         self._ended = False
         self._closing = False
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes from the peer and return what they complete. Never raises for what the peer sent.
 
         `replies()` must be sent afterwards: pongs and the answer to a Close frame are among them.
         """
         protocol = self._protocol
-        protocol.receive_data(data)
+        protocol.receive_data(data)  # type: ignore[arg-type]  # it is added to a bytearray: any buffer will do
         events: list[Event] = []
         for frame in protocol.events_received():
             if self._ended:

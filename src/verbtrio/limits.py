@@ -26,7 +26,8 @@ class Limits:
     high_water_bytes: int = 64 * KIB
     """`await ws.send()` waits while more than this is queued for the peer."""
     max_backlog_bytes: int = 1 * MIB
-    """What may be queued for a peer that reads too slowly; over it, `backlog_policy` decides."""
+    """What may be queued for a peer that reads too slowly, 64 bytes more for each message; over it, `backlog_policy`
+    decides."""
     backlog_policy: Literal["close", "drop_oldest", "drop_newest"] = "close"
     """`close`: the connection ends with 1008. The others drop messages, counted in `ws.dropped`."""
     send_timeout: float = 10.0

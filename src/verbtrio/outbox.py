@@ -15,11 +15,14 @@ from collections.abc import Callable
 
 import trio
 
+from verbtrio.closing import MAX_CONTROL_BYTES
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
 from verbtrio.transports import Close, Packet, Transport
 
 CHUNK_BYTES = 64 * 1024
+PACKET_BYTES = 64
+"""What a queued packet costs beside its bytes: a place in the queue and its share of an object."""
 
 
 class Outbox:
@@ -147,7 +150,7 @@ class Outbox:
         if isinstance(self._rest, bytes | memoryview) and len(self._rest) > CHUNK_BYTES:
             view = memoryview(self._rest)
             self._rest = view[CHUNK_BYTES:]
-            return [view[:CHUNK_BYTES]], CHUNK_BYTES
+            return [view[:CHUNK_BYTES]], CHUNK_BYTES  # (the packet's own cost goes with its last part)
         chunk, size = [self._rest], _size(self._rest)
         self._rest = None
         while self._queue and size + _size(self._queue[0]) <= CHUNK_BYTES:
@@ -189,9 +192,9 @@ class Outbox:
 
 
 def _size(packet: Packet) -> int:
-    """What a packet counts for: a message its payload, a control frame what it is at most."""
+    """What a packet counts for: its bytes and what it costs to keep it. A million empty messages are not nothing."""
     if isinstance(packet, Frame):
-        return len(packet.payload)
+        return len(packet.payload) + PACKET_BYTES
     if isinstance(packet, bytes | memoryview):
-        return len(packet)
-    return 125 if isinstance(packet, Close) else 2
+        return len(packet) + PACKET_BYTES
+    return PACKET_BYTES + (MAX_CONTROL_BYTES if isinstance(packet, Close) else 2)

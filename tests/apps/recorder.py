@@ -115,6 +115,13 @@ async def body(request: Request) -> Response:
     return PlainTextResponse(str(len(await request.body())))
 
 
+@app.post("/ignored")
+async def ignored(request: Request) -> Response:
+    """Has no use for the body."""
+    await trio.sleep(0.1)
+    return PlainTextResponse("ignored")
+
+
 mounted = Starlette(routes=[Mount("/inner", app=app)], lifespan=app.lifespan)
 forgotten_app = App()
 forgotten_app.ws("/ws", open=lambda ws: None)
