@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from tests.conftest import Servers
 from tests.support.peers import Peer, Refused, connect
@@ -179,6 +180,15 @@ class TestAuth:
 
 
 class TestHeartbeat:
+    async def test_the_first_ping_comes_after_30_s(self, servers: Servers) -> None:
+        """In real time, once. (tests/examples/test_heartbeat.py has the rest, on a virtual clock.)"""
+        async with Sample("heartbeat", "take-over", servers).connect() as peer:
+            assert (await peer.receive())["type"] == "welcome"
+            begin = trio.current_time()
+            await trio.sleep(25)
+            assert await peer.receive() == {"type": "ping"}
+            assert trio.current_time() - begin >= 29
+
     async def test_welcome_and_pong(self, sample: Sample) -> None:
         async with sample.connect() as peer:
             assert await peer.receive() == {"type": "welcome", "message": "Welcome to the WebSocket server!"}

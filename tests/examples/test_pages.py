@@ -20,9 +20,7 @@ from tests.support.process import Server, free_port, hypercorn
 SAMPLES = ["echo", "broadcast", "rooms", "auth", "heartbeat"]
 ACCOUNTS = ["admin", "guest"]
 WELCOME = "Welcome to the WebSocket server!"
-AT_ONCE = ("--graceful-timeout", "0")
-"""hypercorn's option to end soon: it would wait 3 s for the idle HTTP connections that a browser keeps."""
-ONE_PROCESS = (*AT_ONCE, "--workers", "0")
+ONE_PROCESS = ("--workers", "0")
 """hypercorn without its worker process: it starts sooner, and any signal ends it on the spot, without a goodbye."""
 HINTS = {"auth": " If it does not come back, log in again: the token may be too old."}
 """What a sample's page adds to "Connection lost"."""
@@ -309,7 +307,7 @@ class TestHeartbeat:
 class TestReconnection:
     @pytest.mark.parametrize("sample", SAMPLES)
     def test_after_a_restart(self, browser: Browser, sample: str) -> None:
-        self.restart(browser, sample, AT_ONCE, signal.SIGTERM, "1012 The server is restarting")
+        self.restart(browser, sample, (), signal.SIGTERM, "1012 The server is restarting")
 
     def test_after_a_crash(self, browser: Browser) -> None:
         self.restart(browser, "echo", ONE_PROCESS, signal.SIGKILL, "1006 no connection")
