@@ -216,6 +216,7 @@ class TakeOverServer(TCPServer):
             pass  # the peer has left
         except* Exception as group:
             logger.warning("a connection was ended: %r", _first(group))
+            logger.debug("where it came from", exc_info=group)
         finally:
             await trio.aclose_forcefully(self.stream)
 
@@ -302,6 +303,7 @@ class TakeOverServer(TCPServer):
             pass  # the peer has left
         except* Exception as group:
             logger.warning("a WebSocket over HTTP/2 was ended: %r", _first(group))
+            logger.debug("where it came from", exc_info=group)
         finally:
             await trio.aclose_forcefully(tunnel)
 

@@ -43,6 +43,27 @@ async def busy(ws: WebSocket) -> None:
         events.append(["cancelled", trio.current_time()])
 
 
+@app.ws("/busy-deflate", compression=True)
+async def busy_deflate(ws: WebSocket) -> None:
+    await trio.sleep_forever()
+
+
+@app.ws("/deflate", compression=True)
+async def deflate(ws: WebSocket) -> None:
+    """Echoes over permessage-deflate."""
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.ws("/room")
+async def room(ws: WebSocket[str]) -> None:
+    """What one says, all hear."""
+    async with ws.join("room") as members:
+        await ws.send("in")
+        async for message in ws:
+            members.broadcast(message)
+
+
 @app.ws("/flood")
 async def flood(ws: WebSocket) -> None:
     """Sends without end."""
@@ -94,6 +115,12 @@ async def tell(request: Request) -> Response:
     return JSONResponse({"events": events, "now": trio.current_time()})
 
 
+def resident_bytes() -> int:
+    """The worker's resident set (Linux)."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @app.get("/left")
 async def left(request: Request) -> Response:
     """What an idle worker is left with."""
@@ -105,6 +132,7 @@ async def left(request: Request) -> Response:
             "rooms": len(app._running_hub().rooms),
             "sessions": len(app._running_hub()._sessions),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "memory": resident_bytes(),
             "descriptors": len(os.listdir("/proc/self/fd")),
         }
     )
