@@ -37,7 +37,7 @@ class Chat:
         await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['username']}!", "user": ws.user})
 
     async def message(self, ws: WebSocket, data: dict[str, Any]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript has it
         said = {"text": data["text"], "timestamp": now} if "text" in data else {"timestamp": now}
         message = {"from": ws.user["id"], "fromUsername": ws.user["username"], **said}
         to = data.get("to")

@@ -22,9 +22,9 @@ async def enter(ws: WebSocket) -> None:
 
 def say(ws: WebSocket, data: dict[str, Any]) -> None:
     message = {"type": "message", "sender": data.get("username") or "Anonymous"}
-    if "text" in data:
+    if "text" in data:  # JSON.stringify, too, leaves out what is not there
         message["text"] = data["text"]
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript has it
     ws.route.broadcast({**message, "timestamp": now}, exclude=ws)
 
 

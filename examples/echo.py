@@ -37,4 +37,5 @@ async def page(request: Request) -> FileResponse:
 app.mount("/pages", StaticFiles(directory=PAGES))
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     app.listen()

@@ -24,9 +24,9 @@ async def chat(ws: WebSocket[dict[str, Any]], room: str) -> None:
 
         async for data in ws:
             message = {"type": "message", "sender": data.get("username") or "Anonymous"}
-            if "text" in data:
+            if "text" in data:  # JSON.stringify, too, leaves out what is not there
                 message["text"] = data["text"]
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript has it
             members.broadcast({**message, "timestamp": now}, exclude=ws)
 
 

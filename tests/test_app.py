@@ -285,3 +285,111 @@ async def test_users(autojump_clock: Clock) -> None:
         await other.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert len(app.users) == 0
+
+
+class TestMistakes:
+    """What is wrong shows when it is written, in words that say what to do."""
+
+    @pytest.mark.parametrize(
+        ("hook", "problem"),
+        [
+            ({"close": lambda ws: None}, r"the close hook .* is called with \(ws, code, reason\)"),
+            ({"open": lambda ws, request: None}, r"the open hook .* is called with \(ws\)"),
+            ({"error": lambda: None}, r"the error hook .* is called with \(ws, error\)"),
+        ],
+    )
+    def test_a_hook_that_cannot_be_called(self, hook: dict[str, Any], problem: str) -> None:
+        with pytest.raises(TypeError, match=problem):
+            App().ws("/ws", **hook)
+
+    def test_a_method_that_cannot_be_called(self) -> None:
+        class Handler:
+            def close(self, ws: WebSocket) -> None: ...
+
+        with pytest.raises(TypeError, match=r"the close hook .* is called with \(ws, code, reason\)"):
+            App().ws("/ws")(Handler)
+
+    @pytest.mark.parametrize(
+        ("settings", "problem"),
+        [
+            ({"heartbeat": False}, "or None for none, not False"),
+            ({"heartbeat": 30}, "or None for none, not 30"),
+            ({"limits": {"max_message_bytes": 5}}, r"limits is a verbtrio\.Limits"),
+            ({"subprotocols": "chat"}, r"subprotocols is a sequence: \['chat'\]"),
+        ],
+    )
+    def test_settings_of_another_type(self, settings: dict[str, Any], problem: str) -> None:
+        with pytest.raises(TypeError, match=problem):
+            App().ws("/ws", open=lambda ws: None, **settings)
+
+    def test_middleware_that_is_a_class(self) -> None:
+        wrong: Any = GZipMiddleware
+        with pytest.raises(TypeError, match=r"starlette\.middleware\.Middleware\(cls, \.\.\.\)"):
+            App().use(wrong)
+
+    async def test_middleware_that_returns_something_else(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App()
+
+        async def forgets(request: Any, call_next: CallNext) -> Any:
+            await call_next(request)
+
+        app.use(forgets)
+        app.ws("/ws", open=lambda ws: None)
+
+        @app.get("/")
+        async def endpoint(request: Request) -> Response:
+            return PlainTextResponse("x")
+
+        async with http(app) as client:
+            with pytest.raises(TypeError, match="returned None; it must return a Response"):
+                await client.get("/")
+        async with serving(app) as service:
+            assert (await rejected(service)).status_code == 500
+        assert "returned None; it must return a Response" in (caplog.records[0].exc_text or "")
+
+
+async def test_headers_of_middleware_are_on_every_answer(autojump_clock: Clock) -> None:
+    app = App()
+
+    async def stamp(request: Any, call_next: CallNext) -> Response:
+        response = await call_next(request)
+        response.headers["x-stamp"] = "1"
+        return response
+
+    async def refuse(request: Any, call_next: CallNext) -> Response:
+        return PlainTextResponse("no", 418)
+
+    app.use(stamp)
+    app.ws("/ws", open=lambda ws: None, middleware=[refuse])
+
+    @app.get("/")
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("x")
+
+    async with http(app) as client:
+        assert (await client.get("/")).headers["x-stamp"] == "1"
+    async with serving(app) as service:
+        rejection = await rejected(service)
+        assert rejection.status_code == 418
+        assert (b"x-stamp", b"1") in (rejection.headers or ())
+
+
+async def test_a_subprotocol_that_middleware_has_agreed_on(autojump_clock: Clock) -> None:
+    app = App()
+
+    async def agree(request: Any, call_next: CallNext) -> Response:
+        response = await call_next(request)
+        assert isinstance(response, Upgrade)
+        response.subprotocol = "bearer"
+        return response
+
+    @app.ws("/ws", middleware=[agree])
+    async def handler(ws: WebSocket) -> None:
+        await ws.send(str(ws.subprotocol))
+
+    async with serving(app) as service:
+        client = await service.connect(subprotocols=["bearer", "token"])
+        assert await client.get_message() == client.subprotocol == "bearer"
+        await client.aclose()

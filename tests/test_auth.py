@@ -200,7 +200,7 @@ class TestIssue:
         issued = auth.verify(auth.issue({"id": 1, "username": "ada"}, expires_in=60))
         assert issued is not None
         assert (issued["id"], issued["username"]) == (1, "ada")
-        assert before + 60 <= issued["exp"] <= time.time() + 60
+        assert before + 60 <= issued["exp"] <= time.time() + 61  # whole seconds, none too few
         assert issued["iat"] <= time.time()
 
     def test_may_be_over_already(self, auth: JWTAuth) -> None:
@@ -311,3 +311,10 @@ class TestSecrecy:
 
     def test_nothing_shows(self, auth: JWTAuth) -> None:
         assert repr(auth) == "JWTAuth(algorithms=['HS256'])"
+
+
+@pytest.mark.parametrize("key", ["", b"", None])
+def test_an_empty_key_shows_at_once(key: Any) -> None:
+    """A forgotten environment variable must not become a server that refuses everybody without a word."""
+    with pytest.raises(ValueError, match="the key is empty"):
+        JWTAuth(key)

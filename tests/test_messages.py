@@ -207,3 +207,11 @@ class TestDecoder:
     def test_round_trip(self, data: Any) -> None:
         if not isinstance(data, str):
             assert Decoder[Any](JSON)(encode(data).payload) == data
+
+
+def test_a_type_that_json_has_no_form_for_shows_at_once() -> None:
+    class Plain:
+        pass
+
+    with pytest.raises(TypeError, match=r"use a msgspec\.Struct"):
+        Decoder(Plain)

@@ -293,7 +293,7 @@ class TestHttp:
 def test_starlettes_middleware_is_left_as_it_is() -> None:
     async def function(request: Any, call_next: Any) -> Any: ...
 
-    theirs = Middleware(FunctionMiddleware)
+    theirs = Middleware(FunctionMiddleware, dispatch=function)
     ours, left = as_middleware([function, theirs])
     assert left is theirs
     made: Any = (ours.cls, ours.kwargs)

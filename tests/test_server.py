@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ import trio
 import trustme
 
 from tests.support.peers import connect
-from tests.support.process import free_port, running
+from tests.support.process import ROOT, free_port, running
 from verbtrio import App, WebSocket
 from verbtrio.server import config
 
@@ -210,3 +212,13 @@ def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "8080")
     assert config().bind == ["127.0.0.1:8080"]
     assert config(9000, host="::1").bind == ["[::1]:9000"]
+
+
+def test_an_address_that_is_taken_is_one_line() -> None:
+    port = free_port()
+    command = [sys.executable, "examples/echo.py"]
+    with running(command, port, PORT=str(port)):
+        environment = {**os.environ, "PORT": str(port)}
+        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert second.stderr == f"can't listen on 127.0.0.1:{port}: Address already in use (for another port: PORT=...)\n"

@@ -114,3 +114,63 @@ async def test_dropped_messages_are_counted(autojump_clock: Clock) -> None:
     assert len(got) == 20 - dropped[0]
     sent = list("0123456789" * 2)
     assert got == sent[:1] + sent[1 - len(got) :]  # what was being written, then the newest, in order
+
+
+async def test_from_another_thread() -> None:
+    """Starlette runs a plain function as a route in a thread: that can't work, and must say so before it does harm."""
+    app = App()
+    app.ws("/ws", open=lambda ws: None)
+    async with serving(app) as service:
+        client = await service.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        for use in (lambda: app.connections.broadcast("x"), lambda: next(iter(app.connections)).send_nowait("x")):
+            with pytest.raises(RuntimeError, match="make it `async def`"):
+                await trio.to_thread.run_sync(use)
+
+        def as_it_says() -> None:
+            trio.from_thread.run_sync(app.connections.broadcast, "as it says")
+
+        await trio.to_thread.run_sync(as_it_says)
+        assert await client.get_message() == "as it says"
+        await client.aclose()
+
+
+async def test_leaving_from_a_plain_function(autojump_clock: Clock) -> None:
+    app = App()
+    left: list[str] = []
+
+    @app.ws("/ws")
+    class Handler:
+        def open(self, ws: WebSocket) -> None:
+            self.membership = ws.join("hall", on_leave=lambda room: left.append(f"left, {len(room)} here"))
+
+        def message(self, ws: WebSocket, message: str) -> None:
+            self.membership.leave_nowait()
+            self.membership.leave_nowait()
+            ws.send_nowait("done")
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await client.send_message("leave")
+        assert await client.get_message() == "done"
+        await trio.testing.wait_all_tasks_blocked()
+        assert left == ["left, 0 here"]
+        await client.aclose()
+    assert left == ["left, 0 here"]
+
+
+async def test_a_rooms_name_is_text(autojump_clock: Clock) -> None:
+    app = App()
+
+    @app.ws("/ws/{room:int}")
+    async def handler(ws: WebSocket, room: int) -> None:
+        with pytest.raises(TypeError, match=r"a room's name is text, not 5: use str"):
+            ws.join(room)  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(TypeError, match="a room's name is text"):
+            app.room(room)  # type: ignore[arg-type]
+        await ws.send("said")
+
+    async with serving(app) as service:
+        client = await service.connect("/ws/5")
+        assert await client.get_message() == "said"
+        await client.aclose()

@@ -21,7 +21,7 @@ from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
-from verbtrio.rooms import Room
+from verbtrio.rooms import Room, check_name
 from verbtrio.types import Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,6 +78,7 @@ class App(Starlette):
         )
         self.limits = limits or Limits()
         self.heartbeat = Heartbeat() if heartbeat is _UNSET else heartbeat
+        _check_settings(self.limits, self.heartbeat)
         self.compression = compression
         self._inner_lifespan = lifespan
         self._drain_timeout = drain_timeout
@@ -101,7 +102,9 @@ class App(Starlette):
     @asynccontextmanager
     async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
         if self._hub is not None:
-            raise RuntimeError("this App is running already: one App has one lifespan at a time")
+            raise RuntimeError(
+                "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
+            )
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
             state: dict[str, Any] = {}
@@ -121,8 +124,9 @@ class App(Starlette):
     def _running_hub(self) -> Hub:
         if self._hub is None:
             raise NotRunning(
-                "this App's lifespan is not running, so it has no hub. If it is mounted in another application, enter "
-                "its lifespan there: Starlette(..., lifespan=chat.lifespan), or `async with chat.lifespan():` in the "
+                "this App is not being served (its lifespan is not running): it has no rooms, users or connections. "
+                "If it is mounted in another application, enter its lifespan there: "
+                "Starlette(..., lifespan=chat.lifespan), or `async with chat.lifespan():` in the "
                 "lifespan you have (chat being the mounted App). In a test: `async with app.lifespan():`"
             )
         return self._hub
@@ -174,6 +178,9 @@ class App(Starlette):
             "compression": self.compression if compression is None else compression,
             "subprotocols": subprotocols,
         }
+        _check_settings(settings["limits"], settings["heartbeat"])
+        if isinstance(subprotocols, str):
+            raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
 
         def add(kind: HandlerKind) -> None:
             endpoint = WebSocketEndpoint(path, kind, self._running_hub, **settings)
@@ -181,7 +188,7 @@ class App(Starlette):
 
         def decorate(handler: F) -> F:
             if hooks:
-                raise TypeError("app.ws() with hooks is complete; it decorates nothing")
+                raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
             add(handler_kind(handler, set(compile_path(path)[2])))
             return handler
 
@@ -192,7 +199,14 @@ class App(Starlette):
         return decorate
 
     def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for GET (and HEAD). `options` as in `route`."""
+        """Add an HTTP route for GET (and HEAD): `(request) -> Response`.
+
+        Args:
+            path: `:name` and `{name}` are parameters.
+            options: `middleware` and `name`, as in `ws`.
+
+        Make it `async def`: Starlette runs a plain function in a thread, where connections and rooms can't be used.
+        """
         return self._http("GET", path, **options)
 
     def post(self, path: str, **options: Any) -> Callable[[F], F]:
@@ -245,6 +259,7 @@ class App(Starlette):
 
     def room(self, name: str) -> Room:
         """The room of that name, to broadcast to or to count, whether anybody is in it or not."""
+        check_name(name)
         return self._running_hub().rooms.room(name)
 
     @property
@@ -254,7 +269,8 @@ class App(Starlette):
 
     @property
     def users(self) -> Users:
-        """Who is connected, by user id."""
+        """Who is connected, by user id: the `id` (else `sub`) of `ws.user` where that is a mapping, its attribute `id`,
+        or a text or number itself. A connection without one is in nobody's list."""
         return self._running_hub().users
 
     def statistics(self) -> Statistics:
@@ -298,6 +314,14 @@ class App(Starlette):
             server.config(port, host=host, certfile=certfile, keyfile=keyfile),
             drain_timeout=self._drain_timeout,
         )
+
+
+def _check_settings(limits: object, heartbeat: object) -> None:
+    """Raise `TypeError` for what would only fail at the first connection."""
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits is a verbtrio.Limits(...), not {limits!r}")
+    if heartbeat is not None and not isinstance(heartbeat, Heartbeat):
+        raise TypeError(f"heartbeat is a verbtrio.Heartbeat(...), or None for none, not {heartbeat!r}")
 
 
 async def _nobody_is_there(request: Request, error: Exception) -> Response:

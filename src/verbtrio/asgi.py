@@ -76,6 +76,7 @@ class Session:
         limits: Limits,
     ) -> None:
         self.terminated = terminated
+        """The worker's event."""
         self._stream = stream
         self._handshake = handshake
         self._response: Response | None = response
@@ -86,6 +87,7 @@ class Session:
         self._connected = False
         self._denial: tuple[int, RawHeaders] = (403, [])
         self._status = 0
+        self.subprotocol: str | None = None
         self._transport: StreamTransport
         self._events: deque[str | bytes | Closed] = deque()  # what one read brought; read on only when empty
         self._disconnect: Message = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
@@ -202,6 +204,7 @@ class Session:
         )
         assert self._response is not None
         response, self._response = self._response, None
+        self.subprotocol = message.get("subprotocol")
         self._status = 101
         self._state = _State.CLOSED  # should the answer not get through
         with _peer_gone():

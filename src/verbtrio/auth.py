@@ -12,8 +12,9 @@ Import it as `verbtrio.auth`: PyJWT is loaded only by those who use it. Nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -48,6 +49,8 @@ class JWTAuth:
     ) -> None:
         if isinstance(algorithms, str) or not algorithms or "none" in {a.lower() for a in algorithms}:
             raise ValueError('algorithms must be a sequence of signed algorithms, for example ["HS256"]')
+        if not key:
+            raise ValueError("the key is empty: JWTAuth needs a secret of 32 bytes or more, or a public key")
         self._key = key
         self._algorithms = list(algorithms)
         self._signing_key = signing_key or key
@@ -56,9 +59,12 @@ class JWTAuth:
         return f"JWTAuth(algorithms={self._algorithms})"
 
     def issue(self, claims: Mapping[str, Any], *, expires_in: float = 3600.0) -> str:
-        """Return a signed token with `claims`, valid from now for `expires_in` seconds."""
-        now = datetime.now(UTC)
-        payload = {**claims, "iat": now, "exp": now + timedelta(seconds=expires_in)}
+        """Return a signed token with `claims`, valid from now for `expires_in` seconds (rounded up to a whole one).
+
+        `id` (or `sub`) among the claims is what `app.users` knows the user by.
+        """
+        now = datetime.now(UTC).timestamp()
+        payload = {**claims, "iat": int(now), "exp": math.ceil(now + expires_in)}  # whole seconds, none too few
         return jwt.encode(payload, self._signing_key, algorithm=self._algorithms[0])
 
     def verify(self, token: str) -> dict[str, Any] | None:

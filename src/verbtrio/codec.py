@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions import Extension
+from websockets.frames import CloseCode, Opcode
 from websockets.frames import Frame as WireFrame
-from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
 
-from verbtrio.closing import INVALID_DATA, MAX_CONTROL_BYTES, NO_STATUS_RECEIVED, PROTOCOL_ERROR, Cause
+from verbtrio.closing import INVALID_DATA, MAX_CONTROL_BYTES, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, PROTOCOL_ERROR, Cause
 from verbtrio.events import Closed, Event, Pong
 from verbtrio.messages import Frame
 
@@ -60,6 +60,12 @@ class _Protocol(Protocol):
             if self._text is not None:
                 self._text.decode(frame.data, final=frame.fin)
         super().recv_frame(frame)
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """Fail the connection; over the limit, with the limit that was set rather than the parser's."""
+        if code == MESSAGE_TOO_BIG:
+            reason = f"message over {self._limit} bytes"
+        super().fail(code, reason)
 
 
 class Codec:
@@ -161,5 +167,6 @@ class Codec:
         if isinstance(error, UnicodeDecodeError):
             return Closed(Cause.PROTOCOL, INVALID_DATA, f"invalid UTF-8: {error.reason}")
         sent = self._protocol.close_sent
-        cause = Cause.SIZE if isinstance(error, PayloadTooBig) else Cause.PROTOCOL
-        return Closed(cause, int(sent.code) if sent is not None else PROTOCOL_ERROR, str(error))
+        if isinstance(error, PayloadTooBig):
+            return Closed(Cause.SIZE, MESSAGE_TOO_BIG, sent.reason if sent is not None else str(error))
+        return Closed(Cause.PROTOCOL, int(sent.code) if sent is not None else PROTOCOL_ERROR, str(error))

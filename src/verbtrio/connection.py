@@ -1,6 +1,6 @@
 """A connection's life: one nursery in which the handler, its heartbeat and its memberships end together.
 
-    run_connection           the task the server gave us
+    Connection.run           the task the server gave us
     ├─ io nursery            until the transport is let go
     │  ├─ reader             what the peer sends: to the inbox, until its Close frame or the end of its stream
     │  ├─ timer              the next ping, the heartbeat's and the token's deadlines
@@ -227,7 +227,7 @@ class Connection:
         assert info is not None
         farewells = ws._farewells
         for membership in list(ws._memberships.values()):
-            if (hook := membership.leave_nowait()) is not None:
+            if (hook := membership._leave()) is not None:
                 farewells.append((hook, membership.room))
         deadline = trio.current_time() + ws._limits.hook_timeout
         for hook, room in farewells:

@@ -91,6 +91,7 @@ class WebSocketEndpoint:
             transport = ASGITransport(receive, send, max_message_bytes=self._limits.max_message_bytes)
         else:
             transport = session.take()
+            subprotocol = session.subprotocol  # middleware may have answered the offer
             hub.watch(session.terminated)
         scope["verbtrio.route"] = self._room
         return WebSocket(scope, transport, hub.rooms, self._limits, self._kind.decoder, subprotocol=subprotocol)

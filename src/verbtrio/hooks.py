@@ -16,7 +16,13 @@ from verbtrio.messages import Decoder
 from verbtrio.types import Hook
 from verbtrio.websocket import WebSocket, call
 
-HOOKS = ("open", "message", "close", "error")
+HOOKS = {
+    "open": ("ws",),
+    "message": ("ws", "message"),
+    "close": ("ws", "code", "reason"),
+    "error": ("ws", "error"),
+}
+"""The hooks and what they are called with."""
 
 
 class Handler:
@@ -54,6 +60,9 @@ def handler_kind(target: Any, path_params: set[str]) -> HandlerKind:
         hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
         if not hooks:
             raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}")
+        for hook, function in hooks.items():
+            plain = inspect.isfunction(inspect.getattr_static(target, hook))
+            _check_signature(hook, function, with_self=plain)
         message = inspect.getattr_static(target, "message", None)
         decoder = _decoder(hooks, skip_self=inspect.isfunction(message))
         return HandlerKind(lambda: _Hooks(_methods(target())), decoder, name)
@@ -69,6 +78,8 @@ def handler_kind(target: Any, path_params: set[str]) -> HandlerKind:
 
 def hooks_kind(hooks: Mapping[str, Hook]) -> HandlerKind:
     """The handler made of hook functions."""
+    for hook, function in hooks.items():
+        _check_signature(hook, function, with_self=False)
     name = ", ".join(getattr(hook, "__qualname__", repr(hook)) for hook in hooks.values())
     return HandlerKind(lambda: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
 
@@ -105,6 +116,17 @@ class _Hooks(Handler):
 
 def _methods(instance: Any) -> dict[str, Hook]:
     return {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
+
+
+def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
+    """Raise `TypeError` where a hook can't be called with what it will be called with."""
+    arguments = HOOKS[hook]
+    try:
+        inspect.signature(function).bind(*(("self",) if with_self else ()), *arguments)
+    except TypeError as error:
+        raise TypeError(f"the {hook} hook {_name(function)} is called with ({', '.join(arguments)}): {error}") from None
+    except ValueError:
+        pass  # a built-in, which tells nothing about itself
 
 
 def _wanted_params(function: Any, path_params: set[str], name: str) -> tuple[str, ...]:

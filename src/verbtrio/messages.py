@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from verbtrio.errors import MessageError
 from verbtrio.types import Data
@@ -68,6 +69,11 @@ class Decoder(Generic[T]):
         elif kind is bytes:
             self._decode = _binary
         else:
+            if isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
+                raise TypeError(
+                    f"{kind!r} is no type that JSON can be decoded to: use a msgspec.Struct, a dataclass, a TypedDict, "
+                    f"dict, list, str, int, float, bool or a union of them"
+                )
             self._decode = msgspec.json.Decoder(kind).decode
 
     def __call__(self, message: str | bytes) -> T:

@@ -8,6 +8,7 @@ of it stays on the stack, or in memory, for as long as the connection lives.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("verbtrio.middleware")
 
@@ -38,7 +39,8 @@ class UpgradeRequest(HTTPConnection):
 
 
 class Upgrade(Response):
-    """The upgrade is granted. Its headers are added to the handshake's; `subprotocol` answers the client's offer."""
+    """The upgrade is granted, as far as the middleware is concerned. Its headers are added to the answer: to the
+    handshake's, or to that of somebody further in who denies it. `subprotocol` answers the client's offer."""
 
     def __init__(self) -> None:
         super().__init__(status_code=101)
@@ -52,15 +54,25 @@ class FunctionMiddleware(BaseHTTPMiddleware):
     An exception it raises denies an upgrade with 500 and is logged once; for HTTP it is Starlette's to handle.
     """
 
+    def __init__(self, app: ASGIApp, dispatch: MiddlewareFunction) -> None:
+        async def checked(request: Any, call_next: CallNext) -> Response:
+            response: Any = await dispatch(request, call_next)
+            if isinstance(response, Response):
+                return response
+            raise TypeError(
+                f"the middleware {dispatch!r} returned {response!r}; it must return a Response, or what "
+                f"`await call_next(request)` gave it"
+            )
+
+        super().__init__(app, dispatch=checked)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await super().__call__(scope, receive, send)
             return
         try:
             function: Any = self.dispatch_func  # Starlette types it for HTTP requests alone
-            response: Response | None = await function(UpgradeRequest(scope), _grant)
-            if response is None:
-                raise TypeError(f"{function!r} returned None; middleware ends with `return await call_next(...)`")
+            response: Response = await function(UpgradeRequest(scope), _grant)
         except HTTPException as error:
             response = PlainTextResponse(error.detail, error.status_code, headers=error.headers)
         except Exception:
@@ -77,7 +89,7 @@ async def _grant(request: Any) -> Response:
 
 
 def _accept_with(upgrade: Upgrade, send: Send) -> Send:
-    """`send`, with what the middleware put on its `Upgrade` added to the accept that passes through."""
+    """`send`, with what the middleware put on its `Upgrade` added to the answer that passes through."""
     if not upgrade.raw_headers and upgrade.subprotocol is None:
         return send
 
@@ -88,6 +100,8 @@ def _accept_with(upgrade: Upgrade, send: Send) -> Send:
                 "headers": [*message.get("headers", ()), *upgrade.raw_headers],
                 "subprotocol": message.get("subprotocol") or upgrade.subprotocol,
             }
+        elif message["type"] == "websocket.http.response.start":  # somebody further in denies
+            message = {**message, "headers": [*message.get("headers", ()), *upgrade.raw_headers]}
         await send(message)
 
     return send_accept
@@ -105,7 +119,17 @@ async def deny(response: Response, scope: Scope, receive: Receive, send: Send) -
 
 
 def as_middleware(entries: Sequence[MiddlewareFunction | Middleware]) -> list[Middleware]:
-    """`entries` as Starlette takes them: functions wrapped, Starlette's own left as they are."""
+    """`entries` as Starlette takes them: functions wrapped, Starlette's own left as they are.
+
+    Raises:
+        TypeError: an entry is a class, or can't be called.
+    """
+    for entry in entries:
+        if inspect.isclass(entry) or not (isinstance(entry, Middleware) or callable(entry)):
+            raise TypeError(
+                f"{entry!r} is no middleware: use a function (request, call_next), an instance of a class that has "
+                f"such a __call__, or starlette.middleware.Middleware(cls, ...) for an ASGI middleware class"
+            )
     return [
         entry if isinstance(entry, Middleware) else Middleware(FunctionMiddleware, dispatch=entry) for entry in entries
     ]

@@ -90,9 +90,9 @@ class Outbox:
             self._on_gone()
             return
         if self._rest is not None:
+            self._nursery.start_soon(self._write)
             self._in_flight = _size(self._rest)
             self._writing = True
-            self._nursery.start_soon(self._write)
 
     def clear(self) -> None:
         """Throw away what is queued, but for the packet the peer has begun to take."""

@@ -63,6 +63,12 @@ class Rooms:
         return True
 
 
+def check_name(name: object) -> None:
+    """Raise `TypeError` where a room's name is no text: 5 and "5" would be two rooms, and nobody would notice."""
+    if not isinstance(name, str):
+        raise TypeError(f"a room's name is text, not {name!r}: use str(...)")
+
+
 class Room:
     """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep."""
 
@@ -78,7 +84,8 @@ class Room:
     def __bool__(self) -> bool:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[Any]:
+        """Who is in it now, in the order in which they joined: `WebSocket`s."""
         return iter(tuple(self._rooms.members(self.name)))
 
     def __contains__(self, member: object) -> bool:
@@ -99,6 +106,7 @@ class Room:
 
         Raises:
             TypeError: `data` can't be encoded (nobody has got anything).
+            RuntimeError: called from another thread than Trio's (nobody has got anything).
         """
         frame = encode(data)
         skip: Any = exclude

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -77,8 +78,16 @@ async def _stop_on_cancel(stop: trio.Event, server: trio.CancelScope, limit: flo
 
 
 def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
-    """Serve `app` until SIGINT or SIGTERM, and say where."""
-    trio.run(_listen, app, config, drain_timeout)
+    """Serve `app` until SIGINT or SIGTERM, and say where. An address that can't be had is one line and exit code 1."""
+    try:
+        trio.run(_listen, app, config, drain_timeout)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            sys.exit(f"can't listen on {', '.join(config.bind)}: {error.strerror} (for another port: PORT=...)")
+        raise
 
 
 async def _listen(app: Any, config: Config, drain_timeout: float) -> None:

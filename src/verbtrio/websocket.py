@@ -19,7 +19,7 @@ from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.outbox import Outbox
-from verbtrio.rooms import Room, Rooms
+from verbtrio.rooms import Room, Rooms, check_name
 from verbtrio.transports import Close, Transport
 from verbtrio.types import Data, Hook
 
@@ -57,7 +57,7 @@ class WebSocket(HTTPConnection, Generic[T]):
         id: unique among all connections of all processes.
         user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
         nursery: the connection's nursery: tasks started in it are cancelled with the connection.
-        subprotocol: what was agreed on in the handshake.
+        subprotocol: what was agreed on in the handshake (over plain ASGI: what the route itself has chosen).
     """
 
     nursery: trio.Nursery
@@ -97,6 +97,7 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     @property
     def user(self) -> Any:
+        """Who it is: `scope["user"]`, set by middleware (`JWTAuth`, Starlette's `AuthenticationMiddleware`, yours)."""
         return self.scope.get("user")
 
     @property
@@ -208,10 +209,15 @@ class WebSocket(HTTPConnection, Generic[T]):
             on_leave: called with the room once the member has left it, whatever the reason; a plain function or a
                 coroutine function, within `Limits.hook_timeout`.
 
+        Returns:
+            The membership: `membership.room` is the room, `leave` and `leave_nowait` end it.
+
         Raises:
             ConnectionClosed: the connection has ended.
             RuntimeError: it is in that room already.
+            TypeError: `name` is no text.
         """
+        check_name(name)
         if self._info is not None:
             raise ConnectionClosed(self._info)
         if name in self._memberships:
@@ -221,11 +227,17 @@ class WebSocket(HTTPConnection, Generic[T]):
         return membership
 
     def offer(self, frame: Frame) -> None:
-        """What rooms call (see `rooms.Member`): send `frame`, or nothing once the connection has ended."""
+        """What rooms call (see `rooms.Member`): send `frame`, or nothing once the connection has ended.
+
+        Raises:
+            RuntimeError: called from another thread than Trio's.
+        """
+        _in_trio_thread()
         if self._info is None and self._outbox is not None:
             self._outbox.put_nowait(frame)
 
     def _put(self, frame: Frame) -> Outbox:
+        _in_trio_thread()
         if self._info is not None:
             raise ConnectionClosed(self._info)
         assert self._outbox is not None, "handlers and hooks run while the connection's nursery is open"
@@ -271,7 +283,7 @@ class Membership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         absorbed = self._scope.__exit__(kind, error, trace)
-        hook = self.leave_nowait()
+        hook = self._leave()
         if hook is not None:
             if self._ws.closed is not None:
                 self._ws._farewells.append((hook, self.room))  # with the close hook, within one time limit
@@ -279,8 +291,17 @@ class Membership:
                 await self._say_good_bye(hook)
         return absorbed
 
-    def leave_nowait(self) -> Hook | None:
-        """Leave the room; return the hook that is to be called, where it hasn't been yet."""
+    def leave_nowait(self) -> None:
+        """Leave the room; the hook is called in a task of the connection's. For hooks that are plain functions."""
+        hook = self._leave()
+        if hook is not None:
+            if self._ws.closed is not None:
+                self._ws._farewells.append((hook, self.room))
+            else:
+                self._ws.nursery.start_soon(self._say_good_bye, hook)
+
+    def _leave(self) -> Hook | None:
+        """Leave the room; return the hook that is owed then, once."""
         if self._left:
             return None
         self._left = True
@@ -294,7 +315,7 @@ class Membership:
 
         If cancelled, it has left, and the hook still has its time limit.
         """
-        hook = self.leave_nowait()
+        hook = self._leave()
         if hook is not None:
             await self._say_good_bye(hook)
         else:
@@ -305,6 +326,14 @@ class Membership:
             await call(hook, self.room)
         if limit.cancelled_caught:
             logger.warning("the leave hook of %r was ended at its time limit", self._ws)
+
+
+def _in_trio_thread() -> None:
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "connections, rooms and users belong to Trio's thread. Starlette runs a route that is a plain function in "
+            "a thread of its own: make it `async def`, or call by `trio.from_thread.run_sync(...)`"
+        )
 
 
 async def call(hook: Callable[..., Any], *args: Any) -> None:
