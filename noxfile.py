@@ -50,6 +50,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def lowest(session: nox.Session) -> None:
+    """All tests, with the lowest versions that pyproject.toml admits: its bounds are to be true."""
+    install_system_packages(session)
+    dependencies = PYPROJECT["project"]["dependencies"]
+    session.install("-e", ".", *(entry.replace(">=", "==") for entry in dependencies), *groups("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Serve all samples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".")
