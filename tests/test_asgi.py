@@ -319,3 +319,21 @@ async def test_drained_where_it_does_not_receive(autojump_clock: Clock) -> None:
         await client._close_handshake.wait()
         assert client.closed is not None
         assert client.closed.code == 1012
+
+
+async def test_closing_after_a_cancelled_receive(autojump_clock: Clock) -> None:
+    """Nobody else is reading then: the close has to look for the peer's answer itself."""
+    took: list[float] = []
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        with trio.move_on_after(1):
+            await receive()
+        begin = trio.current_time()
+        await send({"type": "websocket.close", "code": 4000})
+        took.append(trio.current_time() - begin)
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        await client._close_handshake.wait()
+    assert took == [pytest.approx(0)]

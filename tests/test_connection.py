@@ -15,6 +15,7 @@ import trio_websocket
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from trio.abc import Clock
+from trio.testing import MockClock
 
 from tests.support.memory import serving, shake_hands
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
@@ -200,6 +201,19 @@ class TestCauses:
             assert len(app.connections) == 1
             await answering.aclose()
         assert sorted(seen.closes) == [(1000, "Connection timeout due to inactivity"), (1000, "")][::-1]
+
+    async def test_a_stopped_process_blames_nobody(self, autojump_clock: MockClock) -> None:
+        """Its timers are late: what peers have sent meanwhile is still unread."""
+        app, seen = App(heartbeat=Heartbeat(interval=20, timeout=40)), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.testing.wait_all_tasks_blocked()
+            autojump_clock.jump(1000)
+            await trio.sleep(107)
+            assert len(app.connections) == 1
+            await client.aclose()
+        assert seen.cause is Cause.PEER
 
     async def test_expired(self, autojump_clock: Clock) -> None:
         app, seen = App(), Recorder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from trio.abc import Clock
 
+import verbtrio
 from tests.conftest import Servers
 from tests.support.memory import serving
 from tests.support.peers import Refused, connect
@@ -253,6 +255,14 @@ class TestGuard:
                 assert await peer.receive_some() == b""
             assert trio.current_time() - answered == pytest.approx(service.config.keep_alive_timeout)
 
+    def test_a_path_forges_no_line_of_the_access_log(self) -> None:
+        with hypercorn("tests.apps.recorder:app", "--access-logfile", "-") as server:
+            raw(server, f"GET /nowhere%0aFORGED HTTP/1.1\r\n{UPGRADE}\r\n".encode())
+            server.stop()
+            lines = server.log_text().splitlines()
+        assert sum("/nowhere%0aFORGED" in line for line in lines) == 1
+        assert not any(line.startswith("FORGED") for line in lines)
+
 
 class TestOtherApplications:
     """Starlette's own WebSocket routes and bare ASGI applications, in the same process."""
@@ -328,7 +338,18 @@ class TestTakeOver:
         async with App().lifespan():
             assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
         (record,) = caplog.records
-        assert "runs over plain ASGI" in record.message or "run over plain ASGI" in record.message
+        assert "run over plain ASGI" in record.message
+
+    async def test_a_hypercorn_that_cannot_even_be_imported_from(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A name that has moved is a hypercorn we don't know, not an application that can't start."""
+        monkeypatch.delattr(verbtrio, "_hypercorn")
+        monkeypatch.setitem(sys.modules, "verbtrio._hypercorn", None)
+        async with App().lifespan():
+            pass
+        (record,) = caplog.records
+        assert "run over plain ASGI" in record.message
 
     async def test_it_is_undone(self) -> None:
         before = hypercorn_run.TCPServer  # type: ignore[attr-defined]

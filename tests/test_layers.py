@@ -24,7 +24,16 @@ LAYERS: dict[str, list[str]] = {
     "fan-out": ["inbox", "outbox", "rooms"],
     "connection": ["websocket", "hooks", "connection"],
     "hub": ["hub"],
-    "edge": ["endpoint", "_hypercorn_h1", "_hypercorn_h2", "_hypercorn", "server", "app", "__init__"],
+    "edge": [
+        "endpoint",
+        "_hypercorn_tasks",
+        "_hypercorn_h1",
+        "_hypercorn_h2",
+        "_hypercorn",
+        "server",
+        "app",
+        "__init__",
+    ],
 }
 ORDER = [module for modules in LAYERS.values() for module in modules]
 
@@ -50,7 +59,7 @@ IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket",
 
 # hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
-    "hypercorn": {"_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
+    "hypercorn": {"_hypercorn_tasks", "_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
     "h11": {"_hypercorn", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2"},
     "jwt": {"auth"},

@@ -1,8 +1,8 @@
 """The take-over: WebSocket connections leave hypercorn's Trio worker's hands at the upgrade.
 
-This is the one module that knows hypercorn's insides. hypercorn's `worker_serve` looks up `TCPServer` after the
-application's startup; `take_over` puts a subclass there for as long as the application lives. A connection of it has
-two phases, in one task:
+This module and the `_hypercorn_*` beside it are the one place that knows hypercorn's insides. hypercorn's `worker_serve`
+looks up `TCPServer` after the application's startup; `take_over` puts a subclass there for as long as the application
+lives. A connection of it has two phases, in one task:
 
 1. HTTP: hypercorn's own protocol objects, until an upgrade to a WebSocket arrives over HTTP/1.1. Then our H11
    protocol raises `Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
@@ -28,6 +28,7 @@ from urllib.parse import unquote
 import h11
 import trio
 from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup, _handle
@@ -36,6 +37,7 @@ from hypercorn.utils import parse_socket_addr, valid_server_name
 
 from verbtrio._hypercorn_h1 import H11, H11Response, Upgrade
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse
+from verbtrio._hypercorn_tasks import RequestTasks
 from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
@@ -104,6 +106,11 @@ def _missing() -> list[str]:
         (H11Protocol._handle_events, ["self"]),
         (TCPServer._read_data, ["self"]),
         (TCPServer._idle_timeout, ["self"]),
+        (TCPServer.protocol_send, ["self", "event"]),
+        (TaskGroup.spawn_app, ["self", "app", "config", "scope", "send"]),
+        (_handle, ["app", "config", "scope", "receive", "send", "sync_spawn", "call_soon"]),
+        (H2Protocol._create_stream, ["self", "request"]),
+        (H2Protocol._handle_events, ["self", "events"]),
     ]
     missing = [
         f"{function.__qualname__}{inspect.signature(function)}"
@@ -158,40 +165,6 @@ class _Protocols:
         return protocol
 
 
-class _TaskGroup(TaskGroup):
-    """The HTTP phase's tasks. hypercorn 0.18 hands a request's events to the application through a queue of ten, and
-    waits for ever to put the eleventh, or the disconnect, into one that nobody reads: an upload to a handler that does
-    not look at the body would keep its connection until the worker ends.
-    """
-
-    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
-        to_app, events = trio.open_memory_channel[Any](config.max_app_queue_size)
-
-        async def receive() -> Any:
-            try:
-                return await events.receive()
-            except trio.EndOfChannel:
-                return {"type": "http.disconnect"}
-
-        async def run(*arguments: Any) -> None:
-            with events:
-                await app(*arguments)
-
-        async def put(event: Any) -> None:
-            if event["type"] == "http.disconnect":
-                to_app.close()  # never waits; what came before it is still received
-                return
-            try:
-                await to_app.send(event)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # nobody wants the rest of the body
-
-        threads = (trio.to_thread.run_sync, trio.from_thread.run)
-        nursery: Any = self._nursery
-        nursery.start_soon(_handle, run, config, scope, receive, send, *threads)
-        return put
-
-
 class TakeOverServer(TCPServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
@@ -210,13 +183,9 @@ class TakeOverServer(TCPServer):
         If cancelled, the connection is closed.
         """
         try:
-            if await self._http():
-                await self._serve(*self._take_upgrade())
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the peer has left
-        except* Exception as group:
-            logger.warning("a connection was ended: %r", _first(group))
-            logger.debug("where it came from", exc_info=group)
+            with _guard("a connection"):
+                if await self._http():
+                    await self._serve(*self._take_upgrade())
         finally:
             await trio.aclose_forcefully(self.stream)
 
@@ -256,7 +225,7 @@ class TakeOverServer(TCPServer):
                 return False
             alpn = stream.selected_alpn_protocol() or alpn
         client, local = self._addresses()
-        async with _TaskGroup() as self._task_group:
+        async with RequestTasks() as self._task_group:
             protocol = _Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
@@ -298,12 +267,8 @@ class TakeOverServer(TCPServer):
         headers.append((b"host", pseudo.get(b":authority", b"")))
         scope = self._scope("2", pseudo.get(b":path", b"/"), headers)
         try:
-            await self._serve(scope, tunnel, TunnelResponse(tunnel), check_http2, b"")
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the peer has left
-        except* Exception as group:
-            logger.warning("a WebSocket over HTTP/2 was ended: %r", _first(group))
-            logger.debug("where it came from", exc_info=group)
+            with _guard("a WebSocket over HTTP/2"):
+                await self._serve(scope, tunnel, TunnelResponse(tunnel), check_http2, b"")
         finally:
             await trio.aclose_forcefully(tunnel)
 
@@ -385,6 +350,18 @@ class TakeOverServer(TCPServer):
             parse_socket_addr(socket.family, socket.getpeername()),
             parse_socket_addr(socket.family, socket.getsockname()),
         )
+
+
+@contextmanager
+def _guard(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside ends there, with one line in the log; a peer that has left is not worth one."""
+    try:
+        yield
+    except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    except* Exception as group:
+        logger.warning("%s was ended: %r", what, _first(group))
+        logger.debug("where it came from", exc_info=group)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ from verbtrio.types import Hook
 F = TypeVar("F", bound=Callable[..., Any])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
+logger = logging.getLogger("verbtrio.app")
 _UNSET: Any = object()
 
 
@@ -115,11 +117,18 @@ class App(Starlette):
             if self._inner_lifespan is not None:
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
             if self._take_over and outermost:
-                from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
-
-                settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
-                state |= stack.enter_context(_hypercorn.take_over(settings))
+                state |= self._take_connections_over(stack, hub)
             yield state
+
+    def _take_connections_over(self, stack: AsyncExitStack, hub: Hub) -> dict[str, Any]:
+        """Begin the take-over, until `stack` is left; give what belongs into the lifespan's state."""
+        try:
+            from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+        except ImportError as error:
+            logger.warning("this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI", error)
+            return {}
+        settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
+        return stack.enter_context(_hypercorn.take_over(settings))
 
     def _running_hub(self) -> Hub:
         if self._hub is None:

@@ -229,12 +229,14 @@ class Session:
 
     async def _read(self) -> None:
         """Read once: what came is kept before anything else is waited for, so no cancellation can lose it."""
-        with trio.CancelScope() as self._receiving:
-            events = await self._transport.receive()
-            self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
-            if any(isinstance(event, Closed) for event in events):
-                self._ended.set()
-        self._receiving = None
+        try:
+            with trio.CancelScope() as self._receiving:
+                events = await self._transport.receive()
+                self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
+                if any(isinstance(event, Closed) for event in events):
+                    self._ended.set()
+        finally:
+            self._receiving = None
         if self._state is _State.OPEN and (replies := self._transport.replies()):
             with trio.move_on_after(2 * self._limits.send_timeout, shield=True):  # behind one that is being sent
                 try:

@@ -80,7 +80,7 @@ def hooks_kind(hooks: Mapping[str, Hook]) -> HandlerKind:
     """The handler made of hook functions."""
     for hook, function in hooks.items():
         _check_signature(hook, function, with_self=False)
-    name = ", ".join(getattr(hook, "__qualname__", repr(hook)) for hook in hooks.values())
+    name = ", ".join(map(_name, hooks.values()))
     return HandlerKind(lambda: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
 
 
