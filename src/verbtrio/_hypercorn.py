@@ -1,8 +1,8 @@
 """The take-over: WebSocket connections leave hypercorn's Trio worker's hands at the upgrade.
 
-This module and the `_hypercorn_*` beside it are the one place that knows hypercorn's insides. hypercorn's `worker_serve`
-looks up `TCPServer` after the application's startup; `take_over` puts a subclass there for as long as the application
-lives. A connection of it has two phases, in one task:
+This module and the `_hypercorn_*` beside it are the one place that knows hypercorn's insides. Its `worker_serve` looks
+up `TCPServer` after the application's startup; `take_over` puts a subclass there for as long as the application lives.
+A connection of it has two phases, in one task:
 
 1. HTTP: hypercorn's own protocol objects, until an upgrade to a WebSocket arrives over HTTP/1.1. Then our H11
    protocol raises `Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
