@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -361,6 +363,21 @@ class TestCauses:
             assert app.statistics().ended == {"drain": 1}
         assert seen.closes == [(1012, "The server is restarting")]
 
+    async def test_cancelled_from_outside_it_still_waits_for_the_peers_close(self, autojump_clock: Clock) -> None:
+        app, seen = App(), Recorder()
+        app.ws("/ws", **seen.hooks())
+        async with serving(app) as service:
+            peer = service.open_stream()
+            await shake_hands(peer)
+            await trio.testing.wait_all_tasks_blocked()
+            service.connections.cancel_scope.cancel()
+            assert (await peer.receive_some()).startswith(b"\x88")
+            with trio.move_on_after(1) as waiting:
+                await peer.receive_some()
+            assert waiting.cancelled_caught, "the server did not wait"
+            await peer.send_all(b"\x88\x82\0\0\0\0\x03\xf4")
+            assert await peer.receive_some() == b""
+
     async def test_a_bug_in_reading_ends_the_connection_alone(
         self, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -385,12 +402,18 @@ class TestCauses:
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(app.serve, 0)
             port = int(url.rsplit(":", 1)[1])
-            for _ in range(20):
-                peer = await trio.open_tcp_stream("127.0.0.1", port)
-                await shake_hands(peer)
-                await peer.send_all(b"\x81\x84\0\0\0\0last" + b"\x88\x85\0\0\0\0\x0f\xa1bye")
-                await peer.aclose()
-                for _ in range(3):  # before the reader has had its turn
+            for n in range(20):
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                await shake_hands(stream)
+                with trio.fail_after(10):
+                    while len(app.connections) == 0 or seen.events.count("open") <= n:
+                        await trio.sleep(0.001)
+                # From here to the last broadcast nothing is awaited: the reader has not had its turn.
+                peer = socket.socket(fileno=os.dup(stream.socket.fileno()))
+                peer.send(b"\x81\x84\0\0\0\0last" + b"\x88\x85\0\0\0\0\x0f\xa1bye")
+                peer.close()
+                stream.socket.close()
+                for _ in range(3):
                     app.connections.broadcast("who is there?")
             with trio.fail_after(10):
                 while len(seen.closes) < 20:

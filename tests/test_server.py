@@ -70,6 +70,22 @@ async def test_leaving_the_scope_drains() -> None:
     assert trio.current_time() - begin < 2
 
 
+async def test_leaving_the_scope_lets_the_application_shut_down() -> None:
+    """Its own lifespan may wait for things on the way out, too."""
+    steps: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        yield
+        await trio.sleep(0.05)
+        steps.append("shut down")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(App(lifespan=lifespan).serve, 0)
+        nursery.cancel_scope.cancel()
+    assert steps == ["shut down"]
+
+
 async def test_two_apps_in_one_program() -> None:
     """One after the other and side by side: each has its own hub, and its own end."""
     (one, _), (two, _) = chat(), chat()

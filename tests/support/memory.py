@@ -69,12 +69,20 @@ async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
     """Serve `app` (or `asgi`, which has it mounted); check at the end that nothing is left of any connection."""
     async with trio.open_nursery() as clients:
         async with app.lifespan():
-            async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as server:
+                connections: trio.Nursery = await server.start(_hold_connections)
                 service = Service(app, asgi or app, connections, clients)
                 yield service
                 await assert_nothing_left(service)
-                connections.cancel_scope.cancel()
+                server.cancel_scope.cancel()
         clients.cancel_scope.cancel()
+
+
+async def _hold_connections(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """The connections' nursery, in a task of its own: a test that cancels it does not cancel itself."""
+    async with trio.open_nursery() as connections:
+        task_status.started(connections)
+        await trio.sleep_forever()
 
 
 async def assert_nothing_left(service: Service) -> None:
