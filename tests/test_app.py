@@ -27,11 +27,11 @@ def http(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-async def rejected(client: Any) -> trio_websocket.ConnectionRejected:
+async def rejected(client: Any, path: str = "/ws", **options: Any) -> trio_websocket.ConnectionRejected:
     """The rejection that connecting raises."""
     try:
         async with trio.open_nursery() as client._clients:
-            await client.connect()
+            await client.connect(path, **options)
     except* trio_websocket.ConnectionRejected as group:
         error: Any = group
         while isinstance(error, BaseExceptionGroup):

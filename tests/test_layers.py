@@ -26,6 +26,7 @@ LAYERS: dict[str, list[str]] = {
     "hub": ["hub"],
     "edge": [
         "endpoint",
+        "routing",
         "_hypercorn_tasks",
         "_hypercorn_h1",
         "_hypercorn_h2",

@@ -28,6 +28,7 @@ from verbtrio.limits import Limits as Limits
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.rooms import Room as Room
+from verbtrio.routing import Group as Group
 from verbtrio.types import JSON as JSON
 from verbtrio.websocket import Membership as Membership
 from verbtrio.websocket import ReadyState as ReadyState

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
+from starlette.routing import BaseRoute
 
-from verbtrio.endpoint import WebSocketEndpoint
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
-from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.rooms import Room, check_name
-from verbtrio.types import Hook
+from verbtrio.routing import UNSET, Routes
 
-F = TypeVar("F", bound=Callable[..., Any])
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 logger = logging.getLogger("verbtrio.app")
-_UNSET: Any = object()
 
 
-class App(Starlette):
+class App(Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -64,13 +59,14 @@ class App(Starlette):
         exception_handlers: Any = None,
         max_body_size: int | None = None,
         limits: Limits | None = None,
-        heartbeat: Heartbeat | None = _UNSET,
+        heartbeat: Heartbeat | None = UNSET,
         compression: bool = False,
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
     ) -> None:
-        super().__init__(
+        Starlette.__init__(
+            self,
             debug=debug,
             routes=routes,
             middleware=as_middleware(middleware),
@@ -78,10 +74,14 @@ class App(Starlette):
             lifespan=self.lifespan,
             max_body_size=max_body_size,
         )
-        self.limits = limits or Limits()
-        self.heartbeat = Heartbeat() if heartbeat is _UNSET else heartbeat
-        _check_settings(self.limits, self.heartbeat)
-        self.compression = compression
+        Routes.__init__(
+            self,
+            self.router.routes,
+            self._running_hub,
+            limits=limits or Limits(),
+            heartbeat=Heartbeat() if heartbeat is UNSET else heartbeat,
+            compression=compression,
+        )
         self._inner_lifespan = lifespan
         self._drain_timeout = drain_timeout
         self._take_over = take_over
@@ -140,123 +140,7 @@ class App(Starlette):
             )
         return self._hub
 
-    # Routes
-
-    def ws(
-        self,
-        path: str,
-        *,
-        open: Hook | None = None,  # noqa: A002 -- the field's name for it
-        message: Hook | None = None,
-        close: Hook | None = None,
-        error: Hook | None = None,
-        middleware: Sequence[MiddlewareFunction | Middleware] = (),
-        limits: Limits | None = None,
-        heartbeat: Heartbeat | None = _UNSET,
-        compression: bool | None = None,
-        subprotocols: Sequence[str] = (),
-        name: str | None = None,
-    ) -> Callable[[F], F]:
-        """Add a WebSocket route: with hooks at once, without them as a decorator of a coroutine or a class.
-
-            @app.ws("/ws/:room")
-            async def chat(ws: WebSocket[Say], room: str) -> None: ...
-
-            app.ws("/ws", open=welcome, message=echo)
-
-        Args:
-            path: `:room` and `{room}` are parameters; `{n:int}` converts.
-            open: `(ws)`, called first.
-            message: `(ws, message)`, called for each message.
-            close: `(ws, code, reason)`, called once when the connection has ended, whatever ended it.
-            error: `(ws, error)`, called once if a hook raised.
-            middleware: as in `App`, for this route alone, inside the app's.
-            limits, heartbeat, compression: for this route instead of the app's.
-            subprotocols: what the handler speaks, in its order of preference.
-            name: the route's name, for `url_path_for`.
-
-        Hooks may be plain functions or coroutine functions.
-
-        Raises:
-            TypeError: the handler is none, or asks for a parameter the path doesn't have.
-        """
-        path = _starlette_path(path)
-        settings: dict[str, Any] = {
-            "limits": limits or self.limits,
-            "heartbeat": self.heartbeat if heartbeat is _UNSET else heartbeat,
-            "compression": self.compression if compression is None else compression,
-            "subprotocols": subprotocols,
-        }
-        _check_settings(settings["limits"], settings["heartbeat"])
-        if isinstance(subprotocols, str):
-            raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
-
-        def add(kind: HandlerKind) -> None:
-            endpoint = WebSocketEndpoint(path, kind, self._running_hub, **settings)
-            self.router.routes.append(WebSocketRoute(path, endpoint, name=name, middleware=as_middleware(middleware)))
-
-        def decorate(handler: F) -> F:
-            if hooks:
-                raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
-            add(handler_kind(handler, set(compile_path(path)[2])))
-            return handler
-
-        given = {"open": open, "message": message, "close": close, "error": error}
-        hooks = {hook: function for hook, function in given.items() if function is not None}
-        if hooks:
-            add(hooks_kind(hooks))
-        return decorate
-
-    def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for GET (and HEAD): `(request) -> Response`.
-
-        Args:
-            path: `:name` and `{name}` are parameters.
-            options: `middleware` and `name`, as in `ws`.
-
-        Make it `async def`: Starlette runs a plain function in a thread, where connections and rooms can't be used.
-        """
-        return self._http("GET", path, **options)
-
-    def post(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for POST."""
-        return self._http("POST", path, **options)
-
-    def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for PUT."""
-        return self._http("PUT", path, **options)
-
-    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for PATCH."""
-        return self._http("PATCH", path, **options)
-
-    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for DELETE."""
-        return self._http("DELETE", path, **options)
-
-    def _http(
-        self,
-        method: str,
-        path: str,
-        *,
-        middleware: Sequence[MiddlewareFunction | Middleware] = (),
-        name: str | None = None,
-    ) -> Callable[[F], F]:
-        """A decorator for `(request) -> Response`, a coroutine function or a plain one (run in a thread)."""
-
-        def decorate(endpoint: F) -> F:
-            self.router.routes.append(
-                Route(
-                    _starlette_path(path),
-                    endpoint,
-                    methods=[method],
-                    name=name,
-                    middleware=as_middleware(middleware),
-                )
-            )
-            return endpoint
-
-        return decorate
+    # Middleware for all
 
     def use(self, *middleware: MiddlewareFunction | Middleware) -> None:
         """Add middleware to all routes, HTTP and WebSocket, mounted ones included: the first added is outermost."""
@@ -325,22 +209,9 @@ class App(Starlette):
         )
 
 
-def _check_settings(limits: object, heartbeat: object) -> None:
-    """Raise `TypeError` for what would only fail at the first connection."""
-    if not isinstance(limits, Limits):
-        raise TypeError(f"limits is a verbtrio.Limits(...), not {limits!r}")
-    if heartbeat is not None and not isinstance(heartbeat, Heartbeat):
-        raise TypeError(f"heartbeat is a verbtrio.Heartbeat(...), or None for none, not {heartbeat!r}")
-
-
 async def _nobody_is_there(request: Request, error: Exception) -> Response:
     """The client left in the middle of its request: no error of the application's, and nobody to answer."""
     return Response(status_code=400)
-
-
-def _starlette_path(path: str) -> str:
-    """`/ws/:room` as Starlette writes it: `/ws/{room}`."""
-    return re.sub(r"(?<=/):([A-Za-z_]\w*)", r"{\1}", path)
 
 
 def _mounted_apps(routes: Sequence[BaseRoute]) -> list[App]:

@@ -1,0 +1,248 @@
+"""Where routes are added: an `App`, and groups of its routes with a prefix and middleware in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute, compile_path
+from starlette.types import Scope
+
+from verbtrio.endpoint import WebSocketEndpoint
+from verbtrio.heartbeat import Heartbeat
+from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
+from verbtrio.hub import Hub
+from verbtrio.limits import Limits
+from verbtrio.middleware import MiddlewareFunction, as_middleware
+from verbtrio.types import Hook
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+UNSET: Any = object()
+"""The default of an argument for which `None` means something."""
+
+
+class Routes:
+    """What an `App` and a `Group` have in common: the methods that add routes.
+
+    Args:
+        routes: the list of routes that is added to.
+        hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
+        prefix: what stands before the paths of these routes, as Starlette writes it.
+        limits, heartbeat, compression: for routes that say nothing else.
+
+    Raises:
+        TypeError: `limits` or `heartbeat` is none.
+    """
+
+    def __init__(
+        self,
+        routes: list[BaseRoute],
+        hub: Callable[[], Hub],
+        *,
+        prefix: str = "",
+        limits: Limits,
+        heartbeat: Heartbeat | None,
+        compression: bool,
+    ) -> None:
+        _check_settings(limits, heartbeat)
+        self._added = routes
+        self._hub_now = hub
+        self._prefix = prefix
+        self.limits = limits
+        self.heartbeat = heartbeat
+        self.compression = compression
+
+    def ws(
+        self,
+        path: str,
+        *,
+        open: Hook | None = None,  # noqa: A002 -- the field's name for it
+        message: Hook | None = None,
+        close: Hook | None = None,
+        error: Hook | None = None,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        limits: Limits | None = None,
+        heartbeat: Heartbeat | None = UNSET,
+        compression: bool | None = None,
+        subprotocols: Sequence[str] = (),
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """Add a WebSocket route: with hooks at once, without them as a decorator of a coroutine or a class.
+
+            @app.ws("/ws/:room")
+            async def chat(ws: WebSocket[Say], room: str) -> None: ...
+
+            app.ws("/ws", open=welcome, message=echo)
+
+        Args:
+            path: `:room` and `{room}` are parameters; `{n:int}` converts.
+            open: `(ws)`, called first.
+            message: `(ws, message)`, called for each message.
+            close: `(ws, code, reason)`, called once when the connection has ended, whatever ended it.
+            error: `(ws, error)`, called once if a hook raised.
+            middleware: as in `App`, for this route alone, inside the app's and the group's.
+            limits, heartbeat, compression: for this route instead of the app's or the group's.
+            subprotocols: what the handler speaks, in its order of preference.
+            name: the route's name, for `url_path_for`.
+
+        Hooks may be plain functions or coroutine functions.
+
+        Raises:
+            TypeError: the handler is none, or asks for a parameter the path doesn't have.
+        """
+        path = starlette_path(path)
+        settings: dict[str, Any] = {
+            "limits": limits or self.limits,
+            "heartbeat": self.heartbeat if heartbeat is UNSET else heartbeat,
+            "compression": self.compression if compression is None else compression,
+            "subprotocols": subprotocols,
+        }
+        _check_settings(settings["limits"], settings["heartbeat"])
+        if isinstance(subprotocols, str):
+            raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
+
+        def add(kind: HandlerKind) -> None:
+            endpoint = WebSocketEndpoint(self._prefix + path, kind, self._hub_now, **settings)
+            self._added.append(WebSocketRoute(path, endpoint, name=name, middleware=as_middleware(middleware)))
+
+        def decorate(handler: F) -> F:
+            if hooks:
+                raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
+            add(handler_kind(handler, set(compile_path(self._prefix + path)[2])))
+            return handler
+
+        given = {"open": open, "message": message, "close": close, "error": error}
+        hooks = {hook: function for hook, function in given.items() if function is not None}
+        if hooks:
+            add(hooks_kind(hooks))
+        return decorate
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for GET (and HEAD): `(request) -> Response`.
+
+        Args:
+            path: `:name` and `{name}` are parameters.
+            options: `middleware` and `name`, as in `ws`.
+
+        Make it `async def`: Starlette runs a plain function in a thread, where connections and rooms can't be used.
+        """
+        return self._http("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for POST."""
+        return self._http("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for PUT."""
+        return self._http("PUT", path, **options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for PATCH."""
+        return self._http("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        """Add an HTTP route for DELETE."""
+        return self._http("DELETE", path, **options)
+
+    def _http(
+        self,
+        method: str,
+        path: str,
+        *,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """A decorator for `(request) -> Response`, a coroutine function or a plain one (run in a thread)."""
+
+        def decorate(endpoint: F) -> F:
+            self._added.append(
+                Route(
+                    starlette_path(path),
+                    endpoint,
+                    methods=[method],
+                    name=name,
+                    middleware=as_middleware(middleware),
+                )
+            )
+            return endpoint
+
+        return decorate
+
+    def group(
+        self,
+        prefix: str,
+        *,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        limits: Limits | None = None,
+        heartbeat: Heartbeat | None = UNSET,
+        compression: bool | None = None,
+    ) -> Group:
+        """Add a group of routes, whose paths begin with `prefix` and which share what is given here.
+
+            api = app.group("/api", middleware=[auth])
+
+            @api.get("/me")                      # GET /api/me, by who has a token
+            async def me(request: Request) -> Response: ...
+
+        A request for which the group has no route goes on to what was added after it, so several groups may have one
+        prefix, or none ("").
+
+        Args:
+            prefix: `:name` and `{name}` are parameters, as in the routes' own paths.
+            middleware: as in `App`, for these routes, inside the app's and outside a route's own. There is one of
+                each, which all routes of the group share.
+            limits, heartbeat, compression: for these routes instead of the app's.
+
+        Raises:
+            ValueError: `prefix` is not empty and does not begin with "/", or ends with one.
+        """
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+            raise ValueError(f'a group\'s prefix is "" or like "/api", not {prefix!r}')
+        path = starlette_path(prefix)
+        mount = _GroupMount(path, routes=[], middleware=as_middleware(middleware))
+        self._added.append(mount)
+        return Group(
+            mount.routes,
+            self._hub_now,
+            prefix=self._prefix + path,
+            limits=limits or self.limits,
+            heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
+            compression=self.compression if compression is None else compression,
+        )
+
+
+class Group(Routes):
+    """Routes with a prefix and middleware in common. Made by `app.group`; groups may hold groups."""
+
+    def __repr__(self) -> str:
+        return f"<Group {self._prefix!r} ({len(self._added)} routes)>"
+
+
+class _GroupMount(Mount):
+    """Starlette's `Mount`, but for requests alone that one of its routes takes: a `Mount` takes all with its prefix,
+    and would hide whatever is added after it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        if match is Match.NONE:
+            return match, child_scope
+        inner = {**scope, **child_scope}
+        # PARTIAL (another method) counts: the 405, and CORS's answer to an OPTIONS, are the group's to give.
+        best = max((route.matches(inner)[0] for route in self.routes), key=lambda m: m.value, default=Match.NONE)
+        return (best, child_scope) if best is not Match.NONE else (best, {})
+
+
+def _check_settings(limits: object, heartbeat: object) -> None:
+    """Raise `TypeError` for what would only fail at the first connection."""
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits is a verbtrio.Limits(...), not {limits!r}")
+    if heartbeat is not None and not isinstance(heartbeat, Heartbeat):
+        raise TypeError(f"heartbeat is a verbtrio.Heartbeat(...), or None for none, not {heartbeat!r}")
+
+
+def starlette_path(path: str) -> str:
+    """`/ws/:room` as Starlette writes it: `/ws/{room}`."""
+    return re.sub(r"(?<=/):([A-Za-z_]\w*)", r"{\1}", path)
