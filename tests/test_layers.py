@@ -20,7 +20,7 @@ LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
     "ground": ["closing", "errors", "types", "limits"],
     "wire": ["events", "messages", "codec", "transports", "streams", "handshake", "asgi"],
-    "guards": ["heartbeat", "middleware", "auth"],
+    "guards": ["heartbeat", "origin", "middleware", "auth"],
     "fan-out": ["inbox", "outbox", "rooms"],
     "connection": ["websocket", "hooks", "connection"],
     "hub": ["hub"],
@@ -55,7 +55,19 @@ STRANGERS = [
 ]
 
 # No Trio, no clock: the time is a parameter, so that Hypothesis can have them.
-PURE = ["closing", "errors", "types", "events", "messages", "codec", "handshake", "heartbeat", "limits", "rooms"]
+PURE = [
+    "closing",
+    "errors",
+    "types",
+    "events",
+    "messages",
+    "codec",
+    "handshake",
+    "heartbeat",
+    "limits",
+    "rooms",
+    "origin",
+]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
 
 # hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.

@@ -19,6 +19,7 @@ from verbtrio.heartbeat import Heartbeat
 from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
+from verbtrio.origin import Origins
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
 
@@ -41,6 +42,11 @@ class App(Routes, Starlette):
         heartbeat: how silent peers are found, `None` for not at all; each route may have its own.
         compression: agree on permessage-deflate (RFC 7692) where the client offers it. Off by default: it costs
             32 KiB and more a connection, and time on every message. What is decompressed counts for the size limit.
+        allowed_origins: whose pages may open WebSockets, beside the server's own: "https://example.com",
+            "https://*.example.com" (all below it), "null" (files, sandboxed frames), "*" (everybody). Each group and
+            route may have its own. Others get 403, and the log says what to add.
+        require_origin: whether a handshake must have an `Origin`. Browsers always send one, other programs needn't.
+            By default it must where cookies may let it in, that is where a `SessionMiddleware` has been.
         drain_timeout: seconds the connections have to end when the server shuts down. Keep it below hypercorn's
             `graceful_timeout` (3 s).
         take_over: let verbtrio read and write WebSocket connections itself under hypercorn (see
@@ -61,6 +67,8 @@ class App(Routes, Starlette):
         limits: Limits | None = None,
         heartbeat: Heartbeat | None = UNSET,
         compression: bool = False,
+        allowed_origins: Sequence[str] = (),
+        require_origin: bool | None = None,
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
@@ -81,6 +89,7 @@ class App(Routes, Starlette):
             limits=limits or Limits(),
             heartbeat=Heartbeat() if heartbeat is UNSET else heartbeat,
             compression=compression,
+            origins=Origins(allowed_origins, require=require_origin),
         )
         self._inner_lifespan = lifespan
         self._drain_timeout = drain_timeout

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +17,7 @@ from verbtrio.hooks import HandlerKind
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
+from verbtrio.origin import Origins, server_origin
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
 from verbtrio.websocket import WebSocket
@@ -33,6 +35,7 @@ class WebSocketEndpoint:
         path: the route's path; its name among the rooms of everybody connected to it.
         kind: the handler.
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
+        origins: which pages may come in.
         limits, heartbeat, compression: the route's settings.
         subprotocols: what the route speaks, in its order of preference.
     """
@@ -43,6 +46,7 @@ class WebSocketEndpoint:
         kind: HandlerKind,
         hub: Callable[[], Hub],
         *,
+        origins: Origins,
         limits: Limits,
         heartbeat: Heartbeat | None,
         compression: bool,
@@ -51,6 +55,7 @@ class WebSocketEndpoint:
         self._room = ("verbtrio", "route", path)
         self._kind = kind
         self._hub = hub
+        self._origins = origins
         self._limits = limits
         self._heartbeat = heartbeat
         self._compression = compression
@@ -69,10 +74,21 @@ class WebSocketEndpoint:
             response = PlainTextResponse("Service Unavailable", 503, headers={"Retry-After": "1"})
             await deny(response, scope, receive, send)
             return
+        if (reason := self._refusal(scope)) is not None:
+            logger.warning("the upgrade of %r is refused: %s", scope["path"], reason)
+            await deny(PlainTextResponse("Forbidden", 403), scope, receive, send)
+            return
         handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
         ws = await self._accept(scope, receive, send, hub)
         if ws is not None:
             await hub.run(Connection(ws, handler, self._heartbeat))
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Why the page that asks may not come in; `None` where it may."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        own = server_origin(scope.get("scheme", "ws"), hosts[0]) if len(hosts) == 1 else None
+        return self._origins.refusal(headers.getlist("origin"), own, session="session" in scope)
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> WebSocket | None:
         """Grant the upgrade, through whatever middleware is around us; `None` where the peer has left."""

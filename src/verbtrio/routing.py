@@ -16,6 +16,7 @@ from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
+from verbtrio.origin import Origins
 from verbtrio.types import Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +32,7 @@ class Routes:
         routes: the list of routes that is added to.
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
         prefix: what stands before the paths of these routes, as Starlette writes it.
-        limits, heartbeat, compression: for routes that say nothing else.
+        limits, heartbeat, compression, origins: for routes that say nothing else.
 
     Raises:
         TypeError: `limits` or `heartbeat` is none.
@@ -46,6 +47,7 @@ class Routes:
         limits: Limits,
         heartbeat: Heartbeat | None,
         compression: bool,
+        origins: Origins,
     ) -> None:
         _check_settings(limits, heartbeat)
         self._added = routes
@@ -54,6 +56,7 @@ class Routes:
         self.limits = limits
         self.heartbeat = heartbeat
         self.compression = compression
+        self.origins = origins
 
     def ws(
         self,
@@ -67,6 +70,8 @@ class Routes:
         limits: Limits | None = None,
         heartbeat: Heartbeat | None = UNSET,
         compression: bool | None = None,
+        allowed_origins: Sequence[str] | None = None,
+        require_origin: bool | None = None,
         subprotocols: Sequence[str] = (),
         name: str | None = None,
     ) -> Callable[[F], F]:
@@ -84,7 +89,8 @@ class Routes:
             close: `(ws, code, reason)`, called once when the connection has ended, whatever ended it.
             error: `(ws, error)`, called once if a hook raised.
             middleware: as in `App`, for this route alone, inside the app's and the group's.
-            limits, heartbeat, compression: for this route instead of the app's or the group's.
+            limits, heartbeat, compression, allowed_origins, require_origin: for this route instead of the app's or
+                the group's.
             subprotocols: what the handler speaks, in its order of preference.
             name: the route's name, for `url_path_for`.
 
@@ -98,6 +104,7 @@ class Routes:
             "limits": limits or self.limits,
             "heartbeat": self.heartbeat if heartbeat is UNSET else heartbeat,
             "compression": self.compression if compression is None else compression,
+            "origins": self.origins.replace(allowed_origins, require_origin),
             "subprotocols": subprotocols,
         }
         _check_settings(settings["limits"], settings["heartbeat"])
@@ -179,6 +186,8 @@ class Routes:
         limits: Limits | None = None,
         heartbeat: Heartbeat | None = UNSET,
         compression: bool | None = None,
+        allowed_origins: Sequence[str] | None = None,
+        require_origin: bool | None = None,
     ) -> Group:
         """Add a group of routes, whose paths begin with `prefix` and which share what is given here.
 
@@ -194,7 +203,7 @@ class Routes:
             prefix: `:name` and `{name}` are parameters, as in the routes' own paths.
             middleware: as in `App`, for these routes, inside the app's and outside a route's own. There is one of
                 each, which all routes of the group share.
-            limits, heartbeat, compression: for these routes instead of the app's.
+            limits, heartbeat, compression, allowed_origins, require_origin: for these routes instead of the app's.
 
         Raises:
             ValueError: `prefix` is not empty and does not begin with "/", or ends with one.
@@ -211,6 +220,7 @@ class Routes:
             limits=limits or self.limits,
             heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
             compression=self.compression if compression is None else compression,
+            origins=self.origins.replace(allowed_origins, require_origin),
         )
 
 
