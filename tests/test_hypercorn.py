@@ -255,6 +255,26 @@ class TestGuard:
                 assert await peer.receive_some() == b""
             assert trio.current_time() - answered == pytest.approx(service.config.keep_alive_timeout)
 
+    async def test_the_last_response_closes_the_connection(self, autojump_clock: Clock) -> None:
+        """Starlette cancels a streaming response once it has been sent, and with it what hypercorn has still to do."""
+        app = App()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"one"
+
+        @app.get("/")
+        async def stream(request: Request) -> Response:
+            return StreamingResponse(chunks())
+
+        async with serving(app) as service:
+            peer = service.open_stream()
+            await peer.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b""
+            with trio.fail_after(1):
+                while data := await peer.receive_some():
+                    answer += data
+            assert answer.endswith(b"one\r\n0\r\n\r\n")
+
     def test_a_path_forges_no_line_of_the_access_log(self) -> None:
         with hypercorn("tests.apps.recorder:app", "--access-logfile", "-") as server:
             raw(server, f"GET /nowhere%0aFORGED HTTP/1.1\r\n{UPGRADE}\r\n".encode())

@@ -19,7 +19,7 @@ FOLDER = Path(verbtrio.__file__).parent
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
     "ground": ["closing", "errors", "types", "limits"],
-    "wire": ["events", "messages", "codec", "transports", "streams", "handshake", "asgi"],
+    "wire": ["events", "messages", "codec", "transports", "streams", "handshake", "asgi", "streaming", "sse"],
     "guards": ["heartbeat", "origin", "middleware", "auth"],
     "fan-out": ["inbox", "outbox", "rooms"],
     "connection": ["websocket", "hooks", "connection"],

@@ -29,6 +29,11 @@ from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.rooms import Room as Room
 from verbtrio.routing import Group as Group
+from verbtrio.sse import EventStream as EventStream
+from verbtrio.sse import ServerSentEvent as ServerSentEvent
+from verbtrio.sse import last_event_id as last_event_id
+from verbtrio.streaming import JSONArray as JSONArray
+from verbtrio.streaming import Stream as Stream
 from verbtrio.types import JSON as JSON
 from verbtrio.websocket import Membership as Membership
 from verbtrio.websocket import ReadyState as ReadyState

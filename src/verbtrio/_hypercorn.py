@@ -42,13 +42,14 @@ from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
+from verbtrio.streaming import Link
 from verbtrio.types import EXTENSION
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
 
 TIMER_SECONDS = 1.0
-"""What starting or stopping hypercorn's keep-alive timer may take: an instant."""
+"""What starting or stopping hypercorn's keep-alive timer, or closing a connection, may take: an instant."""
 
 
 class Host(Protocol):
@@ -149,6 +150,11 @@ class _Protocols:
         if data:
             await self._protocol.handle(RawData(data))
 
+    @property
+    def spoken(self) -> Any:
+        """What is spoken at the moment."""
+        return self._protocol
+
     async def refuse(self) -> None:
         """Answer 400 where the request was at fault and nothing has been answered yet."""
         protocol = self._protocol
@@ -199,6 +205,13 @@ class TakeOverServer(TCPServer):
                 with trio.move_on_after(TIMER_SECONDS, shield=True):
                     await super().protocol_send(event)
             return
+        if isinstance(event, Closed):
+            # The same cancellation would leave a connection open that is to be closed after its response.
+            with trio.move_on_after(TIMER_SECONDS, shield=True) as limit:
+                await super().protocol_send(event)
+            if limit.cancelled_caught:
+                await trio.aclose_forcefully(self.stream)
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -225,7 +238,7 @@ class TakeOverServer(TCPServer):
                 return False
             alpn = stream.selected_alpn_protocol() or alpn
         client, local = self._addresses()
-        async with RequestTasks() as self._task_group:
+        async with RequestTasks(Link(self.context.terminated, self._abort)) as self._task_group:
             protocol = _Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
@@ -246,6 +259,11 @@ class TakeOverServer(TCPServer):
             await self._close()
         del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
         return self._upgrade is not None
+
+    async def _abort(self) -> None:
+        """Close the connection in the middle of a response; over HTTP/2, where others share it, do nothing."""
+        if not isinstance(self.protocol.spoken, H2):
+            await trio.aclose_forcefully(self.stream)
 
     def _take_upgrade(self) -> tuple[Any, trio.abc.Stream, H11Response, Callable[[RawHeaders], Handshake], bytes]:
         """The arguments of `_serve`. A call of its own, so that nothing on the stack keeps the request and h11's state

@@ -7,14 +7,23 @@ from typing import Any
 import trio
 from hypercorn.trio.task_group import TaskGroup, _handle
 
+from verbtrio.streaming import LINK, Link
+
 
 class RequestTasks(TaskGroup):
     """The HTTP phase's tasks. hypercorn 0.18 hands a request's events to the application through a queue of ten, and
     waits for ever to put the eleventh, or the disconnect, into one that nobody reads: an upload to a handler that does
     not look at the body would keep its connection until the worker ends.
+
+    And it tells each request's scope what a response may want to know of its connection (`link`).
     """
 
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
+        scope["extensions"][LINK] = self._link
         to_app, events = trio.open_memory_channel[Any](config.max_app_queue_size)
 
         async def receive() -> Any:

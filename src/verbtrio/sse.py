@@ -1,0 +1,133 @@
+"""Server-Sent Events (the HTML standard, section 9.2): a response that the browser's `EventSource` reads.
+
+    @app.get("/clock")
+    async def clock(request: Request) -> EventStream:
+        return EventStream(ticks(last_event_id(request)))
+
+Whatever an event holds, it can't be read as more than one: line breaks become lines of data, or are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import trio
+from starlette.requests import HTTPConnection
+
+from verbtrio.streaming import Content, Stream, Writer
+from verbtrio.types import Data
+
+KEEP_ALIVE = 15.0
+"""Seconds: what the HTML standard recommends against proxies that end silent connections."""
+KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
+
+LINE_BREAK = re.compile(r"\r\n|\r|\n")  # the standard's three; `str.splitlines` has more
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event, or one block without data (a comment, a new `retry`).
+
+    Args:
+        data: `str` as it is, anything else as JSON; `None`: no data, so the client gets no event.
+        event: its type, for `addEventListener`; without it, it is a `message`.
+        id: what the client sends as `Last-Event-ID` when it connects again.
+        retry: seconds the client is to wait before it does.
+        comment: for whoever looks at the stream; clients ignore it.
+
+    Raises:
+        ValueError: `event` or `id` has a line break, or `id` a NUL: what follows it would be read as another field.
+        TypeError: `data` can't be encoded, or is bytes: the format carries text.
+    """
+
+    data: Data = None
+    event: str | None = None
+    id: str | None = None
+    retry: float | None = None
+    comment: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("event", self.event), ("id", self.id)):
+            if value is not None and (LINE_BREAK.search(value) or "\0" in value):
+                raise ValueError(f"a server-sent event's {name} must not have line breaks or NULs: {value!r}")
+        if isinstance(self.data, bytes | bytearray | memoryview):
+            raise TypeError("server-sent events are text: send bytes as base64, or another way")
+
+    def encode(self) -> bytes:
+        """The event as it is sent."""
+        lines = []
+        if self.comment is not None:
+            lines += [f": {line}" for line in LINE_BREAK.split(self.comment)]
+        if self.retry is not None:
+            lines.append(f"retry: {round(self.retry * 1000)}")
+        if self.id is not None:
+            lines.append(f"id: {self.id}")
+        if self.event is not None:
+            lines.append(f"event: {self.event}")
+        if self.data is not None:
+            text = self.data if isinstance(self.data, str) else msgspec.json.encode(self.data).decode()
+            lines += [f"data: {line}" for line in LINE_BREAK.split(text)]
+        return "\n".join([*lines, "", ""]).encode()
+
+
+class EventStream(Stream):
+    """A response of server-sent events.
+
+    Args:
+        content: gives `ServerSentEvent`s, or data (text, or what becomes JSON) for events that are nothing but data.
+        keep_alive: seconds of silence after which a comment is sent, so that proxies keep the connection and a client
+            that is gone without a word is noticed; `None` for never.
+        retry: seconds the client is to wait before it connects again (its own default is about 3).
+        status_code, headers, background, send_timeout: as in `Stream`.
+
+    It ends when the server begins to shut down (under the take-over; see docs/architecture.md): such streams have no
+    end of their own, and would hold up every restart. The client then connects again by itself.
+    """
+
+    media_type = "text/event-stream"
+    ends_at_shutdown = True
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        keep_alive: float | None = KEEP_ALIVE,
+        retry: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(content, **options)
+        self.headers.setdefault("cache-control", "no-store")
+        self.headers.setdefault("x-accel-buffering", "no")  # nginx would wait for a buffer to fill
+        self._keep_alive = keep_alive
+        self._retry = retry
+
+    async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
+        if self._retry is not None:
+            yield ServerSentEvent(retry=self._retry).encode()
+        async for item in items:
+            event = item if isinstance(item, ServerSentEvent) else ServerSentEvent(item)
+            yield event.encode()
+
+    def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
+        if self._keep_alive is not None:
+            nursery.start_soon(self._break_silence, writer, self._keep_alive)
+
+    async def _break_silence(self, writer: Writer, interval: float) -> None:
+        while True:
+            due = writer.written_at + interval
+            if trio.current_time() >= due:
+                await writer.write(KEEP_ALIVE_COMMENT)
+            else:
+                await trio.sleep_until(due)
+
+
+def last_event_id(request: HTTPConnection) -> str | None:
+    """The `id` of the last event the client got before it connected again; `None` for a first connection."""
+    value = request.headers.get("last-event-id")
+    if value is None:
+        return None
+    return value.encode("latin-1").decode("utf-8", "replace")  # browsers send UTF-8; Starlette reads latin-1
