@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import nox
 
@@ -59,6 +61,46 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def robustness(session: nox.Session) -> None:
+    """What one client can do to others, in full numbers, beside stock hypercorn: writes the table of docs/promises.md.
+
+    Takes some ten minutes, and wants a quiet machine. Arguments go to tests/robustness (`-- --help`); with any, the
+    table is not written.
+    """
+    session.install("-e", ".", *groups("test"))
+    arguments = session.posargs or ["--write", "docs/promises.md"]
+    session.run("python", "-m", "tests.robustness", *arguments)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of everything at random; arguments: `-- --minutes 2 --seed 7`."""
+    session.install("-e", ".", *groups("test"))
+    session.run("python", "-m", "tests.robustness.soak", *session.posargs)
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """The Autobahn suite, 13 minutes; it needs a Python 2.7 and a C compiler. Arguments: cases, `-- 1.* 7.*`.
+
+    Without arguments the summary is written to docs/promises.md.
+    """
+    python2 = find_python2()
+    if python2 is None:
+        reason = "Autobahn has NOT been run: no Python 2.7 on the PATH or among pyenv's versions"
+        session.error(reason) if os.environ.get("CI") == "true" else session.skip(reason)
+    # The last virtualenv that makes environments for Python 2.7 is 20.15.1.
+    session.install("-e", ".", *groups("test"), "virtualenv==20.15.1")
+    environment = Path(session.virtualenv.location) / "autobahn"
+    if not (environment / "bin" / "wstest").exists():
+        session.run("python", "-m", "virtualenv", "--quiet", "--clear", f"--python={python2}", str(environment))
+        pip = str(environment / "bin" / "pip")
+        session.run(pip, "install", "--quiet", "autobahntestsuite==25.10.1", external=True)
+    arguments = session.posargs or ["--write", "docs/promises.md"]
+    session.run("python", "-m", "tests.autobahn", str(environment / "bin" / "wstest"), *arguments)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Serve all samples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".")
@@ -77,3 +119,14 @@ def install_system_packages(session: nox.Session) -> None:
     session.log(f"installing {', '.join(missing)} by apt-get (once; some minutes)")
     session.run("apt-get", "update", "-qq", external=True, env=environment)
     session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, external=True, env=environment)
+
+
+def find_python2() -> str | None:
+    """A Python 2.7 that runs: pyenv's command for one is there even where it is not the version in use."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [shutil.which("python2.7"), *map(str, sorted(pyenv.glob("versions/2.7*/bin/python2.7")))]
+    check = "import sys; sys.exit(sys.version_info[:2] != (2, 7))"
+    for candidate in candidates:
+        if candidate is not None and subprocess.run([candidate, "-c", check], capture_output=True).returncode == 0:
+            return candidate
+    return None

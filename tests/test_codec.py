@@ -171,6 +171,29 @@ class TestCutting:
         assert converse(codec(), *pieces(data, cuts)) == whole
         assert converse(codec(), *(data[i : i + 1] for i in range(len(data)))) == whole
 
+    @PROPERTY
+    @given(
+        texts=st.lists(st.text(max_size=100).map(lambda text: text * 3), max_size=5),
+        size=st.integers(1, 50),
+        cuts=st.lists(st.integers(0, 10_000), max_size=20),
+        bad=st.none() | st.tuples(st.integers(0, 10_000), st.integers(0, 255)),
+    )
+    def test_compressed(self, texts: list[str], size: int, cuts: list[int], bad: tuple[int, int] | None) -> None:
+        """In fragments, over a context that is carried on, and with a byte that is not what it was."""
+        compressor = zlib.compressobj(wbits=-12)
+        data = b""
+        for text in texts:
+            compressed = compressor.compress(text.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            data += compressed_frames(compressed[:-4], size) + frame(PING, b"?")
+        if bad is not None and data:
+            at, byte = bad[0] % len(data), bad[1]
+            data = data[:at] + bytes([byte]) + data[at + 1 :]
+        whole = converse(codec(200, deflate=True), data)
+        assert converse(codec(200, deflate=True), *pieces(data, cuts)) == whole
+        assert converse(codec(200, deflate=True), *(data[i : i + 1] for i in range(len(data)))) == whole
+        if bad is None and all(len(text.encode()) <= 200 for text in texts):
+            assert whole[0] == texts
+
     @pytest.mark.parametrize(
         "behind", [frame(PING, b"x"), close_frame(1000), frame(3)], ids=["ping", "close", "violation"]
     )
@@ -434,6 +457,12 @@ class TestControl:
 
     def test_a_close_without_a_code(self) -> None:
         assert converse(codec(), frame(CLOSE)) == ([Closed(Cause.PEER, 1005, "")], b"\x88\x00")
+
+    def test_a_close_in_the_middle_of_a_message(self) -> None:
+        """A control frame may stand there (RFC 6455 section 5.4), this one too."""
+        events, replies = converse(codec(), frame(TEXT, b"half", fin=False) + close_frame(4000), frame(CONT, b"late"))
+        assert events == [Closed(Cause.PEER, 4000, "")]
+        assert close_code(replies) == 4000
 
     def test_nothing_after_the_peers_close(self) -> None:
         subject = codec()

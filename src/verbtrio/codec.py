@@ -59,6 +59,10 @@ class _Protocol(Protocol):
                 self._text = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
             if self._text is not None:
                 self._text.decode(frame.data, final=frame.fin)
+        elif opcode is Opcode.CLOSE:
+            # Like any control frame it may stand in the middle of a message (RFC 6455 section 5.4). websockets answers
+            # such a one with 1002, unless it has forgotten the message.
+            self.current_size = None
         super().recv_frame(frame)
 
     def fail(self, code: CloseCode | int, reason: str = "") -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from verbtrio import App, Heartbeat, Limits, WebSocket
+from verbtrio import App, ConnectionClosed, Heartbeat, Limits, WebSocket
 
 app = App(limits=Limits(max_message_bytes=65536), heartbeat=Heartbeat(interval=20, timeout=40))
 events: list[Any] = []
@@ -41,6 +41,50 @@ async def busy(ws: WebSocket) -> None:
         await trio.sleep_forever()
     finally:
         events.append(["cancelled", trio.current_time()])
+
+
+@app.ws("/once")
+async def once(ws: WebSocket) -> None:
+    """Answers one message and returns."""
+    await ws.send(await ws.receive())
+
+
+@app.ws("/hanging")
+class Hanging:
+    """Its close hook never returns."""
+
+    async def close(self, ws: WebSocket, code: int, reason: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            events.append(["hook ended"])
+
+
+@app.ws("/silent", heartbeat=Heartbeat(interval=2, timeout=4))
+async def silent(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.ws("/impatient")
+async def impatient(ws: WebSocket) -> None:
+    """Sends without end, for a second."""
+    begin = trio.current_time()
+    with trio.move_on_after(1):
+        await flood(ws)
+    events.append(["impatient", trio.current_time() - begin])
+
+
+@app.ws("/push")
+async def push(ws: WebSocket) -> None:
+    """Sends a message every 20 ms: often enough for `send` to raise before the end of the connection cancels it."""
+    try:
+        while True:
+            await ws.send("tick")
+            await trio.sleep(0.02)
+    except ConnectionClosed as error:
+        events.append(["raised", error.info.cause])
+        raise
 
 
 @app.ws("/busy-deflate", compression=True)

@@ -1,0 +1,150 @@
+"""The recorder's counterpart in bare ASGI, for stock `hypercorn -k trio` beside verbtrio in the robustness figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+import trio.testing
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+connections = 0
+members: set[trio.MemorySendChannel[Any]] = set()
+events: list[Any] = []
+
+
+async def app(scope: Any, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+    elif scope["type"] == "http":
+        await http(scope, send)
+    else:
+        await websocket(scope, receive, send)
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    while (message := await receive())["type"] != "lifespan.shutdown":
+        await send({"type": f"{message['type']}.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def http(scope: Any, send: Send) -> None:
+    status, body = 404, b""
+    if scope["path"] == "/left":
+        status, body = 200, json.dumps(await left()).encode()
+    elif scope["path"] == "/events":
+        status, body = 200, json.dumps({"events": events, "now": trio.current_time()}).encode()
+    headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def left() -> Any:
+    with trio.move_on_after(1):
+        await trio.testing.wait_all_tasks_blocked()
+    return {
+        "connections": connections,
+        "rooms": 1 if members else 0,
+        "sessions": connections,
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
+        "memory": resident_bytes(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+
+
+async def websocket(scope: Any, receive: Receive, send: Send) -> None:
+    global connections
+    assert (await receive())["type"] == "websocket.connect"
+    connections += 1
+    try:
+        path = scope["path"].strip("/").partition("/")[0]
+        await send({"type": "websocket.accept"})
+        await ROUTES[path](receive, send)
+    finally:
+        connections -= 1
+
+
+async def echo(receive: Receive, send: Send) -> None:
+    events.append(["open"])
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "raise":
+            raise ValueError("on purpose")
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+    events.append(["close", "", message.get("code"), message.get("reason") or ""])
+
+
+async def once(receive: Receive, send: Send) -> None:
+    """Answers one message and returns."""
+    message = await receive()
+    if message["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def flood(receive: Receive, send: Send) -> None:
+    while True:
+        await send({"type": "websocket.send", "bytes": b"x" * 65536})
+
+
+async def busy(receive: Receive, send: Send) -> None:
+    await send({"type": "websocket.send", "text": "busy"})
+    await trio.sleep_forever()
+
+
+async def impatient(receive: Receive, send: Send) -> None:
+    """Sends without end, for a second."""
+    begin = trio.current_time()
+    with trio.move_on_after(1):
+        await flood(receive, send)
+    events.append(["impatient", trio.current_time() - begin])
+
+
+async def push(receive: Receive, send: Send) -> None:
+    """Sends a message every 20 ms; hypercorn's `send` does not tell when the peer has gone."""
+    while True:
+        await send({"type": "websocket.send", "text": "tick"})
+        await trio.sleep(0.02)
+
+
+async def room(receive: Receive, send: Send) -> None:
+    """What one says, all hear, by a queue each: the way of Quart's documentation."""
+    mine, messages = trio.open_memory_channel[Any](math.inf)
+
+    async def listen() -> None:
+        async for message in messages:
+            await send({"type": "websocket.send", "text": message})
+
+    members.add(mine)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            mine.send_nowait("in")
+            while (message := await receive())["type"] == "websocket.receive":
+                for member in members:
+                    member.send_nowait(message["text"])
+            nursery.cancel_scope.cancel()
+    finally:
+        members.discard(mine)
+
+
+ROUTES = {
+    "ws": echo,
+    "deflate": echo,
+    "once": once,
+    "flood": flood,
+    "busy": busy,
+    "impatient": impatient,
+    "push": push,
+    "room": room,
+    "silent": echo,
+}

@@ -1,0 +1,220 @@
+"""What the probes of this folder have in common: the servers they are run against, and what they return.
+
+A probe is a function `async def probe(target, n, figures)`: it starts a server of its own, does something `n` times
+that no client should do, and fills in figures, so that what it has found so far is kept should it have to be ended. The
+tests run each against verbtrio with a small `n` and assert on counts, codes and bytes, never on times.
+`python -m tests.robustness` runs them in full, against stock hypercorn too.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import trio
+
+from tests.support.process import Server, hypercorn
+from tests.support.wire import BINARY, FIN, KIB, PING, Wire, frame, plain, websocket
+
+Figures: TypeAlias = dict[str, Any]
+"""What a probe has found, by name: counts, bytes and seconds."""
+
+LIMIT_BYTES = 64 * KIB
+"""The message limit of both applications."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of server to be probed."""
+
+    name: str
+    app: str
+    options: tuple[str, ...] = ()
+
+    @contextmanager
+    def serve(self, *options: str) -> Iterator[Server]:
+        """One of them, fresh."""
+        with hypercorn(self.app, *self.options, *options) as server:
+            try:
+                yield server
+            except Exception as error:
+                if died(server):
+                    raise WorkerDied(f"the worker died, exit code {server.process.returncode}") from error
+                raise
+
+
+class WorkerDied(Exception):  # noqa: N818 -- a finding
+    """A probe has ended its worker."""
+
+
+def died(server: Server) -> bool:
+    """Whether the server has ended. (hypercorn's own process needs a moment to see that its worker has.)"""
+    try:
+        server.process.wait(1)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+VERBTRIO = Target("verbtrio", "tests.apps.recorder:app")
+STOCK = Target("stock hypercorn", "tests.apps.stock:app", ("-c", "tests/apps/stock.toml"))
+
+Run: TypeAlias = Callable[[Target, int, Figures], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row of the table in docs/promises.md.
+
+    Attributes:
+        promise: what is promised, in Markdown; `{n}` is the full number.
+        run: the probe.
+        n: the full number.
+        result: its figures in words, a format string.
+        kept: whether the figures keep the promise, times included.
+        limit: seconds after which it is ended.
+    """
+
+    promise: str
+    run: Run
+    n: int
+    result: str
+    kept: Callable[[Figures], bool]
+    limit: float = 60.0
+
+
+async def figures_of(run: Run, n: int, target: Target = VERBTRIO) -> Figures:
+    """What a test calls: the probe's figures."""
+    figures: Figures = {}
+    await run(target, n, figures)
+    return figures
+
+
+async def repeat(n: int, one: Callable[[int], Awaitable[None]], *, at_once: int = 20) -> None:
+    """Call `one` with 0 to `n` - 1, in `at_once` tasks."""
+    numbers = iter(range(n))
+
+    async def work() -> None:
+        for number in numbers:
+            await one(number)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(n, at_once)):
+            nursery.start_soon(work)
+
+
+async def get_json(server: Server, path: str) -> Any:
+    """A GET, by hand: httpx would need 50 ms for its TLS settings alone."""
+    with trio.fail_after(20):
+        async with plain(server.port) as wire:
+            await wire.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head = await wire.head()
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise ConnectionError(f"GET {path} was answered with {head[:100]!r}")
+            return json.loads(await wire.to_end())
+
+
+async def left(server: Server) -> Any:
+    """What the worker holds at the moment."""
+    return await get_json(server, "/left")
+
+
+async def events(server: Server) -> list[Any]:
+    """What the application has recorded."""
+    recorded: list[Any] = (await get_json(server, "/events"))["events"]
+    return recorded
+
+
+LEAKABLE = ("connections", "rooms", "sessions", "tasks", "descriptors")
+
+
+async def warm(server: Server) -> Any:
+    """What the worker holds once whatever is made once has been made."""
+    async with websocket(server.port) as wire:
+        await echo(wire)
+    return await settled(server, seconds=5)
+
+
+async def settled(server: Server, *, seconds: float = 20.0) -> Any:
+    """What the worker holds once no connection is left, or has not changed for a while."""
+    last, same = None, 0
+    with trio.move_on_after(seconds):
+        while same < 5:
+            now = await left(server)
+            held = [now[name] for name in LEAKABLE]
+            same = same + 1 if held == last else 0
+            if now["connections"] or now["sessions"]:
+                same = 0
+            last = held
+            await trio.sleep(0.05)
+    return await left(server)
+
+
+def leaked(before: Any, after: Any) -> int:
+    """How many connections, rooms, sessions, tasks and descriptors more there are. (A descriptor of the asking
+    client's comes and goes.)"""
+    more = {name: after[name] - before[name] for name in LEAKABLE}
+    more["descriptors"] = max(0, more["descriptors"] - 1)
+    return sum(max(0, count) for count in more.values())
+
+
+async def echo(wire: Wire, payload: bytes = b"x" * 64) -> float:
+    """Send a message and wait for its echo; the seconds that took."""
+    begin = trio.current_time()
+    await wire.stream.send_all(frame(FIN | BINARY, payload))
+    received = await wire.frame()
+    while received == (FIN | PING, b""):  # stock hypercorn's
+        received = await wire.frame()
+    if received is None or received[1] != payload:
+        raise ConnectionError(f"no echo, but {received!r:.100}")
+    return trio.current_time() - begin
+
+
+async def served(server: Server) -> bool:
+    """Whether a new client is."""
+    try:
+        with trio.fail_after(5):
+            async with websocket(server.port) as wire:
+                await echo(wire)
+    except (OSError, trio.TooSlowError):
+        return False
+    return True
+
+
+def p99(times: list[float]) -> float:
+    return sorted(times)[int(0.99 * (len(times) - 1))] if times else float("inf")
+
+
+class Observer:
+    """Another client, which measures how long its echoes take.
+
+    Attributes:
+        times: seconds, one for each echo.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self.times: list[float] = []
+        self._wire = wire
+
+    async def watch(self, *, pause: float = 0.001) -> None:
+        """Send and receive until cancelled."""
+        while True:
+            self.times.append(await echo(self._wire))
+            await trio.sleep(pause)
+
+    async def quiet_p99(self, seconds: float) -> float:
+        """The 99th percentile while nothing else goes on."""
+        with trio.move_on_after(seconds):
+            await self.watch()
+        quiet, self.times = self.times, []
+        return p99(quiet)
+
+
+@asynccontextmanager
+async def observer(server: Server) -> AsyncIterator[Observer]:
+    async with websocket(server.port) as wire:
+        yield Observer(wire)
