@@ -393,3 +393,27 @@ async def test_a_subprotocol_that_middleware_has_agreed_on(autojump_clock: Clock
         client = await service.connect(subprotocols=["bearer", "token"])
         assert await client.get_message() == client.subprotocol == "bearer"
         await client.aclose()
+
+
+async def test_users_disconnected(autojump_clock: Clock) -> None:
+    """Revocation: all of a user's connections, nobody else's, with a reason."""
+
+    async def identify(request: Any, call_next: CallNext) -> Response:
+        request.scope["user"] = {"id": request.query_params["id"]}
+        return await call_next(request)
+
+    app = App(middleware=[identify])
+    app.ws("/ws", open=lambda ws: None)
+    async with serving(app) as service:
+        clients = [await service.connect(f"/ws?id={user}") for user in (1, 1, 2)]
+        assert app.users.disconnect("1", reason="Your account is closed") == 2
+        assert app.users.disconnect(1) == 0, "they are on their way out"
+        assert app.users.disconnect(3) == 0
+        with pytest.raises(ValueError, match="close code"):
+            app.users.disconnect(2, code=999)
+        await trio.sleep(1)
+        for client in clients[:2]:
+            assert client.closed is not None
+            assert (client.closed.code, client.closed.reason) == (1008, "Your account is closed")
+        assert (clients[2].closed, list(app.users)) == (None, ["2"])
+        await clients[2].aclose()

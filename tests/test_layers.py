@@ -20,9 +20,9 @@ LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
     "ground": ["closing", "errors", "types", "limits"],
     "wire": ["events", "messages", "codec", "transports", "streams", "handshake", "asgi", "streaming", "sse"],
-    "guards": ["heartbeat", "origin", "middleware", "auth"],
+    "guards": ["heartbeat", "origin", "proxies", "rate", "places", "middleware", "auth"],
     "fan-out": ["inbox", "outbox", "rooms"],
-    "connection": ["websocket", "hooks", "connection"],
+    "connection": ["websocket", "hooks", "gate", "connection"],
     "hub": ["hub"],
     "edge": [
         "endpoint",
@@ -67,6 +67,9 @@ PURE = [
     "limits",
     "rooms",
     "origin",
+    "proxies",
+    "rate",
+    "places",
 ]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
 

@@ -15,6 +15,13 @@ NUMBERS = [field.name for field in dataclasses.fields(Limits) if field.name != "
 def test_the_defaults() -> None:
     """Written down here because they are promises: DESIGN names them, and deployments rely on them."""
     assert Limits() == Limits(
+        max_connections=None,
+        max_connections_per_client=None,
+        max_connections_per_user=None,
+        max_rooms=1000,
+        max_messages_per_second=None,
+        message_burst=100,
+        handshake_timeout=10.0,
         max_message_bytes=1 * MIB,
         max_inbox_messages=64,
         max_inbox_bytes=256 * KIB,
@@ -34,6 +41,12 @@ def test_every_number_is_positive(name: str, value: float) -> None:
     settings: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=rf"^Limits\.{name} must be more than 0"):
         Limits(**settings)
+
+
+def test_a_burst_is_a_whole_message_at_least() -> None:
+    Limits(message_burst=1)
+    with pytest.raises(ValueError, match="message_burst must be 1 at least"):
+        Limits(message_burst=0.5)  # type: ignore[arg-type]  # what an annotation forbids, a setting may still hold
 
 
 def test_the_high_water_mark_is_within_the_backlog() -> None:

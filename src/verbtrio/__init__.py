@@ -18,6 +18,7 @@ from verbtrio.closing import Cause as Cause
 from verbtrio.closing import CloseInfo as CloseInfo
 from verbtrio.errors import ConnectionClosed as ConnectionClosed
 from verbtrio.errors import HandshakeError as HandshakeError
+from verbtrio.errors import LimitExceeded as LimitExceeded
 from verbtrio.errors import MessageError as MessageError
 from verbtrio.errors import NotRunning as NotRunning
 from verbtrio.errors import VerbtrioError as VerbtrioError
@@ -27,6 +28,7 @@ from verbtrio.hub import Users as Users
 from verbtrio.limits import Limits as Limits
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
+from verbtrio.proxies import TrustedProxies as TrustedProxies
 from verbtrio.rooms import Room as Room
 from verbtrio.routing import Group as Group
 from verbtrio.sse import EventStream as EventStream

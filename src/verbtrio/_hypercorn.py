@@ -326,8 +326,12 @@ class TakeOverServer(TCPServer):
         failed = True
         try:
             app: Any = self.app
-            await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
-            failed = False
+            with session.answering:
+                await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
+                failed = False
+            if session.answering.cancelled_caught:
+                limit = self.settings.limits.handshake_timeout
+                logger.warning("the application did not answer the upgrade of %r within %g s", scope["path"], limit)
         except* PeerGone:
             pass  # while the application was sending
         except* Exception:

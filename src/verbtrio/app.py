@@ -20,6 +20,7 @@ from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
+from verbtrio.proxies import ProxyMiddleware, TrustedProxies
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
 
@@ -47,6 +48,9 @@ class App(Routes, Starlette):
             route may have its own. Others get 403, and the log says what to add.
         require_origin: whether a handshake must have an `Origin`. Browsers always send one, other programs needn't.
             By default it must where cookies may let it in, that is where a `SessionMiddleware` has been.
+        trusted_proxies: the reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` tell the client's address
+            and scheme: addresses and networks ("127.0.0.1", "10.0.0.0/8"), "unix" for one that connects by a UNIX
+            socket; or a `TrustedProxies`, for `Forwarded` (RFC 7239).
         drain_timeout: seconds the connections have to end when the server shuts down. Keep it below hypercorn's
             `graceful_timeout` (3 s).
         take_over: let verbtrio read and write WebSocket connections itself under hypercorn (see
@@ -69,6 +73,7 @@ class App(Routes, Starlette):
         compression: bool = False,
         allowed_origins: Sequence[str] = (),
         require_origin: bool | None = None,
+        trusted_proxies: Sequence[str] | TrustedProxies = (),
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
@@ -77,7 +82,7 @@ class App(Routes, Starlette):
             self,
             debug=debug,
             routes=routes,
-            middleware=as_middleware(middleware),
+            middleware=[*_proxy_middleware(trusted_proxies), *as_middleware(middleware)],
             exception_handlers={ClientDisconnect: _nobody_is_there, **(exception_handlers or {})},
             lifespan=self.lifespan,
             max_body_size=max_body_size,
@@ -117,7 +122,7 @@ class App(Routes, Starlette):
                 "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
             )
         async with AsyncExitStack() as stack:
-            hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout))
+            hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout, limits=self.limits))
             state: dict[str, Any] = {}
             self._hub = hub
             stack.callback(setattr, self, "_hub", None)
@@ -216,6 +221,14 @@ class App(Routes, Starlette):
             server.config(port, host=host, certfile=certfile, keyfile=keyfile),
             drain_timeout=self._drain_timeout,
         )
+
+
+def _proxy_middleware(proxies: Sequence[str] | TrustedProxies) -> list[Middleware]:
+    if not isinstance(proxies, TrustedProxies):
+        if not proxies:
+            return []
+        proxies = TrustedProxies(proxies)
+    return [Middleware(ProxyMiddleware, proxies)]
 
 
 async def _nobody_is_there(request: Request, error: Exception) -> Response:

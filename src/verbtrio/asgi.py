@@ -9,6 +9,7 @@ peer's real close code and reason.
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ class Session:
     ) -> None:
         self.terminated = terminated
         """The worker's event."""
+        self.answering = trio.CancelScope(deadline=trio.current_time() + limits.handshake_timeout)
+        """What the application is called in: it has a deadline until the request is answered."""
         self._stream = stream
         self._handshake = handshake
         self._response: Response | None = response
@@ -186,7 +189,11 @@ class Session:
     async def finish(self, *, failed: bool) -> None:
         """The application has returned, or failed: answer what it left unanswered."""
         if self._state is _State.HANDSHAKE:
-            await self._deny(500, [], b"", more=False)
+            if self.answering.cancelled_caught:
+                headers = [(b"retry-after", b"5"), (b"content-length", b"0")]
+                await self._deny(503, headers, b"", more=False)
+            else:
+                await self._deny(500, [], b"", more=False)
         elif self._state is _State.DENYING and self._status:
             await self._deny(*self._denial, b"", more=False)
         elif self._state is _State.DENYING:  # its beginning could not be sent
@@ -211,6 +218,7 @@ class Session:
         self._state = _State.CLOSED  # should the answer not get through
         with _peer_gone():
             await response.accept(headers)
+        self.answering.deadline = math.inf
         self._transport = StreamTransport(self._stream, codec, self._early)
         self._early = b""
         self._state = _State.OPEN
@@ -218,6 +226,7 @@ class Session:
     async def _deny(self, status: int, headers: RawHeaders, body: bytes, *, more: bool) -> None:
         assert self._response is not None
         if self._status == 0:
+            self.answering.deadline = math.inf
             if not headers and not more:
                 headers = [(b"content-length", str(len(body)).encode())]
             with _peer_gone():

@@ -47,6 +47,8 @@ class Cause(enum.StrEnum):
     """The token the peer came in with has expired (4401)."""
     SLOW = "slow"
     """The peer reads too slowly: its backlog or the time for one write is over the limit (1008)."""
+    RATE = "rate"
+    """The peer wants more than a limit allows: messages a second, or rooms (1008)."""
     SIZE = "size"
     """The peer sent a message over the size limit (1009)."""
     PROTOCOL = "protocol"

@@ -31,8 +31,9 @@ from verbtrio.closing import (
     Cause,
     CloseInfo,
 )
-from verbtrio.errors import ConnectionClosed
+from verbtrio.errors import ConnectionClosed, LimitExceeded
 from verbtrio.events import GONE, Closed, Pong
+from verbtrio.gate import gate_for
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
@@ -62,6 +63,7 @@ class Connection:
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
+        self._gate = gate_for(ws)
         self._peer_done = trio.Event()  # nothing more will come from the peer, or nobody is reading any more
         # Shielded, so that a cancellation from outside leaves the closing handshake a reader; `run` ends it.
         self._reading = trio.CancelScope(shield=True)
@@ -133,6 +135,9 @@ class Connection:
         error: Exception = group
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
+        if isinstance(error, LimitExceeded):
+            self.ws._end(CloseInfo(Cause.RATE, POLICY_VIOLATION, str(error)))
+            return
         logger.error("the handler of %r raised", self.ws, exc_info=error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
 
@@ -166,12 +171,16 @@ class Connection:
                     return event
                 else:
                     assert isinstance(event, Pong)
+                if self._gate is not None and self._gate.is_flooded:
+                    return Closed(Cause.RATE, POLICY_VIOLATION, "Too many messages")
             if ws._inbox.is_full:
                 await ws._inbox.wait_room()
                 if pulse is not None:  # its answer may stand behind what we did not read
                     pulse.heard(trio.current_time())
 
     def _take(self, message: str | bytes) -> None:
+        if self._gate is not None and not self._gate.passes(message, trio.current_time()):
+            return
         if self._pulse is not None and self._pulse.settings.json and is_pong(message):
             self._pulse.heard(trio.current_time())
         else:
@@ -218,7 +227,8 @@ class Connection:
             await self._outbox.wait_empty()
             if not self._outbox.broken:
                 await self._peer_done.wait()
-        linger = info.cause in (Cause.SIZE, Cause.PROTOCOL) and not self._outbox.broken
+        unread = info.cause in (Cause.SIZE, Cause.PROTOCOL) or (self._gate is not None and self._gate.is_flooded)
+        linger = unread and not self._outbox.broken
         await ws._transport.aclose(linger=linger)
 
     async def _say_farewell(self) -> None:

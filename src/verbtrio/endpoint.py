@@ -14,10 +14,11 @@ from verbtrio.connection import Connection
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hooks import HandlerKind
-from verbtrio.hub import Hub
+from verbtrio.hub import Hub, user_key
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
 from verbtrio.origin import Origins, server_origin
+from verbtrio.places import Place, Places, client_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
 from verbtrio.websocket import WebSocket
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from verbtrio.asgi import Session
 
 logger = logging.getLogger("verbtrio.endpoint")
+
+RETRY_AFTER = {"Retry-After": "5"}
+"""Seconds after which a client that found no place may ask again."""
 
 
 class WebSocketEndpoint:
@@ -37,6 +41,7 @@ class WebSocketEndpoint:
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
         origins: which pages may come in.
         limits, heartbeat, compression: the route's settings.
+        places: where its connections are counted beside the app's: for its own limits, and its groups'.
         subprotocols: what the route speaks, in its order of preference.
     """
 
@@ -50,6 +55,7 @@ class WebSocketEndpoint:
         limits: Limits,
         heartbeat: Heartbeat | None,
         compression: bool,
+        places: tuple[Places, ...],
         subprotocols: Sequence[str],
     ) -> None:
         self._room = ("verbtrio", "route", path)
@@ -57,6 +63,7 @@ class WebSocketEndpoint:
         self._hub = hub
         self._origins = origins
         self._limits = limits
+        self._places = places
         self._heartbeat = heartbeat
         self._compression = compression
         self._subprotocols = tuple(subprotocols)
@@ -79,9 +86,18 @@ class WebSocketEndpoint:
             await deny(PlainTextResponse("Forbidden", 403), scope, receive, send)
             return
         handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
-        ws = await self._accept(scope, receive, send, hub)
-        if ws is not None:
-            await hub.run(Connection(ws, handler, self._heartbeat))
+        place = Place(hub.places, *self._places)
+        full = place.take(client=client_key(scope.get("client")), user=user_key(scope.get("user")))
+        if full is not None:
+            logger.info("the upgrade of %r is refused: %s", scope["path"], full.message)
+            await deny(PlainTextResponse(full.message, full.status, headers=RETRY_AFTER), scope, receive, send)
+            return
+        try:
+            ws = await self._accept(scope, receive, send, hub)
+            if ws is not None:
+                await hub.run(Connection(ws, handler, self._heartbeat))
+        finally:
+            place.leave()
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why the page that asks may not come in; `None` where it may."""

@@ -3,6 +3,7 @@
 VerbtrioError
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
 ├─ HandshakeError         the upgrade request is no valid one; carries the HTTP answer
+├─ LimitExceeded          a handler asked for more than the connection's limits allow
 ├─ MessageError           a message is not what the handler takes; carries the answer to the peer
 └─ NotRunning             the app's lifespan is not running; says what to add
 """
@@ -39,6 +40,14 @@ class HandshakeError(VerbtrioError):
         self.status = status
         self.headers = headers or []
         super().__init__(message)
+
+
+class LimitExceeded(VerbtrioError):  # noqa: N818 -- a fact about the peer more often than a mistake
+    """More was asked for than the connection's `Limits` allow.
+
+    A handler may let it pass: then its connection ends with 1008, and nothing is logged as its failure. To answer the
+    peer and go on, catch it.
+    """
 
 
 class MessageError(VerbtrioError):

@@ -11,8 +11,11 @@ from typing import Any, Protocol
 
 import trio
 
+from verbtrio.closing import POLICY_VIOLATION, check_close
 from verbtrio.connection import Connection
+from verbtrio.limits import Limits
 from verbtrio.messages import encode
+from verbtrio.places import Places
 from verbtrio.rooms import Room, Rooms
 from verbtrio.types import Data
 from verbtrio.websocket import WebSocket
@@ -77,6 +80,20 @@ class Users:
             ws.offer(frame)
         return len(open_ones)
 
+    def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
+        """Close all connections of one user, who may no longer be here; return how many that were. Synchronous.
+
+        It keeps nobody out: whoever still has a valid token may come in again, unless your middleware says no.
+
+        Raises:
+            ValueError: `code` or `reason` must not be sent.
+        """
+        check_close(code, reason)
+        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
+        for ws in open_ones:
+            ws.close_nowait(code, reason)
+        return len(open_ones)
+
     def _add(self, user_id: str, ws: WebSocket[Any]) -> None:
         self._connections.setdefault(user_id, {})[ws] = None
 
@@ -90,7 +107,7 @@ class Users:
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
-    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float) -> None:
+    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits) -> None:
         self._nursery = nursery
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()
@@ -100,6 +117,7 @@ class Hub:
         self._ended: Counter[str] = Counter()
         self.rooms = Rooms()
         self.users = Users()
+        self.places = Places(limits)
         self.draining = False
         self._deadline = float("inf")  # of the drain
 
@@ -196,13 +214,13 @@ def user_key(user: Any) -> str | None:
 
 
 @asynccontextmanager
-async def open_hub(*, drain_timeout: float) -> AsyncIterator[Hub]:
+async def open_hub(*, drain_timeout: float, limits: Limits) -> AsyncIterator[Hub]:
     """The hub, open. On the way out its connections are drained; then its tasks are cancelled.
 
     A task of the hub that fails ends the lifespan, and with it the worker: half a hub is none.
     """
     async with trio.open_nursery() as nursery:
-        hub = Hub(nursery, drain_timeout=drain_timeout)
+        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits)
         try:
             yield hub
         finally:

@@ -1,4 +1,4 @@
-"""The limits of a connection, in one frozen place. Every default is safe to deploy with."""
+"""The limits of connections, in one frozen place. Every default is safe to deploy with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,34 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may cost. Sizes are bytes, times are seconds.
+    """What connections may cost. Sizes are bytes, times are seconds, `None` is no limit.
+
+    An app's limits hold for each of its groups and routes that has none of its own. `max_connections` and those beside
+    it count all of the app's connections (in one worker) and, where a group or a route has limits of its own, also
+    that group's or route's.
 
     Raises:
         ValueError: a limit is not positive, or the high-water mark is over the backlog's limit.
     """
 
+    max_connections: int | None = None
+    """How many there may be at once; the next is denied with 503."""
+    max_connections_per_client: int | None = None
+    """How many may come from one address (for IPv6: one /64); the next is denied with 429. Behind a reverse proxy
+    that is the proxy's, unless `App(trusted_proxies=...)` names it."""
+    max_connections_per_user: int | None = None
+    """How many one user may have (see `app.users`); the next is denied with 429, or closed with 1013 where the user
+    becomes known only later."""
+    max_rooms: int | None = 1000
+    """How many rooms a connection may be in; `ws.join` raises `LimitExceeded` for the next."""
+    max_messages_per_second: float | None = None
+    """How fast a peer may send, on average. A message over it is answered with an error message and otherwise
+    ignored; as many as `message_burst` over it, without a pause, end the connection with 1008."""
+    message_burst: int = 100
+    """How many messages may come at once, where there is a `max_messages_per_second`."""
+    handshake_timeout: float = 10.0
+    """How long middleware may take to answer an upgrade request; then it is denied with 503. (How long the request
+    itself may take is hypercorn's `keep_alive_timeout` and `ssl_handshake_timeout`.) The app's counts."""
     max_message_bytes: int = 1 * MIB
     """The largest message taken, after decompression; over it the connection ends with 1009."""
     max_inbox_messages: int = 64
@@ -42,6 +64,8 @@ class Limits:
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"Limits.{name} must be more than 0, not {value!r}")
+        if self.message_burst < 1:
+            raise ValueError(f"Limits.message_burst must be 1 at least, not {self.message_burst!r}")
         if self.high_water_bytes > self.max_backlog_bytes:
             raise ValueError("Limits.high_water_bytes must not be more than Limits.max_backlog_bytes")
         if self.backlog_policy not in ("close", "drop_oldest", "drop_newest"):

@@ -17,6 +17,7 @@ from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
+from verbtrio.places import Places
 from verbtrio.types import Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +34,7 @@ class Routes:
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
         prefix: what stands before the paths of these routes, as Starlette writes it.
         limits, heartbeat, compression, origins: for routes that say nothing else.
+        places: where their connections are counted beside the app's.
 
     Raises:
         TypeError: `limits` or `heartbeat` is none.
@@ -48,6 +50,7 @@ class Routes:
         heartbeat: Heartbeat | None,
         compression: bool,
         origins: Origins,
+        places: tuple[Places, ...] = (),
     ) -> None:
         _check_settings(limits, heartbeat)
         self._added = routes
@@ -57,6 +60,7 @@ class Routes:
         self.heartbeat = heartbeat
         self.compression = compression
         self.origins = origins
+        self._places = places
 
     def ws(
         self,
@@ -100,14 +104,16 @@ class Routes:
             TypeError: the handler is none, or asks for a parameter the path doesn't have.
         """
         path = starlette_path(path)
+        heartbeat = self.heartbeat if heartbeat is UNSET else heartbeat
+        _check_settings(limits or self.limits, heartbeat)
         settings: dict[str, Any] = {
             "limits": limits or self.limits,
-            "heartbeat": self.heartbeat if heartbeat is UNSET else heartbeat,
+            "heartbeat": heartbeat,
             "compression": self.compression if compression is None else compression,
             "origins": self.origins.replace(allowed_origins, require_origin),
+            "places": self._places + _own(limits),
             "subprotocols": subprotocols,
         }
-        _check_settings(settings["limits"], settings["heartbeat"])
         if isinstance(subprotocols, str):
             raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
 
@@ -210,6 +216,7 @@ class Routes:
         """
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f'a group\'s prefix is "" or like "/api", not {prefix!r}')
+        _check_settings(limits or self.limits, self.heartbeat)
         path = starlette_path(prefix)
         mount = _GroupMount(path, routes=[], middleware=as_middleware(middleware))
         self._added.append(mount)
@@ -221,6 +228,7 @@ class Routes:
             heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
             compression=self.compression if compression is None else compression,
             origins=self.origins.replace(allowed_origins, require_origin),
+            places=self._places + _own(limits),
         )
 
 
@@ -243,6 +251,10 @@ class _GroupMount(Mount):
         # PARTIAL (another method) counts: the 405, and CORS's answer to an OPTIONS, are the group's to give.
         best = max((route.matches(inner)[0] for route in self.routes), key=lambda m: m.value, default=Match.NONE)
         return (best, child_scope) if best is not Match.NONE else (best, {})
+
+
+def _own(limits: Limits | None) -> tuple[Places, ...]:
+    return () if limits is None else (Places(limits),)
 
 
 def _check_settings(limits: object, heartbeat: object) -> None:

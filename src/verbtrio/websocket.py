@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from verbtrio.closing import NORMAL_CLOSURE, Cause, CloseInfo, check_close
-from verbtrio.errors import ConnectionClosed, MessageError
+from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
 from verbtrio.messages import Decoder, Frame, encode
@@ -214,6 +214,7 @@ class WebSocket(HTTPConnection, Generic[T]):
 
         Raises:
             ConnectionClosed: the connection has ended.
+            LimitExceeded: it is in `Limits.max_rooms` rooms.
             RuntimeError: it is in that room already.
             TypeError: `name` is no text.
         """
@@ -222,6 +223,8 @@ class WebSocket(HTTPConnection, Generic[T]):
             raise ConnectionClosed(self._info)
         if name in self._memberships:
             raise RuntimeError(f"this connection is in the room {name!r} already")
+        if self._limits.max_rooms is not None and len(self._memberships) >= self._limits.max_rooms:
+            raise LimitExceeded(f"Too many rooms: at most {self._limits.max_rooms}")
         self._rooms.join(name, self)
         membership = self._memberships[name] = Membership(self, self._rooms.room(name), on_leave)
         return membership

@@ -1,0 +1,110 @@
+"""How many connections there may be: in all, from one client, of one user. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+from verbtrio.limits import Limits
+
+IPV6_CLIENT_BITS = 64
+"""An IPv6 client is its network: whoever has one address of a /64 has all of them (RFC 6177)."""
+
+
+class Full(NamedTuple):
+    """There is no place left."""
+
+    status: int
+    """The HTTP status to answer with, before the upgrade."""
+    message: str
+
+
+FULL = Full(503, "Too many connections")
+FULL_FOR_CLIENT = Full(429, "Too many connections from your address")
+FULL_FOR_USER = Full(429, "Too many connections of one user")
+
+
+class Places:
+    """The connections of an app, or of a route with limits of its own, counted."""
+
+    def __init__(self, limits: Limits) -> None:
+        # What is counted, with its limit and what to say; a limit of `None` counts nothing.
+        self._everybody = limits.max_connections
+        self._per_client = limits.max_connections_per_client
+        self._per_user = limits.max_connections_per_user
+        self._taken: Counter[Hashable] = Counter()
+
+    def __len__(self) -> int:
+        """What is being counted now; 0 when nobody is in."""
+        return len(self._taken)
+
+    def counts(self, client: Hashable, user: Hashable) -> list[tuple[Hashable, int, Full]]:
+        """What a connection of `client` and `user` counts for: a key, its limit, and the answer over it."""
+        found: list[tuple[Hashable, int, Full]] = []
+        if self._everybody is not None:
+            found.append((("all",), self._everybody, FULL))
+        if self._per_client is not None and client is not None:
+            found.append((("client", client), self._per_client, FULL_FOR_CLIENT))
+        if self._per_user is not None and user is not None:
+            found.append((("user", user), self._per_user, FULL_FOR_USER))
+        return found
+
+
+class Place:
+    """One connection's place among the app's connections, and among those of its route.
+
+    Taking and leaving are synchronous: there is nothing between the check and the count.
+    """
+
+    __slots__ = ("_among", "_held")
+
+    def __init__(self, *among: Places) -> None:
+        self._among = among
+        self._held: list[tuple[Places, Hashable]] = []
+
+    def take(self, *, client: Hashable = None, user: Hashable = None) -> Full | None:
+        """Take the place; or say why there is none, and take nothing. What is held already is not taken twice, so
+        that a user may become known later."""
+        wanted = [
+            (places, *count)
+            for places in self._among
+            for count in places.counts(client, user)
+            if (places, count[0]) not in self._held
+        ]
+        for places, key, limit, full in wanted:
+            if places._taken[key] >= limit:
+                return full
+        for places, key, _, _ in wanted:
+            places._taken[key] += 1
+            self._held.append((places, key))
+        return None
+
+    def leave(self) -> None:
+        """Give the place back. Leaving twice does nothing."""
+        for places, key in self._held:
+            places._taken[key] -= 1
+            if not places._taken[key]:
+                del places._taken[key]
+        self._held.clear()
+
+
+def client_key(client: Any) -> str | None:
+    """What connections of one client have in common: its address, for IPv6 its network; `None` where there is none.
+
+    Args:
+        client: ASGI's `scope["client"]`.
+    """
+    if not client:
+        return None
+    host = str(client[0])
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(address), IPV6_CLIENT_BITS), strict=False))
+    return str(address)
