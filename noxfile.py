@@ -21,6 +21,8 @@ nox.needs_version = ">=2025.2.9"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 """Commands the tests run, and the Debian packages that bring them."""
+PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio"]
+"""What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
 
 def groups(*names: str) -> list[str]:
@@ -105,6 +107,35 @@ def demo(session: nox.Session) -> None:
     """Serve all samples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".")
     session.run("python", "examples/demo.py")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure verbtrio and its peers (docs/performance.md); `nox -s bench -- --help` tells what can be chosen."""
+    session.install("-e", ".", *groups("bench"))
+    install_peers(session)
+    session.run("python", "-m", "benchmarks", *session.posargs, env=bench_environment(session))
+
+
+def bench_environment(session: nox.Session) -> dict[str, str | None]:
+    """Where the benchmark keeps what npm brings and what it compiles: within the session's own environment."""
+    folder = Path(session.virtualenv.location)
+    return {"BENCH_NPM": str(folder / "npm"), "BENCH_CACHE": str(folder / "bench")}
+
+
+def install_peers(session: nox.Session) -> None:
+    """Bring the servers that verbtrio is compared with. What can't be had is skipped, with a line."""
+    anything = range(256)
+    for peer in PEERS:  # one by one: the others don't depend on it
+        session.run_install("python", "-m", "pip", "install", "-q", peer, success_codes=anything, silent=True)
+    if shutil.which("npm") is None:
+        session.warn("no npm: Bun and Node's ws are left out")
+        return
+    packages = session.run("python", "-m", "benchmarks.catalogue", silent=True)
+    folder = bench_environment(session)["BENCH_NPM"]
+    # Bun's binary is in a package of its own for each platform; the package `bun` would only choose one of them.
+    command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+    session.run_install(*command, *str(packages).split(), external=True, success_codes=anything)
 
 
 def install_system_packages(session: nox.Session) -> None:

@@ -46,7 +46,7 @@ async def test_the_chat_works(autojump_clock: Clock) -> None:
         await ben.aclose()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"])
 def test_links_lead_somewhere(page: str) -> None:
     folder = (ROOT / page).parent
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())

@@ -1,0 +1,354 @@
+/* The load: many WebSocket clients in one process, one thread and one epoll.
+ *
+ *     load MODE name=value ...      prints "begin" and "end" around the measured time and one line of JSON
+ *
+ * Modes: echo, fanout, chat, latency, connect, idle. One file of small functions, plain rather than clever: what the
+ * generator costs is in its answer ("load_cpu", the share of a core), and what it can do shows against minimal.c.
+ */
+#define _GNU_SOURCE
+#include "wire.h"
+
+typedef struct {
+    const char *mode, *path, *payload;
+    int port, clients, size, window, rate, quiet, flood, own; /* own: a room answers its sender, too */
+    double seconds, warmup;
+} Options;
+
+static Options options = {.path = "/", .clients = 1, .size = 64, .window = 1, .rate = 1000, .seconds = 1, .warmup = 0.25};
+static Conn *conns;
+static int total; /* the connections there are */
+static uint8_t *message;
+static size_t message_size;
+static uint64_t delivered, sent; /* messages */
+static bool running = true;      /* false: no more is sent */
+static struct { uint64_t *values, count, room; } samples; /* latencies, nanoseconds */
+
+enum { RING = 4096 };
+
+/* How many a room's message goes to. */
+static uint64_t listeners(void) { return (uint64_t)(total - 1 + options.own); }
+
+static void say(Conn *conn) {
+    conn->sent++, sent++;
+    put(conn, message, message_size);
+}
+
+static void sample(uint64_t value) {
+    if (samples.count == samples.room) {
+        samples.room = samples.room ? samples.room * 2 : 65536;
+        if (!(samples.values = realloc(samples.values, samples.room * sizeof *samples.values))) fail("out of memory");
+    }
+    samples.values[samples.count++] = value;
+}
+
+/* The modes: what a client does when messages have come. */
+
+static void on_echo(Conn *conn, int count) {
+    while (count-- && running) say(conn);
+}
+
+static void on_chat(Conn *conn, int count) {
+    (void)count;
+    while (conn->got >= conn->target && running) {
+        conn->target += listeners();
+        say(conn);
+    }
+}
+
+static void on_latency(Conn *conn, int count) {
+    uint64_t now = nanoseconds();
+    if (!conn->due) return; /* the flood's */
+    for (uint64_t i = conn->got - (uint64_t)count; i < conn->got; i++) sample(now - conn->due[i % RING]);
+}
+
+static void nothing(Conn *conn, int count) { (void)conn, (void)count; }
+
+static void (*on_messages)(Conn *, int) = nothing;
+
+/* The sender keeps `window` broadcasts on their way: it is the slowest member that it waits for. */
+static void fanout_turn(void) {
+    uint64_t slowest = UINT64_MAX;
+    for (int i = 1; i < total; i++)
+        if (conns[i].got < slowest) slowest = conns[i].got;
+    while (running && sent < slowest + (uint64_t)options.window) say(&conns[0]);
+}
+
+/* Send at a fixed rate, whatever comes back: a slow answer does not put off the next question. */
+static void latency_turn(void) {
+    static uint64_t begin, asked;
+    uint64_t now = nanoseconds();
+    if (!begin) begin = now;
+    while (running) {
+        uint64_t due = begin + asked * 1000000000ull / (uint64_t)options.rate;
+        if (due > now) break;
+        Conn *conn = &conns[asked++ % (uint64_t)options.clients];
+        if (conn->sent - conn->got >= RING) fail("%d messages unanswered", RING);
+        conn->due[conn->sent % RING] = due;
+        say(conn);
+    }
+    /* Beside them, `flood` clients that send as fast as the server takes it. */
+    for (int i = options.clients; i < options.clients + options.flood; i++)
+        while (running && !conns[i].closed && conns[i].out_len < message_size) say(&conns[i]);
+}
+
+static void nothing_each_turn(void) {}
+
+static void (*each_turn)(void) = nothing_each_turn;
+
+static void readable(Conn *conn) {
+    static uint8_t buffer[READ_BYTES];
+    for (;;) {
+        ssize_t count = wire_recv(conn, buffer, sizeof buffer);
+        if (count < 0) return drop(conn);
+        if (count == 0) return;
+        int messages = parse(conn, buffer, (size_t)count);
+        if (messages) {
+            conn->got += (uint64_t)messages;
+            delivered += (uint64_t)messages;
+            on_messages(conn, messages);
+        }
+        if (!tls || conn->closed) return; /* plain sockets: epoll tells us of the rest */
+    }
+}
+
+/* One turn of the loop. Milliseconds. */
+static void turn(int timeout) {
+    static struct epoll_event events[1024];
+    int count = epoll_wait(poller, events, 1024, timeout);
+    for (int i = 0; i < count; i++) {
+        Conn *conn = events[i].data.ptr;
+        if (events[i].events & EPOLLOUT && !conn->closed) flush(conn);
+        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !conn->closed) readable(conn);
+    }
+}
+
+static double cpu_seconds(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+static void tell(const char *word) {
+    printf("%s\n", word);
+    fflush(stdout);
+}
+
+/* Run until `end`; fail if a client is dropped or nothing moves any more. */
+static void run_until(double end, int timeout) {
+    double progress = seconds_now();
+    uint64_t before = delivered;
+    for (;;) {
+        turn(timeout);
+        each_turn();
+        double now = seconds_now();
+        if (now >= end) return;
+        if (delivered != before) before = delivered, progress = now;
+        if (now - progress > PATIENCE) fail("the server hangs: no message for %.0f s", PATIENCE);
+    }
+}
+
+/* Stop sending, and take the `due` messages that have not come yet; return how many did not come at all. */
+static long long finish(uint64_t due) {
+    running = false;
+    for (double end = seconds_now() + 2; delivered < due && seconds_now() < end;) turn(20);
+    return (long long)(due - delivered);
+}
+
+/* Close every connection as a browser would. */
+static void close_all(void) {
+    double end = seconds_now() + 2;
+    for (int i = 0; i < total; i++) put_close(&conns[i]);
+    for (int left = 1; left && seconds_now() < end;) {
+        turn(20);
+        left = 0;
+        for (int i = 0; i < total; i++) {
+            if (conns[i].close_seen) drop(&conns[i]);
+            left += !conns[i].closed;
+        }
+    }
+}
+
+static int ascending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static double percentile(double share) { /* microseconds */
+    uint64_t at = (uint64_t)(share * (double)(samples.count - 1));
+    return samples.count ? (double)samples.values[at] / 1e3 : 0;
+}
+
+/* echo, fanout, chat and latency: measure for `seconds`, after a warm-up. */
+static void measure(void) {
+    bool latency = each_turn == latency_turn;
+    /* What a server says to newcomers is not part of the load; nobody may leave in the meantime either. */
+    double settled = seconds_now() + 0.1;
+    while (seconds_now() < settled) turn(10);
+    for (int i = 0; i < total; i++) conns[i].got = 0;
+    delivered = 0;
+    expected = strcmp(options.path + strlen(options.path) - 4, "json") ? (uint64_t)options.size : 0;
+    if (on_messages == on_echo)
+        for (int i = 0; i < total; i++)
+            for (int j = 0; j < options.window; j++) say(&conns[i]);
+    if (on_messages == on_chat)
+        for (int i = 0; i < total; i++) conns[i].target = listeners(), say(&conns[i]);
+    run_until(seconds_now() + options.warmup, latency ? 0 : 100);
+    tell("begin");
+    uint64_t before = delivered, first = samples.count;
+    double begin = seconds_now(), cpu = cpu_seconds();
+    run_until(begin + options.seconds, latency ? 0 : 100);
+    double took = seconds_now() - begin;
+    cpu = cpu_seconds() - cpu;
+    uint64_t counted = delivered - before;
+    tell("end");
+    int gone = 0;
+    for (int i = 0; i < total; i++) gone += conns[i].closed;
+    if (gone) fail("the server dropped %d connections", gone);
+    uint64_t each = on_messages == on_chat || each_turn == fanout_turn ? listeners() : 1;
+    long long missing = finish(sent * each);
+    close_all();
+    samples.values += first, samples.count -= first;
+    qsort(samples.values, samples.count, sizeof *samples.values, ascending);
+    printf("{\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"load_cpu\": %.3f, \"missing\": %lld, "
+           "\"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"max\": %.1f}\n",
+           (unsigned long long)counted, took, (double)counted / took, cpu / took, missing,
+           percentile(.5), percentile(.9), percentile(.99), percentile(1));
+}
+
+/* Hold the connections until standard input ends; pings are answered. */
+static void idle(void) {
+    char byte;
+    fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
+    tell("ready");
+    while (read(0, &byte, 1) != 0) turn(100);
+    int left = 0;
+    for (int i = 0; i < total; i++) left += !conns[i].closed;
+    close_all();
+    printf("{\"connections\": %d}\n", left);
+}
+
+/* Handshakes: connect, upgrade, close with 1000, wait for the answer to that, and again. */
+typedef struct {
+    Conn conn;
+    uint8_t answer[2048];
+    size_t size;
+    bool open;
+} Visitor;
+
+static void arrive(Visitor *visitor) {
+    static unsigned round;
+    memset(visitor, 0, sizeof *visitor);
+    tcp_connect(&visitor->conn, options.port, 1 + round++ % 200);
+    upgrade(&visitor->conn, options.port, options.path);
+    fcntl(visitor->conn.fd, F_SETFL, fcntl(visitor->conn.fd, F_GETFL) | O_NONBLOCK);
+    watch(&visitor->conn, EPOLL_CTL_ADD, false);
+}
+
+static uint64_t unclean; /* visits that ended without the server's Close frame */
+
+/* Whether the visit has ended. */
+static bool visit(Visitor *visitor) {
+    Conn *conn = &visitor->conn;
+    ssize_t count = wire_recv(conn, visitor->answer + visitor->size, sizeof visitor->answer - visitor->size);
+    if (count < 0) return unclean++, true;
+    if (visitor->open) {
+        parse(conn, visitor->answer, (size_t)count);
+        return conn->close_seen;
+    }
+    visitor->size += (size_t)count;
+    uint8_t *rest = after_head(visitor->answer, visitor->size);
+    if (!rest) return false;
+    visitor->open = true;
+    parse(conn, rest, visitor->size - (size_t)(rest - visitor->answer));
+    visitor->size = 0;
+    put_close(conn);
+    return conn->close_seen;
+}
+
+static void handshakes(void) {
+    Visitor *visitors = calloc((size_t)options.clients, sizeof *visitors);
+    struct epoll_event events[256];
+    uint64_t done = 0, counted = 0;
+    double begin = seconds_now() + options.warmup, end = begin + options.seconds, cpu = 0, progress = seconds_now();
+    bool measuring = false;
+    for (int i = 0; i < options.clients; i++) arrive(&visitors[i]);
+    for (double now = progress; now < end; now = seconds_now()) {
+        if (!measuring && now >= begin) measuring = true, counted = done, cpu = cpu_seconds(), tell("begin");
+        int count = epoll_wait(poller, events, 256, 100);
+        for (int i = 0; i < count; i++) {
+            Visitor *visitor = events[i].data.ptr;
+            if (!visit(visitor)) continue;
+            drop(&visitor->conn);
+            arrive(visitor);
+            done++, progress = now;
+        }
+        if (now - progress > PATIENCE) fail("the server hangs: no handshake for %.0f s", PATIENCE);
+    }
+    double took = seconds_now() - begin;
+    tell("end");
+    printf("{\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"load_cpu\": %.3f, \"missing\": %llu}\n",
+           (unsigned long long)(done - counted), took, (double)(done - counted) / took, (cpu_seconds() - cpu) / took, (unsigned long long)unclean);
+}
+
+static void read_options(int count, char **arguments) {
+    if (count < 2) fail("usage: load MODE name=value ...");
+    options.mode = arguments[1];
+    for (int i = 2; i < count; i++) {
+        char *value = strchr(arguments[i], '=');
+        if (!value) fail("not name=value: %s", arguments[i]);
+        *value++ = 0;
+        const char *name = arguments[i];
+        struct { const char *name; int *number; } numbers[] = {
+            {"port", &options.port},     {"clients", &options.clients}, {"window", &options.window},
+            {"rate", &options.rate},     {"quiet", &options.quiet},     {"flood", &options.flood},
+            {"own", &options.own},
+        };
+        bool known = false;
+        for (size_t j = 0; j < sizeof numbers / sizeof *numbers; j++)
+            if (!strcmp(name, numbers[j].name)) *numbers[j].number = atoi(value), known = true;
+        if (!strcmp(name, "path")) options.path = value;
+        else if (!strcmp(name, "payload")) options.payload = value, options.size = (int)strlen(value);
+        else if (!strcmp(name, "seconds")) options.seconds = atof(value);
+        else if (!strcmp(name, "warmup")) options.warmup = atof(value);
+        else if (!strcmp(name, "tls")) tls = atoi(value);
+        else if (!known) fail("unknown option %s", name);
+    }
+    if (options.clients < 1 || options.clients > 20000 || options.size < 1 || options.size > 128 * 1024 || options.rate < 1 ||
+        options.seconds > 600 || !options.payload || strlen(options.path) < 4)
+        fail("an option is out of its range");
+}
+
+int main(int count, char **arguments) {
+    read_options(count, arguments);
+#ifdef TLS
+    tls_context = SSL_CTX_new(TLS_client_method()); /* loopback and a certificate of our own: nothing to verify */
+    SSL_CTX_set_mode(tls_context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+#else
+    if (tls) fail("built without TLS");
+#endif
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+
+    message = malloc((size_t)options.size + 14);
+    message_size = build(message, TEXT, options.payload, (size_t)options.size);
+
+    if (!strcmp(options.mode, "connect")) return handshakes(), 0;
+    bool fanout = !strcmp(options.mode, "fanout");
+    total = options.clients + options.quiet + options.flood + fanout;
+    if (!(conns = calloc((size_t)total, sizeof *conns))) fail("out of memory");
+    open_all(conns, total, options.port, options.path);
+    if (!strcmp(options.mode, "idle")) return idle(), 0;
+    if (!strcmp(options.mode, "echo")) on_messages = on_echo;
+    else if (!strcmp(options.mode, "chat")) on_messages = on_chat;
+    else if (fanout) each_turn = fanout_turn;
+    else if (!strcmp(options.mode, "latency")) on_messages = on_latency, each_turn = latency_turn;
+    else fail("unknown mode %s", options.mode);
+    if (each_turn == latency_turn)
+        for (int i = 0; i < options.clients; i++) conns[i].due = calloc(RING, sizeof(uint64_t));
+    measure();
+    return 0;
+}

@@ -1,0 +1,34 @@
+"""The benchmark runs and counts: every load's shape, for a moment, against verbtrio. No figure is judged here."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks import build, catalogue, chart, loads, report
+from benchmarks.run import Results, Run
+
+if build.compiler() is None:
+    if os.environ.get("CI") == "true":
+        pytest.fail("no C compiler, which the load generator needs", pytrace=False)
+    pytest.skip("no C compiler, which the load generator needs", allow_module_level=True)
+
+SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks")]
+
+
+def test_a_run() -> None:
+    chosen = [loads.BY_NAME[name] for name in ("echo", "fanout", "chat", "chat-json", "connect")]
+    results = Results(settings={})
+    Run(SERVERS, chosen, rounds=1, seconds=0.1, results=results).all_rounds()
+    assert [cell for cell in results.cells if "error" in cell] == []
+    assert len(results.cells) == len(chosen) * len(SERVERS)
+    for load in chosen:
+        rows = report.rows(results.cells, load)
+        assert {row.server for row in rows} == {server.name for server in SERVERS}
+        assert all(row.values["rate"] > 0 for row in rows)
+        assert [row.ratio for row in rows if row.server == "verbtrio"] == [1.0]
+        assert [row.notes for row in rows if row.notes] == [], "nothing is lost"
+        svg = chart.bars(vars(results), load)
+        assert svg is not None
+        assert svg.count("<rect") == len(SERVERS)
