@@ -19,11 +19,19 @@ from starlette.responses import Response
 from trio.abc import Clock
 from trio.testing import MockClock
 
-from tests.support.memory import serving, shake_hands
+from tests.support.memory import Service, serving, shake_hands, socket_stream_pair
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
 from verbtrio.codec import Codec
 from verbtrio.middleware import CallNext
 from verbtrio.websocket import CANCEL_GRACE
+
+
+@pytest.fixture(params=["a reader task", "the poller"], autouse=True)
+def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here is true whoever reads."""
+    pair = trio.testing.memory_stream_pair if request.param == "a reader task" else socket_stream_pair
+    monkeypatch.setattr(Service, "pair", staticmethod(pair))
+    return str(request.param)
 
 
 class Recorder:
@@ -82,7 +90,7 @@ class TestCauses:
         app, seen = App(), Recorder()
         app.ws("/ws", **seen.hooks())
         async with serving(app) as service:
-            pair = trio.testing.memory_stream_pair()
+            pair = Service.pair()
             await service.connect(pair=lambda: pair)
             await pair[0].send_all(b"\x88\x80\0\0\0\0")
         assert seen.closes == [(1005, "")]
@@ -92,7 +100,7 @@ class TestCauses:
         app, seen = App(), Recorder()
         app.ws("/ws", **seen.hooks())
         async with serving(app) as service:
-            pair = trio.testing.memory_stream_pair()
+            pair = Service.pair()
             await service.connect(pair=lambda: pair)
             if how == "eof":
                 await pair[0].send_eof()
@@ -248,7 +256,7 @@ class TestCauses:
         app, seen = App(), Recorder()
         app.ws("/ws", **seen.hooks())
         async with serving(app) as service:
-            pair = trio.testing.memory_stream_pair()
+            pair = Service.pair()
             client = await service.connect(pair=lambda: pair)
             await pair[0].send_all(b"\x81\x02hi")  # not masked
             code, _ = await closed(client)
@@ -438,7 +446,7 @@ class TestHandler:
                 cancelled.append(trio.current_time())
 
         async with serving(app) as service:
-            pair = trio.testing.memory_stream_pair()
+            pair = Service.pair()
             await service.connect(pair=lambda: pair)
             await trio.sleep(5)
             ended = trio.current_time()
@@ -509,7 +517,7 @@ class TestHandler:
 
         app.ws("/ws", **seen.hooks(stall))
         async with serving(app) as service:
-            pair = trio.testing.memory_stream_pair()
+            pair = Service.pair()
             client = await service.connect(pair=lambda: pair)
             for n in range(6):
                 await client.send_message(str(n))

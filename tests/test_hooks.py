@@ -36,6 +36,10 @@ class Conversation:
             raise StopAsyncIteration
         return self._messages.pop(0)
 
+    async def _serve(self, hook: Any) -> None:
+        async for message in self:
+            hook(self, message)
+
 
 async def run(kind: HandlerKind, ws: Any) -> None:
     """A connection's life, as the connection calls it."""

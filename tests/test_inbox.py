@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio.inbox import Inbox
+from verbtrio.inbox import PATIENCE, Inbox
 
 
 def inbox(messages: int = 3, size: int = 1000) -> Inbox:
@@ -39,14 +43,36 @@ async def test_waits_for_a_message(autojump_clock: MockClock) -> None:
     assert got == ["now"]
 
 
-async def test_getting_is_always_a_checkpoint() -> None:
+async def test_getting_can_always_be_cancelled() -> None:
     box = inbox()
     box.put_nowait("a")
-    with trio.testing.assert_checkpoints():
-        await box.get()
-    box.close()
-    with trio.testing.assert_checkpoints():
-        await box.get()
+    for _ in range(2 * PATIENCE):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await box.get()
+        assert scope.cancelled_caught
+    assert len(box) == 1
+
+
+async def test_others_have_their_turn() -> None:
+    """A handler that never has to wait does not keep them waiting."""
+    box, turns = inbox(), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await trio.lowlevel.checkpoint()
+        turns = 0
+        for _ in range(10 * PATIENCE):
+            box.put_nowait("a")
+            await box.get()
+        assert turns >= 9
+        nursery.cancel_scope.cancel()
 
 
 class TestFull:
@@ -70,36 +96,108 @@ class TestFull:
             box.put_nowait(message)
         assert [await box.get() for _ in range(3)] == ["a", "b", "c"]
 
-    async def test_the_reader_waits_for_room(self, autojump_clock: MockClock) -> None:
-        box = inbox(messages=2, size=10)
-        waited: list[str] = []
-
-        async def reader() -> None:
-            await box.wait_room()
-            waited.append("room")
-
-        for message in ("1", "2", "3"):
+    async def test_says_when_there_is_room_again(self) -> None:
+        """Not at the first message taken: a reader that is stopped and started for each costs more than it saves."""
+        room: list[int] = []
+        box = Inbox(max_messages=4, max_bytes=1000, on_room=lambda: room.append(len(box)))
+        for message in "abcdef":
             box.put_nowait(message)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(reader)
-            await wait_all_tasks_blocked()
+        for _ in range(6):
             await box.get()
-            await wait_all_tasks_blocked()
-            assert waited == [], "two are left: still full"
-            await box.get()
-        assert waited == ["room"]
+        assert room == [2], "once, when it is half empty"
 
-    async def test_the_size_counts_when_messages_go(self, autojump_clock: MockClock) -> None:
-        box = inbox(size=10)
-        box.put_nowait("x" * 10)
+    async def test_the_size_counts_when_messages_go(self) -> None:
+        room: list[int] = []
+        box = Inbox(max_messages=3, max_bytes=10, on_room=lambda: room.append(len(box)))
+        for message in ("x" * 6, "y" * 6):
+            box.put_nowait(message)
         await box.get()
-        with trio.fail_after(1):
-            await box.wait_room()
-        assert not box.is_full
+        assert (box.is_full, room) == (False, []), "more than half is left"
+        await box.get()
+        assert room == [0]
 
-    async def test_no_wait_where_there_is_room(self) -> None:
-        with trio.testing.assert_no_checkpoints():
-            await inbox().wait_room()
+
+class TestServe:
+    """Messages handled in place."""
+
+    async def test_what_is_queued_and_then_what_is_put(self, autojump_clock: MockClock) -> None:
+        box, handled = inbox(), list[str | bytes]()
+        box.put_nowait("queued")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.serve, handled.append)
+            await wait_all_tasks_blocked()
+            assert handled == ["queued"]
+            with trio.testing.assert_no_checkpoints():
+                box.put_nowait("in place")
+                assert handled == ["queued", "in place"]
+            box.close()
+        assert len(box) == 0
+
+    async def test_what_it_raises_is_raised_in_the_task(self, autojump_clock: MockClock) -> None:
+        """And not where the message was put: that is the reader's place. What comes after it is not handled."""
+        box, handled = inbox(), list[str | bytes]()
+
+        def handle(message: str | bytes) -> None:
+            handled.append(message)
+            if message == "a":
+                raise ValueError(message)
+
+        with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="a")):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(box.serve, handle)
+                await wait_all_tasks_blocked()
+                box.put_nowait("a")
+                box.put_nowait("b")
+        assert handled == ["a"]
+        assert len(box) == 1
+
+    async def test_what_can_be_awaited_is_awaited_in_order(self, autojump_clock: MockClock) -> None:
+        """A plain function that returns a coroutine: what comes meanwhile waits."""
+        box, handled = inbox(10), list[str | bytes]()
+
+        async def slowly(message: str | bytes) -> None:
+            await trio.sleep(1)
+            handled.append(message)
+
+        def handle(message: str | bytes) -> Any:
+            if message == "b":
+                return slowly(message)
+            handled.append(message)
+            return None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.serve, handle)
+            await wait_all_tasks_blocked()
+            for message in "abc":
+                box.put_nowait(message)
+            assert handled == ["a"]
+            await trio.sleep(2)
+            assert handled == ["a", "b", "c"]
+            box.put_nowait("d")
+            assert handled == ["a", "b", "c", "d"]
+            box.close()
+
+    async def test_in_the_context_of_the_task(self, autojump_clock: MockClock) -> None:
+        variable, seen = ContextVar("variable", default="nobody's"), list[str]()
+        box = inbox()
+
+        async def serve() -> None:
+            variable.set("the task's")
+            await box.serve(lambda message: seen.append(variable.get()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await wait_all_tasks_blocked()
+            box.put_nowait("x")
+            box.close()
+        assert seen == ["the task's"]
+
+    async def test_cancelled(self, autojump_clock: MockClock) -> None:
+        box, handled = inbox(), list[str | bytes]()
+        with trio.move_on_after(1):
+            await box.serve(handled.append)
+        box.put_nowait("queued again")
+        assert (handled, len(box)) == ([], 1)
 
 
 class TestClose:
@@ -110,24 +208,19 @@ class TestClose:
         box.put_nowait("too late")
         assert [await box.get(), await box.get(), await box.get()] == ["last", None, None]
 
-    async def test_wakes_everybody(self, autojump_clock: MockClock) -> None:
-        empty, full = inbox(), inbox(messages=1)
-        full.put_nowait("a")
-        got: list[str | bytes | None] = []
+    async def test_wakes_who_waits(self, autojump_clock: MockClock) -> None:
+        box, got = inbox(), list[str | bytes | None]()
 
         async def get() -> None:
-            got.append(await empty.get())
+            got.append(await box.get())
 
         with trio.fail_after(1):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(get)
-                nursery.start_soon(get)
-                nursery.start_soon(full.wait_room)
                 await wait_all_tasks_blocked()
-                empty.close()
-                full.close()
-                full.close()
-        assert got == [None, None]
+                box.close()
+                box.close()
+        assert got == [None]
 
 
 class TestCancel:
@@ -162,26 +255,17 @@ class TestCancel:
                     step()
             assert len(got) + len(box) == 1
 
-    async def test_two_handlers_share(self, autojump_clock: MockClock) -> None:
-        """Whoever is cancelled takes nobody else's wake-up along."""
+    async def test_one_at_a_time(self, autojump_clock: MockClock) -> None:
+        """Two tasks that receive would share the messages out by chance."""
         box = inbox()
-        got: list[str | bytes | None] = []
-        cancelled = trio.CancelScope()
-
-        async def get(scope: trio.CancelScope) -> None:
-            with scope:
-                got.append(await box.get())
-
-        with trio.fail_after(1):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(get, cancelled)
-                await wait_all_tasks_blocked()
-                nursery.start_soon(get, trio.CancelScope())
-                await wait_all_tasks_blocked()
-                cancelled.cancel()
-                box.put_nowait("a")
-                await wait_all_tasks_blocked()
-                assert got == ["a"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.get)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await box.get()
+            nursery.cancel_scope.cancel()
+        box.put_nowait("a")
+        assert await box.get() == "a"
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -196,11 +280,15 @@ def test_everything_in_order_whoever_is_impatient(sizes: list[int], patience: li
     got: list[str | bytes] = []
 
     async def main() -> None:
-        box = inbox(limit, 8)
+        room = trio.Event()
+        box = Inbox(max_messages=limit, max_bytes=8, on_room=lambda: room.set())
 
         async def read() -> None:
+            nonlocal room
             for message in messages:
-                await box.wait_room()
+                if box.is_full:
+                    room = trio.Event()
+                    await room.wait()
                 assert len(box) < limit
                 box.put_nowait(message)
                 await trio.sleep(0.5)

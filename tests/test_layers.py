@@ -19,9 +19,21 @@ FOLDER = Path(verbtrio.__file__).parent
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
     "ground": ["closing", "errors", "types", "limits"],
-    "wire": ["events", "messages", "codec", "transports", "streams", "handshake", "asgi", "streaming", "sse"],
+    "wire": [
+        "events",
+        "messages",
+        "codec",
+        "transports",
+        "streams",
+        "poller",
+        "readers",
+        "handshake",
+        "asgi",
+        "streaming",
+        "sse",
+    ],
     "guards": ["heartbeat", "origin", "proxies", "rate", "places", "middleware", "auth"],
-    "fan-out": ["inbox", "outbox", "rooms"],
+    "fan-out": ["timers", "inbox", "outbox", "rooms"],
     "connection": ["websocket", "hooks", "gate", "connection"],
     "hub": ["hub"],
     "edge": [

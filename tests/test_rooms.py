@@ -31,6 +31,9 @@ class Listener:
     def offer(self, frame: Frame) -> None:
         self.frames.append(frame)
 
+    def flush(self) -> None:
+        self.flushed = len(self.frames)
+
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(

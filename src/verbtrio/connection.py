@@ -1,22 +1,21 @@
 """A connection's life: one nursery in which the handler, its heartbeat and its memberships end together.
 
     Connection.run           the task the server gave us
-    ├─ io nursery            until the transport is let go
-    │  ├─ reader             what the peer sends: to the inbox, until its Close frame or the end of its stream
-    │  ├─ timer              the next ping, the heartbeat's and the token's deadlines
-    │  └─ writer             only while there is backlog (see outbox)
+    ├─ reader                feeds `take`: a task in a nursery of ours, or the worker's poller (see `readers`)
+    ├─ deadlines             the next ping, the heartbeat's and the token's: one entry in the worker's timers
+    ├─ writer                only while there is backlog (see `outbox`)
     └─ handler's nursery     `ws.nursery`: the handler itself, and what it starts
 
 Whatever comes first (`WebSocket._end` records it once) closes the inbox and cancels the handler's nursery within
 `CANCEL_GRACE`. Then, shielded, with deadlines: memberships are removed, leave hooks, the error hook and the close
-hook run, while the closing handshake takes place beside them. Then the io nursery is cancelled and nothing is left.
+hook run, while the closing handshake takes place beside them. Then reading and writing stop and nothing is left.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +31,16 @@ from verbtrio.closing import (
     CloseInfo,
 )
 from verbtrio.errors import ConnectionClosed, LimitExceeded
-from verbtrio.events import GONE, Closed, Pong
+from verbtrio.events import GONE, Closed, Event, Pong
 from verbtrio.gate import gate_for
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
+from verbtrio.poller import Poller
+from verbtrio.readers import PolledReader, Reader, TaskReader
+from verbtrio.timers import Timer, Timers
 from verbtrio.transports import Ping
-from verbtrio.websocket import WebSocket, call
+from verbtrio.websocket import CANCEL_GRACE, WebSocket, call
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -46,6 +48,7 @@ LATE_SECONDS = 1.0
 """A timer that is this late has been asleep itself (a stopped process): peers are not to blame for what it missed."""
 
 DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
+NEVER = float("inf")
 
 
 class Connection:
@@ -57,6 +60,24 @@ class Connection:
         heartbeat: `None`: a silent peer is kept. (So it is where protocol pings can't be sent: over plain ASGI.)
     """
 
+    __slots__ = (
+        "_expires",
+        "_gate",
+        "_handler",
+        "_hook",
+        "_hurry",
+        "_parting",
+        "_peer_done",
+        "_pulse",
+        "_reader",
+        "_reading",
+        "_timer",
+        "_timers",
+        "_unread_until",
+        "_waits_for_peer",
+        "ws",
+    )
+
     def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None) -> None:
         self.ws = ws
         self._handler = handler
@@ -64,46 +85,71 @@ class Connection:
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
         self._gate = gate_for(ws)
-        self._peer_done = trio.Event()  # nothing more will come from the peer, or nobody is reading any more
-        # Shielded, so that a cancellation from outside leaves the closing handshake a reader; `run` ends it.
-        self._reading = trio.CancelScope(shield=True)
-        self._parting = trio.CancelScope(shield=True)
-        self._hook = trio.CancelScope(shield=True)
+        self._expires = _expiry(ws)
+        self._reader: Reader
+        self._timers: Timers
+        self._timer: Timer
+        self._peer_done = False  # nothing more will come from the peer, or nobody is reading any more
+        self._waits_for_peer: trio.Event | None = None
+        self._reading = True  # else it is the handler's turn: there is no room for more
+        self._unread_until = NEVER  # of a peer that has gone and left something unread
+        self._hurry = NEVER
+        self._parting: trio.CancelScope | None = None
+        self._hook: trio.CancelScope | None = None
 
-    async def run(self, *, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+    async def run(
+        self,
+        *,
+        enter: Callable[[], None],
+        leave: Callable[[], None],
+        timers: Timers,
+        poller: Poller | None,
+        writers: trio.Nursery,
+    ) -> None:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
 
         `enter` is called when it is open, before the handler's first line; `leave` when it has ended, before the hooks.
+        With a `poller`, it reads where it can, and `writers` owns the writer; else both have a nursery here.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
         still have their time limits.
         """
-        ws = self.ws
+        ws, transport = self.ws, self.ws._transport
+        self._timers = timers
         try:
-            async with trio.open_nursery() as io:
-                ws._outbox = self._outbox = Outbox(
-                    ws._transport, io, ws._limits, on_slow=self._slow, on_gone=self._gone
-                )
-                enter()
-                io.start_soon(self._read)
-                if self._pulse is not None or "verbtrio.expires" in ws.scope:
-                    io.start_soon(self._keep_time)
-                try:
-                    await self._handle()
-                finally:
-                    ws._end(DRAINED)  # only where a cancellation from outside has come first
-                    leave()
-                    await self._part()
-                    self._outbox.shut()
-                    self._reading.cancel()
-                    io.cancel_scope.cancel()
+            if poller is not None and transport.fd is not None:
+                self._reader = PolledReader(transport, self, poller)
+                await self._live(writers, enter, leave)
+            else:
+                async with trio.open_nursery() as nursery:
+                    self._reader = TaskReader(transport, self, nursery)
+                    await self._live(nursery, enter, leave)
+                    nursery.cancel_scope.cancel()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
             logger.exception("%r broke", ws)
         finally:
-            ws._over.set()
+            ws._over = True
         assert ws.closed is not None, "_end has been called above"
         logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
+
+    async def _live(self, writers: trio.Nursery, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+        ws, reader = self.ws, self._reader
+        outbox = Outbox(ws._transport, writers, ws._limits, on_slow=self._slow, on_gone=self._gone, on_low=self._resume)
+        ws._open(outbox)
+        ws._inbox.on_room = self._resume
+        try:
+            enter()
+            reader.start()
+            self._timer = self._timers.at(self._due(), self._tick)
+            await self._handle()
+        finally:
+            ws._end(DRAINED)  # only where a cancellation from outside has come first
+            leave()
+            await self._part()
+            outbox.shut()
+            reader.stop()
+            self._timers.cancel(self._timer)
 
     def drain(self) -> None:
         """End the connection because the server shuts down."""
@@ -111,8 +157,10 @@ class Connection:
 
     def hurry(self, deadline: float) -> None:
         """Cut the closing handshake and the hooks short at `deadline`."""
+        self._hurry = deadline
         for scope in (self._parting, self._hook):
-            scope.deadline = min(scope.deadline, deadline)
+            if scope is not None:
+                scope.deadline = min(scope.deadline, deadline)
 
     async def _handle(self) -> None:
         """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
@@ -141,94 +189,120 @@ class Connection:
         logger.error("the handler of %r raised", self.ws, exc_info=error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
 
-    async def _read(self) -> None:
-        """Read from the peer until it has nothing more to say. Ends the connection, and answers control frames."""
-        ws = self.ws
-        try:
-            with self._reading:
-                closed = await self._read_until_closed()
-                ws._end(CloseInfo(closed.cause, closed.code, closed.reason))
-                if closed.cause is Cause.GONE:
-                    self._outbox.shut()
-        except Exception as error:  # a bug of ours: contained, and loud
-            logger.exception("reading from %r failed", ws)
-            ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
-        finally:
-            self._peer_done.set()
+    # What the reader calls
 
-    async def _read_until_closed(self) -> Closed:
+    def take(self, events: Sequence[Event], now: float) -> bool:
         ws, pulse = self.ws, self._pulse
-        while True:
-            events = await ws._transport.receive()
-            if replies := ws._transport.replies():
-                self._outbox.put_nowait(replies)
-            if pulse is not None and not pulse.settings.json:
-                pulse.heard(trio.current_time())
-            for event in events:
-                if isinstance(event, str | bytes):
-                    self._take(event)
-                elif isinstance(event, Closed):
-                    return event
+        outbox, inbox = ws._outbox, ws._inbox
+        assert outbox is not None
+        if replies := ws._transport.replies():
+            outbox.put_nowait(replies)
+        self._unread_until = NEVER
+        by_message = pulse is not None and pulse.settings.json
+        if pulse is not None and not by_message:
+            pulse.heard(now)
+        for event in events:
+            if isinstance(event, str | bytes):
+                if self._gate is not None and not self._gate.passes(event, now):
+                    if self._gate.is_flooded:
+                        self._reader.stop()
+                        break
+                elif by_message and is_pong(event):
+                    assert pulse is not None
+                    pulse.heard(now)
                 else:
-                    assert isinstance(event, Pong)
-                if self._gate is not None and self._gate.is_flooded:
-                    return Closed(Cause.RATE, POLICY_VIOLATION, "Too many messages")
-            if ws._inbox.is_full:
-                await ws._inbox.wait_room()
-                if pulse is not None:  # its answer may stand behind what we did not read
-                    pulse.heard(trio.current_time())
+                    inbox.put_nowait(event)
+            elif isinstance(event, Closed):
+                ws._end(CloseInfo(event.cause, event.code, event.reason))
+                if event.cause is Cause.GONE:
+                    outbox.shut()
+            else:
+                assert isinstance(event, Pong)
+        # A handler that is called in place does not wait for a peer that reads slowly: so we wait for it.
+        self._reading = not (inbox.is_full or (inbox.is_served and not outbox.is_low))
+        return self._reading
 
-    def _take(self, message: str | bytes) -> None:
-        if self._gate is not None and not self._gate.passes(message, trio.current_time()):
-            return
-        if self._pulse is not None and self._pulse.settings.json and is_pong(message):
+    def hung_up(self, now: float) -> None:
+        self._unread_until = now + CANCEL_GRACE
+        self._reschedule()
+
+    def failed(self, error: Exception) -> None:
+        logger.error("reading from %r failed", self.ws, exc_info=error)
+        self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+
+    def finished(self) -> None:
+        self._peer_done = True
+        if self._waits_for_peer is not None:
+            self._waits_for_peer.set()
+
+    def _resume(self) -> None:
+        """There is room again."""
+        if self._pulse is not None:  # its answer may stand behind what we did not read
             self._pulse.heard(trio.current_time())
-        else:
-            self.ws._inbox.put_nowait(message)
+        self._unread_until = NEVER
+        self._reading = True
+        self._reader.resume()
 
-    async def _keep_time(self) -> None:
-        """The connection's deadlines: the heartbeat's and the token's."""
-        ws = self.ws
-        expires = _expiry(ws)
-        pulse = self._pulse
-        while ws.closed is None:
-            due = expires if pulse is None else min(expires, pulse.next)
-            await trio.sleep_until(due)
-            now = trio.current_time()
-            if now >= expires:
-                ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
-            elif pulse is not None:
-                if ws._inbox.is_full or now - due > LATE_SECONDS:
-                    pulse.heard(now)  # we have not been reading: its silence is ours
-                beat = pulse.due(now)
-                if beat is Beat.PING:
-                    self._outbox.put_nowait(PING_MESSAGE if pulse.settings.json else Ping())
-                elif beat is Beat.DEAD:
-                    ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
+    # Deadlines
+
+    def _due(self) -> float:
+        due = min(self._expires, self._unread_until)
+        return due if self._pulse is None else min(due, self._pulse.next)
+
+    def _reschedule(self) -> None:
+        self._timers.cancel(self._timer)
+        self._timer = self._timers.at(self._due(), self._tick)
+
+    def _tick(self, now: float, due: float) -> None:
+        """What is due at `due`, seen to at `now`."""
+        ws, pulse = self.ws, self._pulse
+        if ws.closed is not None:
+            return
+        if now >= self._expires:
+            ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
+        elif now >= self._unread_until:
+            ws._end(CloseInfo(GONE.cause, GONE.code))
+        elif pulse is not None:
+            if not self._reading or now - due > LATE_SECONDS:
+                pulse.heard(now)  # we have not been reading: its silence is ours
+            beat = pulse.due(now)
+            if beat is Beat.PING:
+                assert ws._outbox is not None
+                ws._outbox.put_nowait(PING_MESSAGE if pulse.settings.json else Ping())
+            elif beat is Beat.DEAD:
+                ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
+        self._timer = self._timers.at(self._due(), self._tick)
+
+    # The end
 
     async def _part(self) -> None:
         """Hooks and closing handshake, side by side, each within its limit."""
         limits = self.ws._limits
-        self.hurry(trio.current_time() + max(limits.hook_timeout, limits.close_timeout))
+        limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
+        self._parting = trio.CancelScope(shield=True, deadline=min(limit, self._hurry))
         with self._parting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._shake_hands)
                 await self._say_farewell()
         if self._parting.cancelled_caught:
             # The handshake was cut short; there is nothing more to wait for.
+            self._reader.stop()
             with trio.move_on_after(0, shield=True):
                 await self.ws._transport.aclose(linger=False)
 
     async def _shake_hands(self) -> None:
         """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
-        ws, info = self.ws, self.ws.closed
+        ws, info, outbox = self.ws, self.ws.closed, self.ws._outbox
         assert info is not None
+        assert outbox is not None
         with trio.move_on_after(ws._limits.close_timeout):
-            await self._outbox.wait_empty()
-            if not self._outbox.broken:
-                await self._peer_done.wait()
+            await outbox.wait_empty()
+            if not outbox.broken and not self._peer_done:
+                self._waits_for_peer = trio.Event()
+                await self._waits_for_peer.wait()
+        self._reader.stop()
         unread = info.cause in (Cause.SIZE, Cause.PROTOCOL) or (self._gate is not None and self._gate.is_flooded)
-        linger = unread and not self._outbox.broken
+        linger = unread and not outbox.broken
         await ws._transport.aclose(linger=linger)
 
     async def _say_farewell(self) -> None:
@@ -251,7 +325,7 @@ class Connection:
 
         Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
         """
-        deadline = min(deadline, self._parting.deadline)
+        deadline = min(deadline, self._hurry)
         try:
             with trio.CancelScope(shield=True, deadline=deadline) as self._hook:
                 await hook()
@@ -266,7 +340,7 @@ class Connection:
     def _gone(self) -> None:
         """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
         reader has to tell, if it is at it."""
-        if self.ws._inbox.is_full or self._peer_done.is_set():
+        if not self._reading or self._peer_done:
             self.ws._end(CloseInfo(GONE.cause, GONE.code))
 
 

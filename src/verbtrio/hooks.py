@@ -100,10 +100,13 @@ class _Hooks(Handler):
     async def run(self, ws: WebSocket[Any]) -> None:
         if (open_hook := self._hooks.get("open")) is not None:
             await call(open_hook, ws)
-        message_hook = self._hooks.get("message")
+        hook: Any = self._hooks.get("message")
+        if hook is not None and not inspect.iscoroutinefunction(hook):
+            await ws._serve(hook)  # in place: without a task switch a message
+            return
         async for message in ws:
-            if message_hook is not None:
-                await call(message_hook, ws, message)
+            if hook is not None:
+                await hook(ws, message)
 
     async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
         if (hook := self._hooks.get("close")) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,14 +17,19 @@ from verbtrio.connection import Connection
 from verbtrio.limits import Limits
 from verbtrio.messages import encode
 from verbtrio.places import Places
+from verbtrio.poller import Poller
 from verbtrio.rooms import Room, Rooms
+from verbtrio.timers import Timers
 from verbtrio.types import Data
-from verbtrio.websocket import WebSocket
+from verbtrio.websocket import WebSocket, in_trio_thread
 
 logger = logging.getLogger("verbtrio.hub")
 
 EVERYBODY = ("verbtrio", "connections")
 """The room everybody is in. (No room of an application is named by a tuple.)"""
+
+FLUSH_MEMBERS = 256
+"""Members written to before other tasks have their turn: 1 to 2 ms."""
 
 CUT_SECONDS = 0.5
 """What it may take to close the connections that are cut at the drain's deadline."""
@@ -77,7 +83,7 @@ class Users:
         frame = encode(data)
         open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
         for ws in open_ones:
-            ws.offer(frame)
+            ws._put(frame)
         return len(open_ones)
 
     def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
@@ -109,13 +115,16 @@ class Hub:
 
     def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits) -> None:
         self._nursery = nursery
+        self._timers = Timers()
+        self._poller = Poller(self._flush_some) if sys.platform == "linux" else None
+        self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()
         self._sessions: set[Drainable] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
         self._ended: Counter[str] = Counter()
-        self.rooms = Rooms()
+        self.rooms = Rooms(self._to_flush, in_trio_thread)
         self.users = Users()
         self.places = Places(limits)
         self.draining = False
@@ -159,12 +168,39 @@ class Hub:
                 self.users._remove(user_id, ws)
 
         try:
-            await connection.run(enter=enter, leave=leave)
+            await connection.run(
+                enter=enter, leave=leave, timers=self._timers, poller=self._poller, writers=self._nursery
+            )
         finally:
             if ws.closed is not None:
                 self._ended[ws.closed.cause] += 1
             self._connections.discard(connection)
             self._empty.unpark_all()
+
+    def start(self) -> None:
+        """Start what all connections share, in the hub's nursery."""
+        self._nursery.start_soon(self._timers.run)
+        self._nursery.start_soon(self._flush)
+        if self._poller is not None:
+            self._nursery.start_soon(self._poller.run)
+
+    def _to_flush(self) -> None:
+        """A room has something to flush: at the end of the poller's turn, if there is one, else in our task's."""
+        if self._poller is None or not self._poller.in_turn:
+            self._dirty.set()
+
+    def _flush_some(self) -> None:
+        if self.rooms.flush(FLUSH_MEMBERS):
+            self._dirty.set()
+
+    async def _flush(self) -> None:
+        """What rooms were told in a tick goes out when the tick is over. Trio runs the tasks of a tick in any order, so
+        the first broadcast wakes this one: when it runs, all that ran with the one that broadcast have run, too."""
+        while True:
+            await self._dirty.wait()
+            self._dirty = trio.Event()
+            while self.rooms.flush(FLUSH_MEMBERS):
+                await trio.lowlevel.checkpoint()
 
     def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections: an ASGI application's WebSocket beside ours."""
@@ -221,6 +257,7 @@ async def open_hub(*, drain_timeout: float, limits: Limits) -> AsyncIterator[Hub
     """
     async with trio.open_nursery() as nursery:
         hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits)
+        hub.start()
         try:
             yield hub
         finally:

@@ -3,7 +3,9 @@
 Rules of this file:
 - the outbox alone writes to the transport, so frames never mix, whoever is cancelled;
 - while nothing is queued, a packet is written in place, without a task; what the peer does not take at once is
-  queued, and a writer task (in the connection's nursery) lives for as long as the queue does;
+  queued, and a writer task lives for as long as the queue does;
+- what rooms offer is held until the tick is over (`flush`) and then written at once; what is sent directly meanwhile
+  is held behind it, so the order in which one task speaks is the order in which a peer hears;
 - the queue holds messages, not bytes: a message that a policy drops was never compressed, so dropping it can't
   upset the compression's state.
 """
@@ -35,7 +37,26 @@ class Outbox:
         limits: backlog, policy, high-water mark and the time a write may take.
         on_slow: called when the peer is too slow, with the reason for its Close frame.
         on_gone: called once when a write finds the peer gone.
+        on_low: called when the backlog, having been over the high-water mark, no longer is.
     """
+
+    __slots__ = (
+        "_changed",
+        "_in_flight",
+        "_limits",
+        "_nursery",
+        "_on_gone",
+        "_on_low",
+        "_on_slow",
+        "_queue",
+        "_queued",
+        "_rest",
+        "_transport",
+        "_writer",
+        "broken",
+        "dropped",
+        "held",
+    )
 
     def __init__(
         self,
@@ -45,19 +66,23 @@ class Outbox:
         *,
         on_slow: Callable[[str], None],
         on_gone: Callable[[], None],
+        on_low: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._nursery = nursery
         self._limits = limits
         self._on_slow = on_slow
         self._on_gone = on_gone
-        self._queue: deque[Packet] = deque()  # bounded by `max_backlog_bytes`, see `put_nowait`
+        self._on_low = on_low
+        # There is a queue, and a writer, only while there is backlog: an idle outbox costs 200 bytes, not 1,500.
+        self._queue: deque[Packet] | None = None  # bounded by `max_backlog_bytes`, see `_enqueue`
         self._queued = 0  # bytes in `_queue`
         self._in_flight = 0  # bytes taken out of `_queue` and not yet written
         self._rest: Packet | None = None  # the packet in front, of which the peer has taken a part
-        self._writing = False
-        self._writer = trio.CancelScope(shield=True)
-        self._changed = trio.lowlevel.ParkingLot()
+        self._writer: trio.CancelScope | None = None
+        self._changed: trio.lowlevel.ParkingLot | None = None
+        self.held: list[Frame] = []
+        """What rooms have offered since the last `flush`, bounded by the rooms. They append to it."""
         self.dropped = 0
         """Messages dropped by the policy."""
         self.broken = False
@@ -68,6 +93,11 @@ class Outbox:
         """Bytes queued or being written."""
         return self._queued + self._in_flight
 
+    @property
+    def is_low(self) -> bool:
+        """Whether no more is queued than `Limits.high_water_bytes`."""
+        return self._queue is None or self.size <= self._limits.high_water_bytes
+
     def put_nowait(self, packet: Packet) -> None:
         """Write `packet`, or queue it behind what is queued. Does nothing once the outbox is broken.
 
@@ -75,14 +105,33 @@ class Outbox:
         Over the limit, the policy decides: end the connection, or drop messages. Control frames and replies are
         never dropped, but they count: a peer that pings and never reads ends as slow.
         """
+        if self.held:
+            if isinstance(packet, Frame):
+                self.held.append(packet)
+                return
+            self.flush()
         if self.broken:
             return
-        if self._writing:
-            self._queue.append(packet)
-            self._queued += _size(packet)
-            if self._queued > self._limits.max_backlog_bytes:
-                self._overflow()
+        if self._queue is None:
+            self._write_now(packet)
+        else:
+            self._enqueue(self._queue, packet)
+
+    def flush(self) -> None:
+        """Write what is held, at once, or queue it behind what is queued."""
+        if not self.held:
             return
+        frames = self.held.copy()
+        self.held.clear()  # the same list for ever: rooms know it
+        if len(frames) > 1 and self._queue is None and not self.broken:
+            joined = self._transport.join(frames)
+            if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
+                self._write_now(joined)
+                return
+        for frame in frames:
+            self.put_nowait(frame)
+
+    def _write_now(self, packet: Packet) -> None:
         try:
             self._rest = self._transport.write_nowait(packet)
         except trio.BrokenResourceError:
@@ -90,20 +139,30 @@ class Outbox:
             self._on_gone()
             return
         if self._rest is not None:
-            self._nursery.start_soon(self._write)
+            self._queue = deque()
             self._in_flight = _size(self._rest)
-            self._writing = True
+            self._writer = trio.CancelScope(shield=True)
+            self._nursery.start_soon(self._write, self._queue, self._writer)
+
+    def _enqueue(self, queue: deque[Packet], packet: Packet) -> None:
+        queue.append(packet)
+        self._queued += _size(packet)
+        if self._queued > self._limits.max_backlog_bytes:
+            self._overflow(queue)
 
     def clear(self) -> None:
         """Throw away what is queued, but for the packet the peer has begun to take."""
-        self._queue.clear()
-        self._queued = 0
-        self._changed.unpark_all()
+        self.held.clear()
+        if self._queue is not None:
+            self._queue.clear()
+            self._queued = 0
+        self._wake()
 
     def shut(self) -> None:
         """Nothing is written from now on: the writer is cancelled, whoever waits is woken. May be called twice."""
         self.broken = True
-        self._writer.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
         self._rest = None
         self._in_flight = 0
         self.clear()
@@ -111,75 +170,87 @@ class Outbox:
     async def wait_low(self) -> None:
         """Wait until the backlog is below the high-water mark, or the outbox broken. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self.size > self._limits.high_water_bytes and not self.broken:
-            await self._changed.park()
+        while not self.is_low and not self.broken:
+            await self._wait()
 
     async def wait_empty(self) -> None:
         """Wait until all is written, or the outbox is broken."""
-        while self._writing and not self.broken:
-            await self._changed.park()
+        self.flush()
+        while self._queue is not None and not self.broken:
+            await self._wait()
 
-    async def _write(self) -> None:
-        """Write until nothing is queued. Owned by the connection's nursery."""
+    async def _wait(self) -> None:
+        if self._changed is None:
+            self._changed = trio.lowlevel.ParkingLot()
+        await self._changed.park()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.unpark_all()
+
+    async def _write(self, queue: deque[Packet], scope: trio.CancelScope) -> None:
+        """Write until nothing is queued. Owned by the nursery that the outbox was given."""
         try:
-            with self._writer:
-                while not self.broken and (self._rest is not None or self._queue):
-                    chunk, size = self._take_chunk()
+            with scope:
+                while not self.broken and (self._rest is not None or queue):
+                    chunk, size = self._take_chunk(queue)
                     with trio.move_on_after(self._limits.send_timeout) as timeout:
                         await self._transport.write(chunk)
                     if timeout.cancelled_caught:
                         self.shut()
                         self._on_slow(f"nothing read for {self._limits.send_timeout:g} s")
                         return
+                    was_low = self.is_low
                     self._in_flight = max(0, self._in_flight - size)
-                    self._changed.unpark_all()
-                self._writing = False
-                self._changed.unpark_all()
-                self._writer = trio.CancelScope(shield=True)  # the next writer's: a scope is entered once
+                    self._wake()
+                    if not was_low and self.is_low:
+                        self._on_low()
+                self._queue = self._writer = None
+                self._wake()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
             self._on_gone()
         finally:
-            if self._writing:  # left in the middle: nobody knows how much the peer has got
+            if self._queue is not None:  # left in the middle: nobody knows how much the peer has got
                 self.shut()
 
-    def _take_chunk(self) -> tuple[list[Packet], int]:
+    def _take_chunk(self, queue: deque[Packet]) -> tuple[list[Packet], int]:
         """The packets that go next, in order: 64 KiB of them, or a part of one that is larger."""
         if self._rest is None:
-            self._rest = self._take_packet()
+            self._rest = self._take_packet(queue)
         if isinstance(self._rest, bytes | memoryview) and len(self._rest) > CHUNK_BYTES:
             view = memoryview(self._rest)
             self._rest = view[CHUNK_BYTES:]
             return [view[:CHUNK_BYTES]], CHUNK_BYTES  # (the packet's own cost goes with its last part)
         chunk, size = [self._rest], _size(self._rest)
         self._rest = None
-        while self._queue and size + _size(self._queue[0]) <= CHUNK_BYTES:
-            packet = self._take_packet()
+        while queue and size + _size(queue[0]) <= CHUNK_BYTES:
+            packet = self._take_packet(queue)
             chunk.append(packet)
             size += _size(packet)
         return chunk, size
 
-    def _take_packet(self) -> Packet:
-        packet = self._queue.popleft()
+    def _take_packet(self, queue: deque[Packet]) -> Packet:
+        packet = queue.popleft()
         self._queued -= _size(packet)
         packed = self._transport.pack(packet)
         self._in_flight += _size(packed)
         return packed
 
-    def _overflow(self) -> None:
+    def _overflow(self, queue: deque[Packet]) -> None:
         limit = self._limits.max_backlog_bytes
         if self._limits.backlog_policy == "drop_oldest":
-            self._drop(from_front=True)
+            self._drop(queue, from_front=True)
         elif self._limits.backlog_policy == "drop_newest":
-            self._drop(from_front=False)
+            self._drop(queue, from_front=False)
         if self._queued > limit:  # "close", or control frames alone are too much
             self._on_slow(f"over {limit} bytes behind")
 
-    def _drop(self, *, from_front: bool) -> None:
+    def _drop(self, queue: deque[Packet], *, from_front: bool) -> None:
         """Drop messages until the backlog is within the limit."""
         kept: list[Packet] = []
-        take = self._queue.popleft if from_front else self._queue.pop
-        while self._queue and self._queued > self._limits.max_backlog_bytes:
+        take = queue.popleft if from_front else queue.pop
+        while queue and self._queued > self._limits.max_backlog_bytes:
             packet = take()
             if isinstance(packet, Frame):
                 self._queued -= _size(packet)
@@ -187,14 +258,12 @@ class Outbox:
             else:
                 kept.append(packet)
         kept.reverse()
-        put_back = self._queue.extendleft if from_front else self._queue.extend
+        put_back = queue.extendleft if from_front else queue.extend
         put_back(kept)
 
 
 def _size(packet: Packet) -> int:
     """What a packet counts for: its bytes and what it costs to keep it. A million empty messages are not nothing."""
-    if isinstance(packet, Frame):
-        return len(packet.payload) + PACKET_BYTES
-    if isinstance(packet, bytes | memoryview):
+    if isinstance(packet, Frame | bytes | memoryview):
         return len(packet) + PACKET_BYTES
     return PACKET_BYTES + (MAX_CONTROL_BYTES if isinstance(packet, Close) else 2)

@@ -41,6 +41,8 @@ class Transport(ABC):
 
     can_ping: bool
     """Whether a `Ping` reaches the peer, and its pong comes back as an event."""
+    fd: int | None = None
+    """The descriptor of a plain socket that nobody else reads or writes: for a `Poller`."""
 
     @abstractmethod
     async def receive(self) -> list[Event]:
@@ -49,6 +51,15 @@ class Transport(ABC):
         A cancelled call has lost nothing.
         """
 
+    def receive_nowait(self) -> tuple[list[Event], int]:
+        """As `receive`, for a transport with an `fd`: what is there now, if anything, and how many bytes it was."""
+        raise NotImplementedError("this transport has no descriptor that could be polled")
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something that was read is still to be looked at: `receive` will not wait for the peer."""
+        return False
+
     @abstractmethod
     def replies(self) -> bytes:
         """What the protocol itself owes the peer after `receive` (pongs, its half of a close)."""
@@ -56,6 +67,10 @@ class Transport(ABC):
     @abstractmethod
     def pack(self, packet: Packet) -> Packet:
         """`packet` on the wire's terms. Call it once for each, in the order in which they are written."""
+
+    def join(self, frames: Sequence[Frame]) -> bytes | None:
+        """`frames` as one packed packet, in order; `None` where messages can't be joined. It may be thrown away."""
+        return None
 
     @abstractmethod
     def write_nowait(self, packet: Packet) -> Packet | None:

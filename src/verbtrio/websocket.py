@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from verbtrio.closing import NORMAL_CLOSURE, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
-from verbtrio.inbox import Inbox
+from verbtrio.inbox import PATIENCE, Inbox
 from verbtrio.limits import Limits
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.outbox import Outbox
@@ -58,9 +58,11 @@ class WebSocket(HTTPConnection, Generic[T]):
         user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
         nursery: the connection's nursery: tasks started in it are cancelled with the connection.
         subprotocol: what was agreed on in the handshake (over plain ASGI: what the route itself has chosen).
+        offer: for rooms (see `rooms.Member`).
     """
 
     nursery: trio.Nursery
+    offer: Callable[[Frame], object]
 
     def __init__(
         self,
@@ -80,11 +82,12 @@ class WebSocket(HTTPConnection, Generic[T]):
         self._limits = limits
         self._decoder = decoder
         self._inbox = Inbox(max_messages=limits.max_inbox_messages, max_bytes=limits.max_inbox_bytes)
-        self._outbox: Outbox | None = None  # there is one while the connection's nursery is open
+        self._outbox: Outbox | None = None  # there is one while the connection lives
         self._memberships: dict[str, Membership] = {}
         self._farewells: list[tuple[Hook, Room]] = []  # leave hooks that the end of the connection owes
         self._info: CloseInfo | None = None
-        self._over = trio.Event()
+        self._over = False
+        self._sent = 0
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.id[:8]} {self.scope['path']!r} {self.ready_state.name}>"
@@ -102,7 +105,7 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     @property
     def ready_state(self) -> ReadyState:
-        if self._over.is_set():
+        if self._over:
             return ReadyState.CLOSED
         if self._info is not None:
             return ReadyState.CLOSING
@@ -141,14 +144,18 @@ class WebSocket(HTTPConnection, Generic[T]):
         """Send `data` (see `encode`), and wait while more than `Limits.high_water_bytes` is queued for the peer.
 
         The message is on its way, in its place behind what was sent before, when the first checkpoint comes: if
-        cancelled, it is still sent, whole.
+        cancelled, it is still sent, whole. Others have their turn at every 16th message at the latest.
 
         Raises:
             ConnectionClosed: the connection has ended, before or while waiting.
             TypeError: `data` can't be encoded.
         """
         outbox = self._put(encode(data))
-        await outbox.wait_low()
+        self._sent += 1
+        if outbox.is_low and self._sent % PATIENCE:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await outbox.wait_low()
         if self._info is not None:
             raise ConnectionClosed(self._info)
 
@@ -159,13 +166,13 @@ class WebSocket(HTTPConnection, Generic[T]):
 
         Raises:
             ConnectionClosed: the connection has ended and there are no more messages.
+            trio.BusyResourceError: another task is receiving.
         """
         while (message := await self._inbox.get()) is not None:
             try:
                 return self._decoder(message)
             except MessageError as error:
-                if self._info is None:
-                    await self.send({"type": "error", "message": str(error)})
+                self._refuse(error)
         assert self._info is not None, "the inbox is closed by the connection's end alone"
         raise ConnectionClosed(self._info)
 
@@ -229,18 +236,35 @@ class WebSocket(HTTPConnection, Generic[T]):
         membership = self._memberships[name] = Membership(self, self._rooms.room(name), on_leave)
         return membership
 
-    def offer(self, frame: Frame) -> None:
-        """What rooms call (see `rooms.Member`): send `frame`, or nothing once the connection has ended.
+    def flush(self) -> None:
+        """For rooms (see `rooms.Member`)."""
+        if self._outbox is not None:
+            self._outbox.flush()
 
-        Raises:
-            RuntimeError: called from another thread than Trio's.
-        """
-        _in_trio_thread()
-        if self._info is None and self._outbox is not None:
-            self._outbox.put_nowait(frame)
+    def _open(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.offer = outbox.held.append
+
+    async def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> None:
+        """Call `hook` for each message, in place where that can be (see `Inbox.serve`)."""
+
+        def handle(message: str | bytes) -> Any:
+            try:
+                decoded = self._decoder(message)
+            except MessageError as error:
+                self._refuse(error)
+                return None
+            return hook(self, decoded)
+
+        await self._inbox.serve(handle)
+
+    def _refuse(self, error: MessageError) -> None:
+        """Answer a message that is not what the handler takes."""
+        if self._info is None:
+            self._put(encode({"type": "error", "message": str(error)}))
 
     def _put(self, frame: Frame) -> Outbox:
-        _in_trio_thread()
+        in_trio_thread()
         if self._info is not None:
             raise ConnectionClosed(self._info)
         assert self._outbox is not None, "handlers and hooks run while the connection's nursery is open"
@@ -331,7 +355,8 @@ class Membership:
             logger.warning("the leave hook of %r was ended at its time limit", self._ws)
 
 
-def _in_trio_thread() -> None:
+def in_trio_thread() -> None:
+    """Raise `RuntimeError` in any other thread."""
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError(
             "connections, rooms and users belong to Trio's thread. Starlette runs a route that is a plain function in "

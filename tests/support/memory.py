@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,8 +19,21 @@ from hypercorn.utils import wrap_app
 from verbtrio import App, Statistics, WebSocket
 
 
+def socket_stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of real sockets: what the poller reads. Within one process what was sent is there at once, so a virtual
+    clock never jumps over it."""
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
+
+
 class Service:
-    """A served app, and a way to be its client."""
+    """A served app, and a way to be its client.
+
+    Attributes:
+        pair: makes a connection's two ends, where a test asks for none in particular.
+    """
+
+    pair: Callable[[], Any] = staticmethod(trio.testing.memory_stream_pair)
 
     def __init__(self, app: App, asgi: Any, nursery: trio.Nursery, clients: trio.Nursery) -> None:
         self.app = app
@@ -30,11 +43,13 @@ class Service:
         self.config.errorlog = None
         self.connections = nursery
         self._clients = clients
+        self._opened: list[trio.abc.AsyncResource] = []
         self._server = hypercorn_run.TCPServer  # type: ignore[attr-defined]  # the take-over's, in the lifespan
 
-    def open_stream(self, pair: Any = trio.testing.memory_stream_pair) -> Any:
+    def open_stream(self, pair: Any = None) -> Any:
         """A client's end of a new connection."""
-        client, server = pair()
+        client, server = (pair or self.pair)()
+        self._opened.append(client)
         wrapped = wrap_app(self.asgi, self.config.wsgi_max_body_size, "asgi")
         run = self._server(wrapped, self.config, self.context, {}, server).run
         self.connections.start_soon(run)
@@ -44,7 +59,7 @@ class Service:
         self,
         path: str = "/ws",
         *,
-        pair: Any = trio.testing.memory_stream_pair,
+        pair: Any = None,
         headers: list[tuple[bytes, bytes]] | None = None,
         subprotocols: list[str] | None = None,
     ) -> trio_websocket.WebSocketConnection:
@@ -58,6 +73,11 @@ class Service:
         with trio.fail_after(seconds):
             while self.connections.child_tasks:
                 await trio.sleep(0.01)
+
+    async def hang_up(self) -> None:
+        """Close what clients have left open."""
+        for client in self._opened:
+            await trio.aclose_forcefully(client)
 
     async def shut_down(self) -> None:
         """What the worker says first when it is asked to stop."""
@@ -74,6 +94,7 @@ async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
                 service = Service(app, asgi or app, connections, clients)
                 yield service
                 await assert_nothing_left(service)
+                await service.hang_up()
                 server.cancel_scope.cancel()
         clients.cancel_scope.cancel()
 

@@ -1,0 +1,80 @@
+"""Deadlines of many connections, in one task: a sleeping task for each would cost 4 KB a connection."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from collections.abc import Callable
+
+import trio
+
+logger = logging.getLogger("verbtrio.timers")
+
+AT_ONCE = 256
+"""Timers called before other tasks have their turn: ten thousand connections may be due at the same time."""
+
+
+class Timer:
+    """One call that is to come. Made by `Timers.at`."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[float, float], None]) -> None:
+        self.when = when
+        self.call: Callable[[float, float], None] | None = call
+
+
+class Timers:
+    """Calls functions when their time has come, in the task that calls `run`."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = itertools.count()  # for those that are due at the same time
+        self._cancelled = 0  # how many of the heap are
+        self._sleep = trio.CancelScope()
+
+    def __len__(self) -> int:
+        """How many are to come."""
+        return len(self._heap) - self._cancelled
+
+    def at(self, when: float, call: Callable[[float, float], None]) -> Timer:
+        """Call `call(now, when)` at `when`, Trio's time (`inf`: never). It must not block."""
+        timer = Timer(when, call)
+        if when < float("inf"):
+            heapq.heappush(self._heap, (when, next(self._count), timer))
+            self._sleep.deadline = min(self._sleep.deadline, when)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Don't call it any more; what it would have called is let go of at once. Twice, or too late, does nothing."""
+        if timer.call is None:
+            return
+        timer.call = None
+        if timer.when < float("inf"):
+            self._cancelled += 1
+            if self._cancelled > max(64, len(self._heap) // 2):  # so that each costs the same, however many come and go
+                self._heap = [entry for entry in self._heap if entry[2].call is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
+
+    async def run(self) -> None:
+        """Call what is due until cancelled."""
+        while True:
+            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else float("inf")) as self._sleep:
+                await trio.sleep_forever()
+            self._call_due(trio.current_time())
+
+    def _call_due(self, now: float) -> None:
+        called = 0
+        while self._heap and self._heap[0][0] <= now and called < AT_ONCE:
+            when, _, timer = heapq.heappop(self._heap)
+            call, timer.call = timer.call, None
+            if call is None:
+                self._cancelled -= 1
+                continue
+            called += 1
+            try:
+                call(now, when)
+            except Exception:  # a bug of ours: contained, and loud
+                logger.exception("a timer failed")
