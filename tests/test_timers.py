@@ -29,8 +29,8 @@ async def test_in_order_and_on_time(autojump_clock: MockClock) -> None:
     begin = trio.current_time()
     async with running() as timers:
         await wait_all_tasks_blocked()
-        for when in (3.0, 1.0, 2.0, float("inf")):
-            timers.at(begin + when, lambda now, when: called.append((now - begin, when - begin)))
+        for seconds in (3.0, 1.0, 2.0, float("inf")):
+            timers.at(begin + seconds, lambda now, when: called.append((now - begin, when - begin)))
         await trio.sleep(10)
         assert len(timers) == 0
     assert [now for now, _ in called] == pytest.approx([1, 2, 3])
@@ -146,9 +146,7 @@ def test_whatever_is_cancelled_the_others_are_called(plan: list[tuple[int, bool]
     async def main() -> None:
         async with running() as timers:
             begin = trio.current_time()
-            made = [
-                timers.at(begin + when, lambda now, when, n=n: called.append(n)) for n, (when, _) in enumerate(plan)
-            ]
+            made = [timers.at(begin + when, call(n)) for n, (when, _) in enumerate(plan)]
             for timer, (_, cancel) in zip(made, plan, strict=True):
                 if cancel:
                     timers.cancel(timer)

@@ -16,7 +16,6 @@ import trio
 
 from verbtrio.events import Closed, Event
 from verbtrio.poller import Polled, Poller
-from verbtrio.streams import SLICE_BYTES
 from verbtrio.transports import Transport
 
 logger = logging.getLogger("verbtrio.readers")
@@ -129,7 +128,7 @@ class PolledReader(Reader, Polled):
         if self._paused:
             return 0
         try:
-            events, size = self._transport.receive_nowait()
+            events, worth = self._transport.receive_nowait()
             wants_more = self._sink.take(events, now)
         except Exception as error:
             self._sink.failed(error)
@@ -144,7 +143,7 @@ class PolledReader(Reader, Polled):
             self._poller.pause(self._fd)
         elif self._transport.has_unread:
             self._poller.revisit(self._fd)
-        return min(size, SLICE_BYTES)
+        return worth
 
     def on_hang_up(self, now: float) -> None:
         if self._paused:

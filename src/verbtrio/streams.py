@@ -71,13 +71,13 @@ class StreamTransport(Transport):
         return bool(self._unread)
 
     def _decode(self) -> tuple[list[Event], int]:
-        """The next slice of what was read, and its size."""
+        """The next slice of what was read, and what that is worth: bytes that have to be taken apart."""
         portion = self._portion()
         if len(self._unread) <= portion:
             part, self._unread = self._unread, b""
         else:
             part, self._unread = self._unread[:portion], self._unread[portion:]
-        return self._codec.receive(part), len(part)
+        return self._codec.receive(part), min(len(part), SLICE_BYTES)
 
     def _portion(self) -> int:
         return max(SLICE_BYTES, min(self._codec.owed, RECEIVE_BYTES))
