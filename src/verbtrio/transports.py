@@ -52,7 +52,7 @@ class Transport(ABC):
         """
 
     def receive_nowait(self) -> tuple[list[Event], int]:
-        """As `receive`, for a transport with an `fd`: what is there now, if anything, and what it was worth in bytes."""
+        """As `receive`, for a transport with an `fd`: what is there now, if anything, and its worth in bytes."""
         raise NotImplementedError("this transport has no descriptor that could be polled")
 
     @property
