@@ -17,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
+from trio.abc import Clock
 
+from tests.support.keys import document, private_pem, public_jwk, public_pem, signed_with
+from tests.test_jwks import Server
 from verbtrio.auth import JWTAuth
 from verbtrio.middleware import Upgrade, UpgradeRequest
 
@@ -318,3 +321,183 @@ def test_an_empty_key_shows_at_once(key: Any) -> None:
     """A forgotten environment variable must not become a server that refuses everybody without a word."""
     with pytest.raises(ValueError, match="the key is empty"):
         JWTAuth(key)
+
+
+class TestDoorTable:
+    """What a forger or a mistake may bring: 401, before the handshake is accepted."""
+
+    @staticmethod
+    def table() -> dict[str, tuple[JWTAuth, str]]:
+        symmetric = JWTAuth(KEY)
+        named = JWTAuth(keys={"new": KEY, "old": "an older secret of thirty-two bytes!"})
+        public = JWTAuth(public_pem("a"), algorithms=["RS256"], signing_key=private_pem("a"))
+        strict = JWTAuth(KEY, audience="chat", issuer="https://login.example", require=["exp", "sub"])
+        good = {"sub": "ada", "aud": "chat", "iss": "https://login.example", "exp": FUTURE}
+        return {
+            **{name: (symmetric, token) for name, token in INVALID.items() if name != "empty"},
+            "RS256 with the public key as the secret": (public, signed(claims(), key=public_pem("a").decode())),
+            "the same, which says it is RS256": (
+                public,
+                signed(claims(), b'{"alg":"RS256"}', key=public_pem("a").decode()),
+            ),
+            "RS256 where a secret is wanted": (symmetric, signed_with("a", {"exp": FUTURE})),
+            "another's key": (public, signed_with("b", {"exp": FUTURE})),
+            "another's key in its header": (
+                public,
+                signed_with("b", {"exp": FUTURE}, jwk=public_jwk("b"), jku="https://evil.example/jwks"),
+            ),
+            "no kid": (named, VALID),
+            "an unknown kid": (named, signed(claims(), b'{"alg":"HS256","kid":"newest"}')),
+            "the kid of another key": (named, signed(claims(), b'{"alg":"HS256","kid":"old"}')),
+            "a kid that is a path": (named, signed(claims(), b'{"alg":"HS256","kid":"../../dev/null"}', key="")),
+            "wrong audience": (strict, signed(claims(**good | {"aud": "mail"}))),
+            "no audience": (strict, signed(json.dumps({k: v for k, v in good.items() if k != "aud"}).encode())),
+            "wrong issuer": (strict, signed(claims(**good | {"iss": "https://login.example.evil.com"}))),
+            "no issuer": (strict, signed(json.dumps({k: v for k, v in good.items() if k != "iss"}).encode())),
+            "no exp, where it is required": (
+                strict,
+                signed(json.dumps({k: v for k, v in good.items() if k != "exp"}).encode()),
+            ),
+            "no sub, where it is required": (
+                strict,
+                signed(json.dumps({k: v for k, v in good.items() if k != "sub"}).encode()),
+            ),
+        }
+
+    async def test_all_get_401(self) -> None:
+        table = self.table()
+        assert len(table) >= 30
+        for name, (auth, token) in table.items():
+            header = f"Bearer {token.encode('ascii', 'replace').decode()}"
+            response, scope = await ask(auth, header=header)
+            assert response.status_code == 401, name
+            assert "user" not in scope, name
+            assert "verbtrio.auth" not in scope, name
+            response, _ = await ask(auth, subprotocols=["bearer", token])
+            assert response.status_code == 401, name
+
+    async def test_what_they_would_have_to_be(self) -> None:
+        """The same doors open for what is right: else the table would show nothing."""
+        strict = JWTAuth(KEY, audience="chat", issuer="https://login.example", require=["exp", "sub"])
+        for auth, token in (
+            (JWTAuth(KEY), VALID),
+            (JWTAuth(keys={"new": "x" * 32, "old": KEY}), signed(claims(), b'{"alg":"HS256","kid":"old"}')),
+            (JWTAuth(public_pem("a"), algorithms=["RS256"]), signed_with("a", {"exp": FUTURE})),
+            (strict, strict.issue({"sub": "ada"})),
+        ):
+            response, _ = await ask(auth, header=f"Bearer {token}")
+            assert response.status_code == 101
+
+
+class TestKeys:
+    def test_the_first_is_used_to_issue(self) -> None:
+        auth = JWTAuth(keys={"new": KEY, "old": "an older secret of thirty-two bytes!"})
+        token = auth.issue({"id": 1})
+        assert jwt.get_unverified_header(token)["kid"] == "new"
+        assert auth.verify(token) is not None
+
+    def test_leeway(self) -> None:
+        token = signed(claims(exp=int(time.time()) - 5))
+        assert JWTAuth(KEY).verify(token) is None
+        assert JWTAuth(KEY, leeway=60).verify(token) is not None
+
+    async def test_leeway_counts_for_the_connection_too(self) -> None:
+        """Else who is let in by it would be thrown out at once."""
+        _, scope = await ask(JWTAuth(KEY, leeway=60), header=f"Bearer {signed(claims())}")
+        assert scope["verbtrio.expires"] == FUTURE + 60
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"key": ""},
+            {"keys": {}},
+            {"jwks_url": ""},
+            {"key": KEY, "jwks_url": "https://keys.example"},
+            {"key": KEY, "keys": {"a": KEY}},
+            {"keys": {"a": KEY, "b": ""}},
+            {"key": KEY, "algorithms": ["HS256", "RS256"]},
+            {"jwks_url": "https://keys.example", "algorithms": ["HS256"]},
+            {"jwks_url": "keys.example"},
+        ],
+    )
+    def test_settings_that_make_no_sense(self, settings: Any) -> None:
+        with pytest.raises(ValueError, match=r"key|public|https"):
+            JWTAuth(**settings)
+
+    def test_nothing_to_issue_with(self) -> None:
+        with pytest.raises(ValueError, match="signing_key"):
+            JWTAuth(jwks_url="https://keys.example").issue({"id": 1})
+
+
+class TestKeySet:
+    @staticmethod
+    def auth(answer: Any) -> tuple[JWTAuth, Server]:
+        auth, keys = JWTAuth(jwks_url="https://keys.example"), Server()
+        keys.answer = answer
+        auth._key_set = keys
+        return auth, keys
+
+    async def test_by_its_kid(self, autojump_clock: Clock) -> None:
+        auth, keys = self.auth(document("a", "b"))
+        for name, status in (("a", 101), ("b", 101), ("c", 401)):
+            response, _ = await ask(auth, header=f"Bearer {signed_with(name, {'exp': FUTURE})}")
+            assert response.status_code == status
+        assert keys.asked == 1
+
+    async def test_nobody_is_asked_for_what_can_be_no_token(self, autojump_clock: Clock) -> None:
+        auth, keys = self.auth(document("a"))
+        for name, token in INVALID.items():
+            if token:
+                response, _ = await ask(auth, subprotocols=["bearer", token])
+                assert response.status_code == 401, name
+        assert keys.asked == 0
+
+    async def test_a_key_server_that_is_down(self, autojump_clock: Clock) -> None:
+        """The token may be valid: 503 says come again, 401 would say log in again."""
+        auth, _ = self.auth(OSError("refused"))
+        response, scope = await ask(auth, header=f"Bearer {signed_with('a', {'exp': FUTURE})}")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+        assert "user" not in scope
+
+
+class TestRequiring:
+    @pytest.mark.parametrize(
+        ("has", "needs", "status"),
+        [
+            ({"scope": "read write"}, {"scopes": ["write"]}, 101),
+            ({"scope": "read write"}, {"scopes": ["write", "read"]}, 101),
+            ({"scope": "read"}, {"scopes": ["write", "read"]}, 403),
+            ({"scope": "writer"}, {"scopes": ["write"]}, 403),
+            ({"scp": ["write"]}, {"scopes": ["write"]}, 101),
+            ({"scopes": ["write"]}, {"scopes": ["write"]}, 101),
+            ({"scope": ["write"]}, {"scopes": ["write"]}, 101),
+            ({"scope": {"write": 1}, "scp": 5}, {"scopes": ["write"]}, 403),
+            ({}, {"scopes": ["write"]}, 403),
+            ({"roles": ["admin"]}, {"roles": ["admin", "owner"]}, 101),
+            ({"role": "owner"}, {"roles": ["admin", "owner"]}, 101),
+            ({"roles": ["guest", 5]}, {"roles": ["admin", "owner"]}, 403),
+            ({"roles": "admin"}, {"roles": ["admin"]}, 403),
+            ({"scope": "write"}, {"scopes": ["write"], "roles": ["admin"]}, 403),
+        ],
+    )
+    async def test_scopes_and_roles(self, has: dict[str, Any], needs: dict[str, Any], status: int) -> None:
+        response, scope = await ask(JWTAuth(KEY).requiring(**needs), header=f"Bearer {signed(claims(**has))}")
+        assert response.status_code == status
+        assert ("user" in scope) is (status == 101)
+
+    async def test_tells_what_is_missing(self) -> None:
+        auth = JWTAuth(KEY).requiring(scopes=["write"]).requiring(scopes=["read"])
+        response, _ = await ask(auth, header=f"Bearer {VALID}")
+        assert response.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read write"'
+
+    async def test_leaves_the_door_it_was_made_from(self) -> None:
+        auth = JWTAuth(KEY)
+        auth.requiring(scopes=["write"])
+        response, _ = await ask(auth, header=f"Bearer {VALID}")
+        assert response.status_code == 101
+
+    def test_a_text_is_no_sequence(self) -> None:
+        needs: Any = "write"
+        with pytest.raises(TypeError, match="sequences"):
+            JWTAuth(KEY).requiring(scopes=needs)

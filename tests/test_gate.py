@@ -1,4 +1,4 @@
-"""The gate before the handler: how many messages pass, what the next one is answered with, and when it is enough."""
+"""The gate before the handler: how many messages pass, and the tokens that are none of the handler's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 import trio
 import trio_websocket
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from trio.abc import Clock
 
+from tests.support.keys import document, signed_with
 from tests.support.memory import Service, serving, shake_hands
+from tests.test_app import http
+from tests.test_jwks import Server
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
+from verbtrio.auth import JWTAuth
 
 LIMITS = Limits(max_messages_per_second=10, message_burst=5)
 REFUSAL = {"type": "error", "message": "Too many messages: at most 10 a second"}
@@ -149,3 +155,296 @@ async def test_without_a_limit_there_is_no_gate(autojump_clock: Clock) -> None:
             await client.send_message(str(number))
             assert await client.get_message() == str(number)
         await client.aclose()
+
+
+KEY = "a secret of thirty-two bytes, or more"
+
+
+def message_with(token: str) -> str:
+    return json.dumps({"type": "auth", "token": token})
+
+
+def door(auth: JWTAuth, **options: Any) -> tuple[App, list[Any]]:
+    """An app behind `auth`, and what its handler has seen: users and messages."""
+    app, seen = App(**options), []
+
+    @app.ws("/ws", middleware=[auth])
+    class Chat:
+        def open(self, ws: WebSocket) -> None:
+            seen.append(ws.user["id"])
+            ws.send_nowait("welcome")
+
+        def message(self, ws: WebSocket, message: str | bytes) -> None:
+            seen.append(message)
+
+        def close(self, ws: WebSocket, code: int, reason: str) -> None:
+            assert ws.closed is not None
+            seen.append(ws.closed.cause)
+
+    return app, seen
+
+
+class TestFirstMessage:
+    auth = JWTAuth(KEY, first_message_timeout=10)
+
+    async def test_is_the_token(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.sleep(9.9)
+            assert (seen, len(app.users), len(app.connections)) == ([], 0, 0), "nobody sees it, and it sees nobody"
+            assert app.connections.broadcast("not for everybody") == 0
+            await client.send_message(message_with(self.auth.issue({"id": 7})))
+            assert [json.loads(await client.get_message()), await client.get_message()] == [
+                {"type": "authenticated"},
+                "welcome",
+            ]
+            assert (list(app.users), len(app.connections)) == (["7"], 1)
+            await client.send_message("hello")
+            await trio.sleep(60)
+            await client.aclose()
+        assert seen == [7, "hello", Cause.PEER]
+
+    async def test_may_be_followed_at_once(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message(message_with(self.auth.issue({"id": 7})))
+            await client.send_message("hello")
+            await client.send_message("again")
+            await trio.sleep(1)
+            assert seen == [7, "hello", "again"]
+            await client.aclose()
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "hello",
+            b"binary",
+            "{}",
+            '{"type":"auth"}',
+            '{"type":"auth","token":5}',
+            '{"type":"login","token":"x"}',
+            '["auth"]',
+            message_with("forged"),
+            message_with("A" * 500_000),
+            message_with(JWTAuth("another secret of thirty-two bytes!").issue({"id": 7})),
+            message_with(auth.issue({"id": 7}, expires_in=-1)),
+        ],
+    )
+    async def test_is_no_token(self, message: str | bytes, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message(message)
+            await client.send_message("hello")
+            await trio.sleep(1)
+            assert client.closed is not None
+            assert client.closed.code == 1008
+            assert app.statistics().ended == {"unauthenticated": 1}
+        assert seen == [Cause.UNAUTHENTICATED]
+
+    async def test_does_not_come_in_time(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await service.connect()
+            await trio.sleep(9.99)
+            assert len(seen) == 0
+            await trio.sleep(0.02)
+            assert client.closed is not None
+            assert (client.closed.code, client.closed.reason) == (1008, "No token came in time")
+        assert seen == [Cause.UNAUTHENTICATED]
+
+    async def test_is_not_needed_by_who_brings_a_token(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await service.connect(subprotocols=["bearer", self.auth.issue({"id": 7})])
+            assert await client.get_message() == "welcome"
+            await client.aclose()
+            client = await service.connect()  # to be closed by the drain
+        assert seen == [7, Cause.PEER, Cause.UNAUTHENTICATED]
+
+    async def test_a_token_that_is_wrong_is_worse_than_none(self, autojump_clock: Clock) -> None:
+        app, _ = door(self.auth)
+        async with serving(app) as service:
+            stream = service.open_stream()
+            assert b" 401 " in await shake_hands(stream, "/ws?token=forged")
+            await stream.aclose()
+
+    async def test_http_has_no_messages(self) -> None:
+        app = App()
+
+        @app.get("/", middleware=[self.auth])
+        async def page(request: Request) -> Response:
+            raise AssertionError("not for everybody")
+
+        async with http(app) as client:
+            assert (await client.get("/")).status_code == 401
+
+    async def test_a_role_that_is_missing(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth.requiring(roles=["admin"]))
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message(message_with(self.auth.issue({"id": 7})))
+            await trio.sleep(1)
+            assert client.closed is not None
+            assert (client.closed.code, client.closed.reason) == (1008, "Forbidden")
+        assert seen == [Cause.UNAUTHENTICATED]
+
+    async def test_another_middlewares_anonymous_user_is_none(self, autojump_clock: Clock) -> None:
+        """Starlette's `AuthenticationMiddleware` puts one into every scope."""
+
+        async def anonymous(request: HTTPConnection, call_next: Any) -> Response:
+            request.scope["user"] = object()
+            response: Response = await call_next(request)
+            return response
+
+        app, seen = door(self.auth, middleware=[anonymous])
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message("hello")
+            await trio.sleep(1)
+            assert client.closed is not None
+        assert seen == [Cause.UNAUTHENTICATED]
+
+    async def test_keys_that_cant_be_had(self, autojump_clock: Clock) -> None:
+        auth = JWTAuth(jwks_url="https://keys.example", first_message_timeout=10)
+        keys = auth._key_set = Server()
+        keys.answer = OSError("refused")
+        app, _ = door(auth)
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message(message_with(signed_with("a", {"id": 7})))
+            await trio.sleep(5)
+            assert client.closed is not None
+            assert client.closed.code == 1013
+            keys.answer = document("a")
+            await trio.sleep(5)
+            client = await service.connect()
+            await client.send_message(message_with(signed_with("a", {"id": 7})))
+            await trio.sleep(5)
+            assert list(app.users) == ["7"]
+            await client.aclose()
+
+    async def test_one_connection_too_many_of_a_user(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth, limits=Limits(max_connections_per_user=2))
+        async with serving(app) as service:
+            clients = [await service.connect() for _ in range(3)]
+            for client in clients:
+                await client.send_message(message_with(self.auth.issue({"id": 7})))
+                await trio.sleep(1)
+            assert [client.closed and client.closed.code for client in clients] == [None, None, 1013]
+            for client in clients:
+                await client.aclose()
+            await service.wait_ended(10)
+            assert len(app._running_hub().places) == 0
+        assert seen.count(7) == 2
+
+    async def test_the_rate_counts_before_it(self, autojump_clock: Clock) -> None:
+        app, _ = door(self.auth, limits=LIMITS)
+        async with serving(app) as service:
+            client = await service.connect()
+            for _ in range(30):
+                await client.send_message(message_with(self.auth.issue({"id": 7})))
+            await service.wait_ended(20)
+            assert app.statistics().ended == {"rate": 1}
+
+
+class TestRenewal:
+    auth = JWTAuth(KEY)
+
+    async def connect(self, service: Service, seconds: float) -> trio_websocket.WebSocketConnection:
+        client = await service.connect(subprotocols=["bearer", self.auth.issue({"id": 7, "n": 1}, expires_in=seconds)])
+        assert await client.get_message() == "welcome"
+        return client
+
+    async def lives(self, client: trio_websocket.WebSocketConnection) -> float:
+        """Seconds until it is closed for its token's end."""
+        begin = trio.current_time()
+        while client.closed is None:
+            await trio.sleep(0.05)
+        assert (client.closed.code, client.closed.reason) == (4401, "Token expired")
+        return trio.current_time() - begin
+
+    @pytest.mark.parametrize("heartbeat", [None, Heartbeat()])
+    async def test_expires_within_a_second(self, heartbeat: Heartbeat | None, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth, heartbeat=heartbeat)
+        async with serving(app) as service:
+            client = await self.connect(service, 60)
+            assert 59.5 < await self.lives(client) < 61.5
+        assert seen[-1] is Cause.EXPIRED
+
+    @pytest.mark.parametrize("heartbeat", [None, Heartbeat()])
+    @pytest.mark.parametrize(("first", "second"), [(60, 600), (600, 60)])
+    async def test_a_newer_token_moves_the_deadline(
+        self, first: float, second: float, heartbeat: Heartbeat | None, autojump_clock: Clock
+    ) -> None:
+        app, seen = door(self.auth, heartbeat=heartbeat)
+        async with serving(app) as service:
+            client = await self.connect(service, first)
+            await client.send_message(message_with(self.auth.issue({"id": 7, "n": 2}, expires_in=second)))
+            assert json.loads(await client.get_message()) == {"type": "authenticated"}
+            (ws,) = app.connections
+            assert ws.user["n"] == 2
+            del ws
+            assert second - 0.5 < await self.lives(client) < second + 1.5
+        assert seen == [7, Cause.EXPIRED], "the token is not the handler's"
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "forged",
+            auth.issue({"id": 8}),
+            auth.issue({}),
+            auth.issue({"id": 7}, expires_in=-1),
+            JWTAuth("another secret of thirty-two bytes!").issue({"id": 7}),
+        ],
+    )
+    async def test_what_is_not_accepted_changes_nothing(self, token: str, autojump_clock: Clock) -> None:
+        """Another user's neither: the rooms it is in, and who it is among, are the first one's."""
+        app, _ = door(self.auth)
+        async with serving(app) as service:
+            client = await self.connect(service, 60)
+            await client.send_message(message_with(token))
+            answer = json.loads(await client.get_message())
+            assert (answer["type"], answer["message"][:25]) == ("error", "The token is not accepted")
+            assert list(app.users) == ["7"]
+            assert 59 < await self.lives(client) < 61.5
+
+    async def test_one_at_a_time(self, autojump_clock: Clock) -> None:
+        """A client can't have us check more than one token at once, whatever checking takes."""
+        auth = JWTAuth(jwks_url="https://keys.example")
+        keys = auth._key_set = Server("a")
+        app, _ = door(auth)
+        async with serving(app) as service:
+            client = await service.connect(subprotocols=["bearer", signed_with("a", {"id": 7})])
+            assert await client.get_message() == "welcome"
+            keys._fresh_until = keys._next_request = 0
+            for _ in range(3):
+                await client.send_message(message_with(signed_with("a", {"id": 7})))
+            answers = [json.loads(await client.get_message()) for _ in range(3)]
+            assert [answer["type"] for answer in answers] == ["error", "error", "authenticated"]
+            await client.aclose()
+
+    async def test_messages_that_look_like_it_are_the_handlers(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        messages: list[str | bytes] = [
+            '"auth"',
+            '{"type":"auth"}',
+            '{"type":"auth","token":null}',
+            b'{"type":"auth","token":"x"}',
+        ]
+        async with serving(app) as service:
+            client = await self.connect(service, 60)
+            for message in messages:
+                await client.send_message(message)
+            await trio.sleep(1)
+            assert seen[1:] == messages
+            await client.aclose()
+
+    async def test_without_authentication_it_is_a_message_like_others(self, autojump_clock: Clock) -> None:
+        async with serving(echoing()) as service:
+            client = await service.connect()
+            await client.send_message(message_with("x"))
+            assert await client.get_message() == message_with("x")
+            await client.aclose()

@@ -32,7 +32,7 @@ LAYERS: dict[str, list[str]] = {
         "streaming",
         "sse",
     ],
-    "guards": ["heartbeat", "origin", "proxies", "rate", "places", "middleware", "auth"],
+    "guards": ["heartbeat", "origin", "proxies", "rate", "places", "middleware", "jwks", "auth"],
     "fan-out": ["timers", "inbox", "outbox", "rooms"],
     "connection": ["websocket", "hooks", "gate", "connection"],
     "hub": ["hub"],
@@ -90,7 +90,7 @@ ONLY_IN = {
     "hypercorn": {"_hypercorn_tasks", "_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
     "h11": {"_hypercorn", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2"},
-    "jwt": {"auth"},
+    "jwt": {"auth", "jwks"},
 }
 
 MAX_LINES = 400

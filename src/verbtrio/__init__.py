@@ -16,6 +16,7 @@ Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`,
 from verbtrio.app import App as App
 from verbtrio.closing import Cause as Cause
 from verbtrio.closing import CloseInfo as CloseInfo
+from verbtrio.errors import AuthenticationError as AuthenticationError
 from verbtrio.errors import ConnectionClosed as ConnectionClosed
 from verbtrio.errors import HandshakeError as HandshakeError
 from verbtrio.errors import LimitExceeded as LimitExceeded

@@ -36,7 +36,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.utils import parse_socket_addr, valid_server_name
 
 from verbtrio._hypercorn_h1 import H11, H11Response, Upgrade
-from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse
+from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse, hush
 from verbtrio._hypercorn_tasks import RequestTasks
 from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
@@ -90,6 +90,7 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
         )
         yield {}
         return
+    hush()
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
     hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
     try:

@@ -7,6 +7,7 @@ WebSocket stops neither the others nor its own sends.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +27,13 @@ CREDIT_BYTES = 16 * 1024
 """Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""
 
 _ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
+
+
+def hush() -> None:
+    """Keep hpack from logging each header with its value at DEBUG, tokens and cookies too, unless its level was set."""
+    log = logging.getLogger("hpack")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
 
 
 class H2(H2Protocol):

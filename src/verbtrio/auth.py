@@ -12,6 +12,7 @@ Import it as `verbtrio.auth`: PyJWT is loaded only by those who use it. Nothing 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,10 +22,17 @@ import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
-from verbtrio.middleware import CallNext, Upgrade
+from verbtrio.errors import AuthenticationError
+from verbtrio.jwks import KeySet, KeysUnavailable
+from verbtrio.middleware import CallNext, Upgrade, UpgradeRequest
 
 SUBPROTOCOL = "bearer"
 """A browser can't set headers on a WebSocket, but subprotocols: `new WebSocket(url, ["bearer", token])`."""
+
+MAX_TOKEN_CHARACTERS = 16 * 1024
+"""A longer one is not even looked at."""
+
+Key = str | bytes
 
 
 class JWTAuth:
@@ -32,63 +40,202 @@ class JWTAuth:
 
     The token is looked for in the header `Authorization: Bearer`, in the subprotocols (`"bearer"`, then the token) and
     in the query (`?token=`), in that order. Its claims become `request.user` and `ws.user`; its `exp` is the
-    connection's deadline: at that time it is closed with 4401. Without a valid token the answer is 401.
+    connection's deadline: at that time it is closed with 4401, unless the client has sent a newer token of the same
+    user by then, as a message `{"type": "auth", "token": "..."}`. Without a valid token the answer is 401.
 
     Args:
         key: the secret (HS256: 32 bytes at least) or the public key.
-        algorithms: the algorithms accepted, never taken from the token; the first is used to issue.
-        signing_key: the private key to issue with, where it is not `key`.
+        keys: several of them by their id, the token's `kid`: to change keys without logging everybody out. The first
+            is the one to issue with.
+        jwks_url: where the public keys are (RFC 7517), fetched when needed. While they can't be had the answer is 503.
+        algorithms: the algorithms accepted, never taken from the token; the first is used to issue. By default HS256,
+            with `jwks_url` RS256.
+        signing_key: the private key to issue with, where it is not `key`, or the first of `keys`.
+        audience, issuer: what `aud` and `iss` have to be. (A token with an `aud` is not valid without `audience`.)
+        leeway: seconds by which clocks may differ.
+        require: claims a token must have, for example `["exp"]`.
+        first_message_timeout: let clients come in without a token and send it in their first message,
+            `{"type": "auth", "token": "..."}`, within so many seconds; else they are closed with 1008. Only an `App`'s
+            own routes wait for it, not those of other frameworks beside them. `None`: they need one to come in.
+
+    Raises:
+        ValueError: not exactly one of `key`, `keys` and `jwks_url` is given, or it is empty; `algorithms` has none,
+            unsigned ones, or secrets' and public keys' at once.
     """
 
     def __init__(
         self,
-        key: str | bytes,
+        key: Key | None = None,
         *,
-        algorithms: Sequence[str] = ("HS256",),
-        signing_key: str | bytes | None = None,
+        keys: Mapping[str, Key] | None = None,
+        jwks_url: str | None = None,
+        algorithms: Sequence[str] | None = None,
+        signing_key: Key | None = None,
+        audience: str | Sequence[str] | None = None,
+        issuer: str | Sequence[str] | None = None,
+        leeway: float = 0.0,
+        require: Sequence[str] = (),
+        first_message_timeout: float | None = None,
     ) -> None:
-        if isinstance(algorithms, str) or not algorithms or "none" in {a.lower() for a in algorithms}:
-            raise ValueError('algorithms must be a sequence of signed algorithms, for example ["HS256"]')
-        if not key:
+        self._algorithms = _checked(algorithms, secrets_allowed=jwks_url is None)
+        if not key and not keys and not jwks_url:
             raise ValueError("the key is empty: JWTAuth needs a secret of 32 bytes or more, or a public key")
+        if sum(map(bool, (key, keys, jwks_url))) != 1 or (keys and not all(keys.values())):
+            raise ValueError("JWTAuth takes one of key, keys and jwks_url, and no empty key")
         self._key = key
-        self._algorithms = list(algorithms)
-        self._signing_key = signing_key or key
+        self._keys = dict(keys or {})
+        self._key_set = KeySet(jwks_url) if jwks_url else None
+        self._signing_key = signing_key or key or next(iter(self._keys.values()), None)
+        self._checks: dict[str, Any] = {"audience": audience, "issuer": issuer, "leeway": leeway}
+        self._checks["options"] = {"require": list(require)}
+        self._leeway = leeway
+        self._scopes: frozenset[str] = frozenset()
+        self._roles: frozenset[str] = frozenset()
+        self.first_message_timeout = first_message_timeout
 
     def __repr__(self) -> str:
         return f"JWTAuth(algorithms={self._algorithms})"
+
+    def requiring(self, *, scopes: Sequence[str] = (), roles: Sequence[str] = ()) -> JWTAuth:
+        """The same, for routes that not every user may use: who may not gets 403 (a first message: 1008).
+
+        Args:
+            scopes: all of these must be in the claim `scope` (a text with spaces, RFC 8693), `scp` or `scopes` (lists).
+            roles: one of these must be in the claim `roles` (a list) or `role` (a text).
+        """
+        if isinstance(scopes, str) or isinstance(roles, str):
+            raise TypeError('scopes and roles are sequences: ["chat:write"]')
+        narrower = copy.copy(self)
+        narrower._scopes, narrower._roles = self._scopes | set(scopes), frozenset(roles) or self._roles
+        return narrower
 
     def issue(self, claims: Mapping[str, Any], *, expires_in: float = 3600.0) -> str:
         """Return a signed token with `claims`, valid from now for `expires_in` seconds (rounded up to a whole one).
 
         `id` (or `sub`) among the claims is what `app.users` knows the user by.
+
+        Raises:
+            ValueError: there is no key to sign with.
         """
+        if self._signing_key is None:
+            raise ValueError("a token can't be issued without a signing_key")
         now = datetime.now(UTC).timestamp()
-        payload = {**claims, "iat": int(now), "exp": math.ceil(now + expires_in)}  # whole seconds, none too few
-        return jwt.encode(payload, self._signing_key, algorithm=self._algorithms[0])
+        payload = {"iss": self._checks["issuer"], "aud": self._checks["audience"]}
+        payload = {name: value for name, value in payload.items() if isinstance(value, str)}
+        payload |= {**claims, "iat": int(now), "exp": math.ceil(now + expires_in)}  # whole seconds, none too few
+        headers = {"kid": next(iter(self._keys))} if self._keys else None
+        return jwt.encode(payload, self._signing_key, algorithm=self._algorithms[0], headers=headers)
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """Return the claims of `token`, or `None` where it is not valid, for whatever reason."""
+        """Return the claims of `token`, or `None` where it is not valid, for whatever reason.
+
+        With a `jwks_url` it knows the keys that `authenticate` has fetched.
+        """
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            return None
         try:
-            claims: dict[str, Any] = jwt.decode(token, self._key, algorithms=self._algorithms)
+            key: Any = self._key
+            if key is None:
+                kid: Any = jwt.get_unverified_header(token).get("kid")  # a text, if anything: PyJWT sees to that
+                key = self._key_set.known(kid) if self._key_set is not None else self._keys.get(kid)
+                if key is None:
+                    return None
+            claims: dict[str, Any] = jwt.decode(token, key, algorithms=self._algorithms, **self._checks)
             float(claims.get("exp", 0))  # beyond all clocks: OverflowError
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
             # Beside its own errors PyJWT lets out what a forged token's base64 and JSON may raise.
             return None
         return claims
 
+    async def authenticate(self, token: str) -> dict[str, Any]:
+        """Return the claims of `token`, and fetch the keys for it if need be. A checkpoint only if it has to.
+
+        Raises:
+            AuthenticationError: it is not valid (401), it is not for those who `requiring` wants (403), or the keys
+                can't be had (503).
+        """
+        if self._key_set is not None and len(token) <= MAX_TOKEN_CHARACTERS:
+            try:
+                header = jwt.get_unverified_header(token)
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+                raise AuthenticationError(401, "Unauthorized") from None
+            if header.get("alg") in self._algorithms:
+                try:
+                    await self._key_set.key(header.get("kid"))
+                except KeysUnavailable:
+                    raise AuthenticationError(503, "The token can't be checked now") from None
+        claims = self.verify(token)
+        if claims is None:
+            raise AuthenticationError(401, "Unauthorized")
+        if not self._scopes <= _scopes(claims) or (self._roles and not self._roles & _roles(claims)):
+            raise AuthenticationError(403, "Forbidden")
+        return claims
+
+    def admit(self, scope: Any, claims: dict[str, Any]) -> None:
+        """Put into the scope who it is, and until when."""
+        scope["user"] = claims
+        scope.pop("verbtrio.expires", None)
+        if "exp" in claims:
+            scope["verbtrio.expires"] = float(claims["exp"]) + self._leeway
+
     async def __call__(self, request: HTTPConnection, call_next: CallNext) -> Response:
         token, subprotocol = _find_token(request)
-        claims = None if token is None else self.verify(token)
-        if claims is None:
-            return PlainTextResponse("Unauthorized", 401, headers={"WWW-Authenticate": "Bearer"})
-        request.scope["user"] = claims
-        if "exp" in claims:
-            request.scope["verbtrio.expires"] = float(claims["exp"])
+        if token is not None:
+            try:
+                self.admit(request.scope, await self.authenticate(token))
+            except AuthenticationError as error:
+                return self._refuse(error)
+        elif self.first_message_timeout is None or not isinstance(request, UpgradeRequest):
+            return self._refuse(AuthenticationError(401, "Unauthorized"))
+        if isinstance(request, UpgradeRequest):
+            request.scope["verbtrio.auth"] = self
+            request.scope["verbtrio.unauthenticated"] = token is None
         response = await call_next(request)
         if isinstance(response, Upgrade):
             response.subprotocol = subprotocol
         return response
+
+    def _refuse(self, error: AuthenticationError) -> Response:
+        headers = {}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        elif error.status == 403:  # RFC 6750 section 3.1
+            scope = f', scope="{" ".join(sorted(self._scopes))}"' if self._scopes else ""
+            headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope"{scope}'
+        elif error.status == 503:
+            headers["Retry-After"] = "5"
+        return PlainTextResponse(str(error), error.status, headers=headers)
+
+
+def _checked(algorithms: Sequence[str] | None, *, secrets_allowed: bool) -> list[str]:
+    if algorithms is None:
+        return ["HS256"] if secrets_allowed else ["RS256"]
+    if isinstance(algorithms, str) or not algorithms or "none" in {name.lower() for name in algorithms}:
+        raise ValueError('algorithms must be a sequence of signed algorithms, for example ["HS256"]')
+    secret = [name for name in algorithms if name.upper().startswith("HS")]
+    if secret and (len(secret) != len(algorithms) or not secrets_allowed):
+        raise ValueError(
+            f"{secret[0]} takes a secret, and the others, or a jwks_url, a public key: whoever knows that could sign "
+            f"with it. Use one kind"
+        )
+    return list(algorithms)
+
+
+def _scopes(claims: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for name in ("scope", "scp", "scopes"):
+        value = claims.get(name)
+        found |= set(value.split()) if isinstance(value, str) else _texts(value)
+    return found
+
+
+def _roles(claims: Mapping[str, Any]) -> set[str]:
+    role = claims.get("role")
+    return _texts(claims.get("roles")) | ({role} if isinstance(role, str) else set())
+
+
+def _texts(value: object) -> set[str]:
+    return {item for item in value if isinstance(item, str)} if isinstance(value, list) else set()
 
 
 def _find_token(request: HTTPConnection) -> tuple[str | None, str | None]:

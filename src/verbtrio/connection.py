@@ -84,7 +84,7 @@ class Connection:
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
-        self._gate = gate_for(ws)
+        self._gate = gate_for(ws, self._renew_expiry)
         self._expires = _expiry(ws)
         self._reader: Reader
         self._timers: Timers
@@ -101,6 +101,7 @@ class Connection:
         self,
         *,
         enter: Callable[[], None],
+        admit: Callable[[], bool],
         leave: Callable[[], None],
         timers: Timers,
         poller: Poller | None,
@@ -108,7 +109,8 @@ class Connection:
     ) -> None:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
 
-        `enter` is called when it is open, before the handler's first line; `leave` when it has ended, before the hooks.
+        `enter` is called when it is open; `admit` before the handler's first line, when it is known whose it is, and
+        tells whether it may go on; `leave` when it has ended, before the hooks.
         With a `poller`, it reads where it can, and `writers` owns the writer; else both have a nursery here.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
@@ -119,11 +121,11 @@ class Connection:
         try:
             if poller is not None and transport.fd is not None:
                 self._reader = PolledReader(transport, self, poller)
-                await self._live(writers, enter, leave)
+                await self._live(writers, enter, admit, leave)
             else:
                 async with trio.open_nursery() as nursery:
                     self._reader = TaskReader(transport, self, nursery)
-                    await self._live(nursery, enter, leave)
+                    await self._live(nursery, enter, admit, leave)
                     nursery.cancel_scope.cancel()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
@@ -133,7 +135,13 @@ class Connection:
         assert ws.closed is not None, "_end has been called above"
         logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
 
-    async def _live(self, writers: trio.Nursery, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+    async def _live(
+        self,
+        writers: trio.Nursery,
+        enter: Callable[[], None],
+        admit: Callable[[], bool],
+        leave: Callable[[], None],
+    ) -> None:
         ws, reader = self.ws, self._reader
         outbox = Outbox(ws._transport, writers, ws._limits, on_slow=self._slow, on_gone=self._gone, on_low=self._resume)
         ws._open(outbox)
@@ -142,7 +150,7 @@ class Connection:
             enter()
             reader.start()
             self._timer = self._timers.at(self._due(), self._tick)
-            await self._handle()
+            await self._handle(admit)
         finally:
             ws._end(DRAINED)  # only where a cancellation from outside has come first
             leave()
@@ -162,12 +170,14 @@ class Connection:
             if scope is not None:
                 scope.deadline = min(scope.deadline, deadline)
 
-    async def _handle(self) -> None:
+    async def _handle(self, admit: Callable[[], bool]) -> None:
         """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
         ws = self.ws
         try:
             async with trio.open_nursery() as ws.nursery:
                 if ws.closed is not None:  # let in while the server was already shutting down
+                    return
+                if (self._gate is not None and not await self._gate.wait_admitted()) or not admit():
                     return
                 await self._handler.run(ws)
                 ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
@@ -252,6 +262,11 @@ class Connection:
     def _reschedule(self) -> None:
         self._timers.cancel(self._timer)
         self._timer = self._timers.at(self._due(), self._tick)
+
+    def _renew_expiry(self) -> None:
+        """Another token counts from now on."""
+        self._expires = _expiry(self.ws)
+        self._reschedule()
 
     def _tick(self, now: float, due: float) -> None:
         """What is due at `due`, seen to at `now`."""

@@ -14,11 +14,11 @@ from verbtrio.connection import Connection
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hooks import HandlerKind
-from verbtrio.hub import Hub, user_key
+from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
 from verbtrio.origin import Origins, server_origin
-from verbtrio.places import Place, Places, client_key
+from verbtrio.places import Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
 from verbtrio.websocket import WebSocket
@@ -95,7 +95,7 @@ class WebSocketEndpoint:
         try:
             ws = await self._accept(scope, receive, send, hub)
             if ws is not None:
-                await hub.run(Connection(ws, handler, self._heartbeat))
+                await hub.run(Connection(ws, handler, self._heartbeat), place)
         finally:
             place.leave()
 

@@ -1,6 +1,7 @@
 """What verbtrio raises.
 
 VerbtrioError
+├─ AuthenticationError    a token is not accepted
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
 ├─ HandshakeError         the upgrade request is no valid one; carries the HTTP answer
 ├─ LimitExceeded          a handler asked for more than the connection's limits allow
@@ -15,6 +16,18 @@ from verbtrio.closing import CloseInfo
 
 class VerbtrioError(Exception):
     """The base of everything verbtrio raises on its own account."""
+
+
+class AuthenticationError(VerbtrioError):
+    """A token is not accepted. `str(error)` says no more than the peer may know.
+
+    Attributes:
+        status: 401 (not valid), 403 (not enough for this route) or 503 (it can't be checked now).
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the name the field knows (websockets, trio-websocket)

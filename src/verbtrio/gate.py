@@ -1,44 +1,160 @@
-"""What a received message passes before it is the handler's: the limit on how fast the peer may send."""
+"""What a received message passes before it is the handler's: the limit on how fast the peer may send, and whether it
+is a token (`{"type": "auth", "token": "..."}`), which is the authentication's."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from verbtrio.closing import POLICY_VIOLATION, Cause, CloseInfo
+import msgspec
+import trio
+
+from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo
+from verbtrio.errors import AuthenticationError
 from verbtrio.messages import encode
+from verbtrio.places import user_key
 from verbtrio.rate import END, PASS, Bucket
 from verbtrio.websocket import WebSocket
 
 
-class Gate:
-    """One connection's gate, where there is need of one (see `gate_for`)."""
+class Authenticator(Protocol):
+    """What middleware leaves in `scope["verbtrio.auth"]`: `JWTAuth`."""
 
-    def __init__(self, ws: WebSocket[Any], bucket: Bucket) -> None:
+    first_message_timeout: float | None
+
+    async def authenticate(self, token: str) -> dict[str, Any]:
+        """The token's claims. Raises `AuthenticationError`."""
+
+    def admit(self, scope: Any, claims: dict[str, Any]) -> None:
+        """Put into the scope who it is, and until when."""
+
+
+class Gate:
+    """One connection's gate, where there is need of one (see `gate_for`).
+
+    Args:
+        ws: the connection.
+        bucket: how fast the peer may send; `None`: as fast as it likes.
+        authenticator: who looks at tokens; `None`: they are messages like others.
+        on_admitted: called when a token has been found valid, and the scope tells whose, and until when.
+    """
+
+    def __init__(
+        self,
+        ws: WebSocket[Any],
+        bucket: Bucket | None,
+        authenticator: Authenticator | None,
+        on_admitted: Callable[[], None],
+    ) -> None:
         self._ws = ws
         self._bucket = bucket
+        self._authenticator = authenticator
+        self._on_admitted = on_admitted
         self._warned = False
+        self._checking = False
+        # The event of the token that has to be the first message.
+        self._admitted = trio.Event() if authenticator and ws.scope.get("verbtrio.unauthenticated") else None
         self.is_flooded = False
         """The connection has ended because its peer floods it: there is no use in reading any more of that."""
 
     def passes(self, message: str | bytes, now: float) -> bool:
         """Whether `message`, received at `now`, goes on to the handler. Synchronous; answers the peer if not."""
-        verdict = self._bucket.take(now)
-        if verdict is PASS:
-            self._warned = False
+        if self._bucket is not None and (verdict := self._bucket.take(now)) is not PASS:
+            if verdict is END:
+                self.is_flooded = True
+                self._end(Cause.RATE, POLICY_VIOLATION, "Too many messages")
+            elif not self._warned:
+                self._warned = True  # once: answering each would be a flood of our own
+                self._answer(f"Too many messages: at most {self._ws._limits.max_messages_per_second:g} a second")
+            return False
+        self._warned = False
+        return self._authenticator is None or not self._is_for(self._authenticator, message)
+
+    async def wait_admitted(self) -> bool:
+        """Wait for the token that has to be the first message; `True` at once where none is needed.
+
+        If none comes in time, the connection has ended, and the answer is `False`.
+        """
+        if self._admitted is None or self._authenticator is None:
             return True
-        if verdict is END:
-            self.is_flooded = True
-            self._ws._end(CloseInfo(Cause.RATE, POLICY_VIOLATION, "Too many messages"))
-        elif not self._warned and self._ws.closed is None:
-            self._warned = True  # once: answering each would be a flood of our own
-            rate = self._ws._limits.max_messages_per_second
-            self._ws._put(encode({"type": "error", "message": f"Too many messages: at most {rate:g} a second"}))
+        with trio.move_on_after(self._authenticator.first_message_timeout or 0):
+            await self._admitted.wait()
+            return True
+        self._end(Cause.UNAUTHENTICATED, POLICY_VIOLATION, "No token came in time")
         return False
 
+    def _is_for(self, authenticator: Authenticator, message: str | bytes) -> bool:
+        token = token_in(message)
+        if self._admitted is not None and not self._admitted.is_set() and not self._checking:
+            if token is None:
+                self._end(Cause.UNAUTHENTICATED, POLICY_VIOLATION, 'The first message must be {"type":"auth"}')
+                return True
+        elif token is None:
+            return False
+        if self._checking:
+            self._answer("A token is being checked already")
+        elif self._ws.closed is None:
+            assert token is not None
+            self._checking = True
+            self._ws.nursery.start_soon(self._check, authenticator, token)
+        return True
 
-def gate_for(ws: WebSocket[Any]) -> Gate | None:
+    async def _check(self, authenticator: Authenticator, token: str) -> None:
+        ws, first = self._ws, self._admitted is not None and not self._admitted.is_set()
+        try:
+            claims = await authenticator.authenticate(token)
+        except AuthenticationError as error:
+            if first:
+                code = TRY_AGAIN_LATER if error.status == 503 else POLICY_VIOLATION
+                self._end(Cause.UNAUTHENTICATED, code, str(error))
+            else:
+                self._answer(f"The token is not accepted: {error}")
+            return
+        finally:
+            self._checking = False
+        if not first and user_key(claims) != user_key(ws.user):
+            self._answer("The token is not accepted: it is another user's")
+            return
+        authenticator.admit(ws.scope, claims)
+        self._on_admitted()
+        if first:
+            assert self._admitted is not None
+            self._admitted.set()
+        if ws.closed is None:
+            ws._put(encode({"type": "authenticated"}))
+
+    def _answer(self, text: str) -> None:
+        if self._ws.closed is None:
+            self._ws._put(encode({"type": "error", "message": text}))
+
+    def _end(self, cause: Cause, code: int, reason: str) -> None:
+        self._ws._end(CloseInfo(cause, code, reason))
+
+
+def gate_for(ws: WebSocket[Any], on_admitted: Callable[[], None]) -> Gate | None:
     """The gate of a connection; `None` where all may pass, so that it costs nothing there."""
     limits = ws._limits
-    if limits.max_messages_per_second is None:
+    authenticator: Authenticator | None = ws.scope.get("verbtrio.auth")
+    if limits.max_messages_per_second is None and authenticator is None:
         return None
-    return Gate(ws, Bucket(limits.max_messages_per_second, limits.message_burst))
+    bucket = None
+    if limits.max_messages_per_second is not None:
+        bucket = Bucket(limits.max_messages_per_second, limits.message_burst)
+    return Gate(ws, bucket, authenticator, on_admitted)
+
+
+class _Auth(msgspec.Struct, tag_field="type", tag="auth"):
+    token: str
+
+
+_auth = msgspec.json.Decoder(_Auth)
+
+
+def token_in(message: str | bytes) -> str | None:
+    """The token, where `message` is an object whose `type` is "auth" and whose `token` is a text."""
+    if isinstance(message, bytes) or '"auth"' not in message:
+        return None
+    try:
+        return _auth.decode(message).token
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.closing import POLICY_VIOLATION, check_close
+from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
 from verbtrio.limits import Limits
 from verbtrio.messages import encode
-from verbtrio.places import Places
+from verbtrio.places import Place, Places, user_key
 from verbtrio.poller import Poller
 from verbtrio.rooms import Room, Rooms
 from verbtrio.timers import Timers
@@ -145,18 +145,26 @@ class Hub:
             ended=dict(self._ended),
         )
 
-    async def run(self, connection: Connection) -> None:
+    async def run(self, connection: Connection, place: Place) -> None:
         """Run a connection as one of this hub's. It is in every registry before its handler's first line runs, in
         none (but the count of those still ending) when its close hook runs."""
         ws = connection.ws
-        user_id = user_key(ws.user)
+        user_id: str | None = None
 
-        def enter() -> None:
-            self._connections.add(connection)
+        def admit() -> bool:
+            nonlocal user_id
+            user_id = user_key(ws.user)  # known only now, where the first message has told it
+            if (full := place.take(user=user_id)) is not None:
+                ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
+                return False
             self.rooms.join(EVERYBODY, ws)
             self.rooms.join(ws.scope["verbtrio.route"], ws)
             if user_id is not None:
                 self.users._add(user_id, ws)
+            return True
+
+        def enter() -> None:
+            self._connections.add(connection)
             if self.draining:  # its handshake was in progress when the drain began
                 connection.drain()
                 connection.hurry(self._deadline)
@@ -169,7 +177,7 @@ class Hub:
 
         try:
             await connection.run(
-                enter=enter, leave=leave, timers=self._timers, poller=self._poller, writers=self._nursery
+                enter=enter, admit=admit, leave=leave, timers=self._timers, poller=self._poller, writers=self._nursery
             )
         finally:
             if ws.closed is not None:
@@ -236,17 +244,6 @@ class Hub:
                 await self._empty.park()
         if self._connections:
             logger.warning("%d connections did not end in time", len(self._connections))
-
-
-def user_key(user: Any) -> str | None:
-    """What identifies a user: the `id` or `sub` of a mapping (a token's claims), the attribute `id`, or itself."""
-    if user is None:
-        return None
-    if isinstance(user, dict):
-        key = user.get("id", user.get("sub"))
-    else:
-        key = getattr(user, "id", user if isinstance(user, str | int) else None)
-    return None if key is None else str(key)
 
 
 @asynccontextmanager

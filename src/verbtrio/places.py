@@ -108,3 +108,14 @@ def client_key(client: Any) -> str | None:
             return str(address.ipv4_mapped)
         return str(ipaddress.IPv6Network((int(address), IPV6_CLIENT_BITS), strict=False))
     return str(address)
+
+
+def user_key(user: Any) -> str | None:
+    """What identifies a user: the `id` or `sub` of a mapping (a token's claims), the attribute `id`, or itself."""
+    if user is None:
+        return None
+    if isinstance(user, dict):
+        key = user.get("id", user.get("sub"))
+    else:
+        key = getattr(user, "id", user if isinstance(user, str | int) else None)
+    return None if key is None else str(key)
