@@ -34,10 +34,11 @@ LAYERS: dict[str, list[str]] = {
     ],
     "guards": ["heartbeat", "origin", "proxies", "rate", "places", "middleware", "jwks", "auth"],
     "fan-out": ["timers", "inbox", "outbox", "rooms"],
-    "connection": ["websocket", "hooks", "gate", "connection"],
+    "connection": ["websocket", "listener", "hooks", "gate", "connection"],
     "hub": ["hub"],
     "edge": [
         "endpoint",
+        "listening",
         "routing",
         "_hypercorn_tasks",
         "_hypercorn_h1",

@@ -27,6 +27,7 @@ from verbtrio.heartbeat import Heartbeat as Heartbeat
 from verbtrio.hub import Statistics as Statistics
 from verbtrio.hub import Users as Users
 from verbtrio.limits import Limits as Limits
+from verbtrio.listener import Listener as Listener
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.proxies import TrustedProxies as TrustedProxies

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import trio
 from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
 from verbtrio.limits import Limits
+from verbtrio.listener import GONE, Listener
 from verbtrio.messages import encode
 from verbtrio.places import Place, Places, user_key
 from verbtrio.poller import Poller
@@ -56,14 +57,16 @@ class Statistics:
     memberships: int
     users: int
     ended: dict[str, int]
-    """How many connections have ended so far, by `Cause`."""
+    """How many connections and event streams have ended so far, by `Cause`."""
+    streams: int = 0
+    """Event streams of `app.sse` routes."""
 
 
 class Users:
     """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, dict[WebSocket[Any], None]] = {}
+        self._connections: dict[str, dict[WebSocket[Any] | Listener, None]] = {}
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -74,8 +77,8 @@ class Users:
     def __contains__(self, user_id: object) -> bool:
         return str(user_id) in self._connections
 
-    def connections(self, user_id: object) -> tuple[WebSocket[Any], ...]:
-        """The connections of one user, oldest first."""
+    def connections(self, user_id: object) -> tuple[WebSocket[Any] | Listener, ...]:
+        """The connections of one user, oldest first: those of `app.sse` routes are `Listener`s."""
         return tuple(self._connections.get(str(user_id), ()))
 
     def send(self, user_id: object, data: Data) -> int:
@@ -100,10 +103,10 @@ class Users:
             ws.close_nowait(code, reason)
         return len(open_ones)
 
-    def _add(self, user_id: str, ws: WebSocket[Any]) -> None:
+    def _add(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
         self._connections.setdefault(user_id, {})[ws] = None
 
-    def _remove(self, user_id: str, ws: WebSocket[Any]) -> None:
+    def _remove(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
         connections = self._connections.get(user_id, {})
         connections.pop(ws, None)
         if not connections:
@@ -120,6 +123,7 @@ class Hub:
         self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()
+        self._listeners: set[Listener] = set()
         self._sessions: set[Drainable] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
@@ -143,6 +147,7 @@ class Hub:
             memberships=sum(len(self.rooms.members(key)) for key in named),
             users=len(self.users),
             ended=dict(self._ended),
+            streams=len(self._listeners),
         )
 
     async def run(self, connection: Connection, place: Place) -> None:
@@ -210,6 +215,23 @@ class Hub:
             while self.rooms.flush(FLUSH_MEMBERS):
                 await trio.lowlevel.checkpoint()
 
+    @contextmanager
+    def listening(self, listener: Listener, room: str) -> Iterator[None]:
+        """Have `listener` in `room`, and among its user's connections, while the block is entered."""
+        user_id = user_key(listener.user)
+        self._listeners.add(listener)
+        self.rooms.join(room, listener)
+        if user_id is not None:
+            self.users._add(user_id, listener)
+        try:
+            yield
+        finally:
+            self.rooms.leave(room, listener)
+            if user_id is not None:
+                self.users._remove(user_id, listener)
+            self._listeners.discard(listener)
+            self._ended[listener.end(GONE).cause] += 1
+
     def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections: an ASGI application's WebSocket beside ours."""
         self._sessions.add(session)
@@ -234,8 +256,8 @@ class Hub:
         """
         self.draining = True
         self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
-        for session in tuple(self._sessions):
-            session.drain()
+        for one in (*self._sessions, *self._listeners):
+            one.drain()
         for connection in tuple(self._connections):
             connection.drain()
             connection.hurry(self._deadline)

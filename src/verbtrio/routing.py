@@ -15,9 +15,11 @@ from verbtrio.heartbeat import Heartbeat
 from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
+from verbtrio.listening import Guard, ListenerEndpoint
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
 from verbtrio.places import Places
+from verbtrio.sse import KEEP_ALIVE
 from verbtrio.types import Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -132,6 +134,55 @@ class Routes:
         if hooks:
             add(hooks_kind(hooks))
         return decorate
+
+    def sse(
+        self,
+        path: str,
+        *,
+        room: str | None = None,
+        guard: Guard | None = None,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+        limits: Limits | None = None,
+        keep_alive: float | None = KEEP_ALIVE,
+        retry: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Add a route on which a room can be heard without a WebSocket: what is broadcast, as server-sent events.
+
+            app.sse("/events/:room", middleware=[auth], guard=may_listen)
+
+        The browser's side is `new EventSource("/events/lobby")`. A text message is an event's data, a binary one an
+        event `binary`, in base64; an event `close` carries the code and reason of an end of the server's making.
+
+        Args:
+            path: `:room` and `{room}` are parameters.
+            room: the room's name, in which `{room}` stands for that parameter of the path. Default: `"{room}"`.
+            guard: `async def may_listen(request, room)`: whether this client may listen (if not, it gets a 403), or the
+                response it gets instead. Without a guard, whoever the middleware lets through may.
+            middleware: as in `ws`; with `JWTAuth` the stream ends when the token does.
+            limits: for this route instead of the app's or the group's: how many there may be, and the backlog.
+            keep_alive: seconds of silence after which a comment is sent; `None` for never.
+            retry: seconds a client is to wait before it connects again (its own default is about 3).
+            name: the route's name, for `url_path_for`.
+
+        Raises:
+            TypeError: `room` asks for a parameter the path doesn't have.
+        """
+        path = starlette_path(path)
+        params = set(compile_path(self._prefix + path)[2])
+        chosen = limits or self.limits
+        _check_settings(chosen, None)
+        endpoint = ListenerEndpoint(
+            "{room}" if room is None else room,
+            params,
+            guard,
+            self._hub_now,
+            limits=chosen,
+            places=self._places + _own(limits),
+            keep_alive=keep_alive,
+            retry=retry,
+        )
+        self._added.append(Route(path, endpoint, methods=["GET"], name=name, middleware=as_middleware(middleware)))
 
     def get(self, path: str, **options: Any) -> Callable[[F], F]:
         """Add an HTTP route for GET (and HEAD): `(request) -> Response`.

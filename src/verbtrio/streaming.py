@@ -204,7 +204,7 @@ class Writer:
         """When the last piece was on its way, on Trio's clock."""
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data`. Where the client does not take it in time, the response is cancelled."""
+        """Send `data`. Where the client does not take it in time, or this is cancelled, the response is cut off."""
         async with self._lock:
             view = memoryview(data)
             for begin in range(0, len(view), CHUNK_BYTES):
@@ -216,21 +216,21 @@ class Writer:
         async with self._lock:
             await self._put(b"", more=False)
 
-    async def cut(self) -> None:
-        """End the response where it stands, although its client reads nothing."""
-        self._response.cancel()
-        if self._link is not None:
-            # A middleware may stand between us and the connection: it would go on waiting for the client.
-            await self._link.abort()
-
     async def _put(self, piece: bytes, *, more: bool) -> None:
-        with trio.move_on_after(self._timeout) as limit:
-            try:
+        """Send one piece. If it can't be sent whole, for whatever reason, the response ends where it stands."""
+        sent = False
+        try:
+            with trio.move_on_after(self._timeout):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": more})
-            except OSError:  # how ASGI 2.4 says that the client has left
+                sent = True
+        except OSError:
+            pass  # how ASGI 2.4 says that the client has left
+        finally:
+            if not sent:
                 self._response.cancel()
-        if limit.cancelled_caught:
-            await self.cut()
+                if self._link is not None:
+                    # A middleware may stand between us and the connection: it would go on waiting for the client.
+                    await self._link.abort()
         await trio.lowlevel.checkpoint_if_cancelled()
 
 

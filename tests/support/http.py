@@ -5,6 +5,9 @@ from __future__ import annotations
 import h11
 import trio
 
+PATIENCE = 500.0
+"""Seconds, mostly virtual ones, after which a body that does not end is a failure."""
+
 
 class Exchange:
     """One connection to the server."""
@@ -55,17 +58,19 @@ class Exchange:
     async def until(self, end: bytes) -> bytes:
         """The body up to and with `end`, which has to be the last there is so far."""
         body = b""
-        while not body.endswith(end):
-            piece = await self.piece()
-            assert piece is not None, f"the body ended with {body!r}"
-            body += piece
+        with trio.fail_after(PATIENCE):
+            while not body.endswith(end):
+                piece = await self.piece()
+                assert piece is not None, f"the body ended with {body!r}"
+                body += piece
         return body
 
     async def rest(self) -> bytes:
         """What is left of the body."""
         body = b""
-        while (piece := await self.piece()) is not None:
-            body += piece
+        with trio.fail_after(PATIENCE):
+            while (piece := await self.piece()) is not None:
+                body += piece
         return body
 
     async def aclose(self) -> None:

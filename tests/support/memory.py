@@ -16,7 +16,7 @@ from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from verbtrio import App, Statistics, WebSocket
+from verbtrio import App, Listener, Statistics, WebSocket
 
 
 def socket_stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -116,7 +116,7 @@ async def assert_nothing_left(service: Service) -> None:
     assert not hub._sessions
     _let_go_of_log_records()
     gc.collect()
-    left = [thing for thing in gc.get_objects() if type(thing) is WebSocket]
+    left = [thing for thing in gc.get_objects() if type(thing) in (WebSocket, Listener)]
     assert not left, f"still referred to: {left}"
 
 

@@ -1,0 +1,124 @@
+"""The ASGI application behind an `app.sse` route: a room, for clients that can't have WebSockets."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from string import Formatter
+from typing import TypeAlias
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from verbtrio.endpoint import RETRY_AFTER
+from verbtrio.errors import NotRunning
+from verbtrio.hub import Hub
+from verbtrio.limits import Limits
+from verbtrio.listener import Broadcasts, Listener
+from verbtrio.places import Place, Places, client_key, user_key
+from verbtrio.streaming import link_of
+
+logger = logging.getLogger("verbtrio.listening")
+
+Guard: TypeAlias = Callable[[Request, str], Awaitable[bool | Response] | bool | Response]
+"""`may_listen(request, room)`, a coroutine function or a plain one: whether this client may listen to this room, or the
+answer it gets instead."""
+
+
+class ListenerEndpoint:
+    """One route's event streams, as an ASGI application.
+
+    Args:
+        room: the room's name, in which `{name}` stands for the path's parameter of that name.
+        params: the path's parameters.
+        guard: who may listen; `None`: whoever gets here.
+        hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
+        limits: the route's.
+        places: where its streams are counted beside the app's connections.
+        keep_alive, retry: as in `EventStream`.
+
+    Raises:
+        TypeError: `room` names what is no parameter of the path, or `guard` can't be called.
+    """
+
+    def __init__(
+        self,
+        room: str,
+        params: set[str],
+        guard: Guard | None,
+        hub: Callable[[], Hub],
+        *,
+        limits: Limits,
+        places: tuple[Places, ...],
+        keep_alive: float | None,
+        retry: float | None,
+    ) -> None:
+        unknown = {field for _, field, _, _ in Formatter().parse(room) if field is not None} - params
+        if unknown:
+            known = ", ".join(sorted(params)) or "none"
+            raise TypeError(
+                f"the room {room!r} asks for {', '.join(sorted(unknown))!r}, which the path doesn't have "
+                f"(its parameters: {known}); for a room of one name: app.sse(path, room='news')"
+            )
+        if guard is not None and not callable(guard):
+            raise TypeError(f"guard is a function (request, room), not {guard!r}")
+        self._room = room
+        self._guard = guard
+        self._hub = hub
+        self._limits = limits
+        self._places = places
+        self._keep_alive = keep_alive
+        self._retry = retry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the client in, and have it listen until nothing of it is left."""
+        request = Request(scope, receive)
+        try:
+            hub = self._hub()
+        except NotRunning as error:
+            logger.error("%s", error)
+            raise HTTPException(500) from error
+        if (link := link_of(scope)) is not None:
+            hub.watch(link.terminated)
+        room = self._room.format_map(request.path_params)
+        denial = await self._denial(request, room)
+        if hub.draining:
+            denial = PlainTextResponse("Service Unavailable", 503, headers={"Retry-After": "1"})
+        if denial is None:
+            await self._listen(hub, room, scope, receive, send)
+        else:
+            await denial(scope, receive, send)
+
+    async def _denial(self, request: Request, room: str) -> Response | None:
+        """What the guard answers instead of letting the client listen."""
+        if self._guard is None:
+            return None
+        answer = self._guard(request, room)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, Response):
+            return answer
+        if not isinstance(answer, bool):
+            raise TypeError(f"the guard {self._guard!r} returned {answer!r}; it must return a bool or a Response")
+        return None if answer else PlainTextResponse("Forbidden", 403)
+
+    async def _listen(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
+        listener = Listener(scope, self._limits)
+        response = Broadcasts(listener, keep_alive=self._keep_alive, retry=self._retry)
+        if scope["method"] == "HEAD":
+            await response(scope, receive, send)
+            return
+        place = Place(hub.places, *self._places)
+        full = place.take(client=client_key(scope.get("client")), user=user_key(listener.user))
+        if full is not None:
+            logger.info("the stream %r is refused: %s", scope["path"], full.message)
+            await PlainTextResponse(full.message, full.status, headers=RETRY_AFTER)(scope, receive, send)
+            return
+        try:
+            with hub.listening(listener, room):
+                await response(scope, receive, send)
+        finally:
+            place.leave()
