@@ -42,6 +42,13 @@ class Outer(msgspec.Struct):
     inner: Inner
 
 
+class Nested(msgspec.Struct):
+    said: list[Say | Move]
+
+
+NESTED_PROBLEM = "Object missing required field `x` - at `$.said[1]`"
+
+
 class Colour(enum.StrEnum):
     RED = "red"
 
@@ -159,9 +166,12 @@ class TestDecoder:
         [
             (Say, '{"type": "say", "text": 5}', "Expected `str`, got `int` - at `$.text`"),
             (Say, '{"type": "say"}', "Object missing required field `text`"),
-            (Say | Move, "{}", "Object missing required field `type`"),
-            (Say | Move, '{"type": "stay"}', "Invalid value 'stay' - at `$.type`"),
-            (Say | Move, '{"type": 5}', "Expected `str` - at `$.type`"),
+            (Say | Move, "{}", "Object missing required field `type` (known: 'say', 'move')"),
+            (Say | Move, '{"type": "stay"}', "Invalid value 'stay' - at `$.type` (known: 'say', 'move')"),
+            (Say | Move, '{"type": 5}', "Expected `str` - at `$.type` (known: 'say', 'move')"),
+            (Say, '{"type": "stay"}', "Invalid value 'stay' - at `$.type` (known: 'say')"),
+            (Nested, '{"said": [{"type": "say", "text": "a"}, {"type": "move"}]}', NESTED_PROBLEM),
+            (Nested, '{"said": [{"type": "stay"}]}', "Invalid value 'stay' - at `$.said[0].type`"),
             (Outer, '{"inner": {"names": ["a", 5]}}', "Expected `str`, got `int` - at `$.inner.names[1]`"),
             (Outer, '{"inner": []}', "Expected `object`, got `array` - at `$.inner`"),
             (dict[int, int], '{"a": 1}', "Expected `int`, got `str` - at `key` in `$`"),
@@ -169,6 +179,11 @@ class TestDecoder:
     )
     def test_the_answer_names_the_field(self, kind: Any, message: str, expected: str) -> None:
         assert answer(kind, message) == expected
+
+    def test_the_answer_does_not_repeat_a_long_message(self) -> None:
+        said = answer(Say | Move, f'{{"type": "{"x" * 100_000}"}}')
+        assert len(said) < 500
+        assert said.endswith("x' - at `$.type` (known: 'say', 'move')")
 
     @pytest.mark.parametrize("message", ["[" * 200_000, '{"x":' * 100_000, '{"x":[' * 50_000 + "]}" * 50_000])
     @pytest.mark.parametrize("kind", [JSON, dict])

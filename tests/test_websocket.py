@@ -7,6 +7,7 @@ import re
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 from trio.abc import Clock
 
 from tests.support.memory import serving
@@ -173,4 +174,55 @@ async def test_a_rooms_name_is_text(autojump_clock: Clock) -> None:
     async with serving(app) as service:
         client = await service.connect("/ws/5")
         assert await client.get_message() == "said"
+        await client.aclose()
+
+
+@pytest.mark.parametrize("as_hook", [False, True])
+async def test_bad_messages_up_to_their_limit(as_hook: bool, autojump_clock: Clock) -> None:
+    """The n-th is answered, the next one is answered and ends the connection; good ones in between don't count."""
+    app = App(limits=Limits(max_bad_messages=3))
+    taken: list[dict[str, int]] = []
+
+    async def handler(ws: WebSocket[dict[str, int]]) -> None:
+        async for message in ws:
+            taken.append(message)
+
+    def hook(ws: WebSocket, message: dict[str, int]) -> None:
+        taken.append(message)
+
+    if as_hook:
+        app.ws("/ws", message=hook)
+    else:
+        app.ws("/ws")(handler)
+    async with serving(app) as service:
+        client = await service.connect()
+        for bad in ("{", '{"a": "b"}', "[]"):
+            await client.send_message(bad)
+            assert '"type":"error"' in await client.get_message()
+            await client.send_message('{"good": 1}')
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(taken) == 3
+        await client.send_message("5")
+        assert "Invalid JSON format" in await client.get_message()
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await client.get_message()
+        assert (closed.value.reason.code, closed.value.reason.reason) == (1008, "Too many invalid messages")
+        await service.wait_ended(1)
+        assert app.statistics().ended == {"invalid": 1}
+
+
+async def test_bad_messages_without_a_limit(autojump_clock: Clock) -> None:
+    app = App()
+
+    @app.ws("/typed")
+    async def handler(ws: WebSocket[dict[str, int]]) -> None:
+        async for _ in ws:
+            pass
+
+    async with serving(app) as service:
+        client = await service.connect("/typed")
+        for _ in range(1000):
+            await client.send_message("{")
+            await client.get_message()
+        assert app.statistics().connections == 1
         await client.aclose()

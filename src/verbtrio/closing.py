@@ -53,6 +53,8 @@ class Cause(enum.StrEnum):
     """The peer has not sent a valid token as its first message (1008; 1013 where it could not be checked)."""
     SIZE = "size"
     """The peer sent a message over the size limit (1009)."""
+    INVALID = "invalid"
+    """The peer has sent more messages the handler does not take than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"
     """The peer broke RFC 6455 (1002), or sent text that is not UTF-8 (1007)."""
     KICKED = "kicked"

@@ -15,6 +15,8 @@ from verbtrio.types import Data
 T = TypeVar("T")
 
 INVALID_JSON = "Invalid JSON format"
+MAX_PROBLEM_CHARACTERS = 400
+"""What is said about one message: the value of a tag may be as long as the message."""
 
 
 class Frame:
@@ -79,10 +81,11 @@ class Decoder(Generic[T]):
     Calling it raises `MessageError` with the answer for the peer where the message is something else.
     """
 
-    __slots__ = ("_decode", "kind")
+    __slots__ = ("_decode", "_tags", "kind")
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
+        self._tags: dict[str, str] = {}  # by the problem that they answer
         self._decode: Callable[[str | bytes], Any]
         if kind == str | bytes:
             self._decode = _as_received
@@ -91,22 +94,34 @@ class Decoder(Generic[T]):
         elif kind is bytes:
             self._decode = _binary
         else:
-            if isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
+            info = msgspec.inspect.type_info(kind)
+            if isinstance(info, msgspec.inspect.CustomType):
                 raise TypeError(
                     f"{kind!r} is no type that JSON can be decoded to: use a msgspec.Struct, a dataclass, a TypedDict, "
                     f"dict, list, str, int, float, bool or a union of them"
                 )
             self._decode = msgspec.json.Decoder(kind).decode
+            self._tags = _known_tags(info)
 
     def __call__(self, message: str | bytes) -> T:
         try:
             decoded: T = self._decode(message)
         except msgspec.ValidationError as error:
-            raise MessageError(_explain(str(error))) from error
+            raise MessageError(self._explain(str(error))) from error
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             # RecursionError: 100 KB of "[" nest deeper than any honest message.
             raise MessageError(INVALID_JSON) from error
         return decoded
+
+    def _explain(self, problem: str) -> str:
+        """msgspec's words where they name a field; `INVALID_JSON` where the whole message is of another kind."""
+        if problem.startswith("Expected ") and " - at `" not in problem:
+            return INVALID_JSON
+        known = next((text for end, text in self._tags.items() if problem.endswith(end)), "")
+        if len(problem) > MAX_PROBLEM_CHARACTERS:  # it holds what the peer wrote
+            half = MAX_PROBLEM_CHARACTERS // 2
+            problem = f"{problem[:half]}...{problem[-half:]}"
+        return problem + known
 
 
 def _as_received(message: str | bytes) -> str | bytes:
@@ -125,8 +140,16 @@ def _binary(message: str | bytes) -> bytes:
     raise MessageError("Expected a binary message, got a text one")
 
 
-def _explain(problem: str) -> str:
-    """msgspec's words where they name a field; `INVALID_JSON` where the whole message is of another kind."""
-    if problem.startswith("Expected ") and " - at `" not in problem:
-        return INVALID_JSON
-    return problem
+def _known_tags(info: msgspec.inspect.Type) -> dict[str, str]:
+    """What to say to a message whose tag is missing or unknown, by the end of the problem msgspec has with it."""
+    members = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    tags: dict[str, list[str]] = {}
+    for member in members:
+        if isinstance(member, msgspec.inspect.StructType) and member.tag_field is not None:
+            tags.setdefault(member.tag_field, []).append(repr(member.tag))
+    known: dict[str, str] = {}
+    for field, values in tags.items():
+        text = f" (known: {', '.join(values)})"
+        known[f" - at `$.{field}`"] = text
+        known[f"Object missing required field `{field}`"] = text
+    return known

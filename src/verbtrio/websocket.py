@@ -13,7 +13,7 @@ import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from verbtrio.closing import NORMAL_CLOSURE, Cause, CloseInfo, check_close
+from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import PATIENCE, Inbox
 from verbtrio.limits import Limits
@@ -81,6 +81,7 @@ class WebSocket(HTTPConnection, Generic[T]):
         self._rooms = rooms
         self._limits = limits
         self._decoder = decoder
+        self._refused = 0  # messages that were not what it takes
         self._inbox = Inbox(max_messages=limits.max_inbox_messages, max_bytes=limits.max_inbox_bytes)
         self._outbox: Outbox | None = None  # there is one while the connection lives
         self._memberships: dict[str, Membership] = {}
@@ -260,8 +261,12 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     def _refuse(self, error: MessageError) -> None:
         """Answer a message that is not what the handler takes."""
-        if self._info is None:
-            self._put(encode({"type": "error", "message": str(error)}))
+        if self._info is not None:
+            return
+        self._put(encode({"type": "error", "message": str(error)}))
+        self._refused += 1
+        if self._limits.max_bad_messages is not None and self._refused > self._limits.max_bad_messages:
+            self._end(CloseInfo(Cause.INVALID, POLICY_VIOLATION, "Too many invalid messages"))
 
     def _put(self, frame: Frame) -> Outbox:
         in_trio_thread()
