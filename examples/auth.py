@@ -1,6 +1,5 @@
 """Authentication: log in over HTTP, connect with the token, send direct messages."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from starlette.staticfiles import StaticFiles
 
 from verbtrio import App, WebSocket
 from verbtrio.auth import JWTAuth
+from verbtrio.environment import secret
 
 PAGES = Path(__file__).parent / "pages"
 ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database
 app = App(max_body_size=64 * 1024)
-auth = JWTAuth(os.environ.get("SECRET_KEY", "for the demo only: everybody can read this key"))
+auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
 
 
 @app.post("/login")

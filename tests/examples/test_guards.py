@@ -1,0 +1,192 @@
+"""The examples about who may come in: sessions by cookie, and an API with all guards on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.conftest import Servers
+from tests.examples.test_pages import require_browser
+from tests.support.browser import Browser, chromium
+from tests.support.peers import Refused, connect
+from tests.support.process import ROOT
+from verbtrio.security import DEFAULT_HEADERS
+
+ADA = {"username": "ada", "password": "password"}
+EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+
+
+class TestSessions:
+    @pytest.fixture
+    def url(self, servers: Servers) -> str:
+        return servers.get("examples.sessions:app").url
+
+    async def log_in(self, url: str, **account: str) -> dict[str, str]:
+        """The cookie, as a header."""
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"{url}/login", json=ADA | account)
+        assert response.status_code == 200
+        set_cookie = response.headers["set-cookie"].lower()
+        assert "httponly" in set_cookie
+        assert "samesite=lax" in set_cookie
+        return {"Cookie": response.headers["set-cookie"].partition(";")[0]}
+
+    async def refused(self, url: str, *headers: tuple[bytes, bytes]) -> int:
+        with pytest.RaisesGroup(Refused, flatten_subgroups=True, allow_unwrapped=True) as refusal:
+            async with connect(url.replace("http", "ws") + "/ws", extra_headers=list(headers)):
+                pass
+        error: Any = refusal.value
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        status: int = error.status
+        return status
+
+    async def test_a_conversation(self, url: str) -> None:
+        origin = (b"Origin", url.encode())
+        cookies = [(await self.log_in(url, username=name))["Cookie"].encode() for name in ("ada", "bob")]
+        address = url.replace("http", "ws") + "/ws"
+        async with connect(address, extra_headers=[origin, (b"Cookie", cookies[0])]) as ada:
+            assert await ada.receive() == {"type": "welcome", "message": "Welcome, ada!"}
+            async with connect(address, extra_headers=[origin, (b"Cookie", cookies[1])]) as bob:
+                assert await bob.receive() == {"type": "welcome", "message": "Welcome, bob!"}
+                await bob.send({"text": "hello"})
+                for peer in (ada, bob):
+                    assert await peer.receive() == {"type": "message", "sender": "bob", "text": "hello"}
+            async with httpx.AsyncClient() as client:
+                headers = {"Cookie": cookies[0].decode(), "Origin": url}
+                response = await client.post(f"{url}/logout", headers=headers)
+            assert response.json() == {"closed": 1}
+            assert await ada.closed() == (1008, "Logged out")
+
+    async def test_who_does_not_get_in(self, url: str) -> None:
+        cookie = (b"Cookie", (await self.log_in(url))["Cookie"].encode())
+        assert await self.refused(url, (b"Origin", url.encode())) == 401, "no cookie"
+        assert await self.refused(url, cookie) == 403, "no origin"
+        assert await self.refused(url, cookie, (b"Origin", b"https://evil.example")) == 403
+        assert await self.refused(url, cookie, (b"Origin", b"null")) == 403
+        forged = (b"Cookie", cookie[1][:-4] + b"AAAA")
+        assert await self.refused(url, forged, (b"Origin", url.encode())) == 401
+
+    async def test_nothing_is_written_across_sites(self, url: str) -> None:
+        cookie = await self.log_in(url)
+        async with httpx.AsyncClient() as client:
+            assert (await client.post(f"{url}/logout", headers=cookie | EVIL)).status_code == 403
+            assert (await client.post(f"{url}/login", json=ADA, headers=EVIL)).status_code == 403
+            assert (await client.post(f"{url}/logout", headers=cookie)).status_code == 403
+            assert (await client.post(f"{url}/logout")).status_code == 401
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (b"nonsense", 400),
+            (b"[" * 5000, 400),
+            (b"{}", 401),
+            (b'{"username":"ada","password":"wrong"}', 401),
+            (b'{"username":["ada"],"password":{}}', 401),
+            (b'{"username":"eve","password":"password"}', 401),
+            (b'{"username":"ada","password":"\xc3\xbc"}', 401),
+        ],
+    )
+    async def test_who_does_not_log_in(self, url: str, body: bytes, status: int) -> None:
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"{url}/login", content=body)
+        assert response.status_code == status
+        assert "set-cookie" not in response.headers
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    require_browser()
+    with chromium() as browser:
+        yield browser
+
+
+def test_sessions_in_a_browser(browser: Browser, servers: Servers) -> None:
+    """Its page works under its own Content-Security-Policy, cookie and all."""
+    driver = browser.driver
+    driver.get(servers.get("examples.sessions:app").url)
+
+    def wait_for(role: str, text: str) -> None:
+        WebDriverWait(driver, 15).until(
+            lambda d: text in d.find_element(By.CSS_SELECTOR, f"[data-role={role}]").text, f"{role}: {text}"
+        )
+
+    driver.find_element(By.CSS_SELECTOR, "[data-role=login] button").click()
+    wait_for("status", "Connected")
+    wait_for("messages", "Welcome, ada!")
+    driver.find_element(By.NAME, "text").send_keys("hello")
+    driver.find_element(By.CSS_SELECTOR, "[data-role=send]").click()
+    wait_for("messages", "ada: hello")
+    assert driver.execute_script("return document.cookie") == "", "no script can read it"
+    driver.find_element(By.CSS_SELECTOR, "[data-role=logout]").click()
+    wait_for("status", "Logged out")
+    browser.close_page()
+    assert browser.console.errors() == []
+
+
+class TestGuarded:
+    SITE = "http://localhost:5173"
+
+    @pytest.fixture
+    def url(self, servers: Servers) -> str:
+        return servers.get("examples.guarded:app").url
+
+    async def token(self, url: str) -> str:
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"{url}/api/token", headers={"Origin": self.SITE})
+        assert response.headers["access-control-allow-origin"] == self.SITE
+        assert {name: response.headers[name] for name in DEFAULT_HEADERS} == DEFAULT_HEADERS
+        token: str = response.json()["token"]
+        return token
+
+    @pytest.mark.parametrize("way", ["first message", "subprotocol", "query"])
+    async def test_by_token(self, url: str, way: str) -> None:
+        token, query = await self.token(url), ""
+        options: dict[str, Any] = {}
+        if way == "subprotocol":
+            options = {"subprotocols": ["bearer", token]}
+        elif way == "query":
+            query = f"?token={token}"
+        origin = [(b"Origin", self.SITE.encode())]
+        async with connect(f"{url.replace('http', 'ws')}/api/ws{query}", extra_headers=origin, **options) as peer:
+            if way == "first message":
+                await peer.send({"type": "auth", "token": token})
+                assert await peer.receive() == {"type": "authenticated"}
+            assert await peer.receive() == {"type": "welcome", "user": "guest"}
+            for number in range(75):  # within 1 s or so: 40 at once, and 20 for the second
+                await peer.send({"n": number})
+            answers = [await peer.receive()]
+            while answers[-1]["type"] == "echo":
+                answers.append(await peer.receive())
+            assert answers[:40] == [{"type": "echo", "data": {"n": number}} for number in range(40)]
+            assert answers[-1] == {"type": "error", "message": "Too many messages: at most 20 a second"}
+
+    async def test_one_role_too_few(self, url: str) -> None:
+        async with httpx.AsyncClient() as client:
+            answers = []
+            for headers in ({}, {"Authorization": f"Bearer {await self.token(url)}"}):
+                answers.append((await client.get(f"{url}/api/connections", headers=headers)).status_code)
+        assert answers == [401, 403]
+
+
+@pytest.mark.parametrize("name", ["auth", "sessions", "guarded", "demo"])
+@pytest.mark.parametrize("key", [None, "for the demo only: everybody can read this key", "short"])
+def test_no_demo_key_in_production(name: str, key: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "SECRET_KEY"} | {"ENVIRONMENT": "production"}
+    if key is not None:
+        environment["SECRET_KEY"] = key
+    run = subprocess.run(
+        [sys.executable, f"examples/{name}.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert run.returncode == 1
+    assert "SECRET_KEY" in run.stderr
+    assert "token_urlsafe" in run.stderr
+    assert "Traceback" not in run.stderr
