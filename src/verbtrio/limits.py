@@ -42,8 +42,8 @@ class Limits:
     max_message_bytes: int = 1 * MIB
     """The largest message taken, after decompression; over it the connection ends with 1009."""
     max_bad_messages: int | None = None
-    """How many messages a peer may send that are not what the handler takes. Each is answered with an error message; the
-    next one after these ends the connection, too, with 1008."""
+    """How many messages a peer may send that are not what the handler takes. Each is answered with an error message;
+    the next one after these ends the connection, too, with 1008."""
     max_inbox_messages: int = 64
     """Received messages the handler has not taken yet; at this number the peer is not read any further."""
     max_inbox_bytes: int = 256 * KIB
