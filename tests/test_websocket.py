@@ -206,6 +206,7 @@ async def test_bad_messages_up_to_their_limit(as_hook: bool, autojump_clock: Clo
         assert "Invalid JSON format" in await client.get_message()
         with pytest.raises(trio_websocket.ConnectionClosed) as closed:
             await client.get_message()
+        assert closed.value.reason is not None
         assert (closed.value.reason.code, closed.value.reason.reason) == (1008, "Too many invalid messages")
         await service.wait_ended(1)
         assert app.statistics().ended == {"invalid": 1}
