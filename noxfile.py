@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import nox
@@ -21,6 +22,8 @@ nox.needs_version = ">=2025.2.9"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 """Commands the tests run, and the Debian packages that bring them."""
+ASYNCAPI_SPECS = "6.11.1"
+"""The npm package with AsyncAPI's own JSON Schema."""
 PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio"]
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
@@ -50,7 +53,7 @@ def tests(session: nox.Session) -> None:
     """All tests. Arguments go to pytest: `nox -s tests -- tests/test_rooms.py`."""
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, env=asyncapi_schema(session))
 
 
 @nox.session
@@ -161,3 +164,20 @@ def find_python2() -> str | None:
         if candidate is not None and subprocess.run([candidate, "-c", check], capture_output=True).returncode == 0:
             return candidate
     return None
+
+
+def asyncapi_schema(session: nox.Session) -> dict[str, str | None]:
+    """Fetch AsyncAPI's own JSON Schema, which is on npm alone; without npm or a network, the tests do without."""
+    if shutil.which("npm") is None:
+        return {}
+    folder = Path(session.create_tmp())
+    package = f"asyncapi-specs-{ASYNCAPI_SPECS}.tgz"
+    if not (folder / package).exists():
+        command = ["npm", "pack", "--silent", f"--pack-destination={folder}", f"@asyncapi/specs@{ASYNCAPI_SPECS}"]
+        session.run(*command, external=True, silent=True, success_codes=range(256))
+    if not (folder / package).exists():
+        session.warn("AsyncAPI's JSON Schema can't be had: the documents are checked without it")
+        return {}
+    with tarfile.open(folder / package) as archive:
+        archive.extract("package/schemas/3.0.0.json", folder, filter="data")
+    return {"ASYNCAPI_SCHEMA": str(folder / "package/schemas/3.0.0.json")}

@@ -31,6 +31,7 @@ LAYERS: dict[str, list[str]] = {
         "asgi",
         "streaming",
         "sse",
+        "asyncapi",
     ],
     "guards": [
         "heartbeat",
@@ -50,6 +51,7 @@ LAYERS: dict[str, list[str]] = {
     "edge": [
         "endpoint",
         "listening",
+        "channels",
         "routing",
         "_hypercorn_tasks",
         "_hypercorn_h1",
@@ -80,6 +82,7 @@ STRANGERS = [
 
 # No Trio, no clock: the time is a parameter, so that Hypothesis can have them.
 PURE = [
+    "asyncapi",
     "closing",
     "errors",
     "types",

@@ -11,9 +11,11 @@ import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from verbtrio.asyncapi import document
+from verbtrio.channels import channels
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hub import Hub, Statistics, Users, open_hub
@@ -161,6 +163,42 @@ class App(Routes, Starlette):
         if self.middleware_stack is not None:
             raise RuntimeError("middleware must be added before the app has started")
         self.user_middleware.extend(as_middleware(middleware))
+
+    # Its description
+
+    def asyncapi(
+        self,
+        path: str = "/asyncapi.json",
+        *,
+        title: str,
+        version: str,
+        description: str | None = None,
+        middleware: Sequence[MiddlewareFunction | Middleware] = (),
+    ) -> None:
+        """Add a route that describes the WebSocket and event stream routes: an AsyncAPI 3.0 document, in JSON.
+
+        What clients send is taken from the handlers' annotations, what they are sent from the routes' `sends=`. The
+        messages' JSON Schemas are in it. Nothing is told to anybody without this call.
+
+        Args:
+            path: where it is.
+            title, version, description: the application's, for the document.
+            middleware: as in `get`.
+        """
+
+        async def describe(request: Request) -> Response:
+            """Made anew each time: routes may have been added."""
+            return JSONResponse(self.asyncapi_document(title=title, version=version, description=description))
+
+        self.get(path, middleware=middleware)(describe)
+
+    def asyncapi_document(self, *, title: str, version: str, description: str | None = None) -> dict[str, Any]:
+        """The document that `asyncapi` serves, for a build step: the app needn't be running.
+
+        Raises:
+            TypeError: a type of a message has no JSON Schema.
+        """
+        return document(list(channels(self.routes)), title=title, version=version, description=description)
 
     # Who is here
 

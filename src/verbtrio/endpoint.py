@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -43,6 +43,7 @@ class WebSocketEndpoint:
         limits, heartbeat, compression: the route's settings.
         places: where its connections are counted beside the app's: for its own limits, and its groups'.
         subprotocols: what the route speaks, in its order of preference.
+        sends, description: for the AsyncAPI document.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class WebSocketEndpoint:
         compression: bool,
         places: tuple[Places, ...],
         subprotocols: Sequence[str],
+        sends: Any = None,
+        description: str | None = None,
     ) -> None:
         self._room = ("verbtrio", "route", path)
         self._kind = kind
@@ -67,6 +70,9 @@ class WebSocketEndpoint:
         self._heartbeat = heartbeat
         self._compression = compression
         self._subprotocols = tuple(subprotocols)
+        self.receives = kind.decoder.kind
+        self.sends = sends
+        self.description = description
         self.__name__ = kind.name  # what Starlette names the route by
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

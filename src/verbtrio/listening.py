@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from string import Formatter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -39,6 +39,7 @@ class ListenerEndpoint:
         limits: the route's.
         places: where its streams are counted beside the app's connections.
         keep_alive, retry: as in `EventStream`.
+        sends: for the AsyncAPI document.
 
     Raises:
         TypeError: `room` names what is no parameter of the path, or `guard` can't be called.
@@ -55,6 +56,7 @@ class ListenerEndpoint:
         places: tuple[Places, ...],
         keep_alive: float | None,
         retry: float | None,
+        sends: Any = None,
     ) -> None:
         unknown = {field for _, field, _, _ in Formatter().parse(room) if field is not None} - params
         if unknown:
@@ -72,6 +74,8 @@ class ListenerEndpoint:
         self._places = places
         self._keep_alive = keep_alive
         self._retry = retry
+        self.sends = sends
+        self.description = "Server-sent events"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the client in, and have it listen until nothing of it is left."""

@@ -79,6 +79,7 @@ class Routes:
         allowed_origins: Sequence[str] | None = None,
         require_origin: bool | None = None,
         subprotocols: Sequence[str] = (),
+        sends: Any = None,
         name: str | None = None,
     ) -> Callable[[F], F]:
         """Add a WebSocket route: with hooks at once, without them as a decorator of a coroutine or a class.
@@ -98,6 +99,7 @@ class Routes:
             limits, heartbeat, compression, allowed_origins, require_origin: for this route instead of the app's or
                 the group's.
             subprotocols: what the handler speaks, in its order of preference.
+            sends: the type of what clients are sent, a union where there are several: for `app.asyncapi` alone.
             name: the route's name, for `url_path_for`.
 
         Hooks may be plain functions or coroutine functions.
@@ -115,18 +117,20 @@ class Routes:
             "origins": self.origins.replace(allowed_origins, require_origin),
             "places": self._places + _own(limits),
             "subprotocols": subprotocols,
+            "sends": sends,
         }
         if isinstance(subprotocols, str):
             raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
 
-        def add(kind: HandlerKind) -> None:
+        def add(kind: HandlerKind, description: str | None = None) -> None:
+            settings["description"] = description
             endpoint = WebSocketEndpoint(self._prefix + path, kind, self._hub_now, **settings)
             self._added.append(WebSocketRoute(path, endpoint, name=name, middleware=as_middleware(middleware)))
 
         def decorate(handler: F) -> F:
             if hooks:
                 raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
-            add(handler_kind(handler, set(compile_path(self._prefix + path)[2])))
+            add(handler_kind(handler, set(compile_path(self._prefix + path)[2])), handler.__doc__)
             return handler
 
         given = {"open": open, "message": message, "close": close, "error": error}
@@ -145,6 +149,7 @@ class Routes:
         limits: Limits | None = None,
         keep_alive: float | None = KEEP_ALIVE,
         retry: float | None = None,
+        sends: Any = None,
         name: str | None = None,
     ) -> None:
         """Add a route on which a room can be heard without a WebSocket: what is broadcast, as server-sent events.
@@ -163,6 +168,7 @@ class Routes:
             limits: for this route instead of the app's or the group's: how many there may be, and the backlog.
             keep_alive: seconds of silence after which a comment is sent; `None` for never.
             retry: seconds a client is to wait before it connects again (its own default is about 3).
+            sends: as in `ws`.
             name: the route's name, for `url_path_for`.
 
         Raises:
@@ -181,6 +187,7 @@ class Routes:
             places=self._places + _own(limits),
             keep_alive=keep_alive,
             retry=retry,
+            sends=sends,
         )
         self._added.append(Route(path, endpoint, methods=["GET"], name=name, middleware=as_middleware(middleware)))
 
