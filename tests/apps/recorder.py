@@ -111,8 +111,12 @@ async def room(ws: WebSocket[str]) -> None:
 @app.ws("/flood")
 async def flood(ws: WebSocket) -> None:
     """Sends without end."""
-    while True:
-        await ws.send(b"x" * 65536)
+    try:
+        while True:
+            await ws.send(b"x" * 65536)
+    except ConnectionClosed as error:
+        events.append(["dropped", error.info.cause, error.info.code])
+        raise
 
 
 async def starlette_echo(ws: StarletteWebSocket) -> None:
@@ -146,11 +150,18 @@ async def bare_asgi(scope: Any, receive: Any, send: Any) -> None:
     events.append(["asgi", message["code"], message["reason"]])
 
 
+async def presumptuous(scope: Any, receive: Any, send: Any) -> None:
+    """Accepts a subprotocol nobody has offered."""
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": "chat"})
+
+
 app.router.routes += [
     WebSocketRoute("/starlette", starlette_echo),
     WebSocketRoute("/starlette-raise", starlette_raise),
     WebSocketRoute("/starlette-undecided", starlette_undecided),
     Mount("/asgi", bare_asgi),
+    Mount("/presumptuous", presumptuous),
 ]
 
 
@@ -177,6 +188,7 @@ async def left(request: Request) -> Response:
             "sessions": len(app._running_hub()._sessions),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "memory": resident_bytes(),
+            "pid": os.getpid(),
             "descriptors": len(os.listdir("/proc/self/fd")),
         }
     )

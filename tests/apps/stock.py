@@ -59,6 +59,7 @@ async def left() -> Any:
         "sessions": connections,
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "memory": resident_bytes(),
+        "pid": os.getpid(),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
 
@@ -69,7 +70,10 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
     connections += 1
     try:
         path = scope["path"].strip("/").partition("/")[0]
-        await send({"type": "websocket.accept"})
+        if path not in ROUTES:
+            await send({"type": "websocket.close"})
+            return
+        await send({"type": "websocket.accept", "subprotocol": "chat" if path == "presumptuous" else None})
         await ROUTES[path](receive, send)
     finally:
         connections -= 1
@@ -146,5 +150,6 @@ ROUTES = {
     "impatient": impatient,
     "push": push,
     "room": room,
+    "presumptuous": echo,
     "silent": echo,
 }

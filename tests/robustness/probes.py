@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import trio
@@ -35,16 +37,21 @@ class Target:
     app: str
     options: tuple[str, ...] = ()
 
-    @contextmanager
-    def serve(self, *options: str) -> Iterator[Server]:
+    @asynccontextmanager
+    async def serve(self, *options: str) -> AsyncIterator[Server]:
         """One of them, fresh."""
-        with hypercorn(self.app, *self.options, *options) as server:
+        with ExitStack() as stack:
+            start = partial(stack.enter_context, hypercorn(self.app, *self.options, *options))
+            server = await trio.to_thread.run_sync(start)
             try:
                 yield server
             except Exception as error:
                 if died(server):
                     raise WorkerDied(f"the worker died, exit code {server.process.returncode}") from error
                 raise
+            finally:
+                with trio.CancelScope(shield=True):  # `stop` has its own deadline
+                    await trio.to_thread.run_sync(server.stop)
 
 
 class WorkerDied(Exception):  # noqa: N818 -- a finding
@@ -180,13 +187,34 @@ async def served(server: Server) -> bool:
         with trio.fail_after(5):
             async with websocket(server.port) as wire:
                 await echo(wire)
-    except (OSError, trio.TooSlowError):
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError):
         return False
     return True
 
 
 def p99(times: list[float]) -> float:
     return sorted(times)[int(0.99 * (len(times) - 1))] if times else float("inf")
+
+
+class Memory:
+    """How much a worker's memory grows: at its peak, whenever that was (Linux)."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is reckoned from now on
+        self._before = self._read("VmRSS")
+
+    def grown(self) -> int:
+        """Bytes, from the beginning to the peak."""
+        return self._read("VmHWM") - self._before
+
+    def _read(self, name: str) -> int:
+        (line,) = (line for line in self._status.read_text().splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * KIB
+
+
+async def memory(server: Server) -> Memory:
+    return Memory((await left(server))["pid"])
 
 
 class Observer:

@@ -24,7 +24,7 @@ CLEAN_SECONDS = 5.0
 async def one_segment(target: Target, n: int, figures: Figures) -> None:
     """A message and a Close in one segment, to a handler that answers the message and returns."""
     figures["clean"] = 0
-    with target.serve() as server:
+    async with target.serve() as server:
         before = await warm(server)
 
         async def one(_: int) -> None:
@@ -54,7 +54,7 @@ ODD_ENDS = {
 async def odd_ends(target: Target, n: int, figures: Figures) -> None:
     """Each of `ODD_ENDS`, `n` times: how many were answered with one Close frame, and closed."""
     figures.update(clean=0, tried=0)
-    with target.serve() as server:
+    async with target.serve() as server:
         before = await warm(server)
 
         async def one(_: int) -> None:
@@ -89,7 +89,7 @@ STAGES: dict[str, tuple[str, bytes]] = {
 async def resets(target: Target, n: int, figures: Figures) -> None:
     """`n` resets at each of `STAGES`, and `n` at each stage of the handshake."""
     figures["resets"] = 0
-    with target.serve() as server:
+    async with target.serve() as server:
         before = await warm(server)
 
         async def one(_: int) -> None:
@@ -113,7 +113,7 @@ async def resets(target: Target, n: int, figures: Figures) -> None:
 
 async def gone(target: Target, n: int, figures: Figures) -> None:
     """`n` peers go while a handler sends to them: when has `send` told each handler?"""
-    with target.serve() as server:
+    async with target.serve() as server:
         before = await warm(server)
         wires = [await open_wire(server.port, "/push") for _ in range(n)]
         for wire in wires:

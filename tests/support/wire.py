@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import trio
 
@@ -45,6 +46,7 @@ def close(code: int = 1000, reason: bytes = b"") -> bytes:
     return frame(FIN | CLOSE, struct.pack("!H", code) + reason)
 
 
+@cache
 def deflated(size: int) -> bytes:
     """`size` zero bytes, as permessage-deflate has them (RFC 7692 section 7.2.1)."""
     compress = zlib.compressobj(9, wbits=-12)
