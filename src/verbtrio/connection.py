@@ -312,11 +312,15 @@ class Connection:
         assert outbox is not None
         with trio.move_on_after(ws._limits.close_timeout):
             await outbox.wait_empty()
-            if not outbox.broken and not self._peer_done:
+            # A peer that has not answered pings gets our Close frame, but no time to be silent for once more.
+            silent = info.cause is Cause.HEARTBEAT
+            if not outbox.broken and not self._peer_done and not silent:
                 self._waits_for_peer = trio.Event()
                 await self._waits_for_peer.wait()
         self._reader.stop()
-        unread = info.cause in (Cause.SIZE, Cause.PROTOCOL) or (self._gate is not None and self._gate.is_flooded)
+        unread = info.cause in (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT) or (
+            self._gate is not None and self._gate.is_flooded
+        )
         linger = unread and not outbox.broken
         await ws._transport.aclose(linger=linger)
 

@@ -253,8 +253,8 @@ PROBES = [
         lambda f: f["exit_code"] == 0 and f["seconds"] <= 3,
     ),
     Probe(
-        "One stalled member in a room of {n}: the others get all 100 messages of 20 KB, and the time until the last has "
-        "one doubles at most",
+        "One stalled member in a room of {n}: the others get all 100 messages of 20 KB, and the time until the last "
+        "has one doubles at most",
         stalled_member,
         1000,
         "{heard} of {expected} deliveries; {quiet_ms:.0f} ms without it, {p99_ms:.0f} ms with it",
