@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verbtrio.messages import Frame
-from verbtrio.rooms import Member, Room, Rooms
+from verbtrio.rooms import FLUSH_BYTES, Member, Room, Rooms
 
 
 class Listener:
@@ -20,6 +20,7 @@ class Listener:
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.frames: list[Frame] = []
+        self.flushed = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -171,17 +172,74 @@ class TestBroadcast:
             rooms.room("r").broadcast(object())
         assert [person.heard for person in people] == [[], [], []]
 
-    def test_a_member_may_leave_while_it_is_offered_the_frame(self, rooms: Rooms, people: list[Listener]) -> None:
-        class Leaver(Listener):
-            def offer(self, frame: Frame) -> None:
-                super().offer(frame)
-                for member in [self, *people]:
-                    rooms.leave("r", member)
 
-        leaver = Leaver()
-        rooms.leave("r", people[2])
-        rooms.join("r", leaver)
-        rooms.join("r", people[2])
-        assert rooms.room("r").broadcast("x") == 4
-        assert [person.heard for person in [*people, leaver]] == [[b"x"]] * 4
-        assert len(rooms) == 0
+class TestFlush:
+    """What was offered goes out when the tick is over."""
+
+    def test_says_once_that_there_is_something(self) -> None:
+        dirty: list[str] = []
+        rooms = Rooms(on_dirty=lambda: dirty.append("dirty"))
+        people = [Listener(name) for name in "abc"]
+        for person in people:
+            rooms.join("r", person)
+            rooms.join("s", person)
+        assert rooms.room("r").broadcast("x", exclude=people) == 0
+        assert dirty == [], "nobody was offered anything"
+        for name in ("r", "s", "r"):
+            rooms.room(name).broadcast(name)
+        assert dirty == ["dirty"]
+        assert [person.flushed for person in people] == [0, 0, 0]
+        assert not rooms.flush()
+        assert [person.flushed for person in people] == [3, 3, 3]
+        rooms.room("r").broadcast("again")
+        assert dirty == ["dirty", "dirty"]
+
+    def test_some_at_a_time(self) -> None:
+        rooms = Rooms()
+        people = [Listener(str(n)) for n in range(10)]
+        for person in people:
+            rooms.join("r", person)
+        rooms.room("r").broadcast("x")
+        assert rooms.flush(4)
+        assert [person.flushed for person in people] == [1] * 4 + [0] * 6
+        rooms.room("r").broadcast("y")  # while the first is on its way
+        rooms.leave("r", people[9])
+        assert people[9].flushed == 2, "it has what was broadcast before it left"
+        count = 1
+        while rooms.flush(4):
+            count += 1
+        assert [person.flushed for person in people] == [2] * 10
+        assert count <= 6
+
+    def test_who_leaves_has_what_was_broadcast_before(self, rooms: Rooms, people: list[Listener]) -> None:
+        rooms.room("r").broadcast("x")
+        rooms.leave("r", people[0])
+        assert people[0].flushed == 1
+        rooms.room("r").broadcast("y")
+        assert people[0].heard == [b"x"]
+
+    def test_who_joins_has_nothing_of_before(self, rooms: Rooms, people: list[Listener]) -> None:
+        late = Listener("late")
+        rooms.room("r").broadcast("x")
+        rooms.join("r", late)
+        rooms.flush()
+        assert late.heard == []
+
+    def test_a_loop_without_an_await_is_bounded(self, rooms: Rooms, people: list[Listener]) -> None:
+        frame = "x" * 100_000
+        for _ in range(100):
+            rooms.room("r").broadcast(frame)
+            behind = len(people[0].frames) - people[0].flushed
+            assert behind * len(frame) <= FLUSH_BYTES + 2 * len(frame)
+
+    def test_checked_before_anything_is_done(self) -> None:
+        """As from another thread."""
+
+        def refuse() -> None:
+            raise RuntimeError("not here")
+
+        rooms, someone = Rooms(check=refuse), Listener()
+        rooms.join("r", someone)
+        with pytest.raises(RuntimeError, match="not here"):
+            rooms.room("r").broadcast("x")
+        assert someone.frames == []

@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -36,6 +36,7 @@ from verbtrio.gate import gate_for
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
+from verbtrio.places import Place
 from verbtrio.poller import Poller
 from verbtrio.readers import PolledReader, Reader, TaskReader
 from verbtrio.timers import Timer, Timers
@@ -51,6 +52,28 @@ DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
 NEVER = float("inf")
 
 
+class Registry(Protocol):
+    """Where a connection is entered, and what all connections share: the hub."""
+
+    timers: Timers
+    poller: Poller | None
+    """Reads where it can; else a connection has a reader task of its own."""
+    nursery: trio.Nursery
+    """Owns the writers of connections that the poller reads."""
+
+    def enter(self, connection: Connection) -> None:
+        """It is open."""
+
+    def admit(self, connection: Connection) -> bool:
+        """It is known whose it is; called before the handler's first line. Returns whether it may go on."""
+
+    def leave(self, connection: Connection) -> None:
+        """It has ended; called before the hooks."""
+
+    def forget(self, connection: Connection) -> None:
+        """Nothing of it is left."""
+
+
 class Connection:
     """One connection's life, from the handshake's end until nothing of it is left.
 
@@ -58,6 +81,7 @@ class Connection:
         ws: what the handler holds.
         handler: what to run.
         heartbeat: `None`: a silent peer is kept. (So it is where protocol pings can't be sent: over plain ASGI.)
+        place: what it counts for.
     """
 
     __slots__ = (
@@ -71,15 +95,20 @@ class Connection:
         "_pulse",
         "_reader",
         "_reading",
+        "_registry",
         "_timer",
-        "_timers",
         "_unread_until",
         "_waits_for_peer",
+        "place",
+        "user_id",
         "ws",
     )
 
-    def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None) -> None:
+    def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None, place: Place) -> None:
         self.ws = ws
+        self.place = place
+        self.user_id: str | None = None
+        """For the registry."""
         self._handler = handler
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
@@ -87,7 +116,7 @@ class Connection:
         self._gate = gate_for(ws, self._renew_expiry)
         self._expires = _expiry(ws)
         self._reader: Reader
-        self._timers: Timers
+        self._registry: Registry
         self._timer: Timer
         self._peer_done = False  # nothing more will come from the peer, or nobody is reading any more
         self._waits_for_peer: trio.Event | None = None
@@ -97,67 +126,47 @@ class Connection:
         self._parting: trio.CancelScope | None = None
         self._hook: trio.CancelScope | None = None
 
-    async def run(
-        self,
-        *,
-        enter: Callable[[], None],
-        admit: Callable[[], bool],
-        leave: Callable[[], None],
-        timers: Timers,
-        poller: Poller | None,
-        writers: trio.Nursery,
-    ) -> None:
+    async def run(self, registry: Registry) -> None:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
-
-        `enter` is called when it is open; `admit` before the handler's first line, when it is known whose it is, and
-        tells whether it may go on; `leave` when it has ended, before the hooks.
-        With a `poller`, it reads where it can, and `writers` owns the writer; else both have a nursery here.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
         still have their time limits.
         """
-        ws, transport = self.ws, self.ws._transport
-        self._timers = timers
+        transport = self.ws._transport
+        if registry.poller is not None and transport.fd is not None:
+            await self._run(registry, PolledReader(transport, self, registry.poller), registry.nursery)
+        else:
+            async with trio.open_nursery() as nursery:
+                await self._run(registry, TaskReader(transport, self, nursery), nursery)
+                nursery.cancel_scope.cancel()
+
+    async def _run(self, registry: Registry, reader: Reader, writers: trio.Nursery) -> None:
+        ws = self.ws
+        self._registry, self._reader = registry, reader
+        outbox = Outbox(ws._transport, writers, ws._limits, self)
+        ws._open(outbox)
+        ws._inbox.on_room = self.low
         try:
-            if poller is not None and transport.fd is not None:
-                self._reader = PolledReader(transport, self, poller)
-                await self._live(writers, enter, admit, leave)
-            else:
-                async with trio.open_nursery() as nursery:
-                    self._reader = TaskReader(transport, self, nursery)
-                    await self._live(nursery, enter, admit, leave)
-                    nursery.cancel_scope.cancel()
+            registry.enter(self)
+            reader.start()
+            self._timer = registry.timers.at(self._due(), self._tick)
+            try:
+                await self._handle()
+            finally:
+                ws._end(DRAINED)  # only where a cancellation from outside has come first
+                registry.leave(self)
+                await self._part()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
             logger.exception("%r broke", ws)
         finally:
-            ws._over = True
-        assert ws.closed is not None, "_end has been called above"
-        logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
-
-    async def _live(
-        self,
-        writers: trio.Nursery,
-        enter: Callable[[], None],
-        admit: Callable[[], bool],
-        leave: Callable[[], None],
-    ) -> None:
-        ws, reader = self.ws, self._reader
-        outbox = Outbox(ws._transport, writers, ws._limits, on_slow=self._slow, on_gone=self._gone, on_low=self._resume)
-        ws._open(outbox)
-        ws._inbox.on_room = self._resume
-        try:
-            enter()
-            reader.start()
-            self._timer = self._timers.at(self._due(), self._tick)
-            await self._handle(admit)
-        finally:
-            ws._end(DRAINED)  # only where a cancellation from outside has come first
-            leave()
-            await self._part()
             outbox.shut()
             reader.stop()
-            self._timers.cancel(self._timer)
+            registry.timers.cancel(self._timer)
+            ws._over = True
+            registry.forget(self)
+        assert ws.closed is not None, "_end has been called above"
+        logger.debug("%r ended: %s %d %r", ws, ws.closed.cause, ws.closed.code, ws.closed.reason)
 
     def drain(self) -> None:
         """End the connection because the server shuts down."""
@@ -170,14 +179,16 @@ class Connection:
             if scope is not None:
                 scope.deadline = min(scope.deadline, deadline)
 
-    async def _handle(self, admit: Callable[[], bool]) -> None:
+    async def _handle(self) -> None:
         """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
         ws = self.ws
         try:
             async with trio.open_nursery() as ws.nursery:
                 if ws.closed is not None:  # let in while the server was already shutting down
                     return
-                if (self._gate is not None and not await self._gate.wait_admitted()) or not admit():
+                if self._gate is not None and not await self._gate.wait_admitted():
+                    return
+                if not self._registry.admit(self):
                     return
                 await self._handler.run(ws)
                 ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
@@ -245,8 +256,8 @@ class Connection:
         if self._waits_for_peer is not None:
             self._waits_for_peer.set()
 
-    def _resume(self) -> None:
-        """There is room again."""
+    def low(self) -> None:
+        """There is room again, for what is received or for what is sent."""
         if self._pulse is not None:  # its answer may stand behind what we did not read
             self._pulse.heard(trio.current_time())
         self._unread_until = NEVER
@@ -260,8 +271,8 @@ class Connection:
         return due if self._pulse is None else min(due, self._pulse.next)
 
     def _reschedule(self) -> None:
-        self._timers.cancel(self._timer)
-        self._timer = self._timers.at(self._due(), self._tick)
+        self._registry.timers.cancel(self._timer)
+        self._timer = self._registry.timers.at(self._due(), self._tick)
 
     def _renew_expiry(self) -> None:
         """Another token counts from now on."""
@@ -286,7 +297,7 @@ class Connection:
                 ws._outbox.put_nowait(PING_MESSAGE if pulse.settings.json else Ping())
             elif beat is Beat.DEAD:
                 ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
-        self._timer = self._timers.at(self._due(), self._tick)
+        self._timer = self._registry.timers.at(self._due(), self._tick)
 
     # The end
 
@@ -353,10 +364,10 @@ class Connection:
         except* Exception as group:
             logger.error("the %s hook of %r raised", name, self.ws, exc_info=group)
 
-    def _slow(self, reason: str) -> None:
+    def slow(self, reason: str) -> None:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
 
-    def _gone(self) -> None:
+    def gone(self) -> None:
         """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
         reader has to tell, if it is at it."""
         if not self._reading or self._peer_done:

@@ -101,7 +101,7 @@ class WebSocketEndpoint:
         try:
             ws = await self._accept(scope, receive, send, hub)
             if ws is not None:
-                await hub.run(Connection(ws, handler, self._heartbeat), place)
+                await Connection(ws, handler, self._heartbeat, place).run(hub)
         finally:
             place.leave()
 

@@ -6,7 +6,7 @@ What a handler takes is read from its annotations once, when the route is made, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args, get_origin
@@ -89,8 +89,9 @@ class _Coroutine(Handler):
         self._function = function
         self._wanted = wanted
 
-    async def run(self, ws: WebSocket[Any]) -> None:
-        await self._function(ws, **{name: ws.params[name] for name in self._wanted})
+    def run(self, ws: WebSocket[Any]) -> Coroutine[Any, Any, None]:
+        handler: Coroutine[Any, Any, None] = self._function(ws, **{name: ws.params[name] for name in self._wanted})
+        return handler
 
 
 class _Hooks(Handler):

@@ -17,7 +17,7 @@ from verbtrio.connection import Connection
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
 from verbtrio.messages import encode
-from verbtrio.places import Place, Places, user_key
+from verbtrio.places import Places, user_key
 from verbtrio.poller import Poller
 from verbtrio.rooms import Room, Rooms
 from verbtrio.timers import Timers
@@ -117,9 +117,9 @@ class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
     def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits) -> None:
-        self._nursery = nursery
-        self._timers = Timers()
-        self._poller = Poller(self._flush_some) if sys.platform == "linux" else None
+        self.nursery = nursery
+        self.timers = Timers()
+        self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
         self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()
@@ -150,56 +150,51 @@ class Hub:
             streams=len(self._listeners),
         )
 
-    async def run(self, connection: Connection, place: Place) -> None:
-        """Run a connection as one of this hub's. It is in every registry before its handler's first line runs, in
-        none (but the count of those still ending) when its close hook runs."""
+    # A connection's registry. It is in every list before its handler's first line runs, in none (but the count of those
+    # still ending) when its close hook runs.
+
+    def enter(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if self.draining:  # its handshake was in progress when the drain began
+            connection.drain()
+            connection.hurry(self._deadline)
+
+    def admit(self, connection: Connection) -> bool:
         ws = connection.ws
-        user_id: str | None = None
+        user_id = user_key(ws.user)  # known only now, where the first message has told it
+        if (full := connection.place.take(user=user_id)) is not None:
+            ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
+            return False
+        self.rooms.join(EVERYBODY, ws)
+        self.rooms.join(ws.scope["verbtrio.route"], ws)
+        if user_id is not None:
+            connection.user_id = user_id
+            self.users._add(user_id, ws)
+        return True
 
-        def admit() -> bool:
-            nonlocal user_id
-            user_id = user_key(ws.user)  # known only now, where the first message has told it
-            if (full := place.take(user=user_id)) is not None:
-                ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
-                return False
-            self.rooms.join(EVERYBODY, ws)
-            self.rooms.join(ws.scope["verbtrio.route"], ws)
-            if user_id is not None:
-                self.users._add(user_id, ws)
-            return True
+    def leave(self, connection: Connection) -> None:
+        ws = connection.ws
+        self.rooms.leave(EVERYBODY, ws)
+        self.rooms.leave(ws.scope["verbtrio.route"], ws)
+        if connection.user_id is not None:
+            self.users._remove(connection.user_id, ws)
 
-        def enter() -> None:
-            self._connections.add(connection)
-            if self.draining:  # its handshake was in progress when the drain began
-                connection.drain()
-                connection.hurry(self._deadline)
-
-        def leave() -> None:
-            self.rooms.leave(EVERYBODY, ws)
-            self.rooms.leave(ws.scope["verbtrio.route"], ws)
-            if user_id is not None:
-                self.users._remove(user_id, ws)
-
-        try:
-            await connection.run(
-                enter=enter, admit=admit, leave=leave, timers=self._timers, poller=self._poller, writers=self._nursery
-            )
-        finally:
-            if ws.closed is not None:
-                self._ended[ws.closed.cause] += 1
-            self._connections.discard(connection)
-            self._empty.unpark_all()
+    def forget(self, connection: Connection) -> None:
+        if connection.ws.closed is not None:
+            self._ended[connection.ws.closed.cause] += 1
+        self._connections.discard(connection)
+        self._empty.unpark_all()
 
     def start(self) -> None:
         """Start what all connections share, in the hub's nursery."""
-        self._nursery.start_soon(self._timers.run)
-        self._nursery.start_soon(self._flush)
-        if self._poller is not None:
-            self._nursery.start_soon(self._poller.run)
+        self.nursery.start_soon(self.timers.run)
+        self.nursery.start_soon(self._flush)
+        if self.poller is not None:
+            self.nursery.start_soon(self.poller.run)
 
     def _to_flush(self) -> None:
         """A room has something to flush: at the end of the poller's turn, if there is one, else in our task's."""
-        if self._poller is None or not self._poller.in_turn:
+        if self.poller is None or not self.poller.in_turn:
             self._dirty.set()
 
     def _flush_some(self) -> None:
@@ -243,7 +238,7 @@ class Hub:
         """Drain when `terminated` is set: the worker's event, which comes before its grace period begins."""
         if id(terminated) not in self._watched:
             self._watched.add(id(terminated))
-            self._nursery.start_soon(self._drain_when, terminated)
+            self.nursery.start_soon(self._drain_when, terminated)
 
     async def _drain_when(self, terminated: Waitable) -> None:
         await terminated.wait()

@@ -94,7 +94,8 @@ class Inbox:
         while not self._queue:
             if self._closed:
                 return None
-            await self._wait()
+            self._begin_to_wait()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         return self._pop(self._queue)
 
     async def serve(self, handle: Callable[[str | bytes], Any]) -> None:
@@ -117,7 +118,8 @@ class Inbox:
                 return
             self._serve = lambda message: context.run(handle, message)
             try:
-                result = await self._wait()
+                self._begin_to_wait()
+                result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
             finally:
                 self._serve = None
             if result is not None:
@@ -151,17 +153,14 @@ class Inbox:
             self.on_room()
         return message
 
-    async def _wait(self) -> Any:
-        """Wait until woken."""
+    def _begin_to_wait(self) -> None:
         if self._waiter is not None:
             raise trio.BusyResourceError("another task is receiving from this connection: one at a time can")
         self._waiter = trio.lowlevel.current_task()
 
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._waiter = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        return await trio.lowlevel.wait_task_rescheduled(abort)
+    def _stop_waiting(self, _: Any) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake(self, result: outcome.Outcome[Any] | None = None) -> None:
         waiter, self._waiter = self._waiter, None

@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -27,6 +27,19 @@ PACKET_BYTES = 64
 """What a queued packet costs beside its bytes: a place in the queue and its share of an object."""
 
 
+class Owner(Protocol):
+    """Whose outbox it is: a connection."""
+
+    def slow(self, reason: str) -> None:
+        """The peer is too slow; the reason is for its Close frame."""
+
+    def gone(self) -> None:
+        """A write has found the peer gone. Called once."""
+
+    def low(self) -> None:
+        """The backlog, having been over the high-water mark, no longer is."""
+
+
 class Outbox:
     """The one way to a peer.
 
@@ -35,9 +48,7 @@ class Outbox:
         nursery: owns the writer task, which is shielded from its cancellation and ends with `shut`: the Close frame
             has to get out when the server is cancelled, too.
         limits: backlog, policy, high-water mark and the time a write may take.
-        on_slow: called when the peer is too slow, with the reason for its Close frame.
-        on_gone: called once when a write finds the peer gone.
-        on_low: called when the backlog, having been over the high-water mark, no longer is.
+        owner: is told how it goes.
     """
 
     __slots__ = (
@@ -45,9 +56,7 @@ class Outbox:
         "_in_flight",
         "_limits",
         "_nursery",
-        "_on_gone",
-        "_on_low",
-        "_on_slow",
+        "_owner",
         "_queue",
         "_queued",
         "_rest",
@@ -63,17 +72,12 @@ class Outbox:
         transport: Transport,
         nursery: trio.Nursery,
         limits: Limits,
-        *,
-        on_slow: Callable[[str], None],
-        on_gone: Callable[[], None],
-        on_low: Callable[[], None] = lambda: None,
+        owner: Owner,
     ) -> None:
         self._transport = transport
         self._nursery = nursery
         self._limits = limits
-        self._on_slow = on_slow
-        self._on_gone = on_gone
-        self._on_low = on_low
+        self._owner = owner
         # There is a queue, and a writer, only while there is backlog: an idle outbox costs 200 bytes, not 1,500.
         self._queue: deque[Packet] | None = None  # bounded by `max_backlog_bytes`, see `_enqueue`
         self._queued = 0  # bytes in `_queue`
@@ -136,7 +140,7 @@ class Outbox:
             self._rest = self._transport.write_nowait(packet)
         except trio.BrokenResourceError:
             self.shut()
-            self._on_gone()
+            self._owner.gone()
             return
         if self._rest is not None:
             self._queue = deque()
@@ -198,18 +202,18 @@ class Outbox:
                         await self._transport.write(chunk)
                     if timeout.cancelled_caught:
                         self.shut()
-                        self._on_slow(f"nothing read for {self._limits.send_timeout:g} s")
+                        self._owner.slow(f"nothing read for {self._limits.send_timeout:g} s")
                         return
                     was_low = self.is_low
                     self._in_flight = max(0, self._in_flight - size)
                     self._wake()
                     if not was_low and self.is_low:
-                        self._on_low()
+                        self._owner.low()
                 self._queue = self._writer = None
                 self._wake()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
-            self._on_gone()
+            self._owner.gone()
         finally:
             if self._queue is not None:  # left in the middle: nobody knows how much the peer has got
                 self.shut()
@@ -244,7 +248,7 @@ class Outbox:
         elif self._limits.backlog_policy == "drop_newest":
             self._drop(queue, from_front=False)
         if self._queued > limit:  # "close", or control frames alone are too much
-            self._on_slow(f"over {limit} bytes behind")
+            self._owner.slow(f"over {limit} bytes behind")
 
     def _drop(self, queue: deque[Packet], *, from_front: bool) -> None:
         """Drop messages until the backlog is within the limit."""
