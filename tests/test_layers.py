@@ -49,6 +49,7 @@ LAYERS: dict[str, list[str]] = {
     "connection": ["websocket", "listener", "hooks", "gate", "connection"],
     "hub": ["hub"],
     "edge": [
+        "unwind",
         "endpoint",
         "listening",
         "channels",

@@ -323,7 +323,11 @@ class TakeOverServer(TCPServer):
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
             await self.context.mark_request()
             await self._call(scope, session)
-            status = session.status
+            status, remain = session.status, session.remain
+            session.remain = None
+            del session
+            if remain is not None:
+                await remain()
         logged: Any = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}  # no line breaks, whoever asks
         await self.config.log.access(logged, {"status": status, "headers": []}, time.time() - started)
 

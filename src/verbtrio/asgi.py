@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,6 +80,9 @@ class Session:
         """The worker's event."""
         self.answering = trio.CancelScope(deadline=trio.current_time() + limits.handshake_timeout)
         """What the application is called in: it has a deadline until the request is answered."""
+        self.remain: Callable[[], Awaitable[None]] | None = None
+        """What the server is to run, in the same task, when the application's call is over: the connection, where
+        nobody else waits for its end (see `unwind`)."""
         self._stream = stream
         self._handshake = handshake
         self._response: Response | None = response
@@ -121,7 +124,7 @@ class Session:
         self._state = _State.TAKEN
         transport = self._transport
         # 5 KB that an idle connection would hold for nothing.
-        del self._handshake, self._events, self._transport, self._writing, self._ended
+        del self._handshake, self._events, self._transport, self._writing, self._ended, self._disconnect
         return transport
 
     @property

@@ -5,8 +5,8 @@ Rules of this file:
 - a message is handed out whole; at most `max_message_bytes` of one are ever held, counted in bytes after
   decompression;
 - after a Close frame, in or out, nothing the peer sends reaches the handler any more;
-- a short, whole, uncompressed message or pong, which is what nearly all traffic is made of, is taken apart here: 0.8 us,
-  against 5.9 in websockets' parser with what we check beside it. Every other frame is websockets', to the byte.
+- a short, whole, uncompressed message or pong, which is what nearly all traffic is made of, is taken apart here:
+  0.8 us, where websockets' parser and what we check beside it take 5.9. Every other frame is websockets', to the byte.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
@@ -21,6 +22,7 @@ from verbtrio.origin import Origins, server_origin
 from verbtrio.places import Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
+from verbtrio.unwind import nobody_waits
 from verbtrio.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -98,12 +100,21 @@ class WebSocketEndpoint:
             logger.info("the upgrade of %r is refused: %s", scope["path"], full.message)
             await deny(PlainTextResponse(full.message, full.status, headers=RETRY_AFTER), scope, receive, send)
             return
+        connection: Connection | None = None
         try:
             ws = await self._accept(scope, receive, send, hub)
             if ws is not None:
-                await Connection(ws, handler, self._heartbeat, place).run(hub)
+                connection = Connection(ws, handler, self._heartbeat, place)
         finally:
-            place.leave()
+            if connection is None:
+                place.leave()
+        if connection is None:
+            return
+        session: Session | None = scope["extensions"].get(EXTENSION) if "extensions" in scope else None
+        if session is not None and nobody_waits():
+            session.remain = partial(connection.run, hub)
+        else:
+            await connection.run(hub)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why the page that asks may not come in; `None` where it may."""

@@ -182,6 +182,7 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         if connection.ws.closed is not None:
             self._ended[connection.ws.closed.cause] += 1
+        connection.place.leave()
         self._connections.discard(connection)
         self._empty.unpark_all()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -255,7 +255,7 @@ class WebSocket(HTTPConnection, Generic[T]):
         self._outbox = outbox
         self.offer = outbox.held.append
 
-    async def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> None:
+    def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> Awaitable[None]:
         """Call `hook` for each message, in place where that can be (see `Inbox.serve`)."""
 
         def handle(message: str | bytes) -> Any:
@@ -266,7 +266,7 @@ class WebSocket(HTTPConnection, Generic[T]):
                 return None
             return hook(self, decoded)
 
-        await self._inbox.serve(handle)
+        return self._inbox.serve(handle)
 
     def _refuse(self, error: MessageError) -> None:
         """Answer a message that is not what the handler takes."""

@@ -1,0 +1,143 @@
+"""Starlette's layers unwind when they have nothing more to do; what others have put around a connection stays."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+from trio.abc import Clock
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.memory import Service, serving
+from verbtrio import App, WebSocket
+
+CallNext = Callable[[Any], Awaitable[Response]]
+
+
+def waiting(service: Service) -> set[str]:
+    """The modules whose coroutines wait for the connection's end."""
+    (task,) = service.connections.child_tasks
+    found = set()
+    coroutine: Any = task.coro
+    while hasattr(coroutine, "cr_frame"):
+        found.add(coroutine.cr_frame.f_globals["__name__"])
+        coroutine = coroutine.cr_await
+    return found
+
+
+class Around:
+    """An ASGI middleware with something open for as long as the call lasts."""
+
+    def __init__(self, app: ASGIApp, log: list[str]) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._log.append("open")
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._log.append("closed")
+
+
+def talkative(log: list[str], **settings: Any) -> App:
+    """An app that says when its connection has ended."""
+    app = App(**settings)
+
+    @app.ws("/ws")
+    class Chat:
+        async def message(self, ws: WebSocket, message: str) -> None:
+            await ws.send(message)
+
+        def close(self, ws: WebSocket, code: int, reason: str) -> None:
+            log.append("end")
+
+    return app
+
+
+async def passes(request: HTTPConnection, call_next: CallNext) -> Response:
+    return await call_next(request)
+
+
+async def converse(app: App, asgi: Any = None, path: str = "/ws") -> set[str]:
+    async with serving(app, asgi) as service:
+        client = await service.connect(path)
+        await client.send_message("hello")
+        assert await client.get_message() == "hello"
+        await wait_all_tasks_blocked()
+        modules = waiting(service)
+        await client.aclose()
+    return modules
+
+
+async def test_only_ours_is_left(autojump_clock: Clock) -> None:
+    """Function middleware is over before the connection begins, an inner app's as well."""
+    log: list[str] = []
+    inner, app = talkative(log, middleware=[passes]), App(middleware=[passes])
+    app.mount("/inner", inner)
+    for modules in (await converse(talkative(log)), await converse(app, path="/inner/ws")):
+        assert "verbtrio.connection" in modules
+        assert not [name for name in modules if name.startswith("starlette")]
+    assert log == ["end", "end"]
+
+
+async def test_what_is_around_a_connection_stays_around_it(autojump_clock: Clock) -> None:
+    log: list[str] = []
+    await converse(talkative(log, middleware=[Middleware(Around, log=log)]))
+    assert log == ["open", "end", "closed"]
+
+
+async def test_around_the_whole_application(autojump_clock: Clock) -> None:
+    log: list[str] = []
+    app = talkative(log)
+    await converse(app, Around(app, log))
+    assert log == ["open", "end", "closed"]
+
+
+async def test_in_another_framework(autojump_clock: Clock) -> None:
+    log: list[str] = []
+    app = talkative(log)
+    outer = Starlette(
+        routes=[Mount("/inner", app=app, middleware=[Middleware(Around, log=log)])], lifespan=app.lifespan
+    )
+    await converse(app, outer, "/inner/ws")
+    assert log == ["open", "end", "closed"]
+
+
+async def test_around_a_subclass(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is on the way."""
+    log: list[str] = []
+
+    class Watchful(Router):
+        async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+            log.append("open")
+            await super().app(scope, receive, send)
+            log.append("closed")
+
+    app = talkative(log)
+    monkeypatch.setattr(app.router, "__class__", Watchful)
+    app.router.middleware_stack = app.router.app
+    await converse(app)
+    assert log[0] == "open"
+    assert log[-2:] == ["end", "closed"]
+
+
+async def test_a_handler_that_is_cancelled(autojump_clock: Clock) -> None:
+    """By the server, while it runs outside the application's call: all hooks, and nothing left."""
+    log: list[str] = []
+    app = talkative(log)
+    async with serving(app) as service:
+        client = await service.connect()
+        await wait_all_tasks_blocked()
+        service.connections.cancel_scope.cancel()
+        with trio.fail_after(10):
+            await client._close_handshake.wait()
+    assert log == ["end"]
