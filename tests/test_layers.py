@@ -57,6 +57,7 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn_tasks",
         "_hypercorn_h1",
         "_hypercorn_h2",
+        "_hypercorn_protocols",
         "_hypercorn",
         "server",
         "app",
@@ -103,8 +104,8 @@ IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket",
 
 # hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
-    "hypercorn": {"_hypercorn_tasks", "_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
-    "h11": {"_hypercorn", "_hypercorn_h1"},
+    "hypercorn": {"_hypercorn_tasks", "_hypercorn_protocols", "_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
+    "h11": {"_hypercorn_protocols", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2"},
     "jwt": {"auth", "jwks"},
 }

@@ -25,18 +25,18 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-import h11
 import trio
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.utils import parse_socket_addr, valid_server_name
 
-from verbtrio._hypercorn_h1 import H11, H11Response, Upgrade
+from verbtrio._hypercorn_h1 import H11Response, Upgrade
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse, hush
+from verbtrio._hypercorn_protocols import Protocols
 from verbtrio._hypercorn_tasks import RequestTasks
 from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
@@ -124,54 +124,6 @@ def _missing() -> list[str]:
     return missing
 
 
-class _Protocols:
-    """The protocol spoken on a connection, which may change (hypercorn's `ProtocolWrapper`, with our H11)."""
-
-    def __init__(self, server: TakeOverServer, alpn: str, ssl: bool, client: Any, local: Any) -> None:
-        self._server = server
-        self._arguments = (ssl, client, local, server.protocol_send)
-        self._protocol = self._make(H2 if alpn == "h2" else H11)
-
-    async def initiate(self) -> None:
-        await self._protocol.initiate()
-
-    async def handle(self, event: Any) -> None:
-        try:
-            await self._protocol.handle(event)
-        except H2ProtocolAssumedError as error:
-            self._protocol = self._make(H2)
-            await self._protocol.initiate()
-            data = error.data
-        except H2CProtocolRequiredError as error:
-            self._protocol = self._make(H2)
-            await self._protocol.initiate(error.headers, error.settings)
-            data = error.data
-        else:
-            return
-        if data:
-            await self._protocol.handle(RawData(data))
-
-    @property
-    def spoken(self) -> Any:
-        """What is spoken at the moment."""
-        return self._protocol
-
-    async def refuse(self) -> None:
-        """Answer 400 where the request was at fault and nothing has been answered yet."""
-        protocol = self._protocol
-        if isinstance(protocol, H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await protocol._send_error_response(400)
-
-    def _make(self, kind: Any) -> Any:
-        server = self._server
-        protocol = kind(
-            server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
-        )
-        if kind is H2:
-            protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
-        return protocol
-
-
 class TakeOverServer(TCPServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
@@ -243,7 +195,7 @@ class TakeOverServer(TCPServer):
             alpn = stream.selected_alpn_protocol() or alpn
         client, local = self._addresses()
         async with RequestTasks(Link(self.context.terminated, self._abort)) as self._task_group:
-            protocol = _Protocols(self, alpn, ssl, client, local)
+            protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
             await self.idle_task.restart(self._task_group, self._idle_timeout)

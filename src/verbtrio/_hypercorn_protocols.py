@@ -1,0 +1,66 @@
+"""The take-over's HTTP phase: which protocol a connection speaks, and how that changes (h2c, HTTP/2 by its preface)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h11
+from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+
+from verbtrio._hypercorn_h1 import H11
+from verbtrio._hypercorn_h2 import H2
+
+
+class Protocols:
+    """The protocol spoken on a connection, which may change (hypercorn's `ProtocolWrapper`, with our H11 and H2).
+
+    Args:
+        server: the `TakeOverServer` whose connection it is.
+        alpn: what TLS has agreed on.
+        ssl, client, local: as for hypercorn's protocols.
+    """
+
+    def __init__(self, server: Any, alpn: str, ssl: bool, client: Any, local: Any) -> None:
+        self._server = server
+        self._arguments = (ssl, client, local, server.protocol_send)
+        self._protocol = self._make(H2 if alpn == "h2" else H11)
+
+    async def initiate(self) -> None:
+        await self._protocol.initiate()
+
+    async def handle(self, event: Any) -> None:
+        try:
+            await self._protocol.handle(event)
+        except H2ProtocolAssumedError as error:
+            self._protocol = self._make(H2)
+            await self._protocol.initiate()
+            data = error.data
+        except H2CProtocolRequiredError as error:
+            self._protocol = self._make(H2)
+            await self._protocol.initiate(error.headers, error.settings)
+            data = error.data
+        else:
+            return
+        if data:
+            await self._protocol.handle(RawData(data))
+
+    @property
+    def spoken(self) -> Any:
+        """What is spoken at the moment."""
+        return self._protocol
+
+    async def refuse(self) -> None:
+        """Answer 400 where the request was at fault and nothing has been answered yet."""
+        protocol = self._protocol
+        if isinstance(protocol, H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await protocol._send_error_response(400)
+
+    def _make(self, kind: Any) -> Any:
+        server = self._server
+        protocol = kind(
+            server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
+        )
+        if kind is H2:
+            protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
+        return protocol
