@@ -24,6 +24,9 @@ SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 """Commands the tests run, and the Debian packages that bring them."""
 ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""
+BENCH_PACKAGES = {"cc": "build-essential"}
+REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
+"""The same for the benchmark and for the check that counts instructions."""
 PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio"]
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
@@ -115,9 +118,21 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure verbtrio and its peers (docs/performance.md); `nox -s bench -- --help` tells what can be chosen."""
+    install_system_packages(session, BENCH_PACKAGES)
     session.install("-e", ".", *groups("bench"))
     install_peers(session)
     session.run("python", "-m", "benchmarks", *session.posargs, env=bench_environment(session))
+
+
+@nox.session
+def regress(session: nox.Session) -> None:
+    """Count the instructions a message costs, beside stock hypercorn: a check that depends on no machine. Two minutes."""
+    install_system_packages(session, REGRESS_PACKAGES)
+    if missing := [command for command in REGRESS_PACKAGES if shutil.which(command) is None]:
+        reason = f"the instructions have NOT been counted: {', '.join(missing)} not found"
+        session.error(reason) if os.environ.get("CI") == "true" else session.skip(reason)
+    session.install("-e", ".", *groups("bench"))
+    session.run("python", "-m", "benchmarks.regress", *session.posargs, env=bench_environment(session))
 
 
 def bench_environment(session: nox.Session) -> dict[str, str | None]:
@@ -141,9 +156,9 @@ def install_peers(session: nox.Session) -> None:
     session.run_install(*command, *str(packages).split(), external=True, success_codes=anything)
 
 
-def install_system_packages(session: nox.Session) -> None:
+def install_system_packages(session: nox.Session, packages: dict[str, str] = SYSTEM_PACKAGES) -> None:
     """Bring what the tests need from Debian. Where that can't be done they skip, loudly; with CI=true that fails."""
-    missing = [package for command, package in SYSTEM_PACKAGES.items() if shutil.which(command) is None]
+    missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:

@@ -63,13 +63,13 @@ class Process:
             preexec_fn=_in_child,
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until it accepts connections.
 
         Raises:
-            ServerError: it has ended, or does not listen within `START_SECONDS`.
+            ServerError: it has ended, or does not listen within `seconds`.
         """
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             if not self.alive:
                 raise ServerError(f"did not start: {self.last_words()}")
@@ -80,6 +80,10 @@ class Process:
                 if time.monotonic() > deadline:
                     raise ServerError(f"does not listen: {self.last_words()}") from None
                 time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -10,7 +10,9 @@
 
 typedef struct {
     const char *mode, *path, *payload;
-    int port, clients, size, window, rate, quiet, flood, own; /* own: a room answers its sender, too */
+    int port, clients, size, window, rate, quiet, flood;
+    int own;      /* a room answers its sender, too */
+    int messages; /* send so many, however long that takes, instead of measuring for `seconds` */
     double seconds, warmup;
 } Options;
 
@@ -29,6 +31,8 @@ enum { RING = 4096 };
 static uint64_t listeners(void) { return (uint64_t)(total - 1 + options.own); }
 
 static void say(Conn *conn) {
+    if (options.messages && sent == (uint64_t)options.messages) running = false;
+    if (!running) return;
     conn->sent++, sent++;
     put(conn, message, message_size);
 }
@@ -144,7 +148,7 @@ static void run_until(double end, int timeout) {
         double now = seconds_now();
         if (now >= end) return;
         if (delivered != before) before = delivered, progress = now;
-        if (now - progress > PATIENCE) fail("the server hangs: no message for %.0f s", PATIENCE);
+        if (now - progress > patience) fail("the server hangs: no message for %d s", patience);
     }
 }
 
@@ -179,6 +183,16 @@ static double percentile(double share) { /* microseconds */
     return samples.count ? (double)samples.values[at] / 1e3 : 0;
 }
 
+/* Send `messages` and wait for all that comes of them. For those who count instructions instead of time. */
+static void count_only(void) {
+    uint64_t each = on_messages == on_chat ? listeners() : 1, all = each * (uint64_t)options.messages;
+    double limit = seconds_now() + options.seconds;
+    while (delivered < all && seconds_now() < limit) turn(100);
+    if (delivered < all) fail("%llu of %llu messages came", (unsigned long long)delivered, (unsigned long long)all);
+    close_all();
+    printf("{\"messages\": %llu}\n", (unsigned long long)delivered);
+}
+
 /* echo, fanout, chat and latency: measure for `seconds`, after a warm-up. */
 static void measure(void) {
     bool latency = each_turn == latency_turn;
@@ -193,6 +207,7 @@ static void measure(void) {
             for (int j = 0; j < options.window; j++) say(&conns[i]);
     if (on_messages == on_chat)
         for (int i = 0; i < total; i++) conns[i].target = listeners(), say(&conns[i]);
+    if (options.messages) return count_only();
     run_until(seconds_now() + options.warmup, latency ? 0 : 100);
     tell("begin");
     uint64_t before = delivered, first = samples.count;
@@ -283,7 +298,7 @@ static void handshakes(void) {
             arrive(visitor);
             done++, progress = now;
         }
-        if (now - progress > PATIENCE) fail("the server hangs: no handshake for %.0f s", PATIENCE);
+        if (now - progress > patience) fail("the server hangs: no handshake for %d s", patience);
     }
     double took = seconds_now() - begin;
     tell("end");
@@ -302,7 +317,7 @@ static void read_options(int count, char **arguments) {
         struct { const char *name; int *number; } numbers[] = {
             {"port", &options.port},     {"clients", &options.clients}, {"window", &options.window},
             {"rate", &options.rate},     {"quiet", &options.quiet},     {"flood", &options.flood},
-            {"own", &options.own},
+            {"own", &options.own},       {"messages", &options.messages}, {"patience", &patience},
         };
         bool known = false;
         for (size_t j = 0; j < sizeof numbers / sizeof *numbers; j++)

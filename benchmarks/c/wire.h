@@ -25,7 +25,7 @@
 
 enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 enum { READ_BYTES = 256 * 1024, OUT_BYTES = 256 * 1024, BATCH = 64 };
-static const double PATIENCE = 5; /* seconds without any progress after which a server counts as hanging */
+static int patience = 5; /* seconds without any progress after which a server counts as hanging */
 
 typedef struct {
     int fd;
@@ -226,8 +226,8 @@ static void tcp_connect(Conn *conn, int port, unsigned host) {
     conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (conn->fd < 0) fail("socket: %s", strerror(errno));
     setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    struct timeval patience = {.tv_sec = (time_t)PATIENCE};
-    setsockopt(conn->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    struct timeval limit = {.tv_sec = patience};
+    setsockopt(conn->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(conn->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     if (bind(conn->fd, (struct sockaddr *)&own, sizeof own) < 0) fail("bind: %s", strerror(errno));
     if (connect(conn->fd, (struct sockaddr *)&peer, sizeof peer) < 0) fail("connect: %s", strerror(errno));

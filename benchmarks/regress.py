@@ -1,0 +1,137 @@
+"""`nox -s regress`: has a message become more expensive? A check that does not depend on the machine.
+
+The server runs under valgrind's callgrind, which counts the instructions that it executes: Python's, Trio's, the libraries'
+and ours. They are counted for a few hundred messages and for three times as many; the difference is what the messages
+cost, without starting, connecting and closing. What is judged is the ratio to stock hypercorn with a bare ASGI
+application, counted in the same way in the same environment: neither the machine's speed nor how Python was built
+moves it much, and what Trio or Python gain, both gain. (System calls count for nothing here: a time is what `bench` measures.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import build, catalogue, generator
+from benchmarks.catalogue import Place, Server
+from benchmarks.loads import MESSAGE, Load
+from benchmarks.process import Process, ServerError, free_port
+
+PEER = "hypercorn"
+CLIENTS = 16
+MESSAGES = {"echo": (300, 1500), "chat": (200, 2200)}
+"""Messages sent in the two runs whose difference counts, by load."""
+PEER_MESSAGES = {"echo": (100, 500), "chat": (32, 160)}
+"""The same for the peer, which takes ten times as long for one."""
+WARM_UP = 64
+"""Messages sent before: what is imported, made or specialised once is not a message's cost."""
+PATIENCE = 120.0
+"""Seconds one run may take: under valgrind everything takes fifty times as long."""
+TOLERANCE = 0.1
+"""How much worse than its mark a ratio may be."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a message of one server costs, in instructions, as a share of what it costs the peer."""
+
+    server: str
+    load: str
+    ratio: float
+
+
+MARKS = [
+    Mark("verbtrio", "echo", 0.443),
+    Mark("verbtrio-hooks", "echo", 0.404),
+    Mark("verbtrio", "chat", 0.103),
+    Mark("verbtrio-hooks", "chat", 0.105),
+]
+PATHS = {"echo": "/echo", "chat": "/room"}
+
+
+def instructions(server: Server, names: Sequence[str], folder: Path) -> dict[str, float]:
+    """How many instructions a message costs `server`, by load.
+
+    Raises:
+        ServerError: it did not come to an end.
+    """
+    dump = folder / f"{server.name}.out"
+    place = Place(free_port())
+    # `-w 0`: hypercorn in this very process, instead of a child of it.
+    command = [*server.command(place), "-w", "0"]
+    valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={dump}"]
+    process = Process([*valgrind, *command], place.port, {**place.environment, "PYTHONHASHSEED": "0"})
+    try:
+        process.wait_until_ready(PATIENCE)
+        control(process, "--instr=on")
+        costs = {}
+        number = 0
+        for name in names:
+            few, many = (PEER_MESSAGES if server.name == PEER else MESSAGES)[name]
+            counts = []
+            for messages in (WARM_UP, few, many):
+                options: dict[str, str | int] = {"clients": CLIENTS, "payload": MESSAGE, "messages": messages}
+                options["patience"] = int(PATIENCE)
+                load = Load(name, name, name, PATHS[name], options)
+                with generator.Generator(load, place.port, server.prefix, PATIENCE) as run:
+                    run.answer()
+                process.settle()
+                control(process, "--dump")
+                number += 1
+                counts.append(total(dump.with_name(f"{dump.name}.{number}")))
+            costs[name] = (counts[2] - counts[1]) / (many - few)
+        return costs
+    finally:
+        process.stop()
+
+
+def control(process: Process, what: str) -> None:
+    """Tell callgrind to do something: to count, or to write down what it has counted, and begin anew."""
+    command = ["callgrind_control", what, str(process.pid)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    if result.returncode or "OK" not in result.stdout:
+        raise ServerError(f"{' '.join(command)} failed: {result.stdout}{result.stderr}")
+
+
+def total(dump: Path) -> int:
+    """The instructions in a dump."""
+    line = next(line for line in dump.read_text().splitlines() if line.startswith("totals:"))
+    return int(line.split()[1])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nox -s regress --", description="Count the instructions a message costs.")
+    parser.parse_args(argv)
+    absent = [tool for tool in ("valgrind", "callgrind_control") if shutil.which(tool) is None]
+    if absent or build.load() is None:
+        print(f"can't count: {', '.join(absent) or 'a C compiler'} is missing", file=sys.stderr)
+        return 2
+    names = list(PATHS)
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        servers = [PEER, *dict.fromkeys(mark.server for mark in MARKS)]
+        costs = {name: instructions(catalogue.BY_NAME[name], names, Path(folder)) for name in servers}
+    for name in names:
+        print(f"{name}: {PEER} needs {costs[PEER][name]:,.0f} instructions a message")
+        for mark in MARKS:
+            if mark.load == name:
+                ratio = costs[mark.server][name] / costs[PEER][name]
+                verdict = "fine" if ratio <= mark.ratio * (1 + TOLERANCE) else "WORSE"
+                if ratio < mark.ratio * (1 - TOLERANCE):
+                    verdict = "better: lower the mark in benchmarks/regress.py"
+                print(
+                    f"  {mark.server:<20} {costs[mark.server][name]:>12,.0f}  {ratio:.3f} ({mark.ratio:.3f})  {verdict}"
+                )
+                if verdict == "WORSE":
+                    failed.append(mark)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
