@@ -126,13 +126,21 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def regress(session: nox.Session) -> None:
-    """Count the instructions a message costs, beside stock hypercorn: a check that depends on no machine. Two minutes."""
+    """Count the instructions a message costs, beside stock hypercorn's: a check for any machine. Two minutes."""
     install_system_packages(session, REGRESS_PACKAGES)
     if missing := [command for command in REGRESS_PACKAGES if shutil.which(command) is None]:
         reason = f"the instructions have NOT been counted: {', '.join(missing)} not found"
         session.error(reason) if os.environ.get("CI") == "true" else session.skip(reason)
     session.install("-e", ".", *groups("bench"))
     session.run("python", "-m", "benchmarks.regress", *session.posargs, env=bench_environment(session))
+
+
+@nox.session
+def scale(session: nox.Session) -> None:
+    """What grows with the number of connections, and what one client can do to others' times. Five minutes, quiet."""
+    install_system_packages(session, BENCH_PACKAGES)
+    session.install("-e", ".", *groups("bench"))
+    session.run("python", "-m", "benchmarks.scale", *session.posargs, env=bench_environment(session))
 
 
 def bench_environment(session: nox.Session) -> dict[str, str | None]:

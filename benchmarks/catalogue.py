@@ -71,7 +71,7 @@ def hypercorn(app: str) -> Command:
     def command(place: Place) -> Sequence[str]:
         options = ["-k", "trio", "-b", f"127.0.0.1:{place.port}", "--backlog", "4096"]
         if place.heartbeat:
-            options += ["--websocket-ping-interval", str(place.heartbeat)]
+            options += ["--websocket-ping-interval", str(int(place.heartbeat))]
         if place.cert:
             options += ["--certfile", str(place.cert), "--keyfile", str(place.key)]
         return [sys.executable, "-m", "hypercorn", *options, app]

@@ -14,7 +14,7 @@ from benchmarks.process import LOAD_CORE, Process, ServerError, pin
 from benchmarks.quiet import busy_seconds
 
 PATIENCE = 30.0
-"""Seconds that a load may take beside its measured time: connecting and closing thousands of connections."""
+"""Seconds that a load may take beside its measured time, to connect and to close; one more for 100 connections."""
 SETTLE_SECONDS = 1.0
 """Between the last connection and the look at the memory."""
 
@@ -74,7 +74,8 @@ class Generator:
             "own": int(own),
         }
         command = [str(binary), load.mode, *(f"{name}={value}" for name, value in options.items())]
-        self._limit = seconds + PATIENCE
+        connections = sum(int(load.options.get(name, 0)) for name in ("clients", "quiet"))
+        self._limit = seconds + PATIENCE + connections / 100
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pin(LOAD_CORE)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -40,8 +41,10 @@ def pin(core: int) -> None:
 
 
 def _in_child() -> None:
-    """On its core, and gone with us: a run that is killed leaves no servers behind."""
+    """On its core, with all the descriptors there are, and gone with us: a killed run leaves no servers behind."""
     pin(SERVER_CORE)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

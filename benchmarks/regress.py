@@ -1,10 +1,10 @@
 """`nox -s regress`: has a message become more expensive? A check that does not depend on the machine.
 
-The server runs under valgrind's callgrind, which counts the instructions that it executes: Python's, Trio's, the libraries'
-and ours. They are counted for a few hundred messages and for three times as many; the difference is what the messages
+The server runs under valgrind's callgrind, which counts the instructions that it executes: Python's, Trio's, the
+libraries' and ours. They are counted for some hundred messages and for many more; the difference is what the messages
 cost, without starting, connecting and closing. What is judged is the ratio to stock hypercorn with a bare ASGI
 application, counted in the same way in the same environment: neither the machine's speed nor how Python was built
-moves it much, and what Trio or Python gain, both gain. (System calls count for nothing here: a time is what `bench` measures.)
+moves it much, and what Trio or Python gain, both gain. (System calls count for nothing here: `bench` measures times.)
 """
 
 from __future__ import annotations
@@ -112,25 +112,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if absent or build.load() is None:
         print(f"can't count: {', '.join(absent) or 'a C compiler'} is missing", file=sys.stderr)
         return 2
-    names = list(PATHS)
-    failed = []
     with tempfile.TemporaryDirectory() as folder:
         servers = [PEER, *dict.fromkeys(mark.server for mark in MARKS)]
-        costs = {name: instructions(catalogue.BY_NAME[name], names, Path(folder)) for name in servers}
-    for name in names:
+        costs = {name: instructions(catalogue.BY_NAME[name], list(PATHS), Path(folder)) for name in servers}
+    for name in PATHS:
         print(f"{name}: {PEER} needs {costs[PEER][name]:,.0f} instructions a message")
-        for mark in MARKS:
-            if mark.load == name:
-                ratio = costs[mark.server][name] / costs[PEER][name]
-                verdict = "fine" if ratio <= mark.ratio * (1 + TOLERANCE) else "WORSE"
-                if ratio < mark.ratio * (1 - TOLERANCE):
-                    verdict = "better: lower the mark in benchmarks/regress.py"
-                print(
-                    f"  {mark.server:<20} {costs[mark.server][name]:>12,.0f}  {ratio:.3f} ({mark.ratio:.3f})  {verdict}"
-                )
-                if verdict == "WORSE":
-                    failed.append(mark)
-    return 1 if failed else 0
+    verdicts = [judge(mark, costs[mark.server][mark.load], costs[PEER][mark.load]) for mark in MARKS]
+    return 0 if all(verdicts) else 1
+
+
+def judge(mark: Mark, cost: float, peer: float) -> bool:
+    """Print how `mark` was met; return whether it was."""
+    ratio = cost / peer
+    worse = ratio > mark.ratio * (1 + TOLERANCE)
+    better = ratio < mark.ratio * (1 - TOLERANCE)
+    verdict = "WORSE" if worse else "better: lower the mark in benchmarks/regress.py" if better else "fine"
+    print(f"{mark.load}: {mark.server:<16} {cost:>10,.0f}  ratio {ratio:.3f}, mark {mark.ratio:.3f}  {verdict}")
+    return not worse
 
 
 if __name__ == "__main__":

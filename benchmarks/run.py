@@ -87,7 +87,7 @@ class Run:
         try:
             for server in servers:
                 try:
-                    fleet[server.name] = _start(server, self._place())
+                    fleet[server.name] = _start_paused(server, self._place())
                 except ServerError as error:
                     self.results.warn(f"{server.name}: {error}")
             yield fleet
@@ -101,7 +101,7 @@ class Run:
         self.results.cells.append(cell)
         try:
             if server.name not in fleet:  # it has failed in the load before
-                fleet[server.name] = _start(server, self._place())
+                fleet[server.name] = _start_paused(server, self._place())
             process = fleet[server.name]
             process.resume()
             if number == 1:
@@ -123,13 +123,19 @@ class Run:
         log(f"round {number}  {load.name:<13} {server.name:<20} {figures}  {notes}")
 
 
-def _start(server: Server, place: Place) -> Process:
+def start(server: Server, place: Place) -> Process:
+    """Start `server` and wait for it."""
     process = Process(server.command(place), place.port, place.environment)
     try:
         process.wait_until_ready()
     except BaseException:
         process.stop()
         raise
+    return process
+
+
+def _start_paused(server: Server, place: Place) -> Process:
+    process = start(server, place)
     process.pause()
     return process
 

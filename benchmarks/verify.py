@@ -89,15 +89,17 @@ class Client:
 
     skip_notices = False
     """Skip what the page's own code says to newcomers."""
+    graceful = True
+    """Leave with a closing handshake."""
 
     def __init__(self, port: int, path: str, *, tls: bool = False) -> None:
         raw = socket.create_connection(("127.0.0.1", port), TIMEOUT)
-        self._socket = raw
+        self.socket = raw
         if tls:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE  # our own server's certificate, on loopback
-            self._socket = context.wrap_socket(raw)
+            self.socket = context.wrap_socket(raw)
         self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}{path}"), max_size=None)
         self._protocol.key = KEY
         self._events: list[Any] = []
@@ -112,13 +114,13 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
-            if error is None:
+            if error is None and self.graceful:
                 self._protocol.send_close(1000)
                 self._flush()
                 while not isinstance(event := self._event(), Frame) or event.opcode is not Opcode.CLOSE:
                     pass
         finally:
-            self._socket.close()
+            self.socket.close()
 
     def send(self, text: str) -> None:
         self._protocol.send_text(text.encode())
@@ -138,17 +140,17 @@ class Client:
 
     def receive_nothing(self) -> str | None:
         """What comes within a tenth of a second, if anything."""
-        self._socket.settimeout(0.1)
+        self.socket.settimeout(0.1)
         try:
             return self.receive()
         except TimeoutError:
             return None
         finally:
-            self._socket.settimeout(TIMEOUT)
+            self.socket.settimeout(TIMEOUT)
 
     def _event(self) -> Any:
         while not self._events:
-            data = self._socket.recv(262144)
+            data = self.socket.recv(262144)
             if data:
                 self._protocol.receive_data(data)
             else:
@@ -162,4 +164,4 @@ class Client:
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
-                self._socket.sendall(data)
+                self.socket.sendall(data)

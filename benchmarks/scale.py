@@ -1,0 +1,92 @@
+"""`nox -s scale`: growth.py's and fairness.py's measurements of verbtrio, with their limits, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import build, catalogue, fairness, growth
+from benchmarks.__main__ import PAGE, make_certificate
+from benchmarks.catalogue import BARE, PACKAGE, Place, Server, hypercorn
+from benchmarks.growth import Finding
+from benchmarks.process import LOAD_CORE, Process, free_port, pin
+from benchmarks.quiet import disturbances
+from benchmarks.run import log, start
+
+PARTS = ("deliveries", "joins", "held", "latency", "pipelining", "slow", "idle")
+TABLE = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
+WATCHED = Server("verbtrio-watched", "verbtrio, watched", hypercorn(f"{PACKAGE}.verbtrio_watched:app"))
+
+
+@contextmanager
+def running(server: Server, place: Place | None = None) -> Iterator[Process]:
+    process = start(server, place or Place(free_port()))
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) -> Iterator[Finding]:
+    """All findings of `parts`, as they come."""
+    prefix = server.prefix
+    if "joins" in parts:
+        yield from growth.joins()
+    if "held" in parts:
+        with running(WATCHED) as process:
+            yield from growth.held_loop(process, 2 * seconds)
+    if {"deliveries", "latency", "pipelining", "slow"} & set(parts):
+        with running(server) as process:
+            if "deliveries" in parts:
+                yield from growth.deliveries(process, prefix, seconds)
+            if "latency" in parts:
+                yield from growth.latency_beside_idle(process, prefix, seconds, rounds)
+            if "pipelining" in parts:
+                yield from fairness.pipelining(process, prefix, seconds, rounds)
+            if "slow" in parts:
+                yield from fairness.slow_reader(process, prefix, tls=False)
+    if "slow" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = make_certificate(Path(folder))
+            with running(server, Place(free_port(), cert=cert, key=key)) as process:
+                yield from fairness.slow_reader(process, prefix, tls=True)
+    if "idle" in parts:
+        yield from growth.idle(server)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nox -s scale --", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="all, where none is named")
+    parser.add_argument("--server", default="verbtrio", help="verbtrio or verbtrio-hooks")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE.name}")
+    options = parser.parse_args(argv)
+    server = catalogue.BY_NAME[options.server]
+    if server.command is not BARE:
+        parser.error("--server is verbtrio or verbtrio-hooks")
+    if build.load() is None:
+        log("skipped: the load generator is written in C, and there is no compiler (Debian: gcc, libc6-dev)")
+        return 0
+    pin(LOAD_CORE)
+    for text in disturbances(first=True):
+        log(f"warning: {text}")
+    found = []
+    for finding in findings(options.parts or PARTS, server, options.seconds, options.rounds):
+        log(f"{'kept' if finding.kept else 'OVER'}  {finding.what}: {finding.measured}; at most {finding.limit}")
+        found.append(finding)
+    if options.docs:
+        text, markers = TABLE.subn(lambda match: match[1] + growth.table(found) + "\n" + match[2], PAGE.read_text())
+        if not markers:
+            raise SystemExit(f"{PAGE} has no markers for the table")
+        PAGE.write_text(text)
+    return 0 if all(finding.kept for finding in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
