@@ -127,8 +127,11 @@ def joins() -> Iterator[Finding]:
 
 
 class _Member:
-    def offer(self, frame: object) -> None:
-        """Never called."""
+    """One that nothing is offered to."""
+
+    def offer(self, frame: object) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 def _join_and_leave(*, members: int, rooms: int, repeats: int = 20_000) -> float:

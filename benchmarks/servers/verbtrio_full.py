@@ -1,14 +1,22 @@
-"""verbtrio with everything on: typed JSON messages, a heartbeat. Coroutines, and under `/hooks` plain functions."""
+"""verbtrio with everything on: typed JSON messages, heartbeat, limits. Coroutines; under `/hooks` plain functions."""
 
 from __future__ import annotations
 
 import msgspec
 
 from benchmarks.servers.common import heartbeat, now
-from verbtrio import App, Heartbeat, WebSocket
+from verbtrio import App, Heartbeat, Limits, WebSocket
 
 interval = heartbeat() or 20.0
-app = App(heartbeat=Heartbeat(interval=interval, timeout=2 * interval))
+# Limits that count every message and every connection, and that a benchmark does not reach.
+limits = Limits(
+    max_messages_per_second=1_000_000,
+    message_burst=1_000_000,
+    max_bad_messages=10,
+    max_connections=100_000,
+    max_connections_per_client=100_000,
+)
+app = App(heartbeat=Heartbeat(interval=interval, timeout=2 * interval), limits=limits)
 
 
 class Say(msgspec.Struct):

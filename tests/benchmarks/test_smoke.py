@@ -14,7 +14,7 @@ if build.compiler() is None:
         pytest.fail("no C compiler, which the load generator needs", pytrace=False)
     pytest.skip("no C compiler, which the load generator needs", allow_module_level=True)
 
-SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks")]
+SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks-full")]
 
 
 def test_a_run() -> None:
