@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
+import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
@@ -14,6 +16,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.conftest import Servers
+from tests.support.memory import shake_hands
+from tests.support.peers import Refused, connect
+from tests.support.process import Server
 from verbtrio.middleware import FunctionMiddleware, Upgrade, UpgradeRequest, as_middleware
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
@@ -298,3 +304,60 @@ def test_starlettes_middleware_is_left_as_it_is() -> None:
     assert left is theirs
     made: Any = (ours.cls, ours.kwargs)
     assert made == (FunctionMiddleware, {"dispatch": function})
+
+
+class TestServed:
+    """Under hypercorn, all kinds at once: each does its work, and the connection is still ours alone."""
+
+    @pytest.fixture
+    def server(self, servers: Servers) -> Server:
+        return servers.get("tests.apps.layered:app")
+
+    @pytest.mark.parametrize("path", ["/ws", "/group/ws"])
+    async def test_the_take_over_is_in_force(self, server: Server, path: str) -> None:
+        async with connect(f"ws://127.0.0.1:{server.port}{path}") as peer:
+            assert await peer.receive() == {"taken": True, "session": {}}
+            await peer.close(4000, "the real code arrives")
+
+    @pytest.mark.parametrize("path", ["/page", "/group/page"])
+    async def test_http_goes_through_all(self, server: Server, path: str) -> None:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            response = await client.get(path, headers={"Origin": "https://example.com"})
+            assert response.text == "hello " * 100
+            assert response.headers["content-encoding"] == "gzip"
+            assert response.headers["access-control-allow-origin"] == "https://example.com"
+            assert response.headers["x-frame-options"] == "DENY"
+            assert response.headers["x-added"] == "http"
+            assert (await client.get(path, headers={"Host": "evil.com"})).status_code == 400
+
+    async def test_a_denial_goes_through_all(self, server: Server) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            answer = await shake_hands(stream, headers=b"Origin: https://evil.com\r\n")
+        assert b" 400 " in answer, "shake_hands asks for the host x, which is none of ours"
+        assert b"x-frame-options" not in answer.lower(), "outside the middleware that adds it"
+
+    async def test_a_failure_is_500_and_logged_once(self, server: Server) -> None:
+        def logged() -> int:
+            entries = ("Error in ASGI Framework", "middleware failed before the upgrade of '/broken/ws'")
+            return sum(server.log_text().count(entry) for entry in entries)
+
+        async def wait_logged(count: int) -> None:
+            with trio.fail_after(10):
+                while logged() < count:  # by another process, after its answer
+                    await trio.sleep(0.01)
+
+        before = logged()
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            assert (await client.get("/broken/page")).status_code == 500
+        await wait_logged(before + 1)
+        with pytest.RaisesGroup(Refused, flatten_subgroups=True, allow_unwrapped=True) as refusal:
+            async with connect(f"ws://127.0.0.1:{server.port}/broken/ws"):
+                pass
+        error: Any = refusal.value
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert (error.status, error.body) == (500, b"Internal Server Error")
+        await wait_logged(before + 2)
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            assert (await client.get("/page")).status_code == 200  # and what was to be logged before it is there
+        assert logged() == before + 2
