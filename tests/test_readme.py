@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -11,7 +12,7 @@ from trio.abc import Clock
 
 from tests.support.memory import serving
 from tests.support.process import ROOT
-from verbtrio import App
+from verbtrio import App, Limits
 
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = "\n".join(README.splitlines()[:20])
@@ -46,7 +47,27 @@ async def test_the_chat_works(autojump_clock: Clock) -> None:
         await ben.aclose()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"])
+def test_the_security_page_is_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts run, one after the other."""
+    monkeypatch.setenv("SECRET_KEY", "a secret of thirty-two bytes, or more")
+    page = (ROOT / "docs" / "security.md").read_text()
+    parts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(parts) >= 10
+    names: dict[str, Any] = {"__name__": "page"}
+    for part in parts:
+        exec(part, names)
+    assert [route.path for route in names["app"].routes][-1] == "/safe"
+
+
+def test_the_security_page_has_every_limit() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    table = page[page.index("## Limits") : page.index("## Behind a reverse proxy")]
+    assert not [field.name for field in dataclasses.fields(Limits) if f"`{field.name}`" not in table]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md", "docs/security.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     folder = (ROOT / page).parent
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())

@@ -15,7 +15,8 @@ import pytest
 import trio
 import trustme
 
-from tests.support.peers import connect
+from tests.conftest import Servers
+from tests.support.peers import Refused, connect
 from tests.support.process import ROOT, free_port, running
 from verbtrio import App, WebSocket
 from verbtrio.server import config
@@ -175,6 +176,56 @@ async def test_serve_over_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
             await peer.send({"a": 1})
             assert await peer.receive() == {"a": 1}
         nursery.cancel_scope.cancel()
+
+
+SCRIPT = """
+import sys
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from verbtrio import App
+from verbtrio.security import SecurityHeaders
+app = App(middleware=[Middleware(SecurityHeaders)])
+app.ws("/ws", message=lambda ws, message: ws.send_nowait(message))
+@app.get("/")
+async def page(request):
+    return PlainTextResponse("hello")
+app.listen(certfile=sys.argv[1], keyfile=sys.argv[2])
+"""
+
+
+async def test_listen_over_tls(servers: Servers) -> None:
+    """As docs/security.md says, from a script: pages and sockets of one origin, and browsers told to stay with TLS."""
+    trust = ssl.create_default_context()
+    servers.authority.configure_trust(trust)
+    port = free_port()
+    command = [sys.executable, "-c", SCRIPT, str(servers.certfile), str(servers.keyfile)]
+    with running(command, port, tls=True, PORT=str(port)) as server:
+        address = f"wss://127.0.0.1:{port}/ws"
+        async with connect(address, tls=trust, extra_headers=[(b"Origin", server.url.encode())]) as peer:
+            await peer.send({"a": 1})
+            assert await peer.receive() == {"a": 1}
+        plain = [(b"Origin", f"http://127.0.0.1:{port}".encode())]
+        with pytest.RaisesGroup(Refused, flatten_subgroups=True, allow_unwrapped=True):
+            async with connect(address, tls=trust, extra_headers=plain):
+                pass
+        async with httpx.AsyncClient(verify=trust) as client:
+            response = await client.get(server.url)
+        assert response.headers["strict-transport-security"] == "max-age=31536000"
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"hello" not in await stream.receive_some(), "without TLS there is nothing"
+        assert f"Listening on https://127.0.0.1:{port}" in server.log_text()
+
+
+def test_half_a_certificate_is_none(servers: Servers) -> None:
+    """hypercorn would serve without TLS, and say nothing."""
+    certificate, key, missing = str(servers.certfile), str(servers.keyfile), "/nowhere/cert.pem"
+    for half in ({"certfile": certificate}, {"keyfile": key}):
+        with pytest.raises(ValueError, match="certfile and keyfile"):
+            config(0, **half)
+    for settings in ({"certfile": missing, "keyfile": key}, {"certfile": certificate, "keyfile": missing}):
+        with pytest.raises(ValueError, match=f"no such file: '{missing}'"):
+            config(0, **settings)
 
 
 @pytest.mark.parametrize("name", ["echo", "broadcast", "rooms", "auth", "heartbeat", "demo"])

@@ -24,7 +24,16 @@ def config(
     certfile: str | None = None,
     keyfile: str | None = None,
 ) -> Config:
-    """hypercorn's configuration for one address. `port`: the environment's PORT, else 3000; 0 takes a free one."""
+    """hypercorn's configuration for one address. `port`: the environment's PORT, else 3000; 0 takes a free one.
+
+    Raises:
+        ValueError: of `certfile` and `keyfile` one is missing, or there is no such file.
+    """
+    if (certfile is None) != (keyfile is None):
+        raise ValueError("certfile and keyfile go together: without one of them there would be no TLS")
+    for name in (certfile, keyfile):
+        if name is not None and not os.path.isfile(name):
+            raise ValueError(f"no such file: {name!r}")
     if port is None:
         port = int(os.environ.get("PORT") or DEFAULT_PORT)
     settings = Config()
