@@ -1,0 +1,126 @@
+"""Streaming over HTTP: text as it is made, server-sent events, a long JSON array, uploads and downloads; and a chat
+that can be heard without a WebSocket."""
+
+import re
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from verbtrio import App, EventStream, JSONArray, ServerSentEvent, Stream, WebSocket, last_event_id
+
+PAGES = Path(__file__).parent / "pages"
+MAX_UPLOAD_BYTES = 50 * 1024 * 1024
+TICKS = 10
+
+
+@asynccontextmanager
+async def storage(app: App) -> AsyncIterator[dict[str, Path]]:
+    """The folder of the uploads, for as long as the application lives."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield {"folder": Path(folder)}
+
+
+app = App(lifespan=storage)
+
+
+@app.get("/countdown/{first:int}")
+async def countdown(request: Request) -> Stream:
+    """Text in pieces. A client that leaves cancels the generator where it waits."""
+    return Stream(count_down(request.path_params["first"]), media_type="text/plain")
+
+
+async def count_down(first: int) -> AsyncIterator[str]:
+    for number in range(first, 0, -1):
+        yield f"{number}\n"
+        await trio.sleep(1)
+    yield "Lift-off!\n"
+
+
+@app.get("/ticks")
+async def ticks(request: Request) -> EventStream:
+    """Server-sent events. They end after ten; the browser asks again, and hears what comes after the last it got."""
+    last = last_event_id(request) or ""
+    return EventStream(tick(int(last) + 1 if re.fullmatch(r"\d{1,9}", last, re.ASCII) else 1), retry=1)
+
+
+async def tick(first: int) -> AsyncIterator[ServerSentEvent]:
+    for number in range(first, first + TICKS):
+        yield ServerSentEvent({"number": number}, event="tick", id=str(number))
+        await trio.sleep(0.2)
+
+
+@app.get("/squares/{count:int}")
+async def squares(request: Request) -> JSONArray:
+    """One JSON document, however long; made and sent a thousand items at a time."""
+    return JSONArray(square(request.path_params["count"]), batch=1000)
+
+
+async def square(count: int) -> AsyncIterator[dict[str, int]]:
+    for number in range(count):
+        if number % 1000 == 0:
+            await trio.lowlevel.checkpoint()  # a loop that never waits would hold up everybody
+        yield {"number": number, "square": number**2}
+
+
+@app.put("/files/:name")
+async def upload(request: Request) -> Response:
+    """To the disk as it comes. What does not come whole is thrown away."""
+    target, size = file_of(request), 0
+    part = target.with_name(f".{uuid.uuid4()}")
+    try:
+        async with await trio.open_file(part, "wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_UPLOAD_BYTES:
+                    return JSONResponse({"error": f"at most {MAX_UPLOAD_BYTES} bytes"}, 413)
+                await file.write(chunk)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return JSONResponse({"name": target.name, "size": size}, 201)
+
+
+@app.get("/files/:name")
+async def download(request: Request) -> FileResponse:
+    """Starlette's: with ranges, so that a download can go on where it broke off."""
+    path = file_of(request)
+    if not path.is_file():
+        raise HTTPException(404)
+    return FileResponse(path, filename=path.name)
+
+
+def file_of(request: Request) -> Path:
+    """The file that the path names: no other folder's, and none that begins with a dot."""
+    name = request.path_params["name"]
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise HTTPException(400, "a file's name has letters, digits, and . _ - within")
+    return Path(request.state.folder, name)
+
+
+@app.ws("/ws/:room")
+async def chat(ws: WebSocket[str], room: str) -> None:
+    async with ws.join(room) as members:
+        async for text in ws:
+            members.broadcast({"type": "message", "text": text})
+
+
+app.sse("/events/:room")  # the same messages, for who can't have a WebSocket
+
+
+@app.get("/")
+async def page(request: Request) -> FileResponse:
+    return FileResponse(PAGES / "streaming.html")
+
+
+app.mount("/pages", StaticFiles(directory=PAGES))
+
+if __name__ == "__main__":
+    app.listen()

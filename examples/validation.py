@@ -1,0 +1,68 @@
+"""Validation: what a message may be is a type. What is something else never gets to the handler."""
+
+from typing import Annotated
+
+import msgspec
+
+from verbtrio import App, Limits, WebSocket
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=30)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
+    """All messages are told apart by their field `type`."""
+
+
+class Rename(Message, tag="rename"):
+    """From now on I am called otherwise."""
+
+    name: Name
+
+
+class Say(Message, tag="say"):
+    text: Text
+
+
+class Point(msgspec.Struct):
+    x: Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+    y: Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+
+
+class Draw(Message, tag="draw"):
+    points: Annotated[list[Point], msgspec.Meta(min_length=2, max_length=100)]
+    colour: str = "black"
+
+
+class Said(Message, tag="said"):
+    by: str
+    text: str
+
+
+class Drawn(Message, tag="drawn"):
+    by: str
+    points: list[Point]
+    colour: str
+
+
+app = App(limits=Limits(max_bad_messages=20))
+app.asyncapi(title="Blackboard", version="1.0.0")  # at /asyncapi.json, with the messages' JSON Schemas
+
+
+@app.ws("/ws/:board", sends=Said | Drawn)
+async def blackboard(ws: WebSocket[Rename | Say | Draw], board: str) -> None:
+    """A blackboard for several people."""
+    name = "Anonymous"
+    async with ws.join(board) as members:
+        async for message in ws:
+            match message:
+                case Rename():
+                    name = message.name
+                case Say():
+                    members.broadcast(Said(name, message.text), exclude=ws)
+                case Draw():
+                    members.broadcast(Drawn(name, message.points, message.colour), exclude=ws)
+
+
+if __name__ == "__main__":
+    app.listen()
