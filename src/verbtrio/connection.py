@@ -48,6 +48,9 @@ logger = logging.getLogger("verbtrio.connection")
 LATE_SECONDS = 1.0
 """A timer that is this late has been asleep itself (a stopped process): peers are not to blame for what it missed."""
 
+_UNREAD = (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
+"""Causes after which the peer may still be sending what nobody will read."""
+
 DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
 NEVER = float("inf")
 

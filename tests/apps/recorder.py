@@ -28,6 +28,9 @@ class Recorder:
             raise ValueError("on purpose")
         await ws.send(message)
 
+    def error(self, ws: WebSocket, error: Exception) -> None:
+        events.append(["error", type(error).__name__])
+
     def close(self, ws: WebSocket, code: int, reason: str) -> None:
         assert ws.closed is not None
         events.append(["close", ws.closed.cause, code, reason])

@@ -152,4 +152,6 @@ ROUTES = {
     "room": room,
     "presumptuous": echo,
     "silent": echo,
+    "busy-deflate": busy,
+    "hanging": echo,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
@@ -102,6 +103,26 @@ async def characters(target: Target, n: int, figures: Figures) -> None:
         figures["told"] = told.count(["size", 1009])
 
 
+async def unread_bombs(target: Target, n: int, figures: Figures) -> None:
+    """`n` connections to a handler that receives nothing, with a thousand messages of 60 KiB each, in 4 MB in all."""
+    data = frame(FIN | RSV1 | BINARY, deflated(60 * KIB)) * 1000
+    async with target.serve() as server:
+        await warm(server)
+        used = await memory(server)
+        async with AsyncExitStack() as stack:
+            for _ in range(n):
+                wire = await stack.enter_async_context(websocket(server.port, "/busy-deflate", DEFLATE))
+                with trio.move_on_after(0.5):
+                    await wire.send(data)
+            figures["each_bytes"] = used.grown() / n
+            figures["each_mib"] = figures["each_bytes"] / MIB
+
+
+async def test_many_small_bombs_in_one_read() -> None:
+    """Each within the limit, together 60 MiB: no more of them is unpacked than the inbox holds, and one slice."""
+    assert (await figures_of(unread_bombs, 5))["each_bytes"] < 4 * MIB
+
+
 @pytest.mark.parametrize(("size", "at_once"), [(64, 1), (8, 20)])
 async def test_deflate_bombs(size: int, at_once: int) -> None:
     figures = await figures_of(partial(bombs, size=size * MIB, at_once=at_once), 3)
@@ -151,6 +172,13 @@ PROBES = [
         10,
         RESULT,
         bounded,
+    ),
+    Probe(
+        "1000 messages of 60 KiB, deflated to nothing, to {n} handlers that receive none: 4 MiB each at most",
+        unread_bombs,
+        10,
+        "{each_mib:.1f} MiB each",
+        lambda f: f["each_bytes"] <= 4 * MIB,
     ),
     Probe(
         "The limit counts bytes, not characters, {n} times",
