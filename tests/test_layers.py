@@ -54,6 +54,7 @@ LAYERS: dict[str, list[str]] = {
         "listening",
         "channels",
         "routing",
+        "_hypercorn_logs",
         "_hypercorn_tasks",
         "_hypercorn_h1",
         "_hypercorn_h2",
@@ -104,7 +105,15 @@ IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket",
 
 # hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
-    "hypercorn": {"_hypercorn_tasks", "_hypercorn_protocols", "_hypercorn", "_hypercorn_h1", "_hypercorn_h2", "server"},
+    "hypercorn": {
+        "_hypercorn_logs",
+        "_hypercorn_tasks",
+        "_hypercorn_protocols",
+        "_hypercorn",
+        "_hypercorn_h1",
+        "_hypercorn_h2",
+        "server",
+    },
     "h11": {"_hypercorn_protocols", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2"},
     "jwt": {"auth", "jwks"},

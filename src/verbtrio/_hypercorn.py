@@ -36,6 +36,7 @@ from hypercorn.utils import parse_socket_addr, valid_server_name
 
 from verbtrio._hypercorn_h1 import H11Response, Upgrade
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse, hush
+from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_protocols import Protocols
 from verbtrio._hypercorn_tasks import RequestTasks
 from verbtrio.asgi import PeerGone, Session
@@ -94,7 +95,8 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
     hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
     try:
-        yield {STATE_KEY: settings}
+        with sparing():
+            yield {STATE_KEY: settings}
     finally:
         if hypercorn_run.TCPServer is subclass:  # type: ignore[attr-defined]
             hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
@@ -142,6 +144,7 @@ class TakeOverServer(TCPServer):
         If cancelled, the connection is closed.
         """
         try:
+            escape_access_log(self.config)
             if await self._http():
                 await self._serve(*self._take_upgrade())
         except* _PEER_GONE:

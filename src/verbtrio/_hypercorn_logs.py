@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hypercorn.config import Config
+
 ACCEPT_SECONDS = 1.0
 """How often it is said that no connection can be accepted."""
 
@@ -51,7 +53,14 @@ class Escaping(logging.Filter):
         return True
 
 
-ESCAPING = Escaping()
+_ESCAPING = Escaping()
+
+
+def escape_access_log(config: Config) -> None:
+    """See to it that the access log is escaped, if there is one. (A logger takes the same filter once.)"""
+    access_logger = getattr(config.log, "access_logger", None)
+    if access_logger is not None:
+        access_logger.addFilter(_ESCAPING)
 
 
 @contextmanager

@@ -47,8 +47,8 @@ async def test_descriptors_exhausted() -> None:
 
 PROBES = [
     Probe(
-        f"{{n}} clients where {ALLOWED} descriptors are allowed: all get in as others leave, and there are 10 log lines "
-        "a second at most",
+        f"{{n}} clients where {ALLOWED} descriptors are allowed: all get in as others leave, and there are 10 log "
+        "lines a second at most",
         exhausted,
         150,
         "{let_in} let in, {lines_a_second:.0f} lines a second, {left} left",

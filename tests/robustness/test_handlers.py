@@ -29,6 +29,7 @@ async def raising(target: Target, n: int, figures: Figures) -> None:
     async with target.serve() as server:
         before = await warm(server)
         async with websocket(server.port) as other:
+            others_turn = trio.Lock()
 
             async def one(number: int) -> None:
                 async with websocket(server.port) as wire:
@@ -40,7 +41,8 @@ async def raising(target: Target, n: int, figures: Figures) -> None:
                         if await wire.to_end() == b"":
                             figures["closed"] += 1
                 if not number % 10:
-                    await echo(other)
+                    async with others_turn:
+                        await echo(other)
                     figures["echoes"] += 1
 
             await repeat(n, one)
