@@ -153,10 +153,12 @@ def no_minimal() -> str | None:
 
 BARE = hypercorn(f"{PACKAGE}.verbtrio_bare:app")
 FULL = hypercorn(f"{PACKAGE}.verbtrio_full:app")
+GUARDS = hypercorn(f"{PACKAGE}.verbtrio_guards:app")
 VERBTRIO = ("verbtrio",)
 REFERENCE = "verbtrio"
 """The server that the others are compared with."""
 SAMPLE_ONLY = frozenset({"chat-json"})
+GUARDED = frozenset({"echo", "connect", "latency", "idle", "big"})
 NO_SAMPLE = frozenset({"echo", "fanout", "fanout-burst", "chat", "connect", "latency", "big", "idle"})
 
 SERVERS = [
@@ -164,6 +166,7 @@ SERVERS = [
     Server("verbtrio-hooks", "verbtrio, plain functions", BARE, VERBTRIO, prefix="/hooks", tls=True),
     Server("verbtrio-full", "verbtrio, all features", FULL, VERBTRIO),
     Server("verbtrio-hooks-full", "verbtrio, plain functions, all features", FULL, VERBTRIO, prefix="/hooks"),
+    Server("verbtrio-guards", "verbtrio, all guards", GUARDS, VERBTRIO, loads=GUARDED),
     Server("hypercorn", "hypercorn (trio), bare ASGI", hypercorn(f"{PACKAGE}.bare_asgi:app"), ("hypercorn",), tls=True),
     Server("quart-trio", "quart-trio", hypercorn(f"{PACKAGE}.quart_trio_app:app"), ("quart_trio",)),
     Server("trio-websocket", "trio-websocket", module("trio_websocket_server"), ("trio_websocket",)),

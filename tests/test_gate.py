@@ -12,8 +12,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from trio.abc import Clock
 
+from tests.conftest import Servers
+from tests.support import wire
 from tests.support.keys import document, signed_with
 from tests.support.memory import Service, serving, shake_hands
+from tests.support.peers import connect
 from tests.test_app import http
 from tests.test_jwks import Server
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
@@ -448,3 +451,36 @@ class TestRenewal:
             await client.send_message(message_with("x"))
             assert await client.get_message() == message_with("x")
             await client.aclose()
+
+
+@pytest.mark.parametrize("path", ["/coroutine", "/function"])
+async def test_a_flood_over_a_socket(path: str, servers: Servers) -> None:
+    """The worker's poller reads it: told once, closed with 1008, and let go of; the others go on meanwhile."""
+    server = servers.get("tests.apps.limited:app")
+    frames = wire.text("flood") * 10_000
+    async with connect(f"ws://127.0.0.1:{server.port}/free") as other, wire.websocket(server.port, path) as flood:
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            while await flood.send(frames):
+                sent += len(frames)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                code, echoes, refusals = None, 0, 0
+                while (received := await flood.frame()) is not None:
+                    first, payload = received
+                    echoes += payload == b"flood"
+                    refusals += b"Too many messages: at most 100 a second" in payload
+                    if first == wire.FIN | wire.CLOSE:
+                        code = int.from_bytes(payload[:2])
+                for number in range(100):
+                    await other.send({"n": number})
+                    assert await other.receive() == {"n": number}
+        assert (refusals, code) == (1, 1008)
+        assert echoes <= 110, "(a coroutine may not have had a turn before the end: all of it comes in one read)"
+        assert sent < 100 * len(frames), "it was not read to its end"
+    async with connect(f"ws://127.0.0.1:{server.port}/ended") as peer:
+        assert (await peer.receive())["rate"] >= 1

@@ -1,0 +1,58 @@
+"""verbtrio's bare echo with every guard on: tokens, origins, proxies, limits, security headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from verbtrio import App, Limits, WebSocket
+from verbtrio.auth import JWTAuth
+from verbtrio.security import CSRFProtection, SecurityHeaders
+
+auth = JWTAuth("a secret of thirty-two bytes, or more", issuer="benchmark", require=["exp"])
+HEADERS = [
+    (b"authorization", b"Bearer " + auth.issue({"id": 1}, expires_in=86_400).encode()),
+    (b"x-forwarded-for", b"192.0.2.1"),
+]
+
+
+class Bearer:
+    """What the load generator does not send."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            scope["headers"] = [*scope["headers"], *HEADERS, (b"origin", b"http://" + host)]
+        await self.app(scope, receive, send)
+
+
+app = App(
+    trusted_proxies=["127.0.0.1"],
+    limits=Limits(
+        max_connections=100_000,
+        max_connections_per_client=100_000,
+        max_connections_per_user=100_000,
+        max_messages_per_second=1_000_000,
+        message_burst=1_000_000,
+        max_bad_messages=10,
+    ),
+    middleware=[Middleware(Bearer), Middleware(SecurityHeaders), Middleware(CSRFProtection), auth],
+)
+
+
+@app.ws("/echo")
+async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+def hook_echo(ws: WebSocket, message: Any) -> None:
+    ws.send_nowait(message)
+
+
+app.ws("/hooks/echo", message=hook_echo)
