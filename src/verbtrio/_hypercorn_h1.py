@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import h11
+from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 
@@ -20,20 +21,37 @@ class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an er
         self.connection = connection
 
 
+def _asks_for_websocket(request: h11.Request) -> bool:
+    # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
+    # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
+    upgrade, connection = "", ""
+    for name, value in request.headers:
+        if name == b"upgrade":
+            upgrade = value.decode("latin-1").strip().lower()
+        elif name == b"connection":
+            connection += "," + value.decode("latin-1").lower()
+    tokens = [token.strip() for token in connection.split(",")]
+    return upgrade == "websocket" and "upgrade" in tokens and request.method.upper() == b"GET"
+
+
+def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
+    """The upgrade request that a connection has begun with; `None` where `data` is anything else, or not all of it."""
+    if b"\r\n\r\n" not in data or b"websocket" not in data.lower():
+        return None
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+    try:
+        connection.receive_data(data)
+        request = connection.next_event()
+    except h11.RemoteProtocolError:
+        return None  # hypercorn answers
+    return Upgrade(request, connection) if isinstance(request, h11.Request) and _asks_for_websocket(request) else None
+
+
 class H11(H11Protocol):
     """hypercorn's HTTP/1.1, up to an upgrade."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
-        # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
-        upgrade, connection = "", ""
-        for name, value in request.headers:
-            if name == b"upgrade":
-                upgrade = value.decode("latin-1").strip().lower()
-            elif name == b"connection":
-                connection += "," + value.decode("latin-1").lower()
-        tokens = [token.strip() for token in connection.split(",")]
-        if upgrade == "websocket" and "upgrade" in tokens and request.method.upper() == b"GET":
+        if _asks_for_websocket(request):
             assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
             raise Upgrade(request, self.connection)
         await super()._create_stream(request)

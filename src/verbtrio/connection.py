@@ -305,8 +305,17 @@ class Connection:
     # The end
 
     async def _part(self) -> None:
-        """Hooks and closing handshake, side by side, each within its limit."""
-        limits = self.ws._limits
+        """Leave the rooms; then hooks and closing handshake, side by side, each within its limit."""
+        ws, limits = self.ws, self.ws._limits
+        assert ws._outbox is not None
+        for membership in list(ws._memberships.values()):
+            if (hook := membership._leave()) is not None:
+                ws._farewells.append((hook, membership.room))
+        if not ws._farewells and not self._handler.has_last_words and self._peer_done and ws._outbox.is_empty:
+            # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
+            # task and four scopes less for them.
+            await self._let_go()
+            return
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
         self._parting = trio.CancelScope(shield=True, deadline=min(limit, self._hurry))
         with self._parting:
@@ -317,7 +326,7 @@ class Connection:
             # The handshake was cut short; there is nothing more to wait for.
             self._reader.stop()
             with trio.move_on_after(0, shield=True):
-                await self.ws._transport.aclose(linger=False)
+                await ws._transport.aclose(linger=False)
 
     async def _shake_hands(self) -> None:
         """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
@@ -331,27 +340,29 @@ class Connection:
             if not outbox.broken and not self._peer_done and not silent:
                 self._waits_for_peer = trio.Event()
                 await self._waits_for_peer.wait()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        ws, info, outbox = self.ws, self.ws.closed, self.ws._outbox
+        assert info is not None
+        assert outbox is not None
         self._reader.stop()
         unread = info.cause in (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT) or (
             self._gate is not None and self._gate.is_flooded
         )
-        linger = unread and not outbox.broken
-        await ws._transport.aclose(linger=linger)
+        await ws._transport.aclose(linger=unread and not outbox.broken)
 
     async def _say_farewell(self) -> None:
-        """Leave the rooms, then call the hooks: all of them within one time limit."""
+        """Call the hooks: all of them within one time limit."""
         ws, info = self.ws, self.ws.closed
         assert info is not None
-        farewells = ws._farewells
-        for membership in list(ws._memberships.values()):
-            if (hook := membership._leave()) is not None:
-                farewells.append((hook, membership.room))
         deadline = trio.current_time() + ws._limits.hook_timeout
-        for hook, room in farewells:
+        for hook, room in ws._farewells:
             await self._call_hook("leave", partial(call, hook, room), deadline)
-        if info.exception is not None:
-            await self._call_hook("error", partial(self._handler.error, ws, info.exception), deadline)
-        await self._call_hook("close", partial(self._handler.close, ws, info), deadline)
+        if self._handler.has_last_words:
+            if info.exception is not None:
+                await self._call_hook("error", partial(self._handler.error, ws, info.exception), deadline)
+            await self._call_hook("close", partial(self._handler.close, ws, info), deadline)
 
     async def _call_hook(self, name: str, hook: Callable[[], Awaitable[None]], deadline: float) -> None:
         """Call a hook; what it raises is logged and stops neither the next one nor the rest of the end.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidUpgrade
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.headers import parse_subprotocol
 from websockets.http11 import Request
@@ -54,15 +55,11 @@ class Handshake:
         if subprotocol is not None and subprotocol not in self.subprotocols:
             offered = ", ".join(self.subprotocols) or "none"
             raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}; it offers: {offered}")
-        protocol = ServerProtocol(extensions=[DEFLATE] if compression else None, logger=QUIET)
         answer: RawHeaders = []
         if self.accept_token is not None:
             answer += [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
             answer.append((b"sec-websocket-accept", self.accept_token.encode()))
-        try:
-            granted, extensions = protocol.process_extensions(self.headers)
-        except InvalidHandshake:  # an offer nobody can read is declined, not fatal (RFC 7692 section 5)
-            granted, extensions = None, []
+        granted, extensions = self._extensions() if compression else (None, [])
         if granted is not None:
             answer.append((b"sec-websocket-extensions", granted.encode()))
         if subprotocol is not None:
@@ -74,6 +71,13 @@ class Handshake:
                 raise ValueError(f"the header {name!r} has characters that no header may have (RFC 9110 section 5)")
             answer.append((bytes(name), bytes(value)))
         return answer, Codec(max_message_bytes=max_message_bytes, extensions=extensions)
+
+    def _extensions(self) -> tuple[str | None, list[Extension]]:
+        """What is agreed on of what the client offers: the header's value, and what does it."""
+        try:
+            return ServerProtocol(extensions=[DEFLATE], logger=QUIET).process_extensions(self.headers)
+        except InvalidHandshake:  # an offer nobody can read is declined, not fatal (RFC 7692 section 5)
+            return None, []
 
 
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+").fullmatch

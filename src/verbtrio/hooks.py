@@ -33,6 +33,9 @@ class Handler:
         async for _ in ws:
             pass
 
+    has_last_words = False
+    """Whether `error` or `close` do anything."""
+
     async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
         """The close hook: called once, in a scope that is shielded and has a deadline."""
 
@@ -97,6 +100,7 @@ class _Coroutine(Handler):
 class _Hooks(Handler):
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self._hooks = hooks
+        self.has_last_words = "close" in hooks or "error" in hooks
 
     async def run(self, ws: WebSocket[Any]) -> None:
         if (open_hook := self._hooks.get("open")) is not None:

@@ -98,6 +98,11 @@ class Outbox:
         return self._queued + self._in_flight
 
     @property
+    def is_empty(self) -> bool:
+        """Whether all is written."""
+        return self._queue is None and not self.held
+
+    @property
     def is_low(self) -> bool:
         """Whether no more is queued than `Limits.high_water_bytes`."""
         return self._queue is None or self.size <= self._limits.high_water_bytes

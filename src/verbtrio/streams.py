@@ -121,6 +121,11 @@ class StreamTransport(Transport):
             await trio.lowlevel.checkpoint()
 
     async def aclose(self, *, linger: bool) -> None:
+        if self.fd is not None and not linger:
+            self.fd = None
+            self._stream.socket.close()  # type: ignore[attr-defined]  # only a socket stream has an `fd` here
+            await trio.lowlevel.checkpoint()
+            return
         self.fd = None
         # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below can be closed at once.
         stream = getattr(self._stream, "transport_stream", self._stream)
