@@ -65,11 +65,24 @@ def test_the_security_page_has_every_limit() -> None:
     assert not [field.name for field in dataclasses.fields(Limits) if f"`{field.name}`" not in table]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md", "docs/security.md"]
-)
+PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_links_lead_somewhere(page: str) -> None:
-    folder = (ROOT / page).parent
-    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
-    missing = [target for target in targets if "://" not in target and not (folder / target).exists()]
-    assert not missing
+    """To a file, and to a heading where they name one."""
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, fragment = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if fragment:
+            assert fragment in anchors(file.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a page, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
