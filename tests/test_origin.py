@@ -15,7 +15,7 @@ from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands
 from verbtrio import App, WebSocket
-from verbtrio.origin import MAX_SHOWN, Origin, Origins, parse_origin, server_origin
+from verbtrio.origin import MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
 
 OWN = server_origin("wss", "example.com")
 
@@ -165,6 +165,18 @@ class TestRoutes:
         assert (record.name, record.levelname) == ("verbtrio.endpoint", "WARNING")
         assert "the upgrade of '/ws' is refused" in caplog.text
         assert "allowed_origins=['https://evil.com']" in caplog.text
+
+    async def test_others_cant_fill_the_log(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        """Each refusal is told once, and so many different ones: whoever asks again and again tells nothing new."""
+        app = App()
+        app.ws("/ws/:room", open=lambda ws: None)
+        async with serving(app) as service:
+            for number in range(3 * MAX_TOLD):
+                headers = f"Origin: https://evil{number // 2}.com\r\n".encode()
+                assert await status(service, "/ws/" + "a" * 5000, headers) == b"403"
+        records = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert len(records) == MAX_TOLD
+        assert max(map(len, caplog.text.splitlines())) < 1000
 
     async def test_the_apps_the_groups_the_routes(self, autojump_clock: Clock) -> None:
         app = App(allowed_origins=["https://app.com"])

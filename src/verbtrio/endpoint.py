@@ -18,7 +18,7 @@ from verbtrio.hooks import HandlerKind
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
-from verbtrio.origin import Origins, server_origin
+from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
 from verbtrio.places import Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
@@ -67,6 +67,7 @@ class WebSocketEndpoint:
         self._kind = kind
         self._hub = hub
         self._origins = origins
+        self._refusals = Refusals(logger)
         self._limits = limits
         self._places = places
         self._heartbeat = heartbeat
@@ -90,14 +91,14 @@ class WebSocketEndpoint:
             await deny(response, scope, receive, send)
             return
         if (reason := self._refusal(scope)) is not None:
-            logger.warning("the upgrade of %r is refused: %s", scope["path"], reason)
+            self._refusals.tell(f"the upgrade of {scope['path'][:MAX_SHOWN]!r} is refused: {reason}")
             await deny(PlainTextResponse("Forbidden", 403), scope, receive, send)
             return
         handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
         place = Place(hub.places, *self._places)
         full = place.take(client=client_key(scope.get("client")), user=user_key(scope.get("user")))
         if full is not None:
-            logger.info("the upgrade of %r is refused: %s", scope["path"], full.message)
+            logger.info("the upgrade of %r is refused: %s", scope["path"][:MAX_SHOWN], full.message)
             await deny(PlainTextResponse(full.message, full.status, headers=RETRY_AFTER), scope, receive, send)
             return
         connection: Connection | None = None

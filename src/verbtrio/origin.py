@@ -7,12 +7,16 @@ hijacking). What it also sends, and no page can forge, is the page's origin. Sam
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_SHOWN = 100
 """Characters of a header's value that are shown in a log line."""
+
+MAX_TOLD = 20
+"""See `Refusals`."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 WEB_SCHEMES = {"ws": "http", "wss": "https"}
@@ -57,6 +61,23 @@ def _origin(scheme: str, match: re.Match[str]) -> Origin | None:
     if port is not None and port > 65535:
         return None
     return Origin(scheme, host, None if port == DEFAULT_PORTS.get(scheme) else port)
+
+
+class Refusals:
+    """Warns of what is refused: of each once, and of `MAX_TOLD` different ones; the rest is logged at DEBUG.
+
+    A refusal is worth a line, since it may be a setting that is missing. But whoever is refused could fill the log.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._told: set[str] = set()  # MAX_TOLD at most
+
+    def tell(self, text: str) -> None:
+        new = text not in self._told and len(self._told) < MAX_TOLD
+        if new:
+            self._told.add(text)
+        self._logger.log(logging.WARNING if new else logging.DEBUG, "%s", text)
 
 
 class Origins:

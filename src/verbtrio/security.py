@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from verbtrio.origin import Origins, server_origin
+from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
 
 logger = logging.getLogger("verbtrio.security")
 
@@ -87,12 +87,15 @@ class CSRFProtection:
     def __init__(self, app: ASGIApp, *, allowed_origins: Iterable[str] = ()) -> None:
         self.app = app
         self._origins = Origins(allowed_origins)
+        self._refusals = Refusals(logger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
             reason = self._refusal(Headers(scope=scope), scope.get("scheme", "http"))
             if reason is not None:
-                logger.warning("%s %r is refused: %s", scope["method"], scope["path"], reason)
+                self._refusals.tell(
+                    f"{scope['method'][:MAX_SHOWN]!r} {scope['path'][:MAX_SHOWN]!r} is refused: {reason}"
+                )
                 await PlainTextResponse("Forbidden", 403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
