@@ -29,7 +29,7 @@ from urllib.parse import unquote
 
 import trio
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup, _handle
@@ -117,6 +117,8 @@ def _missing() -> list[str]:
         (_handle, ["app", "config", "scope", "receive", "send", "sync_spawn", "call_soon"]),
         (H2Protocol._create_stream, ["self", "request"]),
         (H2Protocol._handle_events, ["self", "events"]),
+        (H2Protocol.stream_send, ["self", "event"]),
+        (StreamBuffer.pop, ["self", "max_length"]),
     ]
     missing = [
         f"{function.__qualname__}{inspect.signature(function)}"

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
 import trio
 from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
-from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
-from priority.priority import DuplicateStreamError
+from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+from priority.priority import DuplicateStreamError, MissingStreamError
 
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import RawHeaders
@@ -50,6 +51,7 @@ class H2(H2Protocol):
         """Say whether WebSockets are offered, before the connection begins."""
         self.serve_tunnel = serve_tunnel
         self.streams: Any = _Streams()
+        self.stream_buffers: Any = _Buffers(self.context.event_class)
         if serve_tunnel is None:
             values: Any = dict(self.connection.local_settings)
             values.pop(_ENABLE_CONNECT, None)
@@ -61,6 +63,25 @@ class H2(H2Protocol):
             # hypercorn 0.18 lets a response wait for ever for flow control that can't come any more.
             for buffer in list(self.stream_buffers.values()):
                 await buffer.close()
+
+    async def stream_send(self, event: Any) -> None:
+        if isinstance(event, StreamClosed):
+            await self._cut_off(event.stream_id)
+        await super().stream_send(event)
+
+    async def _cut_off(self, stream_id: int) -> None:
+        """Reset a stream whose response has ended before its end: hypercorn 0.18 leaves its client waiting for more."""
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is None or buffer.is_ended:
+            return
+        await buffer.close()
+        del self.stream_buffers[stream_id]
+        try:
+            self.priority.remove_stream(stream_id)
+            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+        except (MissingStreamError, h2.exceptions.ProtocolError):
+            pass  # the client has reset it
+        await self._flush()
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
@@ -219,6 +240,36 @@ class _Streams(dict[int, Any]):
 
     def __missing__(self, stream_id: int) -> Any:
         return _GONE
+
+
+class _Buffer(StreamBuffer):
+    """What a response has still to send. hypercorn 0.18 lets it grow whenever little is taken out, and so whenever the
+    client's flow control lets little or nothing through: then it would hold all that a handler can make."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Nothing more will be put in."""
+        return self._complete
+
+    async def pop(self, max_length: int) -> bytes:
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[: len(data)]
+        if len(self.buffer) < BUFFER_LOW_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
+class _Buffers(dict[int, _Buffer]):
+    """A connection's buffers: ours, in the place of hypercorn's."""
+
+    def __init__(self, event_class: Any) -> None:
+        super().__init__()
+        self._event_class = event_class
+
+    def __setitem__(self, stream_id: int, buffer: StreamBuffer) -> None:
+        super().__setitem__(stream_id, _Buffer(self._event_class))
 
 
 class _Gone:

@@ -46,6 +46,24 @@ async def flood(request: Request) -> Response:
     return Stream(endless("flood", 0, 65535))
 
 
+@app.get("/impatient")
+async def impatient(request: Request) -> Response:
+    """As much as the client takes, if it takes some every half second."""
+    return Stream(endless("impatient", 0, 65535), send_timeout=0.5)
+
+
+@app.get("/broken")
+async def broken(request: Request) -> Response:
+    """A piece, then an error."""
+    return Stream(failing())
+
+
+async def failing() -> AsyncIterator[str]:
+    yield "so far"
+    await trio.sleep(0.1)
+    raise LookupError("no more")
+
+
 @app.get("/starlette")
 async def starlette(request: Request) -> Response:
     """Starlette's own."""

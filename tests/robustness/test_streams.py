@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import h2.connection
@@ -58,25 +59,53 @@ async def leave_http1(server: Server, path: str) -> None:
     await exchange.aclose()
 
 
-async def reset_http2(server: Server, path: str) -> None:
-    """Ask over HTTP/2 without TLS, take a piece, and reset the stream. The connection stays, for as long as it is
-    looked at."""
-    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-    async with stream:
-        connection = h2.connection.H2Connection()
-        connection.initiate_connection()
+class Http2:
+    """A client over HTTP/2 without TLS, that gives the server no more to send than it says."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.h2 = h2.connection.H2Connection()
+        self._events: list[h2.events.Event] = []
+
+    async def request(self, path: str) -> None:
+        self.h2.initiate_connection()
         headers = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test")]
-        connection.send_headers(1, headers, end_stream=True)
-        await stream.send_all(connection.data_to_send())
-        events: list[Any] = []
-        while not any(isinstance(event, h2.events.DataReceived) for event in events):
-            events = connection.receive_data(bytes(await stream.receive_some()))
-            await stream.send_all(connection.data_to_send())
-        connection.reset_stream(1)
-        connection.ping(bytes(8))
-        await stream.send_all(connection.data_to_send())
-        while not any(isinstance(event, h2.events.PingAckReceived) for event in events):
-            events = connection.receive_data(bytes(await stream.receive_some()))
+        self.h2.send_headers(1, headers, end_stream=True)
+        await self.flush()
+
+    async def flush(self) -> None:
+        await self._stream.send_all(self.h2.data_to_send())
+
+    async def wait_for(self, kind: type[h2.events.Event]) -> Any:
+        """The next event of a kind; what comes before is forgotten."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                while self._events:
+                    event = self._events.pop(0)
+                    if isinstance(event, kind):
+                        return event
+                data = await self._stream.receive_some()
+                assert data, "the server hung up"
+                self._events = self.h2.receive_data(bytes(data))
+                await self.flush()
+
+
+@asynccontextmanager
+async def http2(server: Server, path: str) -> AsyncIterator[Http2]:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        client = Http2(stream)
+        await client.request(path)
+        yield client
+
+
+async def reset_http2(server: Server, path: str) -> None:
+    """Ask over HTTP/2, take a piece, and reset the stream. The connection stays, for as long as it is looked at."""
+    async with http2(server, path) as peer:
+        await peer.wait_for(h2.events.DataReceived)
+        peer.h2.reset_stream(1)
+        peer.h2.ping(bytes(8))
+        await peer.flush()
+        await peer.wait_for(h2.events.PingAckReceived)
 
 
 @pytest.mark.parametrize("name", ["waiting", "busy", "clock", "starlette"])
@@ -95,17 +124,51 @@ async def test_a_listener_that_leaves(client: httpx.AsyncClient, servers: Server
     await until(client, server, lambda state: state["streams"] == 0)
 
 
-async def test_a_client_that_does_not_read(client: httpx.AsyncClient, server: Server) -> None:
-    """What is made for it is what the sockets' buffers hold, and no more; it costs the others nothing."""
-    slow = await (await open_exchange(server)).request("/flood")
+async def settled(client: httpx.AsyncClient, server: Server) -> int:
+    """How many pieces have been made, once it is no longer more and more."""
     counts = [0, 1]
     with trio.fail_after(PATIENCE):
         while counts[-1] != counts[-2]:
             await trio.sleep(0.2)
             counts.append((await state(client, server))["pieces"])
-    assert counts[-1] * 65536 < 16 * 1024 * 1024
+    return counts[-1]
+
+
+async def test_a_client_that_does_not_read(client: httpx.AsyncClient, server: Server) -> None:
+    """What is made for it is what the sockets' buffers hold, and no more; it costs the others nothing."""
+    slow = await (await open_exchange(server)).request("/flood")
+    assert await settled(client, server) * 65536 < 16 * 1024 * 1024
     await slow.aclose()
     await until(client, server, lambda state: state["ended"] == ["flood"])
+
+
+async def test_a_client_that_takes_nothing_over_http2(client: httpx.AsyncClient, server: Server) -> None:
+    """Its flow control lets 64 KiB through: what is made is little more, also if it gives a byte now and then."""
+    async with http2(server, "/flood") as peer:
+        assert await settled(client, server) <= 4
+        for _ in range(50):
+            peer.h2.increment_flow_control_window(1)
+            peer.h2.increment_flow_control_window(1, 1)
+            peer.h2.ping(bytes(8))
+            await peer.flush()
+            await peer.wait_for(h2.events.PingAckReceived)
+        assert await settled(client, server) <= 4
+    await until(client, server, lambda state: state["ended"] == ["flood"])
+
+
+async def test_what_is_cut_off_over_http2(client: httpx.AsyncClient, server: Server) -> None:
+    """The stream is reset, so that the client does not wait for more; the connection is none the worse."""
+    async with http2(server, "/broken") as peer:
+        await peer.wait_for(h2.events.StreamReset)
+    async with http2(server, "/impatient") as peer:
+        await peer.wait_for(h2.events.StreamReset)
+        await until(client, server, lambda state: state["ended"] == ["impatient"])
+        peer.h2.increment_flow_control_window(2**20)
+        peer.h2.send_headers(
+            3, [(":method", "GET"), (":scheme", "http"), (":path", "/state"), (":authority", "x")], end_stream=True
+        )
+        await peer.flush()
+        await peer.wait_for(h2.events.StreamEnded)
 
 
 async def test_the_servers_end(client: httpx.AsyncClient, server: Server) -> None:
