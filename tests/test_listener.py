@@ -1,0 +1,138 @@
+"""A listener by itself: what it queues, what it drops, and how it ends. Its stream is tests/test_listening.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.abc import Clock
+
+from tests.support.sse import parse
+from verbtrio import Cause, CloseInfo, Limits, Listener
+from verbtrio.listener import FRAME_BYTES, GONE
+from verbtrio.messages import encode
+from verbtrio.streaming import CHUNK_BYTES
+
+SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
+
+
+def listener(**limits: Any) -> Listener:
+    return Listener(dict(SCOPE), Limits(**limits))
+
+
+async def heard(one: Listener) -> list[str]:
+    """What it still has to send, once it has ended."""
+    async with aclosing(one._events()) as chunks:
+        return [event.data for event in parse(b"".join([chunk async for chunk in chunks]))]
+
+
+def bounded(messages: int, policy: str = "close") -> Listener:
+    """One with room for so many messages of two bytes."""
+    size = messages * (2 + FRAME_BYTES)
+    return listener(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
+
+
+def how_it_ended(one: Listener) -> CloseInfo | None:
+    return one.closed
+
+
+class TestBacklog:
+    async def test_up_to_the_limit_and_over_it(self) -> None:
+        one = bounded(5)
+        for number in range(5):
+            one.offer(encode(f"m{number}"))
+        assert how_it_ended(one) is None
+        one.offer(encode("m5"))
+        assert how_it_ended(one) == CloseInfo(Cause.SLOW, 1008, "Too slow: over 330 bytes behind")
+        assert await heard(one) == ['{"code":1008,"reason":"Too slow: over 330 bytes behind"}']
+
+    @pytest.mark.parametrize(("policy", "left"), [("drop_oldest", ["m3", "m4"]), ("drop_newest", ["m0", "m1"])])
+    async def test_what_is_dropped(self, policy: str, left: list[str]) -> None:
+        one = bounded(2, policy)
+        for number in range(5):
+            one.offer(encode(f"m{number}"))
+        assert one.dropped == 3
+        one.close_nowait()
+        assert await heard(one) == [*left, '{"code":1000,"reason":""}']
+
+    @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest"])
+    async def test_one_message_over_the_limit(self, policy: str) -> None:
+        one = bounded(2, policy)
+        one.offer(encode("x" * 1000))
+        assert one.closed is None
+        one.close_nowait()
+        assert (await heard(one))[0] == "x" * 1000
+
+    async def test_what_is_taken_makes_room(self) -> None:
+        one = bounded(2)
+        async with aclosing(one._events()) as chunks:
+            for _ in range(10):
+                one.offer(encode("m0"))
+                one.offer(encode("m1"))
+                assert await anext(chunks) == b"data: m0\n\ndata: m1\n\n"
+        assert one.closed is None
+
+    async def test_a_piece_is_64_kib_or_one_message(self) -> None:
+        one = listener()
+        for size in (40_000, 40_000, 10, 200_000, 10):
+            one.offer(encode("x" * size))
+        async with aclosing(one._events()) as chunks:
+            sizes = [len(await anext(chunks)) for _ in range(2)]
+        assert sizes == [2 * 40_008, 18 + 200_008]
+        assert all(size - 200_008 < CHUNK_BYTES for size in sizes)
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize(
+        ("end", "cause", "rest"),
+        [
+            (lambda one: one.close_nowait(4000, "bye"), Cause.KICKED, ["last words", '{"code":4000,"reason":"bye"}']),
+            (
+                lambda one: one.drain(),
+                Cause.DRAIN,
+                ["last words", '{"code":1012,"reason":"The server is restarting"}'],
+            ),
+            (
+                lambda one: one.end(CloseInfo(Cause.EXPIRED, 4401, "over")),
+                Cause.EXPIRED,
+                ['{"code":4401,"reason":"over"}'],
+            ),
+            (lambda one: one.end(GONE), Cause.GONE, ['{"code":1006,"reason":""}']),  # which nobody reads
+        ],
+    )
+    async def test_what_it_still_hears(self, end: Callable[[Listener], None], cause: Cause, rest: list[str]) -> None:
+        one = listener()
+        one.offer(encode("last words"))
+        end(one)
+        one.offer(encode("too late"))
+        assert one.closed is not None
+        assert one.closed.cause is cause
+        assert one.end(GONE) is one.closed, "the first end counts"
+        assert await heard(one) == rest
+
+    async def test_it_wakes_who_waits(self, autojump_clock: Clock) -> None:
+        one = listener()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heard, one)
+            await trio.testing.wait_all_tasks_blocked()
+            one.drain()
+
+    @pytest.mark.parametrize(("code", "reason"), [(1005, ""), (999, ""), (1000, "x" * 124)])
+    def test_a_close_that_must_not_be_sent(self, code: int, reason: str) -> None:
+        one = listener()
+        with pytest.raises(ValueError, match="close"):
+            one.close_nowait(code, reason)
+        assert one.closed is None
+
+
+def test_what_it_tells_of_itself() -> None:
+    one = Listener({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits())
+    assert one.params == {"room": "lobby"}
+    assert one.user == {"id": 1}
+    assert repr(one) == f"<Listener {one.id[:8]} '/events/lobby'>"
+    assert listener().user is None
+    assert listener().params == {}
