@@ -47,10 +47,10 @@ class Mark:
 
 
 MARKS = [
-    Mark("verbtrio", "echo", 0.443),
-    Mark("verbtrio-hooks", "echo", 0.404),
-    Mark("verbtrio", "chat", 0.103),
-    Mark("verbtrio-hooks", "chat", 0.105),
+    Mark("verbtrio", "echo", 0.168),
+    Mark("verbtrio-hooks", "echo", 0.101),
+    Mark("verbtrio", "chat", 0.036),
+    Mark("verbtrio-hooks", "chat", 0.027),
 ]
 PATHS = {"echo": "/echo", "chat": "/room"}
 

@@ -22,7 +22,7 @@ static int total; /* the connections there are */
 static uint8_t *message;
 static size_t message_size;
 static uint64_t delivered, sent; /* messages */
-static bool running = true;      /* false: no more is sent */
+static bool running = false;     /* whether clients send */
 static struct { uint64_t *values, count, room; } samples; /* latencies, nanoseconds */
 
 enum { RING = 4096 };
@@ -126,6 +126,19 @@ static void turn(int timeout) {
     }
 }
 
+/* Open all connections, some at a time so that the server can work while we do, and answer its pings meanwhile. */
+static void open_all(int port, const char *path) {
+    for (int begin = 0; begin < total; begin += BATCH) {
+        int end = begin + BATCH < total ? begin + BATCH : total;
+        for (int i = begin; i < end; i++) {
+            tcp_connect(&conns[i], port, 1 + (unsigned)i % 200);
+            upgrade(&conns[i], port, path);
+        }
+        for (int i = begin; i < end; i++) await_upgrade(&conns[i]);
+        turn(0);
+    }
+}
+
 static double cpu_seconds(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -201,6 +214,7 @@ static void measure(void) {
     while (seconds_now() < settled) turn(10);
     for (int i = 0; i < total; i++) conns[i].got = 0;
     delivered = 0;
+    running = true;
     expected = strcmp(options.path + strlen(options.path) - 4, "json") ? (uint64_t)options.size : 0;
     if (on_messages == on_echo)
         for (int i = 0; i < total; i++)
@@ -355,7 +369,7 @@ int main(int count, char **arguments) {
     bool fanout = !strcmp(options.mode, "fanout");
     total = options.clients + options.quiet + options.flood + fanout;
     if (!(conns = calloc((size_t)total, sizeof *conns))) fail("out of memory");
-    open_all(conns, total, options.port, options.path);
+    open_all(options.port, options.path);
     if (!strcmp(options.mode, "idle")) return idle(), 0;
     if (!strcmp(options.mode, "echo")) on_messages = on_echo;
     else if (!strcmp(options.mode, "chat")) on_messages = on_chat;

@@ -276,15 +276,4 @@ static void await_upgrade(Conn *conn) {
     watch(conn, EPOLL_CTL_ADD, false);
 }
 
-/* Open `count` connections, some at a time so that the server can work while we do. */
-static void open_all(Conn *conns, int count, int port, const char *path) {
-    for (int begin = 0; begin < count; begin += BATCH) {
-        int end = begin + BATCH < count ? begin + BATCH : count;
-        for (int i = begin; i < end; i++) {
-            tcp_connect(&conns[i], port, 1 + (unsigned)i % 200);
-            upgrade(&conns[i], port, path);
-        }
-        for (int i = begin; i < end; i++) await_upgrade(&conns[i]);
-    }
-}
 #endif

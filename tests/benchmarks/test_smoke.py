@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
-
-from benchmarks import build, catalogue, chart, loads, report
+from benchmarks import catalogue, chart, loads, report
 from benchmarks.run import Results, Run
+from tests.benchmarks.support import needs_compiler
 
-if build.compiler() is None:
-    if os.environ.get("CI") == "true":
-        pytest.fail("no C compiler, which the load generator needs", pytrace=False)
-    pytest.skip("no C compiler, which the load generator needs", allow_module_level=True)
+needs_compiler()
 
 SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks-full")]
 
 
 def test_a_run() -> None:
-    chosen = [loads.BY_NAME[name] for name in ("echo", "fanout", "chat", "chat-json", "connect")]
+    chosen = [loads.BY_NAME[name] for name in ("echo", "fanout", "chat-json", "connect")]
     results = Results(settings={})
     Run(SERVERS, chosen, rounds=1, seconds=0.1, results=results).all_rounds()
     assert [cell for cell in results.cells if "error" in cell] == []

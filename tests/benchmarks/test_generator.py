@@ -1,0 +1,65 @@
+"""The load generator and the checks before it: what does not do its work is found out, whatever its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import generator
+from benchmarks.catalogue import BY_NAME, Place
+from benchmarks.loads import MESSAGE, Load
+from benchmarks.process import Process, ServerError, free_port
+from benchmarks.run import start
+from benchmarks.verify import verify
+from tests.benchmarks.support import needs_compiler
+
+needs_compiler()
+
+
+@pytest.fixture(scope="module")
+def minimal() -> Iterator[Process]:
+    process = start(BY_NAME["minimal"], Place(free_port()))
+    yield process
+    process.stop()
+
+
+def load(mode: str, path: str, **options: str | int) -> Load:
+    return Load("", "", mode, path, {"clients": 3, "payload": MESSAGE, **options})
+
+
+def test_messages_are_counted(minimal: Process) -> None:
+    values = generator.run(load("echo", "/echo"), minimal, "", 0.1)
+    assert values["messages"] > 0
+    assert values["missing"] == 0
+    assert values["rate"] == pytest.approx(values["messages"] / values["seconds"], rel=0.01)
+
+
+def test_a_number_of_messages(minimal: Process) -> None:
+    """What the count of instructions is based on: 20 messages to two others each are 40 deliveries."""
+    with generator.Generator(load("chat", "/room", messages=20), minimal.port, "", 5) as run:
+        assert run.answer() == {"messages": 40}
+
+
+@pytest.mark.parametrize(("mode", "path"), [("echo", "/room"), ("fanout", "/echo"), ("latency", "/room")])
+def test_a_server_that_does_not_answer_hangs(minimal: Process, mode: str, path: str) -> None:
+    with pytest.raises(ServerError, match="the server hangs"):
+        generator.run(load(mode, path, clients=1, patience=1), minimal, "", 3)
+
+
+def test_a_misspelt_option_is_refused(minimal: Process) -> None:
+    with generator.Generator(load("echo", "/echo", windows=1), minimal.port, "", 1) as run:
+        with pytest.raises(ServerError, match="unknown option windows"):
+            run.answer()
+
+
+def test_an_echo_is_no_room(minimal: Process) -> None:
+    with pytest.raises(ServerError, match="timed out"):
+        verify(load("chat", "/room"), minimal.port, "", own=True)
+    verify(load("chat", "/room"), minimal.port, "")
+    verify(load("echo", "/echo"), minimal.port, "")
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(ServerError, match="refused"):
+        verify(load("echo", "/echo"), free_port(), "")
