@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from starlette.requests import Request
@@ -22,7 +24,7 @@ from tests.conftest import Servers
 from tests.support.memory import serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
-from verbtrio import App, _hypercorn
+from verbtrio import App, Limits, _hypercorn
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADE = f"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
@@ -274,6 +276,27 @@ class TestGuard:
                 while data := await peer.receive_some():
                     answer += data
             assert answer.endswith(b"one\r\n0\r\n\r\n")
+
+    @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+    async def test_a_handshake_has_its_time(self, servers: Servers, autojump_clock: Clock, tls: bool) -> None:
+        """Request and TLS handshake together, whatever hypercorn would allow them."""
+
+        def pair() -> tuple[Any, Any]:
+            client, stream = trio.testing.memory_stream_pair()
+            if not tls:
+                return client, stream
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(servers.certfile, servers.keyfile)
+            return client, trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+
+        async with serving(App(limits=Limits(handshake_timeout=7))) as service:
+            service.config.keep_alive_timeout = service.config.ssl_handshake_timeout = 75
+            peer = service.open_stream(pair)
+            if not tls:
+                await peer.send_all(b"GET / HTTP/1.1\r\n")
+            with trio.fail_after(100):
+                assert await peer.receive_some() == b""
+            assert trio.current_time() == pytest.approx(7)
 
     def test_a_path_forges_no_line_of_the_access_log(self) -> None:
         with hypercorn("tests.apps.recorder:app", "--access-logfile", "-") as server:

@@ -195,9 +195,11 @@ class TakeOverServer(TCPServer):
     async def _http(self) -> bool:
         """The first phase; returns whether it ended with an upgrade request (`_upgrade`)."""
         stream: Any = self.stream
+        self._first_due = trio.current_time() + self.settings.limits.handshake_timeout
         alpn, ssl = "http/1.1", isinstance(stream, trio.SSLStream)
         if isinstance(stream, trio.SSLStream):
-            with trio.move_on_after(self.config.ssl_handshake_timeout) as limit:
+            due = min(self._first_due, trio.current_time() + self.config.ssl_handshake_timeout)
+            with trio.move_on_at(due) as limit:
                 await stream.do_handshake()
             if limit.cancelled_caught:
                 return False
@@ -211,7 +213,7 @@ class TakeOverServer(TCPServer):
             protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
-            await self.idle_task.restart(self._task_group, self._idle_timeout)
+            await self.idle_task.restart(self._task_group, self._await_first)
             try:
                 if data:
                     await protocol.handle(RawData(data))
@@ -241,6 +243,14 @@ class TakeOverServer(TCPServer):
             return os.read(stream.socket.fileno(), MAX_RECV)
         except OSError:  # not yet; or never, which the reader will find out
             return b""
+
+    async def _await_first(self) -> None:
+        """Close the connection when its first request has not come in time. Cancelled when it has."""
+        with trio.move_on_at(self._first_due) as limit:
+            await self._idle_timeout()  # hypercorn's, which may have less time
+        if limit.cancelled_caught:
+            with trio.move_on_after(TIMER_SECONDS, shield=True):
+                await self._initiate_server_close()
 
     async def _abort(self) -> None:
         """Close the connection in the middle of a response; over HTTP/2, where others share it, do nothing."""

@@ -37,8 +37,9 @@ class Limits:
     message_burst: int = 100
     """How many messages may come at once, where there is a `max_messages_per_second`."""
     handshake_timeout: float = 10.0
-    """How long middleware may take to answer an upgrade request; then it is denied with 503. (How long the request
-    itself may take is hypercorn's `keep_alive_timeout` and `ssl_handshake_timeout`.) The app's counts."""
+    """How long a connection's first request may take to come, TLS handshake and all (hypercorn's `keep_alive_timeout`
+    and `ssl_handshake_timeout` may give it less); and how long middleware may take to answer an upgrade request, which
+    is then denied with 503. The app's counts."""
     max_message_bytes: int = 1 * MIB
     """The largest message taken, after decompression; over it the connection ends with 1009."""
     max_bad_messages: int | None = None
