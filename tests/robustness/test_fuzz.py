@@ -1,0 +1,234 @@
+"""Handshakes and frame streams at random, with a seed: nothing dies, nothing is logged with a traceback, nothing stays.
+
+Most go over memory streams, by the take-over's own path; some thousands over real sockets to a real worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from tests.robustness.probes import VERBTRIO, Figures, Probe, Target, figures_of, leaked, repeat, served, settled, warm
+from tests.support.http2_frames import ATTACKS
+from tests.support.memory import Service, serving
+from tests.support.wire import CONTINUATION, FIN, HEADERS, TEXT, close, frame, plain, request, text
+from verbtrio import App, Limits, WebSocket
+
+SEED = 2026
+WIRE_SHARE = 20
+"""One in so many goes over a real socket."""
+
+HEADER_LINES = [
+    *(line + "\r\n" for line in HEADERS.strip().split("\r\n")),
+    "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+    "Sec-WebSocket-Protocol: a, b\r\n",
+    "Content-Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "HTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+    "Upgrade: h2c\r\n",
+    "Expect: 100-continue\r\n",
+    "Origin: http://x\r\n",
+    "Cookie: a=b; c\r\n",
+    "X: y\r\n",
+]
+METHODS = ["GET", "GET", "GET", "get", "POST", "CONNECT", "PRI", "", "G\xc9T"]
+TARGETS = ["/ws", "/ws", "/ws", "/deflate", "/nowhere", "/ws?token=1", "*", "http://x/ws", "/%ff%00", "/\xe9", ""]
+VERSIONS = ["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9.9", "http/1.1", ""]
+HTTP2 = list(ATTACKS.values())
+
+
+def handshake(chance: random.Random) -> bytes:
+    """A request, more or less like an upgrade, and perhaps more behind it."""
+    if chance.random() < 0.1:
+        data = b"".join(chance.choice(HTTP2))
+    else:
+        lines = HEADER_LINES[:5] if chance.random() < 0.6 else []
+        lines = lines + chance.sample(HEADER_LINES, chance.randrange(4))
+        if chance.random() < 0.2:
+            chance.shuffle(lines)
+        first = f"{chance.choice(METHODS)} {chance.choice(TARGETS)} {chance.choice(VERSIONS)}\r\n"
+        data = (first + "".join(lines) + "\r\n").encode("latin-1")
+        if chance.random() < 0.3:
+            data += frames(chance)
+    return garbled(data, chance) if chance.random() < 0.5 else data
+
+
+def frames(chance: random.Random) -> bytes:
+    """Some frames, valid or not."""
+    kinds: tuple[Callable[[], bytes], ...] = (
+        lambda: text("hello"),
+        lambda: frame(chance.randrange(256), chance.randbytes(chance.choice((0, 1, 5, 125, 126, 300)))),
+        lambda: frame(TEXT, b"part") + frame(FIN | CONTINUATION, b"rest"),
+        lambda: frame(FIN | TEXT | 0x40, chance.randbytes(20)),
+        lambda: frame(FIN | chance.randrange(16), chance.randbytes(5), mask=False),
+        lambda: close(chance.choice((1000, 1001, 1005, 4000, 0, 65535)), chance.randbytes(chance.randrange(130))),
+        lambda: chance.randbytes(chance.randrange(60)),
+        lambda: text("x" * 70_000),
+    )
+    weights = (4, 4, 2, 2, 1, 1, 1, 0.1)
+    return b"".join(kind() for kind in chance.choices(kinds, weights, k=chance.randrange(8)))
+
+
+def garbled(data: bytes, chance: random.Random) -> bytes:
+    """Bytes changed, left out, doubled, or cut off."""
+    garbled = bytearray(data)
+    for _ in range(chance.randrange(1, 4)):
+        if not garbled:
+            break
+        at = chance.randrange(len(garbled))
+        match chance.randrange(4):
+            case 0:
+                garbled[at] = chance.randrange(256)
+            case 1:
+                del garbled[at : at + chance.randrange(1, 9)]
+            case 2:
+                garbled[at:at] = garbled[at : at + chance.randrange(1, 30)]
+            case _:
+                del garbled[at:]
+    return bytes(garbled)
+
+
+def conversation(chance: random.Random) -> bytes:
+    """A valid handshake, and a stream of frames behind it."""
+    path = chance.choice(("/ws", "/deflate"))
+    extensions = "Sec-WebSocket-Extensions: permessage-deflate\r\n" if path == "/deflate" else ""
+    return request(path, extensions) + frames(chance)
+
+
+def cut(data: bytes, chance: random.Random) -> list[bytes]:
+    """`data` in up to five pieces."""
+    edges = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(5)))
+    return [data[start:stop] for start, stop in zip([0, *edges], [*edges, len(data)], strict=True)]
+
+
+def fuzzed() -> App:
+    """What is fuzzed over memory streams: an echo, with compression and without."""
+    app = App(limits=Limits(max_message_bytes=65536, close_timeout=0.5), heartbeat=None)
+
+    async def echo(ws: WebSocket) -> None:
+        async with ws.join("room") as members:
+            async for message in ws:
+                await ws.send(message)
+                members.broadcast(message, exclude=ws)
+
+    app.ws("/ws")(echo)
+    app.ws("/deflate", compression=True)(echo)
+    return app
+
+
+class Tracebacks(logging.Handler):
+    """Counts the records that have one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += record.exc_info is not None
+
+
+async def one_in_memory(service: Service, pieces: list[bytes], *, hang_up: bool) -> None:
+    """Send the pieces, and hang up, or half-close and read to the end."""
+    async with service.open_stream() as peer:
+        try:
+            for piece in pieces:
+                await peer.send_all(piece)
+            if not hang_up:
+                await peer.send_eof()
+                with trio.move_on_after(10):
+                    while await peer.receive_some():
+                        pass
+        except trio.BrokenResourceError:
+            pass  # the server has hung up
+
+
+async def in_memory(generate: Callable[[random.Random], bytes], n: int, seed: int) -> int:
+    """`n` over memory streams; how many tracebacks were logged. That nothing is left, `serving` asserts."""
+    seen = Tracebacks()
+    logging.getLogger().addHandler(seen)
+    try:
+        async with serving(fuzzed()) as service:
+
+            async def one(number: int) -> None:
+                chance = random.Random(f"{seed} {number}")
+                pieces = cut(generate(chance), chance)
+                await one_in_memory(service, pieces, hang_up=chance.random() < 0.3)
+                if number % 500 == 0:
+                    service._opened.clear()  # else it keeps all of them, to close them in the end
+
+            await repeat(n, one, at_once=10)
+    finally:
+        logging.getLogger().removeHandler(seen)
+    return seen.count
+
+
+async def one_on_the_wire(port: int, pieces: list[bytes], *, hang_up: bool) -> None:
+    async with plain(port) as wire:
+        for piece in pieces:
+            await wire.send(piece)
+        if hang_up:
+            wire.reset()
+            return
+        with trio.move_on_after(1):
+            with contextlib.suppress(trio.BrokenResourceError):
+                await wire.stream.send_eof()
+            await wire.to_end()
+
+
+async def fuzz(target: Target, n: int, figures: Figures, *, generate: Callable[[random.Random], bytes]) -> None:
+    """`n` of a kind: one in twenty over real sockets (all of them where it is not verbtrio), the rest in memory."""
+    figures.update(tried=0, tracebacks=0)
+    on_the_wire = n // WIRE_SHARE if target is VERBTRIO else n
+    async with target.serve() as server:
+        before = await warm(server)
+
+        async def one(number: int) -> None:
+            chance = random.Random(f"{SEED} {number}")
+            pieces = cut(generate(chance), chance)
+            await one_on_the_wire(server.port, pieces, hang_up=chance.random() < 0.3)
+            figures["tried"] += 1
+
+        await repeat(on_the_wire, one)
+        figures["left"] = leaked(before, await settled(server))
+        figures["served"] = await served(server)
+        figures["tracebacks"] = server.log_text().count("Traceback")
+    if on_the_wire < n:
+        rest = n - on_the_wire
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        count = await trio.to_thread.run_sync(partial(trio.run, in_memory, generate, rest, SEED, clock=clock))
+        figures["tracebacks"] += count
+        figures["tried"] += rest
+
+
+@pytest.mark.parametrize("generate", [handshake, conversation])
+async def test_fuzz(generate: Callable[[random.Random], bytes]) -> None:
+    n = 1000
+    figures = await figures_of(partial(fuzz, generate=generate), n)
+    assert figures == {"tried": n, "tracebacks": 0, "left": 0, "served": True}
+
+
+def test_the_generator_makes_what_is_worth_trying() -> None:
+    """Some are valid, most are not, none is the same as another."""
+    made = [handshake(random.Random(f"{SEED} {number}")) for number in range(500)]
+    assert len(set(made)) > 400
+    assert 10 < sum(data.startswith(b"GET /ws HTTP/1.1\r\n") for data in made) < 400
+
+
+PROBES = [
+    Probe(
+        f"{{n}} {name}, at random, cut at random: no death, no traceback, nothing left",
+        partial(fuzz, generate=generate),
+        100_000,
+        "{tried} tried, {tracebacks} tracebacks, {left} left",
+        lambda f: f["tried"] == 100_000 and f["tracebacks"] == f["left"] == 0 and f["served"],
+        limit=300,
+    )
+    for name, generate in (("handshakes", handshake), ("frame streams behind a valid one", conversation))
+]
