@@ -24,6 +24,7 @@ LAYERS: dict[str, list[str]] = {
         "messages",
         "codec",
         "transports",
+        "tls",
         "streams",
         "poller",
         "readers",

@@ -28,7 +28,7 @@ class TestStream:
             assert isinstance(rest, bytes | memoryview)
             expected = writes * len(wire)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.write, [rest, Ping(), Close(1000, "end")])
+                nursery.start_soon(transport.write, [rest, transport.pack(Ping()), transport.pack(Close(1000, "end"))])
                 received = b""
                 while not received.endswith(b"\x03\xe8end"):
                     received += await client.receive_some()

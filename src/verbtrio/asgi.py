@@ -265,7 +265,7 @@ class Session:
             whole = False
             try:
                 with trio.move_on_after(self._limits.send_timeout), _peer_gone():
-                    await self._transport.write([packet])
+                    await self._transport.write([self._transport.pack(packet)])
                     whole = True
             finally:
                 if not whole:

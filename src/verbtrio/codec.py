@@ -116,7 +116,7 @@ def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | None:
 class Codec:
     """The frames of one connection, server side, from the moment the handshake is over."""
 
-    __slots__ = ("_closing", "_ended", "_fragments", "_is_text", "_limit", "_owed", "_protocol", "_tail", "compresses")
+    __slots__ = ("_closing", "_ended", "_fragments", "_is_text", "_limit", "_protocol", "_tail", "compresses", "owed")
 
     def __init__(self, *, max_message_bytes: int, extensions: Sequence[Extension] = ()) -> None:
         self._limit = max_message_bytes
@@ -124,17 +124,13 @@ class Codec:
         if extensions:
             self._websockets().extensions = list(extensions)
         self._tail = b""  # the beginning of a frame that is not whole yet: `SHORT_BYTES` and its head at most
-        self._owed = 0  # bytes that are still to come of the frame that websockets is taking
+        self.owed = 0
+        """Bytes that are still to come of the frame that websockets is taking; 0 between frames."""
         self._fragments: bytearray | None = None
         self._is_text = False
         self._ended = False
         self._closing = False
         self.compresses = bool(extensions)
-
-    @property
-    def owed(self) -> int:
-        """Bytes that are to come, at the least, until the frame that has begun is whole; 0 between frames."""
-        return self._owed
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the peer and return what they complete. Never raises for what the peer sent.
@@ -146,10 +142,10 @@ class Codec:
             data, self._tail = self._tail + data, b""
         at, end = 0, len(data)
         while at < end and not self._ended:
-            if self._owed:
-                part = data[at : at + self._owed]
+            if self.owed:
+                part = data[at : at + self.owed]
                 at += len(part)
-                self._owed -= len(part)
+                self.owed -= len(part)
                 self._feed(part, events)
                 continue
             size = _frame_size(data, at)
@@ -166,7 +162,7 @@ class Codec:
                     if not self._closing or isinstance(message, Pong):
                         events.append(message)
                     continue
-            self._owed = size
+            self.owed = size
         return events
 
     def replies(self) -> bytes:

@@ -226,7 +226,7 @@ class Connection:
         if pulse is not None and not by_message:
             pulse.heard(now)
         for event in events:
-            if isinstance(event, str | bytes):
+            if isinstance(event, (str, bytes)):
                 if self._gate is not None and not self._gate.passes(event, now):
                     if self._gate.is_flooded:
                         self._reader.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ import trio
 from verbtrio.codec import Codec
 from verbtrio.events import GONE, Event
 from verbtrio.messages import Frame
+from verbtrio.tls import Tls
 from verbtrio.transports import Close, Packet, Transport
 
 RECEIVE_BYTES = 64 * 1024
@@ -37,38 +39,63 @@ class StreamTransport(Transport):
         self._stream = stream
         self._codec = codec
         self._unread = early
-        # A plain socket is read and written in place: a write costs its system call and no task (0.5 us against 20).
-        if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
-            self.fd = stream.socket.fileno()
+        self._tls = Tls.taken_from(stream)
+        if isinstance(stream, trio.SSLStream) and self._tls is not None:
+            self._stream = stream.transport_stream
+        # A socket is read and written in place: a write costs its system call and no task (0.5 us against 20).
+        if isinstance(self._stream, trio.SocketStream) and sys.platform != "win32":
+            self.fd = self._stream.socket.fileno()
 
     async def receive(self) -> list[Event]:
         if self._unread:
             await trio.lowlevel.checkpoint()
-        else:
+        while not self._unread:
             try:
-                self._unread = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return [GONE]
-            if not self._unread:
+                if self._tls is not None and self._tls.has_more:
+                    await trio.lowlevel.checkpoint()
+                    self._unread = self._decrypt(self._tls, b"")
+                    continue
+                data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                if not data:
+                    return [GONE]
+                self._unread = data if self._tls is None else self._decrypt(self._tls, data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                 return [GONE]
         return self._decode()[0]
 
     def receive_nowait(self) -> tuple[list[Event], int]:
-        if not self._unread:
-            assert self.fd is not None, "asked only of a transport that has one, until it is closed"
-            try:
-                self._unread = os.read(self.fd, self._portion())
-            except BlockingIOError:
-                return [], 0
-            except OSError:
-                return [GONE], 0
-            if not self._unread:
-                return [GONE], 0
+        if self._unread:
+            return self._decode()
+        assert self.fd is not None, "asked only of a transport that has one, until it is closed"
+        tls = self._tls
+        try:
+            if tls is None:
+                data = os.read(self.fd, self._portion())
+            elif tls.has_more:
+                self._unread = self._decrypt(tls, b"")
+                return self._decode()
+            else:
+                data = os.read(self.fd, RECEIVE_BYTES)
+        except BlockingIOError:
+            return [], 0
+        except OSError:  # `ssl.SSLError` is one
+            return [GONE], 0
+        if not data:
+            return [GONE], 0
+        if tls is None:
+            return self._codec.receive(data), min(len(data), SLICE_BYTES)
+        try:
+            self._unread = self._decrypt(tls, data)
+        except ssl.SSLError:
+            return [GONE], 0
         return self._decode()
+
+    def _decrypt(self, tls: Tls, data: bytes) -> bytes:
+        return tls.decrypt(data, self._portion())
 
     @property
     def has_unread(self) -> bool:
-        return bool(self._unread)
+        return bool(self._unread) or (self._tls is not None and self._tls.has_more)
 
     def _decode(self) -> tuple[list[Event], int]:
         """The next slice of what was read, and what that is worth: bytes that have to be taken apart."""
@@ -80,19 +107,28 @@ class StreamTransport(Transport):
         return self._codec.receive(part), min(len(part), SLICE_BYTES)
 
     def _portion(self) -> int:
-        return max(SLICE_BYTES, min(self._codec.owed, RECEIVE_BYTES))
+        owed = self._codec.owed
+        return min(owed, RECEIVE_BYTES) if owed > SLICE_BYTES else SLICE_BYTES
 
     def replies(self) -> bytes:
         return self._codec.replies()
 
     def pack(self, packet: Packet) -> bytes | memoryview:
         if isinstance(packet, Frame):
-            return self._codec.encode(packet)
-        if isinstance(packet, bytes | memoryview):
-            return packet
-        if isinstance(packet, Close):
-            return self._codec.close(packet.code, packet.reason)
-        return self._codec.ping()
+            data: bytes | memoryview = self._codec.encode(packet)
+        elif isinstance(packet, bytes | memoryview):
+            data = packet
+        elif isinstance(packet, Close):
+            data = self._codec.close(packet.code, packet.reason)
+        else:
+            data = self._codec.ping()
+        return data if self._tls is None else self._encrypt(self._tls, data)
+
+    def _encrypt(self, tls: Tls, data: bytes | memoryview) -> bytes:
+        try:
+            return tls.encrypt(data)
+        except ssl.SSLError:
+            return b""  # the peer has closed TLS: the reader finds out, too
 
     def join(self, frames: Sequence[Frame]) -> bytes | None:
         if self._codec.compresses:  # what is thrown away must not have been compressed
@@ -114,7 +150,7 @@ class StreamTransport(Transport):
         return data or None
 
     async def write(self, packets: Sequence[Packet]) -> None:
-        data = b"".join(map(self.pack, packets))
+        data = b"".join(packets)  # type: ignore[arg-type]  # packed ones are bytes
         if data:
             await self._stream.send_all(data)
         else:
