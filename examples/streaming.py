@@ -54,7 +54,7 @@ async def ticks(request: Request) -> EventStream:
 async def tick(first: int) -> AsyncIterator[ServerSentEvent]:
     for number in range(first, first + TICKS):
         yield ServerSentEvent({"number": number}, event="tick", id=str(number))
-        await trio.sleep(0.2)
+        await trio.sleep(0.1)
 
 
 @app.get("/squares/{count:int}")

@@ -164,6 +164,8 @@ class TestWhichRoom:
             ("/news", {}, r"asks for 'room', which the path doesn't have \(its parameters: none\); .* room='news'"),
             ("/:a", {"room": "{a.b}"}, "asks for 'a.b'"),
             ("/:room", {"guard": True}, r"guard is a function \(request, room\), not True"),
+            ("/:room", {"guard": lambda request: True}, r"is called with \(request, room\): too many positional"),
+            ("/:room", {"guard": dict}, r"guard is a function \(request, room\)"),
             ("/:room", {"limits": 5}, r"limits is a verbtrio\.Limits"),
         ],
     )

@@ -65,8 +65,8 @@ class ListenerEndpoint:
                 f"the room {room!r} asks for {', '.join(sorted(unknown))!r}, which the path doesn't have "
                 f"(its parameters: {known}); for a room of one name: app.sse(path, room='news')"
             )
-        if guard is not None and not callable(guard):
-            raise TypeError(f"guard is a function (request, room), not {guard!r}")
+        if guard is not None:
+            _check_guard(guard)
         self._room = room
         self._guard = guard
         self._hub = hub
@@ -126,3 +126,13 @@ class ListenerEndpoint:
                 await response(scope, receive, send)
         finally:
             place.leave()
+
+
+def _check_guard(guard: object) -> None:
+    """Raise `TypeError` for what would only fail at the first request."""
+    if not callable(guard) or inspect.isclass(guard):
+        raise TypeError(f"guard is a function (request, room), not {guard!r}")
+    try:
+        inspect.signature(guard).bind("request", "room")
+    except TypeError as error:
+        raise TypeError(f"the guard {guard!r} is called with (request, room): {error}") from None
