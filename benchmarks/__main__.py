@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,15 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import build, catalogue, chart, loads, report
+from benchmarks import build, catalogue, loads, pages, report, targets
 from benchmarks.process import LOAD_CORE, ROOT, pin
 from benchmarks.run import Results, Run, log
 
 KNOWN_LOADS = [load.name for load in loads.LOADS]
 DEFAULT_LOADS = [load.name for load in loads.LOADS if load.by_default]
-PAGE = ROOT / "docs" / "performance.md"
-IMAGES = ROOT / "docs" / "images"
-TABLE = re.compile(r"(<!-- medians -->\n).*?(<!-- /medians -->)", re.DOTALL)
 PACKAGES = ["verbtrio", "trio", "hypercorn", "quart-trio", "trio-websocket", "websockets", "uvicorn", "starlette"]
 PACKAGES += ["granian", "aiohttp", "picows", "socketify", "uvloop"]
 
@@ -50,7 +46,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.7, help="how long each server is measured in a round")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="the folder for JSON and charts")
     parser.add_argument("--redraw", type=Path, metavar="JSON", help="measure nothing; take these results")
-    parser.add_argument("--docs", action="store_true", help="put the medians and charts into docs/")
+    parser.add_argument("--docs", action="store_true", help="put the medians and charts into the documentation")
     parser.add_argument("--list", action="store_true", help="say which loads and servers there are")
     options = parser.parse_args(argv)
     if options.rounds < 1 or not 0 < options.seconds <= 60:
@@ -74,9 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(report.text(results))
-    draw(results, options.out)
+    print(f"\n{targets.text(results['cells'])}")
+    pages.charts(results, options.out)
+    log(f"charts and results: {options.out}")
     if options.docs:
-        write_docs(results)
+        pages.write(results)
     return 0
 
 
@@ -130,31 +128,6 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
     return cert, key
-
-
-def draw(results: dict[str, Any], folder: Path) -> None:
-    """Write a chart for each load that was measured."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for load in loads.LOADS:
-        if (svg := chart.bars(results, load)) is not None:
-            (folder / f"bench-{load.name}.svg").write_text(svg)
-    log(f"charts and results: {folder}")
-
-
-def write_docs(results: dict[str, Any]) -> None:
-    """Replace the page's table of medians, and its charts."""
-    about = results["settings"]
-    versions = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
-    intro = (
-        f"{about['date']}, Python {about['python']}, {about['cores']} cores, {about['rounds']} rounds of "
-        f"{about['seconds']:g} s; {versions}.\n"
-    )
-    tables = f"{intro}\n{report.markdown(results)}"
-    page, found = TABLE.subn(lambda match: match[1] + tables + match[2], PAGE.read_text())
-    if not found:
-        raise SystemExit(f"{PAGE} has no markers for the table")
-    PAGE.write_text(page)
-    draw(results, IMAGES)
 
 
 if __name__ == "__main__":

@@ -158,14 +158,16 @@ VERBTRIO = ("verbtrio",)
 REFERENCE = "verbtrio"
 """The server that the others are compared with."""
 SAMPLE_ONLY = frozenset({"chat-json"})
+FEATURES = frozenset({"echo", "chat", "chat-json"})
+"""What the price of all features shows in."""
 GUARDED = frozenset({"echo", "connect", "latency", "idle", "big"})
 NO_SAMPLE = frozenset({"echo", "fanout", "fanout-burst", "chat", "connect", "latency", "big", "idle"})
 
 SERVERS = [
     Server("verbtrio", "verbtrio", BARE, VERBTRIO, tls=True),
     Server("verbtrio-hooks", "verbtrio, plain functions", BARE, VERBTRIO, prefix="/hooks", tls=True),
-    Server("verbtrio-full", "verbtrio, all features", FULL, VERBTRIO),
-    Server("verbtrio-hooks-full", "verbtrio, plain functions, all features", FULL, VERBTRIO, prefix="/hooks"),
+    Server("verbtrio-full", "verbtrio, all features", FULL, VERBTRIO, loads=FEATURES),
+    Server("verbtrio-hooks-full", "verbtrio, plain functions, all features", FULL, VERBTRIO, "/hooks", FEATURES),
     Server("verbtrio-guards", "verbtrio, all guards", GUARDS, VERBTRIO, loads=GUARDED),
     Server("hypercorn", "hypercorn (trio), bare ASGI", hypercorn(f"{PACKAGE}.bare_asgi:app"), ("hypercorn",), tls=True),
     Server("quart-trio", "quart-trio", hypercorn(f"{PACKAGE}.quart_trio_app:app"), ("quart_trio",)),

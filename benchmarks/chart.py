@@ -45,7 +45,7 @@ def bars(results: dict[str, Any], load: Load) -> str | None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-label="{escape(load.title)}">',
         f"<style>{STYLE}</style>",
-        f'<text class="title" x="0" y="18">{escape(load.title[0].upper() + load.title[1:])}</text>',
+        f'<text class="title" x="0" y="18">{escape(report.title(load))}</text>',
         f'<text class="note" x="0" y="38">{escape(metric.title)}{escape(metric.unit)}, the median of the rounds and '
         f"their spread; {'more' if metric.more_is_better else 'less'} is better</text>",
     ]
@@ -59,7 +59,7 @@ def bars(results: dict[str, Any], load: Load) -> str | None:
             f'<text x="{LABEL - 10}" y="{y + 14}" text-anchor="end">{escape(row.title)}</text>',
             f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"/>',
             f'<line class="spread" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>',
-            f'<text x="{max(high, LABEL + width) + 8:.1f}" y="{y + 14}">{report.number(value, metric)}</text>',
+            f'<text x="{max(high, LABEL + width) + 8:.1f}" y="{y + 14}">{report.number(value)}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
 

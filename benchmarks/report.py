@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import catalogue, loads
-from benchmarks.loads import Load, Metric
+from benchmarks.loads import Load
+from benchmarks.quiet import OTHERS_LIMIT
 
 LOAD_LIMIT = 0.9
 """The share of its core from which on the generator may have been the bottleneck."""
@@ -59,30 +60,31 @@ def _notes(cells: Sequence[dict[str, Any]]) -> str:
         notes.append("at the generator's limit")
     if median("missing"):
         notes.append(f"{median('missing'):.0f} {loads.BY_NAME[cells[0]['load']].lost}")
+    if median("others_cpu") > OTHERS_LIMIT:
+        notes.append(f"others used {median('others_cpu'):.0%} of a core")
     return ", ".join(notes)
 
 
-def number(value: float, metric: Metric) -> str:
+def number(value: float) -> str:
+    """With three digits that count."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """All loads' tables, as Markdown."""
-    parts = []
-    for load in loads.LOADS:
-        table = rows(results["cells"], load)
-        if not table:
-            continue
-        heads = [f"{metric.title},{metric.unit}".replace(",/s", " a second") for metric in load.metrics]
-        parts.append(f"### {load.title[0].upper()}{load.title[1:]}\n")
-        parts.append(f"| | {' | '.join(heads)} | to verbtrio | rounds' spread | |")
-        parts.append("|---|" + "---:|" * (len(heads) + 2) + "---|")
-        for row in table:
-            figures = " | ".join(number(row.values[metric.key], metric) for metric in load.metrics)
-            title = f"**{row.title}**" if row.server.startswith(catalogue.REFERENCE) else row.title
-            parts.append(f"| {title} | {figures} | {row.ratio:.2f} | {row.low:.2f} to {row.high:.2f} | {row.notes} |")
-        parts.append("")
-    return "\n".join(parts)
+def title(load: Load) -> str:
+    """The load's title, as a heading."""
+    return load.title[0].upper() + load.title[1:]
+
+
+def markdown(results: dict[str, Any], load: Load) -> str:
+    """A load's table, as Markdown."""
+    heads = [f"{metric.title}{metric.unit}".replace("/s", " a second") for metric in load.metrics]
+    lines = [f"| | {' | '.join(heads)} | to verbtrio | rounds' spread | |"]
+    lines.append("|---|" + "---:|" * (len(heads) + 2) + "---|")
+    for row in rows(results["cells"], load):
+        figures = " | ".join(number(row.values[metric.key]) for metric in load.metrics)
+        name = f"**{row.title}**" if row.server.startswith(catalogue.REFERENCE) else row.title
+        lines.append(f"| {name} | {figures} | {row.ratio:.2f} | {row.low:.2f} to {row.high:.2f} | {row.notes} |")
+    return "\n".join(lines)
 
 
 def text(results: dict[str, Any]) -> str:
@@ -94,7 +96,7 @@ def text(results: dict[str, Any]) -> str:
             continue
         parts.append(f"\n{load.title}")
         for row in table:
-            figures = "".join(f"{number(row.values[m.key], m):>13}{m.unit}" for m in load.metrics)
+            figures = "".join(f"{number(row.values[m.key]):>13}{m.unit}" for m in load.metrics)
             spread = f"{row.ratio:5.2f} ({row.low:.2f}-{row.high:.2f})"
             parts.append(f"  {row.title:<42}{figures}   {spread}  {row.notes}")
     failed = sorted({f"{c['load']}, {c['server']}: {c['error']}" for c in results["cells"] if "error" in c})

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import build, catalogue, fairness, growth
-from benchmarks.__main__ import PAGE, make_certificate
+from benchmarks import build, catalogue, fairness, growth, pages
+from benchmarks.__main__ import make_certificate
 from benchmarks.catalogue import BARE, PACKAGE, Place, Server, hypercorn
 from benchmarks.growth import Finding
 from benchmarks.process import LOAD_CORE, Process, free_port, pin
@@ -19,7 +18,6 @@ from benchmarks.quiet import disturbances
 from benchmarks.run import log, start
 
 PARTS = ("deliveries", "joins", "held", "latency", "pipelining", "slow", "idle")
-TABLE = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 WATCHED = Server("verbtrio-watched", "verbtrio, watched", hypercorn(f"{PACKAGE}.verbtrio_watched:app"))
 
 
@@ -65,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--server", default="verbtrio", help="verbtrio or verbtrio-hooks")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--docs", action="store_true", help=f"put the table into {pages.PAGE.name}")
     options = parser.parse_args(argv)
     server = catalogue.BY_NAME[options.server]
     if server.command is not BARE:
@@ -81,10 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log(f"{'kept' if finding.kept else 'OVER'}  {finding.what}: {finding.measured}; at most {finding.limit}")
         found.append(finding)
     if options.docs:
-        text, markers = TABLE.subn(lambda match: match[1] + growth.table(found) + "\n" + match[2], PAGE.read_text())
-        if not markers:
-            raise SystemExit(f"{PAGE} has no markers for the table")
-        PAGE.write_text(text)
+        pages.put(pages.PAGE, "scale", growth.table(found))
     return 0 if all(finding.kept for finding in found) else 1
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chart, report
-from benchmarks.__main__ import TABLE, names
+from benchmarks import chart, pages, report, targets
+from benchmarks.__main__ import names
 from benchmarks.loads import BY_NAME
 
 ECHO, LATENCY = BY_NAME["echo"], BY_NAME["latency"]
@@ -28,6 +28,16 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert (best.server, best.values, best.ratio, best.low, best.high) == ("aiohttp", {"rate": 120}, 1.2, 1.2, 1.3)
     assert (own.server, own.values, own.ratio, own.low, own.high) == ("verbtrio", {"rate": 100}, 1, 1, 1)
     assert (last.server, last.values, last.ratio, last.low, last.high) == ("uvicorn", {"rate": 50}, 0.5, 0.4, 0.5)
+
+
+def test_targets_are_met_against_the_fastest_of_all() -> None:
+    others = {"uvicorn": [50.0, 60.0], "granian": [40.0, 100.0], "websockets": [20.0, 20.0]}
+    found = cells("echo", "rate", verbtrio=[100, 90], **others)
+    (verdict,) = targets.verdicts(found)
+    assert verdict.measured == "1.45 (0.90 to 2.00)"
+    assert verdict.kept
+    without = [cell for cell in found if cell["server"] != "granian"]
+    assert targets.verdicts(without) == [], "nobody knows who would have been the fastest"
 
 
 def test_less_is_better_for_times() -> None:
@@ -62,7 +72,13 @@ def test_the_chart_has_a_bar_for_each() -> None:
 
 def test_the_page_s_table_is_replaced() -> None:
     page = "before\n<!-- medians -->\nold\n<!-- /medians -->\nafter\n"
-    assert TABLE.sub(lambda match: match[1] + "new\n" + match[2], page) == page.replace("old", "new")
+    assert pages.replaced(page, "medians", "new") == (page.replace("old", "new"), 1)
+
+
+def test_the_pages_have_their_places() -> None:
+    for page, markers in ((pages.PAGE, ["targets", "medians", "scale"]), (pages.README, ["charts"])):
+        for marker in markers:
+            assert pages.replaced(page.read_text(), marker, "")[1] == 1
 
 
 def test_unknown_names_are_refused() -> None:

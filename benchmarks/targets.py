@@ -1,0 +1,99 @@
+"""What verbtrio's speed is held to: ratios to others, taken within a round of one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import loads
+
+PYTHON = ("uvicorn", "granian", "websockets", "aiohttp")
+
+
+@dataclass(frozen=True)
+class Target:
+    """In `load`, `server` reaches `at_least` times what the fastest of `others` does."""
+
+    load: str
+    server: str
+    others: tuple[str, ...]
+    at_least: float
+
+
+TARGETS = [
+    Target("echo", "verbtrio", ("hypercorn",), 5),
+    Target("echo", "verbtrio", ("uvicorn", "granian", "websockets"), 1.1),
+    Target("echo", "verbtrio-hooks", ("aiohttp",), 0.9),
+    Target("fanout", "verbtrio", PYTHON, 1.2),
+    Target("chat", "verbtrio", PYTHON, 5),
+    Target("chat-json", "verbtrio", ("bun-page",), 3),
+    Target("echo", "verbtrio-full", ("verbtrio",), 0.75),
+    Target("chat", "verbtrio-full", ("verbtrio",), 0.75),
+    Target("tls-echo", "verbtrio", ("uvicorn",), 1),
+    Target("tls-chat", "verbtrio", ("uvicorn",), 3),
+    Target("connect", "verbtrio", ("hypercorn",), 1.1),
+]
+IDLE_KILOBYTES = 12.0
+"""At most so many a connection, idle, with heartbeats on."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    what: str
+    measured: str
+    wanted: str
+    kept: bool
+
+
+def verdicts(cells: Sequence[dict[str, Any]]) -> list[Verdict]:
+    """How each target that was measured is met."""
+    found = [verdict for target in TARGETS if (verdict := _verdict(cells, target)) is not None]
+    kilobytes = list(_values(cells, "idle", "verbtrio", "kilobytes").values())
+    if kilobytes:
+        measured = statistics.median(kilobytes)
+        limit = f"at most {IDLE_KILOBYTES:g}"
+        found.append(Verdict("idle: KB a connection", f"{measured:.1f}", limit, measured <= IDLE_KILOBYTES))
+    return found
+
+
+def _verdict(cells: Sequence[dict[str, Any]], target: Target) -> Verdict | None:
+    key = loads.BY_NAME[target.load].metrics[0].key
+    own = _values(cells, target.load, target.server, key)
+    others = [_values(cells, target.load, name, key) for name in target.others]
+    ratios = []
+    for number, value in own.items():
+        rivals = [values[number] for values in others if number in values]
+        if len(rivals) == len(others):  # the fastest of those who are there might not be the fastest
+            ratios.append(value / max(rivals))
+    if not ratios:
+        return None
+    median = statistics.median(ratios)
+    rival = " / ".join(target.others)
+    measured = f"{median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    what = f"{target.load}: {target.server} to {'the fastest of ' if len(target.others) > 1 else ''}{rival}"
+    return Verdict(what, measured, f"at least {target.at_least:g}", median >= target.at_least)
+
+
+def _values(cells: Sequence[dict[str, Any]], load: str, server: str, key: str) -> dict[int, float]:
+    """A server's figures by round."""
+    return {
+        cell["round"]: cell["values"][key]
+        for cell in cells
+        if cell["load"] == load and cell["server"] == server and "values" in cell
+    }
+
+
+def markdown(cells: Sequence[dict[str, Any]]) -> str:
+    lines = ["| what | measured | wanted | |", "|---|---|---|---|"]
+    lines += [f"| {v.what} | {v.measured} | {v.wanted} | {_word(v)} |" for v in verdicts(cells)]
+    return "\n".join(lines)
+
+
+def text(cells: Sequence[dict[str, Any]]) -> str:
+    return "\n".join(f"{_word(v):<8} {v.what}: {v.measured}, wanted {v.wanted}" for v in verdicts(cells))
+
+
+def _word(verdict: Verdict) -> str:
+    return "kept" if verdict.kept else "**missed**"
