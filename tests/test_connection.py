@@ -710,3 +710,30 @@ async def test_cancelled_at_every_await(autojump_clock: Clock) -> None:
         if instrument.left > 0:
             break  # the connection was over before step n
     assert 8 < n < 199, "the test has looked at too few steps, or not at the last"
+
+
+@pytest.mark.parametrize("way", ["hook", "room"])
+async def test_nothing_comes_after_the_close_frame(way: str, autojump_clock: Clock) -> None:
+    """RFC 6455 section 5.5.1. Those who leave together say so to each other, and a browser takes data behind a Close
+    frame for a broken connection (1006)."""
+    app = App()
+
+    def leave(ws: WebSocket, code: int, reason: str) -> None:
+        ws.route.broadcast("left", exclude=ws)
+
+    def enter(ws: WebSocket) -> None:
+        ws.join("room", on_leave=lambda room: room.broadcast("left the room"))
+
+    app.ws("/ws", **({"close": leave} if way == "hook" else {"open": enter}))
+    async with serving(app) as service:
+        streams = [service.open_stream() for _ in range(3)]
+        for stream in streams:
+            await shake_hands(stream)
+        await service.shut_down()
+        for stream in streams:
+            received = b""
+            with trio.move_on_after(10):
+                while data := await stream.receive_some():
+                    received += data
+            _, close, rest = received.partition(b"\x88\x1a\x03\xf4The server is restarting")
+            assert (bool(close), rest) == (True, b"")

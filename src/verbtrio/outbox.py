@@ -53,6 +53,7 @@ class Outbox:
 
     __slots__ = (
         "_changed",
+        "_closing",
         "_in_flight",
         "_limits",
         "_nursery",
@@ -84,6 +85,7 @@ class Outbox:
         self._in_flight = 0  # bytes taken out of `_queue` and not yet written
         self._rest: Packet | None = None  # the packet in front, of which the peer has taken a part
         self._writer: trio.CancelScope | None = None
+        self._closing = False  # the Close frame is on its way: no data may follow it (RFC 6455 section 5.5.1)
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.held: list[Frame] = []
         """What rooms have offered since the last `flush`, bounded by the rooms. They append to it."""
@@ -119,8 +121,9 @@ class Outbox:
                 self.held.append(packet)
                 return
             self.flush()
-        if self.broken:
+        if self.broken or (self._closing and isinstance(packet, Frame)):
             return
+        self._closing = self._closing or isinstance(packet, Close)
         if self._queue is None:
             self._write_now(packet)
         else:
@@ -132,6 +135,8 @@ class Outbox:
             return
         frames = self.held.copy()
         self.held.clear()  # the same list for ever: rooms know it
+        if self._closing:
+            return
         if len(frames) > 1 and self._queue is None and not self.broken:
             joined = self._transport.join(frames)
             if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy

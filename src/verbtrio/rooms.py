@@ -186,7 +186,7 @@ class Room:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
     def __iter__(self) -> Iterator[Any]:
-        """Who is in it now, in the order in which they joined: `WebSocket`s, and the `Listener`s of `app.sse` routes."""
+        """Who is in it now, in the order in which they joined: `WebSocket`s, and `Listener`s of `app.sse` routes."""
         return iter(tuple(self._rooms.members(self.name)))
 
     def __contains__(self, member: object) -> bool:
