@@ -51,6 +51,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.rounds < 1 or not 0 < options.seconds <= 60:
         parser.error("--rounds must be 1 or more, --seconds more than 0 and 60 at most")
+    if options.docs and not options.redraw and not (set(DEFAULT_LOADS) <= set(options.loads) and options.rounds >= 3):
+        parser.error("--docs replaces everything in the pages: it wants all loads, and three rounds at least")
     return options
 
 

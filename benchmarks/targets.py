@@ -86,14 +86,18 @@ def _values(cells: Sequence[dict[str, Any]], load: str, server: str, key: str) -
 
 
 def markdown(cells: Sequence[dict[str, Any]]) -> str:
+    """All verdicts, as a table."""
     lines = ["| what | measured | wanted | |", "|---|---|---|---|"]
-    lines += [f"| {v.what} | {v.measured} | {v.wanted} | {_word(v)} |" for v in verdicts(cells)]
+    for verdict in verdicts(cells):
+        word = "kept" if verdict.kept else "**missed**"
+        lines.append(f"| {verdict.what} | {verdict.measured} | {verdict.wanted} | {word} |")
     return "\n".join(lines)
 
 
 def text(cells: Sequence[dict[str, Any]]) -> str:
-    return "\n".join(f"{_word(v):<8} {v.what}: {v.measured}, wanted {v.wanted}" for v in verdicts(cells))
-
-
-def _word(verdict: Verdict) -> str:
-    return "kept" if verdict.kept else "**missed**"
+    """All verdicts, for a terminal."""
+    lines = []
+    for verdict in verdicts(cells):
+        word = "kept  " if verdict.kept else "MISSED"
+        lines.append(f"{word}  {verdict.what}: {verdict.measured}, wanted {verdict.wanted}")
+    return "\n".join(lines)
