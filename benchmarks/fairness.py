@@ -28,7 +28,7 @@ def pipelining(process: Process, prefix: str, seconds: float, rounds: int) -> It
     yield from compare_p99(process, prefix, seconds, rounds, "flood", 0, 1, "clients pipelining as fast as they can", 3)
 
 
-def slow_reader(process: Process, prefix: str, *, tls: bool) -> Iterator[Finding]:
+def slow_reader(process: Process, prefix: str, over: str, *, tls: bool = False) -> Iterator[Finding]:
     """A client that sends whatever is taken and reads 1 MB/s of the echoes: the handler has to run at that rate."""
     with Client(process.port, f"{prefix}/echo", tls=tls) as client:
         client.graceful = False
@@ -44,7 +44,6 @@ def slow_reader(process: Process, prefix: str, *, tls: bool) -> Iterator[Finding
         took = time.monotonic() - middle
     sends, reads = (trickle.sent - sent) / took / MEGABYTE, (trickle.received - received) / took / MEGABYTE
     grown = (largest - before) / MEGABYTE
-    over = "TLS, a reader task" if tls else "plain"
     kept = abs(sends - reads) <= 0.3 * reads and reads >= 0.8 * READ_RATE / MEGABYTE and grown <= MAX_GROWTH / MEGABYTE
     measured = f"its sending runs at {sends:.2f} MB/s, its reading at {reads:.2f}; memory {grown:+.1f} MB"
     limit = f"its reading + 30 %, {MAX_GROWTH / MEGABYTE:.0f} MB"

@@ -19,6 +19,7 @@ from benchmarks.run import log, start
 
 PARTS = ("deliveries", "joins", "held", "latency", "pipelining", "slow", "idle")
 WATCHED = Server("verbtrio-watched", "verbtrio, watched", hypercorn(f"{PACKAGE}.verbtrio_watched:app"))
+TASKS = Server("verbtrio-tasks", "verbtrio, reader tasks", hypercorn(f"{PACKAGE}.verbtrio_tasks:app"))
 
 
 @contextmanager
@@ -47,12 +48,14 @@ def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) 
             if "pipelining" in parts:
                 yield from fairness.pipelining(process, prefix, seconds, rounds)
             if "slow" in parts:
-                yield from fairness.slow_reader(process, prefix, tls=False)
+                yield from fairness.slow_reader(process, prefix, "the poller")
     if "slow" in parts:
+        with running(TASKS) as process:
+            yield from fairness.slow_reader(process, prefix, "a reader task")
         with tempfile.TemporaryDirectory() as folder:
             cert, key = make_certificate(Path(folder))
             with running(server, Place(free_port(), cert=cert, key=key)) as process:
-                yield from fairness.slow_reader(process, prefix, tls=True)
+                yield from fairness.slow_reader(process, prefix, "TLS", tls=True)
     if "idle" in parts:
         yield from growth.idle(server)
 
