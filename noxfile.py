@@ -20,7 +20,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver", "cc": "build-essential"}
 """Commands the tests run, and the Debian packages that bring them."""
 ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""

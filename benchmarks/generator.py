@@ -29,6 +29,7 @@ def run(load: Load, server: Process, prefix: str, seconds: float, *, own: bool =
         ServerError: the generator had a reason to give up.
     """
     seconds = load.seconds or seconds
+    server.look_around()
     memory = server.memory_bytes()
     with Generator(load, server.port, prefix, seconds, own=own) as generator:
         if load.mode == "idle":

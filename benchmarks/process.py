@@ -54,6 +54,7 @@ class Process:
     def __init__(self, command: Sequence[str], port: int, environment: dict[str, str]) -> None:
         self.port = port
         self._paused = False
+        self._known: list[int] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `stop`
         self._process = subprocess.Popen(
             command,
@@ -78,6 +79,7 @@ class Process:
                 raise ServerError(f"did not start: {self.last_words()}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
+                self.look_around()
                 return
             except OSError:
                 if time.monotonic() > deadline:
@@ -134,8 +136,11 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
+    def look_around(self) -> None:
+        """Find the group's processes. Takes some milliseconds: not to be done while the load is measured."""
+        self._known = list(self._pids())
+
     def _pids(self) -> Iterator[int]:
-        """The group's processes."""
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 with contextlib.suppress(OSError):
@@ -146,17 +151,18 @@ class Process:
     def cpu_seconds(self) -> float:
         """CPU time used so far, all threads of all processes."""
         total = 0
-        for pid in self._pids():
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with contextlib.suppress(OSError):
+        for pid in self._known:
+            with contextlib.suppress(OSError):  # it has ended
+                for task in Path(f"/proc/{pid}/task").iterdir():
                     total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
 
     def memory_bytes(self) -> int:
         """Memory in use: the proportional set size, so what processes share is counted once."""
         total = 0
-        for pid in self._pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
+        for pid in self._known:
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        total += int(line.split()[1]) * 1024
         return total
