@@ -414,6 +414,17 @@ class TestRenewal:
             assert list(app.users) == ["7"]
             assert 59 < await self.lives(client) < 61.5
 
+    async def test_a_role_that_has_been_lost(self, autojump_clock: Clock) -> None:
+        app, _ = door(self.auth.requiring(roles=["admin"]))
+        async with serving(app) as service:
+            token = self.auth.issue({"id": 7, "roles": ["admin"]}, expires_in=60)
+            client = await service.connect(subprotocols=["bearer", token])
+            assert await client.get_message() == "welcome"
+            await client.send_message(message_with(self.auth.issue({"id": 7, "roles": []})))
+            answer = json.loads(await client.get_message())
+            assert answer == {"type": "error", "message": "The token is not accepted: Forbidden"}
+            assert 59 < await self.lives(client) < 61.5
+
     async def test_one_at_a_time(self, autojump_clock: Clock) -> None:
         """A client can't have us check more than one token at once, whatever checking takes."""
         auth = JWTAuth(jwks_url="https://keys.example")

@@ -10,6 +10,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from verbtrio import App, WebSocket
 from verbtrio.security import CSRFProtection, SecurityHeaders
@@ -25,6 +26,16 @@ async def add(request: Any, call_next: Any) -> Response:
     response: Response = await call_next(request)
     response.headers["x-added"] = request.scope["type"]
     return response
+
+
+class Crash:
+    """An ASGI middleware that fails."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("a middleware that fails")
 
 
 async def fail(request: Any, call_next: Any) -> Response:
@@ -47,6 +58,7 @@ app = App(
 )
 group = app.group("/group", middleware=[Middleware(GZipMiddleware), add])
 broken = app.group("/broken", middleware=[fail])
+crashed = app.group("/crashed", middleware=[Middleware(Crash)])
 
 
 async def tell(ws: WebSocket) -> None:
@@ -57,6 +69,6 @@ async def page(request: Request) -> Response:
     return PlainTextResponse("hello " * 100)
 
 
-for routes in (app, group, broken):
+for routes in (app, group, broken, crashed):
     routes.ws("/ws", open=tell)
     routes.get("/page")(page)
