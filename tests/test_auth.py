@@ -21,7 +21,7 @@ from trio.abc import Clock
 
 from tests.support.keys import document, private_pem, public_jwk, public_pem, signed_with
 from tests.test_jwks import Server
-from verbtrio.auth import JWTAuth
+from verbtrio.auth import MAX_TOKEN_CHARACTERS, JWTAuth
 from verbtrio.middleware import Upgrade, UpgradeRequest
 
 KEY = "a secret of thirty-two bytes, or more"
@@ -428,6 +428,21 @@ class TestKeys:
     def test_nothing_to_issue_with(self) -> None:
         with pytest.raises(ValueError, match="signing_key"):
             JWTAuth(jwks_url="https://keys.example").issue({"id": 1})
+
+
+def test_a_token_that_is_too_long() -> None:
+    """Valid, and yet not looked at: what is signed has to be read before its signature is known to be right."""
+    auth = JWTAuth(KEY)
+
+    def token(characters: int) -> str:
+        """One with so many, or up to three fewer."""
+        tokens = [signed(claims(x="x" * size)) for size in range(12_150, 12_300)]
+        return max((token for token in tokens if len(token) <= characters), key=len)
+
+    longest, longer = token(MAX_TOKEN_CHARACTERS), token(MAX_TOKEN_CHARACTERS + 4)
+    assert MAX_TOKEN_CHARACTERS - 4 < len(longest) <= MAX_TOKEN_CHARACTERS < len(longer)
+    assert auth.verify(longest) is not None
+    assert auth.verify(longer) is None
 
 
 class TestKeySet:

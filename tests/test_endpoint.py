@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket as StarletteWebSocket
 from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands
@@ -221,3 +224,34 @@ class TestHandshakeTimeout:
             await stream.aclose()
         assert "did not answer the upgrade of '/ws' within 10 s" in caplog.text
         assert len(caplog.records) == 1
+
+    async def test_is_over_once_answered(self, autojump_clock: Clock) -> None:
+        """For others' WebSocket routes too, and for a denial that takes its time to be sent."""
+
+        async def theirs(websocket: StarletteWebSocket) -> None:
+            await websocket.accept()
+            await trio.sleep(1000)
+            await websocket.send_text("still here")
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"wait"
+            await trio.sleep(1000)
+            yield b" for it"
+
+        async def deny(request: Any, call_next: Any) -> Response:
+            return StreamingResponse(parts(), 403, headers={"Content-Length": "11"})
+
+        app = App(routes=[WebSocketRoute("/theirs", theirs)])
+        app.ws("/denied", open=lambda ws: None, middleware=[deny])
+        async with serving(app) as service:
+            stream = service.open_stream()
+            assert b" 101 " in await shake_hands(stream, "/theirs")
+            assert await stream.receive_some() == b"\x81\x0astill here"
+            await stream.aclose()
+            stream = service.open_stream()
+            assert b" 403 " in await shake_hands(stream, "/denied")
+            body = b""
+            while len(body) < 11 and (data := await stream.receive_some()):
+                body += data
+            assert body == b"wait for it"
+            await stream.aclose()
