@@ -5,6 +5,7 @@ import os
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -14,6 +15,7 @@ from verbtrio.environment import secret
 from verbtrio.security import SecurityHeaders
 
 SITE = os.environ.get("SITE", "http://localhost:5173")  # where our pages are
+HOSTS = os.environ.get("HOSTS", "localhost,127.0.0.1").split(",")  # what we are called
 PROXIES = [name for name in os.environ.get("TRUSTED_PROXIES", "").split(",") if name]
 
 auth = JWTAuth(
@@ -33,7 +35,11 @@ app = App(
         message_burst=40,
         max_message_bytes=16 * 1024,
     ),
-    middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware)],
+    middleware=[
+        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+        Middleware(SecurityHeaders),
+        Middleware(GZipMiddleware),
+    ],
 )
 cors = Middleware(CORSMiddleware, allow_origins=[SITE], allow_methods=["GET", "POST"], allow_headers=["Authorization"])
 api = app.group("/api", middleware=[cors])

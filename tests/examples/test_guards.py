@@ -10,12 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.conftest import Servers
 from tests.examples.test_pages import require_browser
 from tests.support.browser import Browser, chromium
+from tests.support.memory import shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT
 from verbtrio.security import DEFAULT_HEADERS
@@ -169,6 +171,16 @@ class TestGuarded:
                 answers.append(await peer.receive())
             echoes = [answer["data"]["n"] for answer in answers if answer["type"] == "echo"]
             assert echoes[:39] == list(range(39))
+
+    async def test_by_another_name(self, url: str) -> None:
+        """A domain of somebody else's that points here: its pages' origin is their host's."""
+        evil = {"Host": "evil.example", "Origin": "http://evil.example"}
+        async with httpx.AsyncClient() as client:
+            assert (await client.post(f"{url}/api/token", headers=evil)).status_code == 400
+        port = int(url.rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            answer = await shake_hands(stream, "/api/ws", b"Origin: http://x\r\n")  # whose Host is x
+        assert b" 400 " in answer
 
     async def test_one_role_too_few(self, url: str) -> None:
         async with httpx.AsyncClient() as client:
