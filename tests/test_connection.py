@@ -737,3 +737,83 @@ async def test_nothing_comes_after_the_close_frame(way: str, autojump_clock: Clo
                     received += data
             _, close, rest = received.partition(b"\x88\x1a\x03\xf4The server is restarting")
             assert (bool(close), rest) == (True, b"")
+
+
+class TestSlowPeers:
+    async def test_one_that_has_gone_is_seen_although_nobody_receives(self, reads: str, autojump_clock: Clock) -> None:
+        """The poller's doing: a reader task that has stopped at a full inbox finds out by writing only."""
+        if reads != "the poller":
+            return
+        app, cancelled = App(limits=Limits(max_inbox_messages=2), heartbeat=None), list[float]()
+
+        @app.ws("/ws")
+        async def busy(ws: WebSocket) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.append(trio.current_time())
+
+        async with serving(app) as service:
+            stream = service.open_stream()
+            await shake_hands(stream)
+            await stream.send_all(b"\x81\x82\0\0\0\0hi" * 5000)
+            await trio.sleep(1)
+            begin = trio.current_time()
+            await trio.aclose_forcefully(stream)
+            await service.wait_ended(5)
+            assert app.statistics().ended == {"gone": 1}
+        assert cancelled[0] - begin == pytest.approx(CANCEL_GRACE, abs=0.01)
+
+    async def test_one_that_has_gone_and_left_more_than_the_inbox_holds(self, autojump_clock: Clock) -> None:
+        """All of it is handled, as long as the handler is at it, and its Close frame as well."""
+        app, seen = App(limits=Limits(max_inbox_messages=2), heartbeat=None), Recorder()
+        handled = 0
+
+        async def message(ws: WebSocket, message: str) -> None:
+            nonlocal handled
+            handled += 1
+            await trio.sleep(CANCEL_GRACE / 1000)
+
+        app.ws("/ws", **seen.hooks(message))
+        async with serving(app) as service:
+            stream = service.open_stream()
+            await shake_hands(stream)
+            await stream.send_all(b"\x81\x82\0\0\0\0hi" * 2000 + b"\x88\x85\0\0\0\0\x0f\xa1bye")
+            await trio.aclose_forcefully(stream)
+            await service.wait_ended(30)
+        assert seen.closes == [(4001, "bye")]
+        assert handled >= 2000 - 600, "all but what was in the inbox at the end, a slice at most"
+
+    @pytest.mark.parametrize("kind", ["a coroutine", "a plain function"])
+    async def test_one_that_does_not_read_its_echoes(self, kind: str, autojump_clock: Clock) -> None:
+        """It is read no faster than it reads, whatever the handler is; when it goes on, all of them are there."""
+        app = App(limits=Limits(high_water_bytes=4096, send_timeout=1000), heartbeat=None)
+        if kind == "a coroutine":
+
+            @app.ws("/ws")
+            async def echo(ws: WebSocket) -> None:
+                async for message in ws:
+                    await ws.send(message)
+
+        else:
+            app.ws("/ws", message=lambda ws, message: ws.send_nowait(message))
+        count, payload = 5000, b"x" * 100
+        async with serving(app) as service:
+            stream = service.open_stream(Service.pair if Service.pair is socket_stream_pair else lockstep)
+            await shake_hands(stream)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, (b"\x82\xe4\0\0\0\0" + payload) * count)
+                await trio.sleep(100)
+                (ws,) = app.connections
+                assert isinstance(ws, WebSocket)
+                assert ws._outbox is not None
+                assert 4096 < ws._outbox.size < 4096 + 2 * 65536, "a slice's echoes over the mark, at most"
+                del ws
+                received = 0
+                while received < count * 102:
+                    received += len(await stream.receive_some())
+            await trio.aclose_forcefully(stream)
+
+
+def lockstep() -> Any:
+    return trio.testing.lockstep_stream_pair()

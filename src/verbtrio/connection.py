@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import trio
@@ -36,12 +35,13 @@ from verbtrio.gate import gate_for
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
+from verbtrio.parting import Parting
 from verbtrio.places import Place
 from verbtrio.poller import Poller
 from verbtrio.readers import PolledReader, Reader, TaskReader
 from verbtrio.timers import Timer, Timers
 from verbtrio.transports import Ping
-from verbtrio.websocket import CANCEL_GRACE, WebSocket, call
+from verbtrio.websocket import CANCEL_GRACE, WebSocket
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -91,7 +91,6 @@ class Connection:
         "_expires",
         "_gate",
         "_handler",
-        "_hook",
         "_hurry",
         "_parting",
         "_peer_done",
@@ -101,7 +100,6 @@ class Connection:
         "_registry",
         "_timer",
         "_unread_until",
-        "_waits_for_peer",
         "place",
         "user_id",
         "ws",
@@ -122,12 +120,10 @@ class Connection:
         self._registry: Registry
         self._timer: Timer
         self._peer_done = False  # nothing more will come from the peer, or nobody is reading any more
-        self._waits_for_peer: trio.Event | None = None
         self._reading = True  # else it is the handler's turn: there is no room for more
         self._unread_until = NEVER  # of a peer that has gone and left something unread
         self._hurry = NEVER
-        self._parting: trio.CancelScope | None = None
-        self._hook: trio.CancelScope | None = None
+        self._parting: Parting | None = None
 
     async def run(self, registry: Registry) -> None:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
@@ -178,9 +174,8 @@ class Connection:
     def hurry(self, deadline: float) -> None:
         """Cut the closing handshake and the hooks short at `deadline`."""
         self._hurry = deadline
-        for scope in (self._parting, self._hook):
-            if scope is not None:
-                scope.deadline = min(scope.deadline, deadline)
+        if self._parting is not None:
+            self._parting.hurry(deadline)
 
     async def _handle(self) -> None:
         """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
@@ -256,8 +251,8 @@ class Connection:
 
     def finished(self) -> None:
         self._peer_done = True
-        if self._waits_for_peer is not None:
-            self._waits_for_peer.set()
+        if self._parting is not None:
+            self._parting.peer_done.set()
 
     def low(self) -> None:
         """There is room again, for what is received or for what is sent."""
@@ -290,7 +285,7 @@ class Connection:
         if now >= self._expires:
             ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
         elif now >= self._unread_until:
-            ws._end(CloseInfo(GONE.cause, GONE.code))
+            self._gone_unread()
         elif pulse is not None:
             if not self._reading or now - due > LATE_SECONDS:
                 pulse.heard(now)  # we have not been reading: its silence is ours
@@ -302,81 +297,28 @@ class Connection:
                 ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
         self._timer = self._registry.timers.at(self._due(), self._tick)
 
+    def _gone_unread(self) -> None:
+        """The peer has gone, and the handler has taken nothing of what it left for as long as the grace lasts."""
+        ws = self.ws
+        ws._end(CloseInfo(GONE.cause, GONE.code))
+        assert ws._outbox is not None
+        ws._outbox.shut()
+        ws.nursery.cancel_scope.cancel()
+
     # The end
 
     async def _part(self) -> None:
-        """Leave the rooms; then hooks and closing handshake, side by side, each within its limit."""
-        ws, limits = self.ws, self.ws._limits
-        assert ws._outbox is not None
-        for membership in list(ws._memberships.values()):
-            if (hook := membership._leave()) is not None:
-                ws._farewells.append((hook, membership.room))
-        if not ws._farewells and not self._handler.has_last_words and self._peer_done and ws._outbox.is_empty:
-            # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
-            # task and four scopes less for them.
-            await self._let_go()
-            return
+        limits = self.ws._limits
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
-        self._parting = trio.CancelScope(shield=True, deadline=min(limit, self._hurry))
-        with self._parting:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._shake_hands)
-                await self._say_farewell()
-        if self._parting.cancelled_caught:
-            # The handshake was cut short; there is nothing more to wait for.
-            self._reader.stop()
-            with trio.move_on_after(0, shield=True):
-                await ws._transport.aclose(linger=False)
-
-    async def _shake_hands(self) -> None:
-        """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
-        ws, info, outbox = self.ws, self.ws.closed, self.ws._outbox
-        assert info is not None
-        assert outbox is not None
-        with trio.move_on_after(ws._limits.close_timeout):
-            await outbox.wait_empty()
-            # A peer that has not answered pings gets our Close frame, but no time to be silent for once more.
-            silent = info.cause is Cause.HEARTBEAT
-            if not outbox.broken and not self._peer_done and not silent:
-                self._waits_for_peer = trio.Event()
-                await self._waits_for_peer.wait()
-        await self._let_go()
-
-    async def _let_go(self) -> None:
-        ws, info, outbox = self.ws, self.ws.closed, self.ws._outbox
-        assert info is not None
-        assert outbox is not None
-        self._reader.stop()
-        unread = info.cause in (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT) or (
-            self._gate is not None and self._gate.is_flooded
+        self._parting = Parting(
+            self.ws,
+            self._handler,
+            self._reader,
+            peer_done=self._peer_done,
+            flooded=self._gate is not None and self._gate.is_flooded,
+            deadline=min(limit, self._hurry),
         )
-        await ws._transport.aclose(linger=unread and not outbox.broken)
-
-    async def _say_farewell(self) -> None:
-        """Call the hooks: all of them within one time limit."""
-        ws, info = self.ws, self.ws.closed
-        assert info is not None
-        deadline = trio.current_time() + ws._limits.hook_timeout
-        for hook, room in ws._farewells:
-            await self._call_hook("leave", partial(call, hook, room), deadline)
-        if self._handler.has_last_words:
-            if info.exception is not None:
-                await self._call_hook("error", partial(self._handler.error, ws, info.exception), deadline)
-            await self._call_hook("close", partial(self._handler.close, ws, info), deadline)
-
-    async def _call_hook(self, name: str, hook: Callable[[], Awaitable[None]], deadline: float) -> None:
-        """Call a hook; what it raises is logged and stops neither the next one nor the rest of the end.
-
-        Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
-        """
-        deadline = min(deadline, self._hurry)
-        try:
-            with trio.CancelScope(shield=True, deadline=deadline) as self._hook:
-                await hook()
-            if self._hook.cancelled_caught:
-                logger.warning("the %s hook of %r was ended at its time limit", name, self.ws)
-        except* Exception as group:
-            logger.error("the %s hook of %r raised", name, self.ws, exc_info=group)
+        await self._parting.run()
 
     def slow(self, reason: str) -> None:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
