@@ -66,6 +66,7 @@ def held_loop(process: Process, seconds: float) -> Iterator[Finding]:
             run.expect("end")
             client.send("")
             held = json.loads(client.receive())
+            client.graceful = False  # thousands are leaving: it would take a while
             run.answer()
     process.settle()
     for key, what in (("step", "one task's step"), ("turn", "one turn of the loop")):

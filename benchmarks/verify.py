@@ -18,7 +18,8 @@ from websockets.uri import parse_uri
 from benchmarks.loads import MESSAGE, TALK, Load
 from benchmarks.process import ServerError
 
-TIMEOUT = 3.0
+TIMEOUT = 10.0
+"""Seconds that an answer may take."""
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """RFC 6455's example, the one key that the minimal server knows the answer to."""
 
