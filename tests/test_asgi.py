@@ -15,6 +15,10 @@ from tests.support.memory import Service, serving, shake_hands
 from verbtrio import App, Limits
 
 Body = Callable[[Receive, Send], Awaitable[None]]
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 DISCONNECTS: list[Message] = []
 
 
@@ -54,6 +58,23 @@ async def test_closing_instead_of_accepting_is_403(autojump_clock: Clock) -> Non
 
     async with serving(App(), application(body)) as service:
         assert (await answer(service)).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_a_client_that_leaves_before_it_is_denied(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not worth a log line, nor a second answer."""
+
+    async def body(receive: Receive, send: Send) -> None:
+        await trio.sleep(1)
+        await send({"type": "websocket.close", "code": 4000})
+
+    async with serving(App(), application(body)) as service:
+        peer = service.open_stream()
+        await peer.send_all(UPGRADE)
+        await peer.aclose()
+        await service.wait_ended(5)
+    assert caplog.records == []
 
 
 async def test_a_denial_in_parts(autojump_clock: Clock) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import hpack
 import httpx
 import pytest
 import trio
 import trio.lowlevel
+from hyperframe.frame import HeadersFrame
 
 from tests.support.http2 import open_http2_websocket
+from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, headers, replaced, reset
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
+from tests.support.wire import Wire, plain
 
 
 @pytest.fixture
@@ -131,3 +135,41 @@ def test_asking_where_it_is_not_offered() -> None:
             sock.sendall(client.data_to_send())
         assert statuses == {1: b"501", 3: b"200"}
         assert "Traceback" not in server.log_text()
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (headers(replaced(GET, b":path", b"/\xff")), b"400"),
+        (headers(replaced(GET, b":method", b"caf\xe9")), b"400"),
+        (headers(replaced(CONNECT, b":protocol", b"other"), flags=OPEN) + reset(), None),
+        (headers(replaced(CONNECT, b":protocol", b"other"), flags=OPEN), b"501"),
+    ],
+    ids=["path", "method", "connect and reset", "connect"],
+)
+async def test_a_bad_request_ends_its_stream_alone(server: Server, bad: bytes, status: bytes | None) -> None:
+    """The next one on the same connection is served; nothing is logged."""
+    good = headers(replaced(GET, b":path", b"/recorder/events"), stream=3)
+    async with plain(server.port) as wire:
+        await wire.send(HELLO + bad + good)
+        statuses = await statuses_of(wire, until=3)
+    assert statuses.get(1) == status
+    assert statuses[3] == b"200"
+    assert "was ended" not in server.log_text()
+
+
+async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:
+    """The statuses that come back, by stream, up to that one's."""
+    decoder, received, statuses = hpack.Decoder(), b"", dict[int, bytes]()
+    with trio.fail_after(5):
+        while until not in statuses:
+            data = await wire.receive()
+            assert data, "the server hung up"
+            received += data
+            while len(received) >= 9 and len(received) >= 9 + int.from_bytes(received[:3]):
+                size, kind, stream = int.from_bytes(received[:3]), received[3], int.from_bytes(received[5:9])
+                payload, received = received[9 : 9 + size], received[9 + size :]
+                if kind == HeadersFrame.type:
+                    fields = dict(decoder.decode(payload, raw=True))
+                    statuses[stream] = fields[b":status"]
+    return statuses

@@ -103,13 +103,15 @@ class H2(H2Protocol):
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in request.headers or []]
-        if dict(headers).get(b":method") != b"CONNECT":
+        pseudo, stream_id = dict(headers), request.stream_id or 0
+        if not (pseudo.get(b":method", b"").isascii() and pseudo.get(b":path", b"").isascii()):
+            await self._refuse(stream_id, b"400")  # hypercorn would end the connection, with all of its streams
+            return
+        if pseudo.get(b":method") != b"CONNECT":
             await super()._create_stream(request)
             return
-        stream_id = request.stream_id or 0
-        if self.serve_tunnel is None or dict(headers).get(b":protocol") != b"websocket":
-            self.connection.send_headers(stream_id, [(b":status", b"501")], end_stream=True)
-            await self._flush()
+        if self.serve_tunnel is None or pseudo.get(b":protocol") != b"websocket":
+            await self._refuse(stream_id, b"501")
             return
         tunnel = Tunnel(self, stream_id, headers)
         self.streams[stream_id] = tunnel
@@ -123,6 +125,14 @@ class H2(H2Protocol):
         self.task_group.spawn(self.serve_tunnel, tunnel)
         await self.send(Updated(idle=False))
         self.keep_alive_requests += 1
+
+    async def _refuse(self, stream_id: int, status: bytes) -> None:
+        """Answer a request with nothing but a status."""
+        try:
+            self.connection.send_headers(stream_id, [(b":status", status)], end_stream=True)
+        except h2.exceptions.ProtocolError:
+            pass  # the peer has reset the stream by now
+        await self._flush()
 
 
 class Tunnel(trio.abc.HalfCloseableStream):

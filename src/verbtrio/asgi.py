@@ -233,8 +233,12 @@ class Session:
             self.answering.deadline = math.inf
             if not headers and not more:
                 headers = [(b"content-length", str(len(body)).encode())]
-            with _peer_gone():
-                await self._response.start(status, headers)
+            try:
+                with _peer_gone():
+                    await self._response.start(status, headers)
+            except PeerGone:
+                self._state = _State.DENIED  # there is nobody left to answer
+                raise
             self._status = status
         self._state = _State.DENYING if more else _State.DENIED
         with _peer_gone():

@@ -1,6 +1,5 @@
 """What the soak is run against: rooms, echoes, failures, and nothing that is remembered."""
 
-import gc
 import os
 from typing import Any
 
@@ -40,8 +39,9 @@ async def task(ws: WebSocket) -> None:
 
 @app.get("/left")
 async def left(request: Request) -> Response:
-    """What the worker holds at the moment; what is garbage is collected first."""
-    gc.collect()
+    """What the worker holds: once all tasks have come to rest, if they do."""
+    with trio.move_on_after(0.2):
+        await trio.testing.wait_all_tasks_blocked()
     statistics = app.statistics()
     held: dict[str, Any] = {
         "connections": statistics.connections,

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.robustness.probes import Probe
 from tests.support.process import Server, free_port, hypercorn, running
 
-PROBES: list[Probe] = []
 SECONDS = 20.0
 
 
