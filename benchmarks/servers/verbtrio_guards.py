@@ -7,7 +7,8 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from verbtrio import App, Limits, WebSocket
+from benchmarks.servers.common import heartbeat
+from verbtrio import App, Heartbeat, Limits, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.security import CSRFProtection, SecurityHeaders
 
@@ -31,7 +32,9 @@ class Bearer:
         await self.app(scope, receive, send)
 
 
+interval = heartbeat() or 20.0
 app = App(
+    heartbeat=Heartbeat(interval=interval, timeout=2 * interval),
     trusted_proxies=["127.0.0.1"],
     limits=Limits(
         max_connections=100_000,
