@@ -69,7 +69,10 @@ class Inbox:
         if self._closed:
             return
         if self._serve is not None:
-            self._hand_over(message)
+            self._serve_in_place(message)
+            return
+        if self._waiter is not None and not self._queue:
+            self._wake(outcome.Value(message))
             return
         if self._queue is None:
             self._queue = deque()
@@ -77,7 +80,6 @@ class Inbox:
         self._bytes += len(message)
         if len(self._queue) >= self._max_messages or self._bytes >= self._max_bytes:
             self._was_full = True
-        self._wake()
 
     async def get(self) -> str | bytes | None:
         """Wait for a message; `None` once the inbox is closed and empty. If cancelled, no message is lost.
@@ -95,7 +97,9 @@ class Inbox:
             if self._closed:
                 return None
             self._begin_to_wait()
-            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            message: str | bytes | None = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            if message is not None:
+                return message
         return self._pop(self._queue)
 
     async def serve(self, handle: Callable[[str | bytes], Any]) -> None:
@@ -133,7 +137,7 @@ class Inbox:
         self._closed = True
         self._wake()
 
-    def _hand_over(self, message: str | bytes) -> None:
+    def _serve_in_place(self, message: str | bytes) -> None:
         assert self._serve is not None
         try:
             result = self._serve(message)
