@@ -53,6 +53,8 @@ class _Protocol(Protocol):
         super().__init__(Side.SERVER, state=State.OPEN, max_size=max_message_bytes + slack, logger=QUIET)
         self._limit = max_message_bytes
         self._text: codecs.IncrementalDecoder | None = None
+        self.decoded: str | None = None
+        """The text of the frame received last, where that is all of its message."""
 
     def recv_frame(self, frame: WireFrame) -> None:
         """Check a frame, then take it.
@@ -68,7 +70,9 @@ class _Protocol(Protocol):
             if so_far + len(frame.data) > self._limit:
                 raise PayloadTooBig(len(frame.data), self._limit - so_far)
             if begins:
-                self._text = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+                whole = opcode is Opcode.TEXT and frame.fin
+                self.decoded = str(frame.data, "utf-8") if whole else None
+                self._text = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT and not whole else None
             if self._text is not None:
                 self._text.decode(frame.data, final=frame.fin)
         elif opcode is Opcode.CLOSE:
@@ -243,7 +247,7 @@ class Codec:
         data = frame.data
         if frame.opcode is not Opcode.CONT:
             if frame.fin:
-                return bytes(data).decode() if frame.opcode is Opcode.TEXT else bytes(data)
+                return self._websockets().decoded if frame.opcode is Opcode.TEXT else bytes(data)
             self._fragments = bytearray()
             self._is_text = frame.opcode is Opcode.TEXT
         assert self._fragments is not None, "websockets refuses a continuation without a beginning"

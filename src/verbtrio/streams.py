@@ -83,12 +83,22 @@ class StreamTransport(Transport):
         if not data:
             return [GONE], 0
         if tls is None:
-            return self._codec.receive(data), min(len(data), SLICE_BYTES)
+            events = self._codec.receive(data)
+            if not events and self._codec.owed > SLICE_BYTES:
+                events = self._read_on(self.fd)
+            return events, min(len(data), SLICE_BYTES)
         try:
             self._unread = self._decrypt(tls, data)
         except ssl.SSLError:
             return [GONE], 0
         return self._decode()
+
+    def _read_on(self, fd: int) -> list[Event]:
+        """The rest of a long message is most likely there, too: it needn't wait for another turn."""
+        try:
+            return self._codec.receive(os.read(fd, self._portion()))
+        except OSError:  # not yet; or never, which the next turn will find out
+            return []
 
     def _decrypt(self, tls: Tls, data: bytes) -> bytes:
         return tls.decrypt(data, self._portion())
