@@ -10,6 +10,7 @@ received; the sockets it did not get to come first in the next turn, and between
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from abc import ABC, abstractmethod
@@ -54,7 +55,8 @@ class Poller:
         self._owners: dict[int, Polled] = {}
         self._ready: list[tuple[int, int]] = []  # what the last turn did not get to
         self._again: dict[int, None] = {}  # sockets whose owner has read more than it has looked at
-        self._sleep = trio.CancelScope()  # cancelled when there is something to do without one that is ready
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # rung when there is something to do without one
+        self._epoll.register(self._bell, select.EPOLLIN)
         self.in_turn = False
         """Whether a turn is in progress: its end sees to what has to be sent."""
 
@@ -75,7 +77,7 @@ class Poller:
     def revisit(self, fd: int) -> None:
         """Call the owner in the next turn, whether the socket is readable or not."""
         self._again[fd] = None
-        self._sleep.cancel()
+        os.eventfd_write(self._bell, 1)
 
     def discard(self, fd: int) -> None:
         """Watch it no more; to be called before it is closed."""
@@ -87,28 +89,33 @@ class Poller:
         """Run turns until cancelled."""
         try:
             while True:
-                if self._ready or self._again:
+                # After a turn that had something to do there mostly is more, and asking is cheaper than to be woken.
+                if self._turn(trio.current_time()):
                     await trio.lowlevel.checkpoint()
                 else:
-                    with trio.CancelScope() as self._sleep:
-                        await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._turn(trio.current_time())
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
         finally:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
+            os.close(self._bell)
 
-    def _turn(self, now: float) -> None:
+    def _turn(self, now: float) -> bool:
+        """Read from those that are ready; returns whether there was anything to do."""
         again, self._again = self._again, {}
         ready = self._ready or self._epoll.poll(0, EVENTS_AT_ONCE)
         if again:
             ready += [(fd, select.EPOLLIN) for fd in again]
         self._ready = []
+        if not ready:
+            return False
         self.in_turn = True
         received = 0
         try:
             for number, (fd, events) in enumerate(ready):
                 owner = self._owners.get(fd)
                 if owner is None:  # gone since; or another's by now, who then reads and finds nothing
+                    if fd == self._bell:
+                        os.eventfd_read(fd)
                     continue
                 if events & select.EPOLLIN:
                     received += owner.on_readable(now)
@@ -120,6 +127,7 @@ class Poller:
         finally:
             self.in_turn = False
             self._end_turn()
+        return True
 
 
 if sys.platform == "linux":

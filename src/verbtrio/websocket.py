@@ -188,7 +188,7 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     async def __anext__(self) -> T:
         """The next message; the loop ends when the connection does."""
-        # Not by `receive`: a coroutine more on the stack of every connection that waits is 0.2 KB.
+        # Not by `receive`: a coroutine more on the stack of every connection that waits, 0.2 KB.
         while (message := await self._inbox.get()) is not None:
             try:
                 return self._decoder(message)
