@@ -160,6 +160,14 @@ class TestEventStream:
             assert trio.current_time() - begin < 0.1
             await service.wait_ended(1)
 
+    async def test_a_comment_that_nobody_reads_delays_no_shutdown(self, autojump_clock: Clock) -> None:
+        async with serving(app_with(pause=1000, keep_alive=15)) as service:
+            client = await Exchange(service.open_stream(trio.testing.lockstep_stream_pair)).request("/")
+            assert await client.piece() == b"id: 0\ndata: 0\n\n"
+            await trio.sleep(16)
+            await service.shut_down()
+            await service.wait_ended(1.5)
+
 
 class TestLastEventId:
     @pytest.mark.parametrize(("sent", "read"), [(b"7", "7"), ("ä€".encode(), "ä€"), (b"\xff", "\ufffd"), (b"", "")])

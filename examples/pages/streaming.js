@@ -43,15 +43,21 @@ function show(state, text) {
 }
 
 const events = new EventSource(address("events/lobby"));
-events.addEventListener("open", () => show("connected", "Listening"));
+events.addEventListener("open", () => {
+  show("connected", "Listening");
+  if (socket.readyState > WebSocket.OPEN) socket = connect(); // the server is back
+});
 events.addEventListener("error", () => show("lost", "Lost: connecting again"));
 events.addEventListener("message", (event) => add("heard", JSON.parse(event.data).text));
 events.addEventListener("close", (event) => show("lost", JSON.parse(event.data).reason));
 
-const socket = new WebSocket(address("ws/lobby").href.replace(/^http/, "ws"));
+const connect = () => new WebSocket(address("ws/lobby").href.replace(/^http/, "ws"));
+let socket = connect();
 part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const { text } = event.target.elements;
-  if (text.value.trim() && socket.readyState === WebSocket.OPEN) socket.send(text.value.trim());
-  text.value = "";
+  if (text.value.trim() && socket.readyState === WebSocket.OPEN) {
+    socket.send(text.value.trim());
+    text.value = "";
+  }
 });

@@ -30,11 +30,9 @@ from verbtrio.closing import (
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
 from verbtrio.sse import EventStream, ServerSentEvent
-from verbtrio.streaming import CHUNK_BYTES, Writer
+from verbtrio.streaming import CHUNK_BYTES, END_SECONDS, Writer
 
 GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
-END_SECONDS = 1.0
-"""What it may take to write what is queued, and the `close` event, when the stream has been ended."""
 FRAME_BYTES = 64
 """What a queued message costs beside its bytes, as in `Limits.max_backlog_bytes`."""
 

@@ -19,6 +19,7 @@ A client that leaves cancels the content where it waits: at an await of its own,
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ SEND_TIMEOUT = 60.0
 Content: TypeAlias = AsyncIterable[Any] | AbstractAsyncContextManager[AsyncIterable[Any]] | Iterable[Any]
 """An async iterable, one that a context manager gives (a generator under `@trio.as_safe_channel`, which may hold
 nurseries and cancel scopes), or a plain iterable (run in a thread)."""
+
+END_SECONDS = 1.0
+"""What the end of a response may take that was told to end."""
 
 LINK = "verbtrio.http"
 """The ASGI scope's extension that holds the take-over's `Link`."""
@@ -134,7 +138,7 @@ class Stream(Response):
                 await send(self._start())
                 with body:
                     await self._send_body(writer)
-                await writer.finish()
+                await writer.finish(within=END_SECONDS if body.cancelled_caught else math.inf)
             except Exception as raised:  # the application's own error handling knows no groups
                 error = raised
             nursery.cancel_scope.cancel()
@@ -211,10 +215,13 @@ class Writer:
                 await self._put(bytes(view[begin : begin + CHUNK_BYTES]), more=True)
             self.written_at = trio.current_time()
 
-    async def finish(self) -> None:
-        """Say that this was all."""
-        async with self._lock:
-            await self._put(b"", more=False)
+    async def finish(self, *, within: float) -> None:
+        """Say that this was all, `within` seconds; else cut the response off."""
+        with trio.move_on_after(within) as limit:
+            async with self._lock:
+                await self._put(b"", more=False)
+        if limit.cancelled_caught:
+            await self._cut()
 
     async def _put(self, piece: bytes, *, more: bool) -> None:
         """Send one piece. If it can't be sent whole, for whatever reason, the response ends where it stands."""
@@ -227,11 +234,15 @@ class Writer:
             pass  # how ASGI 2.4 says that the client has left
         finally:
             if not sent:
-                self._response.cancel()
-                if self._link is not None:
-                    # A middleware may stand between us and the connection: it would go on waiting for the client.
-                    await self._link.abort()
+                await self._cut()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _cut(self) -> None:
+        """End the response where it stands."""
+        self._response.cancel()
+        if self._link is not None:
+            # A middleware may stand between us and the connection: it would go on waiting for the client.
+            await self._link.abort()
 
 
 @asynccontextmanager
