@@ -47,10 +47,10 @@ class Mark:
 
 
 MARKS = [
-    Mark("verbtrio", "echo", 0.168),
-    Mark("verbtrio-hooks", "echo", 0.101),
-    Mark("verbtrio", "chat", 0.036),
-    Mark("verbtrio-hooks", "chat", 0.027),
+    Mark("verbtrio", "echo", 0.161),
+    Mark("verbtrio-hooks", "echo", 0.094),
+    Mark("verbtrio", "chat", 0.031),
+    Mark("verbtrio-hooks", "chat", 0.022),
 ]
 PATHS = {"echo": "/echo", "chat": "/room"}
 
