@@ -60,10 +60,10 @@ async def hanging(target: Target, n: int, figures: Figures) -> None:
         for wire in [await open_wire(server.port, "/hanging") for _ in range(n)]:
             await wire.send(close())
             await wire.stream.aclose()
-        figures["ended"] = 0
+        figures["cut"] = 0
         with trio.move_on_after(20):
-            while figures["ended"] < n:
-                figures["ended"] = (await events(server)).count(["hook ended"])
+            while figures["cut"] < n:
+                figures["cut"] = (await events(server)).count(["hook ended"])
                 await trio.sleep(0.1)
         figures["seconds"] = trio.current_time() - begin
         figures["left"] = leaked(before, await settled(server))
@@ -79,7 +79,7 @@ async def test_handlers_that_raise() -> None:
 
 async def test_hooks_that_hang() -> None:
     figures = await figures_of(hanging, 5)
-    assert (figures["ended"], figures["said"], figures["left"]) == (5, 5, 0)
+    assert (figures["cut"], figures["said"], figures["left"]) == (5, 5, 0)
 
 
 PROBES = [
@@ -94,7 +94,7 @@ PROBES = [
         "{n} close hooks that never return are ended at their limit (5 s)",
         hanging,
         50,
-        "{ended} of 50 within {seconds:.1f} s, {left} left",
-        lambda f: f["ended"] == f["said"] == 50 and f["seconds"] <= 6 and f["left"] == 0,
+        "{cut} of 50 within {seconds:.1f} s, {left} left",
+        lambda f: f["cut"] == f["said"] == 50 and f["seconds"] <= 6 and f["left"] == 0,
     ),
 ]
