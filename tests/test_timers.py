@@ -37,6 +37,21 @@ async def test_in_order_and_on_time(autojump_clock: MockClock) -> None:
     assert [when for _, when in called] == pytest.approx([1, 2, 3])
 
 
+async def test_those_close_together_share_a_round(autojump_clock: MockClock) -> None:
+    """Each late by the resolution at most; the first of them is on time."""
+    called: list[tuple[float, float]] = []
+    begin = trio.current_time()
+    async with running() as timers:
+        await wait_all_tasks_blocked()
+        for n in range(20):
+            timers.at(begin + 1 + n / 1000, lambda now, when: called.append((now - begin, when - begin)))
+        await trio.sleep(2)
+    rounds = sorted({now for now, _ in called})
+    assert len(called) == 20
+    assert rounds == pytest.approx([1, 1 + module.RESOLUTION])
+    assert all(0 <= now - when <= module.RESOLUTION for now, when in called)
+
+
 async def test_an_earlier_one_may_come_later(autojump_clock: MockClock) -> None:
     called: list[float] = []
     async with running() as timers:

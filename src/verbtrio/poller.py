@@ -19,8 +19,8 @@ from collections.abc import Callable
 import trio
 
 TURN_BYTES = 8 * 1024
-"""What one turn may receive: a hundred messages of 64 bytes, or two slices of whatever a flooding peer sends (1-byte
-fragments, the dearest there is, take 4 ms a slice). The slice that passes it is the last."""
+"""What one turn may receive: a hundred messages of 64 bytes, or a slice (1 KiB) of each of eight flooding peers. The
+slice that passes it is the last."""
 EVENTS_AT_ONCE = 256
 
 

@@ -11,6 +11,9 @@ import trio
 
 logger = logging.getLogger("verbtrio.timers")
 
+RESOLUTION = 0.02
+"""Seconds between two rounds of calls at the least; a timer may be so much late. Ten thousand connections that are
+pinged every 30 s are due 333 times a second: each by itself, that took 3.2 % of a core."""
 AT_ONCE = 256
 """Timers called before other tasks have their turn: ten thousand connections may be due at the same time."""
 
@@ -33,6 +36,7 @@ class Timers:
         self._count = itertools.count()  # for those that are due at the same time
         self._cancelled = 0  # how many of the heap are
         self._sleep = trio.CancelScope()
+        self._next_round = float("-inf")
 
     def __len__(self) -> int:
         """How many are to come."""
@@ -43,7 +47,7 @@ class Timers:
         timer = Timer(when, call)
         if when < float("inf"):
             heapq.heappush(self._heap, (when, next(self._count), timer))
-            self._sleep.deadline = min(self._sleep.deadline, when)
+            self._sleep.deadline = min(self._sleep.deadline, max(when, self._next_round))
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -61,11 +65,14 @@ class Timers:
     async def run(self) -> None:
         """Call what is due until cancelled."""
         while True:
-            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else float("inf")) as self._sleep:
+            due = max(self._heap[0][0], self._next_round) if self._heap else float("inf")
+            with trio.CancelScope(deadline=due) as self._sleep:
                 await trio.sleep_forever()
-            self._call_due(trio.current_time())
+            now = trio.current_time()
+            if self._call_due(now) < AT_ONCE:
+                self._next_round = now + RESOLUTION
 
-    def _call_due(self, now: float) -> None:
+    def _call_due(self, now: float) -> int:
         called = 0
         while self._heap and self._heap[0][0] <= now and called < AT_ONCE:
             when, _, timer = heapq.heappop(self._heap)
@@ -78,3 +85,4 @@ class Timers:
                 call(now, when)
             except Exception:  # a bug of ours: contained, and loud
                 logger.exception("a timer failed")
+        return called
