@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from tests.support.memory import Service, serving, shake_hands, socket_stream_pa
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
 from verbtrio.codec import Codec
 from verbtrio.middleware import CallNext
+from verbtrio.poller import Poller
 from verbtrio.streams import LINGER_SECONDS
 from verbtrio.websocket import CANCEL_GRACE
 
@@ -784,6 +786,70 @@ class TestSlowPeers:
         assert seen.closes == [(4001, "bye")]
         assert handled >= 2000 - 600, "all but what was in the inbox at the end, a slice at most"
 
+    async def test_one_whose_messages_are_taken_slowly_is_not_given_up(self, autojump_clock: Clock) -> None:
+        """It has gone and left an inbox full: a message within each grace is enough."""
+        app, handled = App(limits=Limits(max_inbox_messages=8), heartbeat=None), list[str]()
+
+        @app.ws("/ws")
+        async def slow(ws: WebSocket[str]) -> None:
+            async for message in ws:
+                handled.append(message)
+                await trio.sleep(0.6 * CANCEL_GRACE)
+
+        async with serving(app) as service:
+            stream = service.open_stream()
+            await shake_hands(stream)
+            await stream.send_all((b"\x81\xe4\0\0\0\0" + b"x" * 100) * 40)
+            await trio.aclose_forcefully(stream)
+            await service.wait_ended(30)
+        assert len(handled) >= 40 - 8 - 11, "all but what is still in the inbox when the end is read: a slice more"
+
+    async def test_the_servers_close_is_answered_although_the_inbox_is_full(self, autojump_clock: Clock) -> None:
+        app = App(limits=Limits(max_inbox_messages=2), heartbeat=None)
+
+        @app.ws("/ws")
+        async def busy(ws: WebSocket) -> None:
+            await trio.sleep_forever()
+
+        async with serving(app) as service:
+            client = await service.connect()
+            for _ in range(50):
+                await client.send_message("x" * 100)
+            await trio.sleep(1)
+            begin = trio.current_time()
+            (ws,) = app.connections
+            ws.close_nowait(4000, "out")
+            del ws
+            assert await closed(client) == (4000, "out")
+            await service.wait_ended(30)
+            assert trio.current_time() - begin < 1, "the peer's Close frame is read, too"
+
+    async def test_room_in_the_outbox_is_none_in_the_inbox(self, autojump_clock: Clock) -> None:
+        """Both make the reader wait, and neither's end is the other's."""
+        app = App(limits=Limits(max_inbox_messages=8), heartbeat=None)
+
+        @app.ws("/ws")
+        async def busy(ws: WebSocket) -> None:
+            await trio.sleep_forever()
+
+        async with serving(app) as service:
+            stream = service.open_stream()
+            await shake_hands(stream)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, b"\x81\x82\0\0\0\0hi" * 20_000)
+                await trio.sleep(1)
+                (ws,) = app.connections
+                for _ in range(20):
+                    app.connections.broadcast(b"y" * 700_000)
+                    received = 0
+                    while received < 700_010:
+                        received += len(await stream.receive_some())
+                assert len(ws._inbox) < 8 + 2 * 128, "a slice or two"
+                ws.close_nowait()  # a reader task that waits for room would not see the peer go
+                del ws
+                nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(stream)
+
     @pytest.mark.parametrize("kind", ["a coroutine", "a plain function"])
     async def test_one_that_does_not_read_its_echoes(self, kind: str, autojump_clock: Clock) -> None:
         """It is read no faster than it reads, whatever the handler is; when it goes on, all of them are there."""
@@ -817,3 +883,49 @@ class TestSlowPeers:
 
 def lockstep() -> Any:
     return trio.testing.lockstep_stream_pair()
+
+
+@pytest.mark.parametrize("way", ["send", "broadcast"])
+async def test_an_answer_in_place_comes_before_the_close_it_came_with(way: str, autojump_clock: Clock) -> None:
+    """A message and a Close in one segment, a hook that is called in place: answer, then Close, then nothing."""
+    app = App()
+
+    def answer(ws: WebSocket, message: str) -> None:
+        if way == "send":
+            ws.send_nowait("answer")
+        else:
+            ws.route.broadcast("answer")
+
+    app.ws("/ws", message=answer)
+    async with serving(app) as service:
+        stream = service.open_stream()
+        await shake_hands(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(b"\x81\x82\0\0\0\0hi" + b"\x88\x82\0\0\0\0\x03\xe8")
+        received = b""
+        with trio.fail_after(10):
+            while data := await stream.receive_some():
+                received += data
+        assert received == b"\x81\x06answer\x88\x02\x03\xe8"
+
+
+async def test_a_connection_that_cannot_be_read_leaves_nothing(
+    reads: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No more sockets can be watched: it ends, and is in no list."""
+    if reads != "the poller":
+        return
+    app, seen = App(limits=Limits(close_timeout=1)), Recorder()
+    app.ws("/ws", **seen.hooks())
+
+    def full(poller: Poller, fd: int, owner: Any) -> None:
+        raise OSError(errno.ENOSPC, "no more can be watched")
+
+    monkeypatch.setattr(Poller, "add", full)
+    async with serving(app) as service:
+        stream = service.open_stream()
+        await shake_hands(stream)
+        await service.wait_ended(10)
+        assert app.statistics().ended == {"drain": 1}
+        await trio.aclose_forcefully(stream)
+    assert "broke" in caplog.text

@@ -177,6 +177,36 @@ class TestServe:
             assert handled == ["a", "b", "c", "d"]
             box.close()
 
+    async def test_what_comes_of_a_message_that_has_closed_the_inbox(self, autojump_clock: MockClock) -> None:
+        """The hook's own close wakes the task first; what it raises, or returns to be awaited, is not lost."""
+        awaited: list[str | bytes] = []
+        for raises in (True, False):
+            box = inbox()
+
+            async def wait(message: str | bytes) -> None:
+                awaited.append(message)
+
+            def handle(message: str | bytes, box: Inbox = box, raises: bool = raises) -> Any:
+                box.close()
+                if raises:
+                    raise ValueError(message)
+                return wait(message)
+
+            async with trio.open_nursery() as nursery:
+                outcomes: list[Exception] = []
+
+                async def serve(box: Inbox = box, outcomes: list[Exception] = outcomes) -> None:
+                    try:
+                        await box.serve(handle)
+                    except ValueError as error:
+                        outcomes.append(error)
+
+                nursery.start_soon(serve)
+                await wait_all_tasks_blocked()
+                box.put_nowait("x")
+            assert len(outcomes) == raises
+        assert awaited == ["x"]
+
     async def test_in_the_context_of_the_task(self, autojump_clock: MockClock) -> None:
         variable, seen = ContextVar("variable", default="nobody's"), list[str]()
         box = inbox()
@@ -201,6 +231,16 @@ class TestServe:
 
 
 class TestClose:
+    async def test_there_is_room_again(self) -> None:
+        """For the reader: what comes now is thrown away."""
+        room: list[bool] = []
+        box = Inbox(max_messages=1, max_bytes=10, on_room=lambda: room.append(True))
+        box.put_nowait("full")
+        before = box.is_full
+        box.close()
+        assert (before, box.is_full, room) == (True, False, [True])
+        assert await box.get() == "full"
+
     async def test_what_is_left_can_be_taken(self) -> None:
         box = inbox()
         box.put_nowait("last")

@@ -129,6 +129,7 @@ class Line:
         self.slows: list[str] = []
         self.gones = 0
         self.lows = 0
+        self.errors: list[Exception] = []
         self.box = Outbox(self.peer, nursery, Limits(**limits), self)
 
     def slow(self, reason: str) -> None:
@@ -139,6 +140,9 @@ class Line:
 
     def low(self) -> None:
         self.lows += 1
+
+    def failed(self, error: Exception) -> None:
+        self.errors.append(error)
 
     def hold(self, *messages: str) -> None:
         """What a room does."""
@@ -230,6 +234,15 @@ class TestHeld:
             it.hold(*["x" * 30_000] * 5)
             it.box.flush()
             assert it.slows[0] == f"over {CHUNK_BYTES} bytes behind"
+            it.box.shut()
+
+    async def test_direct_messages_behind_a_room_s_are_bounded(self, autojump_clock: MockClock) -> None:
+        """They wait for the end of the tick, but not without limit: what does not go out is backlog, as ever."""
+        async with line(0, 0, max_backlog_bytes=CHUNK_BYTES, high_water_bytes=1) as it:
+            it.hold("first")
+            it.put(*["x" * 30_000] * 10)
+            assert sum(map(len, it.box.held)) <= CHUNK_BYTES
+            assert it.slows
             it.box.shut()
 
     async def test_nothing_once_it_is_broken(self, autojump_clock: MockClock) -> None:
@@ -611,3 +624,36 @@ class TestEnd:
             it.put(make(), "a")
             await it.box.wait_empty()
         assert it.peer.got == b"a"
+
+
+async def test_a_bug_in_writing_stays_with_its_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers share the hub's nursery: what one of them raises would end the worker."""
+    async with stalled(backlog=1000) as it:
+        it.put("a")
+
+        def broken(packet: Packet) -> bytes:
+            raise MemoryError
+
+        monkeypatch.setattr(it.peer, "pack", broken)
+        it.peer.go.set()
+        await it.box.wait_empty()
+        assert [type(error) for error in it.errors] == [MemoryError]
+        assert it.box.broken
+
+
+async def test_low_again_although_packing_has_made_more_of_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be compressed grows when it is packed: over the mark by that alone is over the mark."""
+    async with line(2, 0, max_backlog_bytes=1000, high_water_bytes=20) as it:
+        it.put("<0>", "x" * 15)
+        pack = it.peer.pack
+        monkeypatch.setattr(it.peer, "pack", lambda packet: bytes(pack(packet)) * 2)
+        await wait_all_tasks_blocked()
+        it.put("y" * 15)
+        lows = it.lows
+        it.peer.go.set()
+        await it.box.wait_empty()
+        assert it.lows > lows

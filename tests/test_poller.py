@@ -26,6 +26,7 @@ class Owner(Polled):
         self.name = name
         self.got = b""
         self.hung_up = 0
+        self.stopped = False
         self.portion = 4096
         self._poller = poller
         self._log = log
@@ -43,6 +44,10 @@ class Owner(Polled):
 
     def on_hang_up(self, now: float) -> None:
         self.hung_up += 1
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._poller.discard(self.fd)
 
     def close(self) -> None:
         self._poller.discard(self.fd)
@@ -199,3 +204,27 @@ async def test_one_that_is_gone_is_not_called() -> None:
         await settled()
         assert it.log == ["thief"]
         it.poller.discard(one.fd)  # twice does nothing
+
+
+async def test_its_end_is_told_to_those_who_are_left() -> None:
+    """A hub that is cancelled: nobody waits for what can't come any more, and whoever discards later does no harm."""
+    async with trio.open_nursery() as nursery:
+        it = Scene()
+        nursery.start_soon(it.poller.run)
+        owner, gone = it.owner(), it.owner()
+        gone.close()
+        await settled()
+        nursery.cancel_scope.cancel()
+    assert (owner.stopped, gone.stopped) == (True, False)
+    owner.close()
+
+
+async def test_one_that_cannot_be_watched_is_not_kept() -> None:
+    async with scene() as it:
+        owner, other = it.owner(), Owner(it.poller, it.log)
+        with pytest.raises(FileExistsError):
+            it.poller.add(owner.fd, other)
+        other.close()
+        owner.peer.send(b"x")
+        await settled()
+        assert owner.got == b"x", "it is still the first one's"

@@ -106,6 +106,19 @@ def test_the_end_of_tls_is_an_error() -> None:
         pair.ours.decrypt(pair.to_server.read(), 1)
 
 
+def test_what_stands_before_the_end_is_not_lost() -> None:
+    """A client that says its last and closes, in one segment."""
+    pair = Pair()
+    pair.client.write(b"last")
+    with pytest.raises(ssl.SSLWantReadError):
+        pair.client.unwrap()
+    assert pair.ours.decrypt(pair.to_server.read(), 10_000) == b"last"
+    assert pair.ours.has_more
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError):
+            pair.ours.decrypt(b"", 10_000)
+
+
 def test_what_is_no_tls_is_an_error() -> None:
     with pytest.raises(ssl.SSLError):
         Pair().ours.decrypt(b"GET / HTTP/1.1\r\n\r\n", 1)

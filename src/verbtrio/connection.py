@@ -99,6 +99,7 @@ class Connection:
         "_reading",
         "_registry",
         "_timer",
+        "_unread",
         "_unread_until",
         "place",
         "user_id",
@@ -122,6 +123,7 @@ class Connection:
         self._peer_done = False  # nothing more will come from the peer, or nobody is reading any more
         self._reading = True  # else it is the handler's turn: there is no room for more
         self._unread_until = NEVER  # of a peer that has gone and left something unread
+        self._unread = 0
         self._hurry = NEVER
         self._parting: Parting | None = None
 
@@ -145,11 +147,11 @@ class Connection:
         outbox = Outbox(ws._transport, writers, ws._limits, self)
         ws._open(outbox)
         ws._inbox.on_room = self.low
+        self._timer = registry.timers.at(self._due(), self._tick)
         try:
-            registry.enter(self)
-            reader.start()
-            self._timer = registry.timers.at(self._due(), self._tick)
             try:
+                registry.enter(self)
+                reader.start()
                 await self._handle()
             finally:
                 ws._end(DRAINED)  # only where a cancellation from outside has come first
@@ -214,8 +216,7 @@ class Connection:
         ws, pulse = self.ws, self._pulse
         outbox, inbox = ws._outbox, ws._inbox
         assert outbox is not None
-        if replies := ws._transport.replies():
-            outbox.put_nowait(replies)
+        replies = ws._transport.replies()
         self._unread_until = NEVER
         by_message = pulse is not None and pulse.settings.json
         if pulse is not None and not by_message:
@@ -232,21 +233,36 @@ class Connection:
                 else:
                     inbox.put_nowait(event)
             elif isinstance(event, Closed):
+                if replies:  # behind what the messages before it were answered with, and nothing behind it
+                    outbox.put_nowait(replies)
+                    replies = b""
                 ws._end(CloseInfo(event.cause, event.code, event.reason))
                 if event.cause is Cause.GONE:
                     outbox.shut()
             else:
                 assert isinstance(event, Pong)
-        # A handler that is called in place does not wait for a peer that reads slowly: so we wait for it.
-        self._reading = not (inbox.is_full or (inbox.is_served and not outbox.is_low))
+        if replies:
+            outbox.put_nowait(replies)
+        self._reading = self._has_room
         return self._reading
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether to read on. When it has ended, always: the peer's Close frame is still to come."""
+        inbox, outbox = self.ws._inbox, self.ws._outbox
+        assert outbox is not None
+        if self.ws.closed is not None:
+            return True
+        # A handler that is called in place does not wait for a peer that reads slowly: so we wait for it.
+        return not (inbox.is_full or (inbox.is_served and not outbox.is_low))
+
     def hung_up(self, now: float) -> None:
+        self._unread = len(self.ws._inbox)
         self._unread_until = now + CANCEL_GRACE
         self._reschedule()
 
     def failed(self, error: Exception) -> None:
-        logger.error("reading from %r failed", self.ws, exc_info=error)
+        logger.error("reading from or writing to %r failed", self.ws, exc_info=error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
 
     def finished(self) -> None:
@@ -256,6 +272,8 @@ class Connection:
 
     def low(self) -> None:
         """There is room again, for what is received or for what is sent."""
+        if not self._has_room:  # for the one, but not for the other
+            return
         if self._pulse is not None:  # its answer may stand behind what we did not read
             self._pulse.heard(trio.current_time())
         self._unread_until = NEVER
@@ -284,6 +302,8 @@ class Connection:
             return
         if now >= self._expires:
             ws._end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
+        elif now >= self._unread_until and len(ws._inbox) < self._unread:
+            self._unread, self._unread_until = len(ws._inbox), now + CANCEL_GRACE  # it is being taken
         elif now >= self._unread_until:
             self._gone_unread()
         elif pulse is not None:

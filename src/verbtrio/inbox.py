@@ -29,6 +29,7 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_closed",
+        "_late",
         "_max_bytes",
         "_max_messages",
         "_queue",
@@ -48,6 +49,7 @@ class Inbox:
         self._was_full = False
         self._taken = 0
         self._waiter: trio.lowlevel.Task | None = None
+        self._late: outcome.Outcome[Any] | None = None  # what a message handled in place has come to, for `serve`
         self._serve: Callable[[str | bytes], Any] | None = None
         self.on_room = on_room
 
@@ -57,7 +59,11 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         queue = self._queue
-        return queue is not None and (len(queue) >= self._max_messages or self._bytes >= self._max_bytes)
+        return (
+            queue is not None
+            and not self._closed
+            and (len(queue) >= self._max_messages or self._bytes >= self._max_bytes)
+        )
 
     @property
     def is_served(self) -> bool:
@@ -126,6 +132,9 @@ class Inbox:
                 result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
             finally:
                 self._serve = None
+            if self._late is not None:
+                late, self._late = self._late, None
+                result = late.unwrap()
             if result is not None:
                 await result
 
@@ -133,9 +142,10 @@ class Inbox:
         return await self.get() if self._queue else None
 
     def close(self) -> None:
-        """No more messages. Wakes whoever waits; may be called twice."""
+        """No more messages; what comes is thrown away, so there is room. Wakes whoever waits; may be called twice."""
         self._closed = True
         self._wake()
+        self.on_room()
 
     def _serve_in_place(self, message: str | bytes) -> None:
         assert self._serve is not None
@@ -163,10 +173,12 @@ class Inbox:
         self._waiter = trio.lowlevel.current_task()
 
     def _stop_waiting(self, _: Any) -> trio.lowlevel.Abort:
-        self._waiter = None
+        self._waiter = self._serve = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake(self, result: outcome.Outcome[Any] | None = None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             trio.lowlevel.reschedule(waiter, outcome.Value(None) if result is None else result)
+        elif result is not None:  # it was woken by what the hook did, and runs only now
+            self._late = result

@@ -36,6 +36,9 @@ class Owner(Protocol):
     def gone(self) -> None:
         """A write has found the peer gone. Called once."""
 
+    def failed(self, error: Exception) -> None:
+        """Writing failed by a bug of ours."""
+
     def low(self) -> None:
         """The backlog, having been over the high-water mark, no longer is."""
 
@@ -54,6 +57,7 @@ class Outbox:
     __slots__ = (
         "_changed",
         "_closing",
+        "_direct",
         "_in_flight",
         "_limits",
         "_nursery",
@@ -89,6 +93,7 @@ class Outbox:
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.held: list[Frame] = []
         """What rooms have offered since the last `flush`, bounded by the rooms. They append to it."""
+        self._direct = 0  # bytes of what was sent directly among it
         self.dropped = 0
         """Messages dropped by the policy."""
         self.broken = False
@@ -119,7 +124,10 @@ class Outbox:
         if self.held:
             if isinstance(packet, Frame):
                 self.held.append(packet)
-                return
+                self._direct += len(packet)
+                if self._direct <= CHUNK_BYTES:
+                    return
+                packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would hold it
             self.flush()
         if self.broken or (self._closing and isinstance(packet, Frame)):
             return
@@ -135,6 +143,7 @@ class Outbox:
             return
         frames = self.held.copy()
         self.held.clear()  # the same list for ever: rooms know it
+        self._direct = 0
         if self._closing:
             return
         if len(frames) > 1 and self._queue is None and not self.broken:
@@ -207,6 +216,7 @@ class Outbox:
         try:
             with scope:
                 while not self.broken and (self._rest is not None or queue):
+                    was_low = self.is_low  # before packing, which may make more of it, or less
                     chunk, size = self._take_chunk(queue)
                     with trio.move_on_after(self._limits.send_timeout) as timeout:
                         await self._transport.write(chunk)
@@ -214,7 +224,7 @@ class Outbox:
                         self.shut()
                         self._owner.slow(f"nothing read for {self._limits.send_timeout:g} s")
                         return
-                    was_low = self.is_low
+                    was_low = was_low and self.is_low
                     self._in_flight = max(0, self._in_flight - size)
                     self._wake()
                     if not was_low and self.is_low:
@@ -224,6 +234,9 @@ class Outbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
             self._owner.gone()
+        except Exception as error:  # a bug of ours: it must not reach the others whose writers share the nursery
+            self.shut()
+            self._owner.failed(error)
         finally:
             if self._queue is not None:  # left in the middle: nobody knows how much the peer has got
                 self.shut()

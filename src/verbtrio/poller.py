@@ -36,6 +36,10 @@ class Polled(ABC):
         """
 
     @abstractmethod
+    def stop(self) -> None:
+        """The poller ends: call `discard`; nothing will be read any more."""
+
+    @abstractmethod
     def on_hang_up(self, now: float) -> None:
         """The peer has gone or has nothing more to say, while the socket was not being read. Must not raise."""
 
@@ -62,8 +66,8 @@ class Poller:
 
     def add(self, fd: int, owner: Polled) -> None:
         """Watch `fd` until `discard`. It is read from now on."""
-        self._owners[fd] = owner
         self._epoll.register(fd, _READ)
+        self._owners[fd] = owner
 
     def pause(self, fd: int) -> None:
         """Read no more of it, but see when the peer goes."""
@@ -83,7 +87,8 @@ class Poller:
         """Watch it no more; to be called before it is closed."""
         if self._owners.pop(fd, None) is not None:
             self._again.pop(fd, None)
-            self._epoll.unregister(fd)
+            if not self._epoll.closed:
+                self._epoll.unregister(fd)
 
     async def run(self) -> None:
         """Run turns until cancelled."""
@@ -95,6 +100,8 @@ class Poller:
                 else:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
         finally:
+            for owner in tuple(self._owners.values()):
+                owner.stop()
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
             os.close(self._bell)

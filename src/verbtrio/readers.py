@@ -106,8 +106,8 @@ class PolledReader(Reader, Polled):
         self._running = False
 
     def start(self) -> None:
-        self._running = True
         self._poller.add(self._fd, self)
+        self._running = True
         if self._transport.has_unread:
             self._poller.revisit(self._fd)
 

@@ -10,6 +10,7 @@ which `on_dirty` asks for), so that 32 broadcasts in a tick cost one write a mem
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 
 from verbtrio.messages import Frame, encode
 from verbtrio.types import Data
+
+logger = logging.getLogger("verbtrio.rooms")
 
 FLUSH_BYTES = 1024 * 1024
 """Once so much has been broadcast to a room within a tick, it is flushed before the next broadcast: somebody is at it
@@ -142,7 +145,10 @@ class Rooms:
             self._pass = self._pending()
         count = 0
         for member in islice(self._pass, at_most):
-            member.flush()
+            try:
+                member.flush()
+            except Exception:  # a bug of ours: one member's must not be all the others'
+                logger.exception("flushing %r failed", member)
             count += 1
         if count == at_most:
             return True

@@ -21,12 +21,13 @@ class Tls:
         unsent: what goes before the first record.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_session", "_unsent", "has_more")
+    __slots__ = ("_incoming", "_outgoing", "_over", "_session", "_unsent", "has_more")
 
     def __init__(
         self, session: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, unsent: bytes = b""
     ) -> None:
         self._unsent = unsent
+        self._over: ssl.SSLError | None = None  # what has ended it, behind what was still good
         self._session = session
         self._incoming = incoming
         self._outgoing = outgoing
@@ -57,6 +58,8 @@ class Tls:
         Raises:
             ssl.SSLError: the peer has closed TLS, or what it sends is none.
         """
+        if self._over is not None:
+            raise self._over
         self._incoming.write(data)
         plain = b""
         self.has_more = False
@@ -67,10 +70,15 @@ class Tls:
                 break
             try:
                 record = self._session.read(RECORD_BYTES)
+                if not record:
+                    raise ssl.SSLZeroReturnError
             except ssl.SSLWantReadError:  # a part of a record
                 break
-            if not record:
-                raise ssl.SSLZeroReturnError
+            except ssl.SSLError as error:
+                if not plain:
+                    raise
+                self._over, self.has_more = error, True
+                break
             plain = plain + record if plain else record
         return plain
 
