@@ -104,6 +104,7 @@ async def soak(seconds: float, seed: int) -> list[str]:
     samples: list[int] = []
     done: dict[str, int] = {}
     async with SOAKED.serve() as server:
+        await talk(server, random.Random(seed))  # whatever is made once is made now
         await settled(server)
         before = await left(server)
 
