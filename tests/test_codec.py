@@ -514,3 +514,17 @@ class TestEncode:
         wires: list[Any] = [first.encode(message), second.encode(message)]
         assert all(wire[0] & 0x40 for wire in wires), "RSV1: compressed"
         assert wires[1][0] & 0x0F == (TEXT if message.text else BINARY)
+
+
+@pytest.mark.parametrize("length", [b"\x85", b"\xfe\0\x05", b"\xff\0\0\0\0\0\0\0\x05"], ids=["7 bits", "16", "64"])
+@pytest.mark.parametrize("first", [0x81, 0x82, 0x8A])
+def test_each_form_of_a_length_says_the_same(length: bytes, first: int) -> None:
+    """Longer than needed is not what RFC 6455 section 5.2 asks for, but must never be read as something else."""
+    codec = Codec(max_message_bytes=1000)
+    mask = b"\1\2\3\4"
+    payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(b"hello"))
+    events = codec.receive(bytes((first,)) + length + mask + payload)
+    if first == 0x8A and length != b"\x85":  # a control frame has no long form
+        assert isinstance(events[0], Pong | Closed)
+    else:
+        assert events == [{0x81: "hello", 0x82: b"hello", 0x8A: Pong(b"hello")}[first]]

@@ -228,3 +228,32 @@ async def test_one_that_cannot_be_watched_is_not_kept() -> None:
         owner.peer.send(b"x")
         await settled()
         assert owner.got == b"x", "it is still the first one's"
+
+
+async def test_those_who_have_more_come_after_those_who_are_ready() -> None:
+    """As over TLS, where one read holds many slices: whoever becomes ready meanwhile waits for one slice of each."""
+    async with scene() as it:
+
+        class Busy(Owner):
+            """Has a hundred slices of what it has read already."""
+
+            left = 100
+
+            def on_readable(self, now: float) -> int:
+                self._log.append(self.name)
+                self.left -= 1
+                if self.left:
+                    self._poller.revisit(self.fd)
+                if self.left == 90:
+                    other.peer.send(b"hi")
+                return TURN_BYTES // 4
+
+        other = it.owner("other")
+        for _ in range(8):
+            busy = Busy(it.poller, it.log, "busy")
+            it.owners.append(busy)
+            it.poller.add(busy.fd, busy)
+            it.poller.revisit(busy.fd)
+        await settled()
+        assert it.log.count("busy") == 800
+        assert it.log.index("other") < 8 * 10 + 8 + 4

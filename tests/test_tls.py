@@ -16,7 +16,7 @@ from verbtrio.codec import Codec
 from verbtrio.events import GONE
 from verbtrio.messages import encode
 from verbtrio.streams import StreamTransport
-from verbtrio.tls import Tls
+from verbtrio.tls import MAX_ANSWER_BYTES, Tls
 
 AUTHORITY = trustme.CA()
 
@@ -117,6 +117,14 @@ def test_what_stands_before_the_end_is_not_lost() -> None:
     for _ in range(2):
         with pytest.raises(ssl.SSLError):
             pair.ours.decrypt(b"", 10_000)
+
+
+def test_what_tls_has_to_answer_is_bounded() -> None:
+    """Each key update a peer asks for is answered, with whatever we say next."""
+    pair = Pair()
+    pair.ours._outgoing.write(b"x" * (MAX_ANSWER_BYTES + 1))
+    with pytest.raises(ssl.SSLError, match="new keys"):
+        pair.ours.decrypt(pair.say(b"x"), 1)
 
 
 def test_what_is_no_tls_is_an_error() -> None:

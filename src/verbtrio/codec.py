@@ -207,7 +207,7 @@ class Codec:
         """Whether a frame that begins with these two bytes is a message for `_unmasked`."""
         return (
             first in _SHORT
-            and second >= 0x80
+            and 0x80 <= second < 0xFF  # masked, and none of those that are long: 8 bytes of length
             and size <= SHORT_BYTES
             and (size <= self._limit + 6 if first != _PONG else size <= MAX_CONTROL_BYTES + 6)
             and (self._protocol is None or self._protocol.current_size is None)

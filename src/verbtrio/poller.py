@@ -108,11 +108,11 @@ class Poller:
 
     def _turn(self, now: float) -> bool:
         """Read from those that are ready; returns whether there was anything to do."""
-        again, self._again = self._again, {}
-        ready = self._ready or self._epoll.poll(0, EVENTS_AT_ONCE)
-        if again:
-            ready += [(fd, select.EPOLLIN) for fd in again]
-        self._ready = []
+        ready = self._epoll.poll(0, EVENTS_AT_ONCE)
+        if self._ready or self._again:
+            # First those the last turn did not get to, then whoever else is ready, last those that had their turn.
+            ready = list({**dict(self._ready), **dict(ready), **dict.fromkeys(self._again, select.EPOLLIN)}.items())
+            self._ready, self._again = [], {}
         if not ready:
             return False
         self.in_turn = True

@@ -12,7 +12,7 @@ import trio
 from verbtrio.codec import Codec
 from verbtrio.events import GONE, Event
 from verbtrio.messages import Frame
-from verbtrio.tls import Tls
+from verbtrio.tls import RECORD_BYTES, Tls
 from verbtrio.transports import Close, Packet, Transport
 
 RECEIVE_BYTES = 64 * 1024
@@ -20,6 +20,8 @@ SLICE_BYTES = 1024
 """What is decoded at a time: 14 messages of 64 bytes; of the dearest frames there are (1-byte fragments, empty pings)
 150, which take 1 ms. Between slices others have their turn, and the inbox's limit is looked at. (The rest of a frame
 that has begun may be read in larger portions: it costs nothing to take apart.)"""
+TLS_BYTES = 4 * 1024
+"""The same over TLS, where records may hold nothing but TLS's own messages (150 key updates: 3 ms)."""
 LINGER_BYTES = 256 * 1024
 LINGER_SECONDS = 1.0
 
@@ -75,7 +77,7 @@ class StreamTransport(Transport):
                 self._unread = self._decrypt(tls, b"")
                 return self._decode()
             else:
-                data = os.read(self.fd, RECEIVE_BYTES)
+                data = os.read(self.fd, TLS_BYTES if self._codec.owed <= TLS_BYTES else RECORD_BYTES)
         except BlockingIOError:
             return [], 0
         except OSError:  # `ssl.SSLError` is one
@@ -91,7 +93,7 @@ class StreamTransport(Transport):
             self._unread = self._decrypt(tls, data)
         except ssl.SSLError:
             return [GONE], 0
-        return self._decode()
+        return self._decode()[0], len(data)
 
     def _read_on(self, fd: int) -> list[Event]:
         """The rest of a long message is most likely there, too: it needn't wait for another turn."""

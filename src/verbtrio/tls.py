@@ -13,6 +13,10 @@ RECORD_BYTES = 16 * 1024
 """The most that one record holds (RFC 8446 section 5.1)."""
 
 
+MAX_ANSWER_BYTES = 16 * 1024
+"""What TLS itself may have to say until we say something: the answers to 600 key updates, where one would be much."""
+
+
 class Tls:
     """One connection's TLS.
 
@@ -63,6 +67,8 @@ class Tls:
         self._incoming.write(data)
         plain = b""
         self.has_more = False
+        if self._outgoing.pending > MAX_ANSWER_BYTES:
+            raise ssl.SSLError("the peer asks for new keys again and again")
         # What the protocol itself has to say (a key update's answer) is due before our next record, and goes with it.
         while self._session.pending() or self._incoming.pending:
             if len(plain) >= at_least:
