@@ -1,5 +1,5 @@
 """TLS without I/O, for a stream whose handshake Trio has done: so that TLS connections, too, are read by the poller and
-written in place. (Through `trio.SSLStream` an echo costs a task for each read and each write, and 2.5 times as much.)
+written in place. (Through `trio.SSLStream` an echo costs a task for each read and each write, and five times as much.)
 """
 
 from __future__ import annotations

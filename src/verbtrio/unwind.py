@@ -4,6 +4,7 @@ Starlette's layers (errors, exceptions, router, route) have nothing to do after 
 and what they hold, 4.4 KB of an idle connection's 15.5, and each switch to its handler goes through all of them. Where
 nobody else waits with them, the endpoint returns, they unwind, and the server runs the connection itself. Whoever has
 put something around it (an ASGI middleware, another framework, a subclass) is around it for as long as it lives.
+(Seen are Python's frames: a middleware compiled to C has none, and would be over when the connection begins.)
 """
 
 from __future__ import annotations
