@@ -10,8 +10,8 @@ import outcome
 import trio
 
 PATIENCE = 16
-"""A task that has no need to wait gives way to the others at every so manieth message. (Each time, it would cost a
-task switch a message: 9 us, as much as an echo. Each time, it can be cancelled.)"""
+"""A task that has no need to wait gives way to the others at every so manieth message: each time would be a task switch
+for each. Each time, it can be cancelled."""
 
 
 class Inbox:

@@ -1,8 +1,8 @@
-"""One task that waits for all plain sockets of a worker at once, by an epoll of its own.
+"""One task that waits for all sockets of a worker's connections at once, by an epoll of its own.
 
 Trio's way, a task that waits for its socket, costs a system call to wait, one to read and two task switches a
 message, and 4 KB a connection. Here Trio waits for the epoll, one turn reads whatever is ready, and nobody is woken
-who has nothing to do (echo 1.5 times as fast, measured).
+who has nothing to do.
 
 Fairness: a turn takes a slice of each socket that is ready, one after the other, until `TURN_BYTES` have been
 received; the sockets it did not get to come first in the next turn, and between turns all other tasks have theirs.

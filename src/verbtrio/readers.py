@@ -1,8 +1,8 @@
 """Who reads what a peer sends: a task for each connection, or one poller for all of a worker's plain sockets.
 
 Both feed a `Sink`, which says after each portion whether it wants more; one that does not is read on after `resume`.
-The task is for TLS, HTTP/2, plain ASGI and systems without epoll; the poller saves two task switches a message and
-4 KB a connection, and sees a peer go that is not being read.
+The task is for HTTP/2, plain ASGI, memory streams and systems without epoll; the poller is for sockets, plain or under
+TLS: it saves two task switches a message and 4 KB a connection, and sees a peer go that is not being read.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Transport(ABC):
     can_ping: bool
     """Whether a `Ping` reaches the peer, and its pong comes back as an event."""
     fd: int | None = None
-    """The descriptor of a plain socket that nobody else reads or writes: for a `Poller`."""
+    """The descriptor of a socket that nobody else reads or writes: for a `Poller`."""
 
     @abstractmethod
     async def receive(self) -> list[Event]:
