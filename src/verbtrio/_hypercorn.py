@@ -142,6 +142,9 @@ class TakeOverServer(TCPServer):
         settings: TakeOver = self.state.get(STATE_KEY, self.last_settings)
         return settings
 
+    # Ctrl+C (`hypercorn -w 0`) is for hypercorn's main task, which shuts down in order; raised in whatever connection
+    # is at work at that moment, it would end the worker without a drain.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Serve the connection until it is closed. Lets no `Exception` out: others share the nursery.
 
@@ -155,6 +158,8 @@ class TakeOverServer(TCPServer):
             pass
         except* Exception as group:
             _report("a connection", group)
+        except* KeyboardInterrupt:  # in a task of the handler's, or of an HTTP request's
+            await self.context.terminate.set()
         finally:
             stream: Any = self.stream
             if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() >= 0:  # else it has been closed

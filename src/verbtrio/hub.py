@@ -202,6 +202,7 @@ class Hub:
         if self.rooms.flush(FLUSH_MEMBERS):
             self._dirty.set()
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
     async def _flush(self) -> None:
         """What rooms were told in a tick goes out when the tick is over. Trio runs the tasks of a tick in any order, so
         the first broadcast wakes this one: when it runs, all that ran with the one that broadcast have run, too."""
@@ -241,6 +242,7 @@ class Hub:
             self._watched.add(id(terminated))
             self.nursery.start_soon(self._drain_when, terminated)
 
+    @trio.lowlevel.enable_ki_protection
     async def _drain_when(self, terminated: Waitable) -> None:
         await terminated.wait()
         await self.drain()

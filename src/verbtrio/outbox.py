@@ -211,6 +211,7 @@ class Outbox:
         if self._changed is not None:
             self._changed.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection  # it may run in the hub's nursery, whose end is the worker's
     async def _write(self, queue: deque[Packet], scope: trio.CancelScope) -> None:
         """Write until nothing is queued. Owned by the nursery that the outbox was given."""
         try:

@@ -90,6 +90,7 @@ class Poller:
             if not self._epoll.closed:
                 self._epoll.unregister(fd)
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task, not for one that serves all
     async def run(self) -> None:
         """Run turns until cancelled."""
         try:

@@ -62,6 +62,7 @@ class Timers:
                 heapq.heapify(self._heap)
                 self._cancelled = 0
 
+    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
     async def run(self) -> None:
         """Call what is due until cancelled."""
         while True:

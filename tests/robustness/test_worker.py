@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+import trio
+import trio_websocket
 
+from tests.support.peers import Peer, connect
 from tests.support.process import Server, free_port, hypercorn, running
 
 SECONDS = 20.0
@@ -52,6 +55,36 @@ def test_hypercorn_without_worker_processes_stopped_by_sigint() -> None:
         assert httpx.get(server.url).status_code == 404, "it accepts connections before it has started"
         assert server.stop(signal.SIGINT) == 0
         assert "Traceback" not in server.log_text()
+
+
+async def talk_on(peer: Peer) -> None:
+    while True:
+        await peer.send([1])
+        await peer.receive()
+
+
+async def talk(server: Server, path: str, codes: list[int]) -> None:
+    """Send and receive until the server closes; note its code."""
+    async with connect(f"ws://127.0.0.1:{server.port}{path}") as peer:
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await talk_on(peer)
+        assert closed.value.reason is not None
+        codes.append(closed.value.reason.code)
+
+
+async def test_sigint_drains_whatever_is_at_work() -> None:
+    """A coroutine, a hook, another framework's route, the poller: wherever it hits, everybody is told; it exits 0."""
+    for _ in range(3):
+        with hypercorn("tests.apps.recorder:app", "-w", "0") as server:
+            codes: list[int] = []
+            async with trio.open_nursery() as nursery:
+                for path in ("/ws", "/deflate", "/starlette"):
+                    nursery.start_soon(talk, server, path, codes)
+                    nursery.start_soon(talk, server, path, codes)
+                await trio.sleep(0.5)
+                assert await trio.to_thread.run_sync(server.stop, signal.SIGINT) == 0
+            assert codes == [1012] * 6
+            assert "Traceback" not in server.log_text()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
