@@ -221,9 +221,13 @@ async def test_a_stalled_member() -> None:
 
 
 async def test_silent_peers() -> None:
-    for first in (b"", text("half a frame")[:-5]):
+    async def probe(first: bytes) -> None:
         figures = await figures_of(partial(silent, first=first), 5)
         assert (figures["dropped"], figures["left"]) == (5, 0)
+
+    async with trio.open_nursery() as nursery:  # side by side: each has a server of its own, and waits
+        nursery.start_soon(probe, b"")
+        nursery.start_soon(probe, text("half a frame")[:-5])
 
 
 async def test_slow_handshakes() -> None:
