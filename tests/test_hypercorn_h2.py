@@ -15,12 +15,16 @@ import pytest
 import trio
 import trio.lowlevel
 from hyperframe.frame import HeadersFrame
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from tests.support.http2 import open_http2_websocket
 from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, headers, replaced, reset
+from tests.support.memory import serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
+from verbtrio import App
 
 
 @pytest.fixture
@@ -156,6 +160,26 @@ async def test_a_bad_request_ends_its_stream_alone(server: Server, bad: bytes, s
     assert statuses.get(1) == status
     assert statuses[3] == b"200"
     assert "was ended" not in server.log_text()
+
+
+async def test_a_peer_that_goes_in_the_middle() -> None:
+    """What it asked for in the same breath is not begun: nothing would send the answers, and they would all wait."""
+    app = App()
+    begun: list[str] = []
+
+    @app.get("/nowhere")
+    async def nowhere(request: Request) -> Response:
+        begun.append(request.url.path)
+        return PlainTextResponse("here")
+
+    async with serving(app) as service:
+        client = service.open_stream()
+        await client.send_all(HELLO)
+        await client.receive_some()  # the server's settings: it has begun
+        await client.send_all(b"".join(headers(GET, stream=n) + reset(n) * (n > 1) for n in range(1, 401, 2)))
+        await client.aclose()
+        await service.wait_ended(5)
+    assert 0 < len(begun) < 50  # the first one's answer finds out; before the mend all 200 were begun
 
 
 async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:

@@ -85,6 +85,8 @@ class H2(H2Protocol):
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
+            if self.closed:  # in the middle of what was read: nothing that is begun now could be sent, or would end
+                return
             if isinstance(event, h2.events.DataReceived):
                 tunnel = self.streams.get(event.stream_id)
                 if isinstance(tunnel, Tunnel):

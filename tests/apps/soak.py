@@ -1,6 +1,7 @@
 """What the soak is run against: rooms, echoes, failures, and nothing that is remembered."""
 
 import os
+import sys
 from typing import Any
 
 import trio
@@ -49,6 +50,7 @@ async def left(request: Request) -> Response:
         "sessions": len(app._running_hub()._sessions),
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "memory": resident_bytes(),
+        "blocks": sys.getallocatedblocks(),  # live objects, more or less: what the memory is in use for, if at all
         "pid": os.getpid(),
         "descriptors": len(os.listdir("/proc/self/fd")),
     }

@@ -1,7 +1,8 @@
 """Minutes of everything at random, with a seed: `nox -s soak`, or `python -m tests.robustness.soak --minutes 2`.
 
-Connects, joins, broadcasts, leaves, crashes, stalls, resets and garbage. Reports the resident memory all along, and
-fails where it drifts by more than 2 % after the first minute, or where anything is left at the end.
+Connects, joins, broadcasts, leaves, crashes, stalls, resets and garbage. Reports the resident memory, the live objects
+and the most tasks all along, and fails where the memory drifts by more than 2 % after the first minute, where tasks
+pile up, or where anything is left at the end.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ SAMPLE_SECONDS = 1.0
 WINDOW = 30
 """Samples whose median is compared: resident memory goes up and down with what is in flight."""
 DRIFT = 0.02
+TASKS_A_CLIENT = 10
+"""A connection takes five at most, and may still be ending when its client's next one has begun. (Seen: 130 for all;
+1,000 where one client had them pile up, which the memory showed only where it came after the first minute.)"""
 
 
 async def client(server: Server, chance: random.Random, done: dict[str, int]) -> None:
@@ -102,6 +106,7 @@ LIVES = {"talk": (talk, 10), "crash": (crash, 2), "stall": (stall, 2), "vanish":
 async def soak(seconds: float, seed: int) -> list[str]:
     """Run for that long; return what was not as it should be."""
     samples: list[int] = []
+    tasks: list[int] = []
     done: dict[str, int] = {}
     async with SOAKED.serve() as server:
         await talk(server, random.Random(seed))  # whatever is made once is made now
@@ -117,10 +122,12 @@ async def soak(seconds: float, seed: int) -> list[str]:
             while True:
                 now = await left(server)
                 samples.append(now["memory"])
+                tasks.append(now["tasks"])
                 if len(samples) % 30 == 0:
                     print(
-                        f"{len(samples)} s: {samples[-1] / 2**20:.1f} MiB, {now['connections']} connections, "
-                        f"{now['tasks']} tasks, {now['descriptors']} descriptors, {sum(done.values())} lives",
+                        f"{len(samples)} s: {samples[-1] / 2**20:.1f} MiB, {now['blocks']} objects, "
+                        f"{now['connections']} connections, {max(tasks[-30:])} tasks at most, "
+                        f"{now['descriptors']} descriptors, {sum(done.values())} lives",
                         flush=True,
                     )
                 await trio.sleep(SAMPLE_SECONDS)
@@ -133,7 +140,14 @@ async def soak(seconds: float, seed: int) -> list[str]:
         after = await settled(server)
         log = server.log_text()
     print(f"seed {seed}: {done}", flush=True)
-    return [*judge(samples), *judge_end(before, after, log)]
+    return [*judge(samples), *judge_tasks(tasks), *judge_end(before, after, log)]
+
+
+def judge_tasks(tasks: list[int]) -> list[str]:
+    """Whether tasks have piled up, were it for seconds."""
+    most, limit = max(tasks, default=0), TASKS_A_CLIENT * CLIENTS
+    print(f"tasks: {most} at most")
+    return [f"{most} tasks at a time, over {limit}"] if most > limit else []
 
 
 def judge(samples: list[int]) -> list[str]:
