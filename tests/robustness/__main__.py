@@ -1,7 +1,9 @@
 """Runs the probes of this folder in full against verbtrio and stock hypercorn: `nox -s robustness`.
 
 `python -m tests.robustness [PART OF A PROMISE...] [--target NAME] [--json FILE] [--write PAGE]`. What a probe can't
-finish (its worker has died, or it hangs) is recorded as that. Exits with 1 where verbtrio has not kept a promise.
+finish (its worker has died, it hangs, or it fails itself) is recorded as that, and the others are run all the same.
+What has been measured is written after each probe, so that it is there however the run ends. Exits with 1 where
+verbtrio has not kept a promise.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import importlib
 import json
 import platform
 import sys
+import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -40,8 +44,13 @@ PROBES: list[Probe] = [
 ]
 
 
+Results: TypeAlias = list[tuple[Probe, dict[str, Figures]]]
+"""Probes, and their figures by the target's name."""
+
+
 async def measure(probe: Probe, target: Target) -> Figures:
-    """The probe's figures; with `seconds_all`, how long it took, and `ended`, where it could not be finished."""
+    """The probe's figures; with `seconds_all`, how long it took, and `ended`, where it could not be finished: what the
+    server does to it is expected; anything else is a fault of the probe's, and shown with its traceback."""
     figures: Figures = {}
     begin = trio.current_time()
     with trio.CancelScope(deadline=begin + probe.limit) as scope:
@@ -49,6 +58,9 @@ async def measure(probe: Probe, target: Target) -> Figures:
             await probe.run(target, probe.n, figures)
         except* (OSError, AssertionError, WorkerDied, trio.BrokenResourceError, trio.TooSlowError) as group:
             figures["ended"] = first_line(group)
+        except* Exception as group:
+            traceback.print_exception(group)
+            figures["ended"] = f"the probe failed: {first_line(group)}"
     if scope.cancelled_caught:
         figures["ended"] = f"not finished after {probe.limit:g} s"
     figures["seconds_all"] = trio.current_time() - begin
@@ -75,7 +87,7 @@ def kept(probe: Probe, figures: Figures) -> bool:
     return "ended" not in figures and probe.kept(figures)
 
 
-def table(results: list[tuple[Probe, dict[str, Figures]]]) -> str:
+def table(results: Results) -> str:
     """The figures in Markdown."""
     lines = [f"| promise | {' | '.join(target.name for target in (VERBTRIO, STOCK))} |", "|---|---|---|"]
     for probe, figures in results:
@@ -85,17 +97,20 @@ def table(results: list[tuple[Probe, dict[str, Figures]]]) -> str:
     return "\n".join([*lines, "", f"Python {platform.python_version()}, {versions}."])
 
 
-async def run(probes: list[Probe], targets: list[Target]) -> list[tuple[Probe, dict[str, Figures]]]:
-    results: list[tuple[Probe, dict[str, Figures]]] = []
+async def run(probes: list[Probe], targets: list[Target], results: Results, write: Callable[[], None]) -> None:
+    """Run the probes one by one; put what is found into `results`, and `write` after each."""
+    begin = trio.current_time()
     for number, probe in enumerate(probes, 1):
-        print(f"{number}/{len(probes)} {probe.promise.format(n=f'{probe.n:,}')}", flush=True)
+        elapsed = trio.current_time() - begin
+        print(f"{number}/{len(probes)} [{elapsed:.0f} s] {probe.promise.format(n=f'{probe.n:,}')}", flush=True)
         found: dict[str, Figures] = {}
+        results.append((probe, found))
         for target in targets:
             figures = found[target.name] = await measure(probe, target)
             verdict = "kept" if kept(probe, figures) else "NOT KEPT"
             print(f"    {target.name}: {verdict}: {words(probe, figures)} [{figures['seconds_all']:.0f} s]", flush=True)
-        results.append((probe, found))
-    return results
+            write()
+    print(f"{trio.current_time() - begin:.0f} s in all", flush=True)
 
 
 def main() -> None:
@@ -107,12 +122,16 @@ def main() -> None:
     options = parser.parse_args()
     probes = [p for p in PROBES if not options.parts or any(part in p.promise for part in options.parts)]
     targets = [t for t in (VERBTRIO, STOCK) if options.target in (None, t.name)]
-    results = trio.run(run, probes, targets)
-    record: list[dict[str, Any]] = [{"promise": probe.promise, "n": probe.n, **found} for probe, found in results]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=1))
-    if options.write is not None:
-        replace_part(options.write, "robustness", table(results))
+    results: Results = []
+
+    def write() -> None:
+        record: list[dict[str, Any]] = [{"promise": probe.promise, "n": probe.n, **found} for probe, found in results]
+        options.json.write_text(json.dumps(record, indent=1))
+        if options.write is not None:
+            replace_part(options.write, "robustness", table(results))
+
+    trio.run(run, probes, targets, results, write)
     broken = [probe.promise for probe, found in results if not kept(probe, found.get(VERBTRIO.name, {"ended": ""}))]
     if broken and options.target != STOCK.name:
         sys.exit("not kept:\n" + "\n".join(broken))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +66,12 @@ def running(command: list[str], port: int, *, tls: bool = False, **environment: 
         log = Path(folder) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+                command,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                process_group=0,
             )
         server = Server(process, port, log, tls)
         try:
@@ -81,7 +86,16 @@ def running(command: list[str], port: int, *, tls: bool = False, **environment: 
                     time.sleep(0.02)
             yield server
         finally:
-            server.stop()
+            try:
+                server.stop()
+            finally:
+                end_group(process.pid)
+
+
+def end_group(group: int) -> None:
+    """End what a server has left behind: a worker of hypercorn's whose parent is killed spins for ever."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 @contextmanager
