@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +58,8 @@ async def measure(probe: Probe, target: Target) -> Figures:
         try:
             await probe.run(target, probe.n, figures)
         except* (OSError, AssertionError, WorkerDied, trio.BrokenResourceError, trio.TooSlowError) as group:
-            figures["ended"] = first_line(group)
+            late = f"not finished after {probe.limit:g} s, and " if trio.current_time() >= scope.deadline else ""
+            figures["ended"] = late + first_line(group)
         except* Exception as group:
             traceback.print_exception(group)
             figures["ended"] = f"the probe failed: {first_line(group)}"
@@ -76,11 +78,16 @@ def first_line(error: BaseException) -> str:
 
 def words(probe: Probe, figures: Figures) -> str:
     """The figures as a cell of the table."""
-    try:
-        text = probe.result.format(**figures)
-    except KeyError:
-        text = ""  # it was ended before it had them
+    found = {name for name in figures if name not in ("ended", "seconds_all")}
+    text = probe.result.format_map(defaultdict(Unknown, figures)) if found else ""
     return "; ".join(filter(None, [figures.get("ended", ""), text]))
+
+
+class Unknown:
+    """A figure that a probe was ended before it had."""
+
+    def __format__(self, spec: str) -> str:
+        return "?"
 
 
 def kept(probe: Probe, figures: Figures) -> bool:

@@ -1,29 +1,38 @@
 """Handshakes and frame streams at random, with a seed: nothing dies, nothing is logged with a traceback, nothing stays.
 
-Most go over memory streams, by the take-over's own path; some thousands over real sockets to a real worker.
+One in twenty goes over TCP to a real worker. The others go through hypercorn's own server, with the take-over in place,
+within processes that have no network (tests/robustness/fuzz_share.py): half over socket pairs, which the poller reads,
+half over memory streams.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 import trio
-import trio.testing
 
-from tests.robustness.probes import VERBTRIO, Figures, Probe, Target, figures_of, leaked, repeat, served, settled, warm
+from tests.robustness.probes import STOCK, Figures, Probe, Target, figures_of, leaked, repeat, served, settled, warm
 from tests.support.http2_frames import ATTACKS
-from tests.support.memory import Service, serving
+from tests.support.memory import serving, socket_stream_pair
+from tests.support.process import ROOT
 from tests.support.wire import CONTINUATION, FIN, HEADERS, TEXT, close, frame, plain, request, text
 from verbtrio import App, Limits, WebSocket
 
 SEED = 2026
 WIRE_SHARE = 20
-"""One in so many goes over a real socket."""
+"""One in so many goes over TCP."""
+PROCESSES = os.cpu_count() or 1
+"""That many do the rest of a full number."""
+FEW = 1000
+"""Below this, one process does."""
 
 HEADER_LINES = [
     *(line + "\r\n" for line in HEADERS.strip().split("\r\n")),
@@ -108,6 +117,9 @@ def cut(data: bytes, chance: random.Random) -> list[bytes]:
     return [data[start:stop] for start, stop in zip([0, *edges], [*edges, len(data)], strict=True)]
 
 
+GENERATORS = {"handshake": handshake, "conversation": conversation}
+
+
 def fuzzed() -> App:
     """What is fuzzed over memory streams: an echo, with compression and without."""
     app = App(limits=Limits(max_message_bytes=65536, close_timeout=0.5), heartbeat=None)
@@ -134,9 +146,9 @@ class Tracebacks(logging.Handler):
         self.count += record.exc_info is not None
 
 
-async def one_in_memory(service: Service, pieces: list[bytes], *, hang_up: bool) -> None:
+async def one_within(stream: trio.abc.HalfCloseableStream, pieces: list[bytes], *, hang_up: bool) -> None:
     """Send the pieces, and hang up, or half-close and read to the end."""
-    async with service.open_stream() as peer:
+    async with stream as peer:
         try:
             for piece in pieces:
                 await peer.send_all(piece)
@@ -149,24 +161,36 @@ async def one_in_memory(service: Service, pieces: list[bytes], *, hang_up: bool)
             pass  # the server has hung up
 
 
-async def in_memory(generate: Callable[[random.Random], bytes], n: int, seed: int) -> int:
-    """`n` over memory streams; how many tracebacks were logged. That nothing is left, `serving` asserts."""
+async def within(generate: Callable[[random.Random], bytes], numbers: range) -> int:
+    """Those with these numbers within this process; how many tracebacks were logged. That nothing is left, `serving`
+    asserts."""
     seen = Tracebacks()
     logging.getLogger().addHandler(seen)
     try:
         async with serving(fuzzed()) as service:
 
-            async def one(number: int) -> None:
-                chance = random.Random(f"{seed} {number}")
+            async def one(index: int) -> None:
+                chance = random.Random(f"{SEED} {numbers[index]}")
                 pieces = cut(generate(chance), chance)
-                await one_in_memory(service, pieces, hang_up=chance.random() < 0.3)
-                if number % 500 == 0:
+                stream = service.open_stream(socket_stream_pair if index % 2 else None)
+                await one_within(stream, pieces, hang_up=chance.random() < 0.3)
+                if index % 500 == 0:
                     service._opened.clear()  # else it keeps all of them, to close them in the end
 
-            await repeat(n, one, at_once=10)
+            await repeat(len(numbers), one, at_once=10)
     finally:
         logging.getLogger().removeHandler(seen)
     return seen.count
+
+
+async def share(name: str, numbers: range, figures: Figures) -> None:
+    """Those with these numbers in a process of its own. Cancelled, it ends the process."""
+    command = [sys.executable, "-m", "tests.robustness.fuzz_share", name, str(numbers.start), str(numbers.stop)]
+    done = await trio.run_process(command, cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"{name}s {numbers}: {done.stderr.decode().strip().splitlines()[-1:]}")
+    figures["tried"] += len(numbers)
+    figures["tracebacks"] += json.loads(done.stdout)["tracebacks"]
 
 
 async def one_on_the_wire(port: int, pieces: list[bytes], *, hang_up: bool) -> None:
@@ -182,35 +206,39 @@ async def one_on_the_wire(port: int, pieces: list[bytes], *, hang_up: bool) -> N
             await wire.to_end()
 
 
-async def fuzz(target: Target, n: int, figures: Figures, *, generate: Callable[[random.Random], bytes]) -> None:
-    """`n` of a kind: one in twenty over real sockets (all of them where it is not verbtrio), the rest in memory."""
+async def fuzz(target: Target, n: int, figures: Figures, *, name: str) -> None:
+    """`n` of a kind: one in twenty over TCP (all of them where it is stock hypercorn), the rest meanwhile within
+    processes."""
     figures.update(tried=0, tracebacks=0)
-    on_the_wire = n // WIRE_SHARE if target is VERBTRIO else n
+    on_the_wire = n if target is STOCK else n // WIRE_SHARE
+    async with trio.open_nursery() as nursery:
+        step = n - on_the_wire if n <= FEW else -(-(n - on_the_wire) // PROCESSES)
+        for start in range(on_the_wire, n, step or 1):
+            nursery.start_soon(share, name, range(start, min(start + step, n)), figures)
+        await over_tcp(target, on_the_wire, figures, name=name)
+
+
+async def over_tcp(target: Target, n: int, figures: Figures, *, name: str) -> None:
+    """The first `n` over TCP."""
     async with target.serve() as server:
         before = await warm(server)
 
         async def one(number: int) -> None:
             chance = random.Random(f"{SEED} {number}")
-            pieces = cut(generate(chance), chance)
+            pieces = cut(GENERATORS[name](chance), chance)
             await one_on_the_wire(server.port, pieces, hang_up=chance.random() < 0.3)
             figures["tried"] += 1
 
-        await repeat(on_the_wire, one)
+        await repeat(n, one)
         figures["left"] = leaked(before, await settled(server))
         figures["served"] = await served(server)
-        figures["tracebacks"] = server.log_text().count("Traceback")
-    if on_the_wire < n:
-        rest = n - on_the_wire
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        count = await trio.to_thread.run_sync(partial(trio.run, in_memory, generate, rest, SEED, clock=clock))
-        figures["tracebacks"] += count
-        figures["tried"] += rest
+        figures["tracebacks"] += server.log_text().count("Traceback")
 
 
-@pytest.mark.parametrize("generate", [handshake, conversation])
-async def test_fuzz(generate: Callable[[random.Random], bytes]) -> None:
+@pytest.mark.parametrize("name", GENERATORS)
+async def test_fuzz(name: str) -> None:
     n = 1000
-    figures = await figures_of(partial(fuzz, generate=generate), n)
+    figures = await figures_of(partial(fuzz, name=name), n)
     assert figures == {"tried": n, "tracebacks": 0, "left": 0, "served": True}
 
 
@@ -223,12 +251,13 @@ def test_the_generator_makes_what_is_worth_trying() -> None:
 
 PROBES = [
     Probe(
-        f"{{n}} {name}, at random, cut at random: no death, no traceback, nothing left",
-        partial(fuzz, generate=generate),
+        f"{{n}} {name}, at random, cut at random, one in {WIRE_SHARE} over TCP, the rest in-process over socket pairs "
+        "and memory streams (stock hypercorn: all over TCP): no death, no traceback, nothing left",
+        partial(fuzz, name=kind),
         100_000,
         "{tried} tried, {tracebacks} tracebacks, {left} left",
         lambda f: f["tried"] == 100_000 and f["tracebacks"] == f["left"] == 0 and f["served"],
-        limit=300,
+        limit=400,
     )
-    for name, generate in (("handshakes", handshake), ("frame streams behind a valid one", conversation))
+    for name, kind in (("handshakes", "handshake"), ("frame streams behind a valid one", "conversation"))
 ]

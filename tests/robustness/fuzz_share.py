@@ -1,0 +1,25 @@
+"""A share of what test_fuzz.py sends, in one process: `python -m tests.robustness.fuzz_share KIND FROM TO`.
+
+The clock is virtual, so that nobody waits for a time limit. Prints how many tracebacks were logged; fails where a
+connection does, or where anything is left of one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import trio
+import trio.testing
+
+from tests.robustness.test_fuzz import GENERATORS, within
+
+
+def main(kind: str, start: str, stop: str) -> None:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    count = trio.run(within, GENERATORS[kind], range(int(start), int(stop)), clock=clock)
+    json.dump({"tracebacks": count}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
