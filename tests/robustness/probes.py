@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from tests.support.process import Server, hypercorn
+from tests.support.process import ROOT, Server, hypercorn
 from tests.support.wire import BINARY, FIN, KIB, PING, Wire, frame, plain, websocket
 
 Figures: TypeAlias = dict[str, Any]
@@ -173,12 +174,18 @@ async def echo(wire: Wire, payload: bytes = b"x" * 64) -> float:
     """Send a message and wait for its echo; the seconds that took."""
     begin = trio.current_time()
     await wire.stream.send_all(frame(FIN | BINARY, payload))
-    received = await wire.frame()
-    while received == (FIN | PING, b""):  # stock hypercorn's
-        received = await wire.frame()
+    received = await answer(wire)
     if received is None or received[1] != payload:
         raise ConnectionError(f"no echo, but {received!r:.100}")
     return trio.current_time() - begin
+
+
+async def answer(wire: Wire) -> tuple[int, bytes] | None:
+    """The next frame that is no Ping: stock hypercorn sends one at the beginning."""
+    received = await wire.frame()
+    while received is not None and received[0] == FIN | PING:
+        received = await wire.frame()
+    return received
 
 
 async def served(server: Server) -> bool:
@@ -218,31 +225,35 @@ async def memory(server: Server) -> Memory:
 
 
 class Observer:
-    """Another client, which measures how long its echoes take.
+    """Another client, in a process of its own (observing.py), which measures how long its echoes take."""
 
-    Attributes:
-        times: seconds, one for each echo.
-    """
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
 
-    def __init__(self, wire: Wire) -> None:
-        self.times: list[float] = []
-        self._wire = wire
+    async def start(self) -> None:
+        """Wait until it echoes."""
+        assert self._process.stdout is not None
+        if not await self._process.stdout.receive_some():
+            raise ConnectionError("the observing client has no connection")
 
-    async def watch(self, *, pause: float = 0.001) -> None:
-        """Send and receive until cancelled."""
-        while True:
-            self.times.append(await echo(self._wire))
-            await trio.sleep(pause)
-
-    async def quiet_p99(self, seconds: float) -> float:
-        """The 99th percentile while nothing else goes on."""
-        with trio.move_on_after(seconds):
-            await self.watch()
-        quiet, self.times = self.times, []
-        return p99(quiet)
+    async def stop(self) -> list[tuple[float, float]]:
+        """End it; its echoes, each when it was asked for (`time.perf_counter`) and how long it took, in seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        await self._process.stdin.aclose()
+        told = b"".join([bytes(part) async for part in self._process.stdout])
+        times: list[tuple[float, float]] = [(at, took) for at, took in json.loads(told)]
+        return times
 
 
 @asynccontextmanager
 async def observer(server: Server) -> AsyncIterator[Observer]:
-    async with websocket(server.port) as wire:
-        yield Observer(wire)
+    """One that echoes; it is ended when the context is left."""
+    command = [sys.executable, "-m", "tests.robustness.observing", str(server.port)]
+    pipe = subprocess.PIPE
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, command, cwd=ROOT, stdin=pipe, stdout=pipe, check=False)
+        observing = Observer(await nursery.start(run))
+        await observing.start()
+        yield observing
+        nursery.cancel_scope.cancel()

@@ -14,6 +14,7 @@ from tests.robustness.probes import (
     Figures,
     Probe,
     Target,
+    answer,
     events,
     figures_of,
     leaked,
@@ -94,10 +95,10 @@ async def characters(target: Target, n: int, figures: Figures) -> None:
         for _ in range(n):
             async with websocket(server.port) as wire:
                 await wire.send(text(fitting))
-                figures["fit"] += await wire.frame() == (FIN | TEXT, fitting.encode())
+                figures["fit"] += await answer(wire) == (FIN | TEXT, fitting.encode())
             async with websocket(server.port) as wire:
                 await wire.send(text(fitting + "x"))
-                received = await wire.frame()
+                received = await answer(wire)
                 figures["refused"] += received is not None and received[1][:2] == struct.pack("!H", 1009)
         told = [event[1:3] for event in await events(server) if event[0] == "close"]
         figures["told"] = told.count(["size", 1009])

@@ -10,6 +10,7 @@ from tests.robustness.probes import (
     Figures,
     Probe,
     Target,
+    answer,
     echo,
     events,
     figures_of,
@@ -101,7 +102,7 @@ async def stalled_member(target: Target, n: int, figures: Figures, *, messages: 
         wires = await open_many(server, n - 1, "/room")
         speaker = await open_wire(server.port, "/room")
         for wire in (*wires, speaker):
-            await wire.frame()
+            await answer(wire)
 
         async def talk() -> list[float]:
             """Say all messages; for each, the seconds until the last member had it."""
@@ -116,7 +117,7 @@ async def stalled_member(target: Target, n: int, figures: Figures, *, messages: 
             return times
 
         async def hear(wire: Wire) -> None:
-            received = await wire.frame()
+            received = await answer(wire)
             figures["heard"] += received == (FIN | TEXT, payload)
 
         figures["heard"] = 0
