@@ -14,6 +14,7 @@ from benchmarks.loads import MESSAGE, Load
 from benchmarks.process import Process, free_port
 from benchmarks.run import start
 from benchmarks.verify import Client
+from verbtrio.messages import Frame
 from verbtrio.rooms import Rooms
 
 ROOMS = (10, 100, 1000, 10_000)
@@ -128,9 +129,11 @@ def joins() -> Iterator[Finding]:
 
 
 class _Member:
-    """One that nothing is offered to."""
+    """One that nothing is said to."""
 
-    def offer(self, frame: object) -> None: ...
+    def __init__(self) -> None:
+        self.outlet = self
+        self.held: list[Frame] = []
 
     def flush(self) -> None: ...
 

@@ -18,8 +18,9 @@ EXPORTED = [alias.asname for _, alias in IMPORTS if alias.asname is not None]
 
 # Seen in the signature of something public, and yet nothing that an application names.
 INTERNAL = {
-    "Frame": "rooms offer one to their members; applications send data",
-    "Member": "rooms take anything with an `offer`; applications have a WebSocket",
+    "Frame": "rooms hand one to their members; applications send data",
+    "Outlet": "how rooms reach a member; applications send",
+    "Member": "rooms take anything with an outlet; applications have a WebSocket",
     "Decoder": "made by the framework from a handler's annotation",
     "Rooms": "behind `Room`",
     "Transport": "behind `WebSocket`",

@@ -44,9 +44,9 @@ class TestBacklog:
     async def test_up_to_the_limit_and_over_it(self) -> None:
         one = bounded(5)
         for number in range(5):
-            one.offer(encode(f"m{number}"))
+            one._put(encode(f"m{number}"))
         assert how_it_ended(one) is None
-        one.offer(encode("m5"))
+        one._put(encode("m5"))
         assert how_it_ended(one) == CloseInfo(Cause.SLOW, 1008, "Too slow: over 330 bytes behind")
         assert await heard(one) == ['{"code":1008,"reason":"Too slow: over 330 bytes behind"}']
 
@@ -54,7 +54,7 @@ class TestBacklog:
     async def test_what_is_dropped(self, policy: str, left: list[str]) -> None:
         one = bounded(2, policy)
         for number in range(5):
-            one.offer(encode(f"m{number}"))
+            one._put(encode(f"m{number}"))
         assert one.dropped == 3
         one.close_nowait()
         assert await heard(one) == [*left, '{"code":1000,"reason":""}']
@@ -62,7 +62,7 @@ class TestBacklog:
     @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest"])
     async def test_one_message_over_the_limit(self, policy: str) -> None:
         one = bounded(2, policy)
-        one.offer(encode("x" * 1000))
+        one._put(encode("x" * 1000))
         assert one.closed is None
         one.close_nowait()
         assert (await heard(one))[0] == "x" * 1000
@@ -71,15 +71,15 @@ class TestBacklog:
         one = bounded(2)
         async with aclosing(one._events()) as chunks:
             for _ in range(10):
-                one.offer(encode("m0"))
-                one.offer(encode("m1"))
+                one._put(encode("m0"))
+                one._put(encode("m1"))
                 assert await anext(chunks) == b"data: m0\n\ndata: m1\n\n"
         assert one.closed is None
 
     async def test_a_piece_is_64_kib_or_one_message(self) -> None:
         one = listener()
         for size in (40_000, 40_000, 10, 200_000, 10):
-            one.offer(encode("x" * size))
+            one._put(encode("x" * size))
         async with aclosing(one._events()) as chunks:
             sizes = [len(await anext(chunks)) for _ in range(2)]
         assert sizes == [2 * 40_008, 18 + 200_008]
@@ -106,13 +106,20 @@ class TestTheEnd:
     )
     async def test_what_it_still_hears(self, end: Callable[[Listener], None], cause: Cause, rest: list[str]) -> None:
         one = listener()
-        one.offer(encode("last words"))
+        one._put(encode("last words"))
         end(one)
-        one.offer(encode("too late"))
+        one._put(encode("too late"))
         assert one.closed is not None
         assert one.closed.cause is cause
         assert one.end(GONE) is one.closed, "the first end counts"
         assert await heard(one) == rest
+
+    async def test_what_was_broadcast_in_the_same_tick_comes_before(self) -> None:
+        one = listener()
+        one.held.append(encode("not flushed yet"))
+        one.close_nowait(4000, "bye")
+        one.flush()
+        assert await heard(one) == ["not flushed yet", '{"code":4000,"reason":"bye"}']
 
     async def test_it_wakes_who_waits(self, autojump_clock: Clock) -> None:
         one = listener()

@@ -15,11 +15,11 @@ from verbtrio.rooms import FLUSH_BYTES, Member, Room, Rooms
 
 
 class Listener:
-    """A member that remembers what it was offered."""
+    """A member that remembers what it was told."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.frames: list[Frame] = []
+        self.held: list[Frame] = []  # what a real one writes with the next flush stays here
         self.flushed = 0
 
     def __repr__(self) -> str:
@@ -27,13 +27,14 @@ class Listener:
 
     @property
     def heard(self) -> list[bytes]:
-        return [frame.payload for frame in self.frames]
+        return [frame.payload for frame in self.held]
 
-    def offer(self, frame: Frame) -> None:
-        self.frames.append(frame)
+    @property
+    def outlet(self) -> Listener:
+        return self
 
     def flush(self) -> None:
-        self.flushed = len(self.frames)
+        self.flushed = len(self.held)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -125,7 +126,7 @@ class TestHandle:
 class TestBroadcast:
     def test_encodes_once(self, rooms: Rooms, people: list[Listener]) -> None:
         assert rooms.room("r").broadcast({"to": "all"}) == 3
-        assert len({id(person.frames[0]) for person in people}) == 1
+        assert len({id(person.held[0]) for person in people}) == 1
         assert people[0].heard == [b'{"to":"all"}']
 
     def test_excludes_a_member(self, rooms: Rooms, people: list[Listener]) -> None:
@@ -174,7 +175,7 @@ class TestBroadcast:
 
 
 class TestFlush:
-    """What was offered goes out when the tick is over."""
+    """What was said goes out when the tick is over."""
 
     def test_says_once_that_there_is_something(self) -> None:
         dirty: list[str] = []
@@ -184,7 +185,7 @@ class TestFlush:
             rooms.join("r", person)
             rooms.join("s", person)
         assert rooms.room("r").broadcast("x", exclude=people) == 0
-        assert dirty == [], "nobody was offered anything"
+        assert dirty == [], "nobody was told anything"
         for name in ("r", "s", "r"):
             rooms.room(name).broadcast(name)
         assert dirty == ["dirty"]
@@ -229,7 +230,7 @@ class TestFlush:
         frame = "x" * 100_000
         for _ in range(100):
             rooms.room("r").broadcast(frame)
-            behind = len(people[0].frames) - people[0].flushed
+            behind = len(people[0].held) - people[0].flushed
             assert behind * len(frame) <= FLUSH_BYTES + 2 * len(frame)
 
     def test_checked_before_anything_is_done(self) -> None:
@@ -242,4 +243,4 @@ class TestFlush:
         rooms.join("r", someone)
         with pytest.raises(RuntimeError, match="not here"):
             rooms.room("r").broadcast("x")
-        assert someone.frames == []
+        assert someone.held == []

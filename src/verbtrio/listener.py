@@ -50,7 +50,8 @@ class Listener(HTTPConnection):
         self.id = uuid.uuid4().hex
         self.dropped = 0
         self._limits = limits
-        self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `offer`
+        self.held: list[Frame] = []  # what rooms have broadcast since the last `flush`, bounded by the rooms
+        self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `flush`
         self._queued = 0  # bytes in `_queue`
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
@@ -75,25 +76,33 @@ class Listener(HTTPConnection):
         """How it ended; `None` while it listens."""
         return self._info
 
-    def offer(self, frame: Frame) -> None:
-        """What rooms call (see `rooms.Member`): queue `frame`, within the backlog's limit, where the policy decides.
+    @property
+    def outlet(self) -> Listener:
+        """What rooms broadcast to: itself (see `rooms.Member`)."""
+        return self
+
+    def flush(self) -> None:
+        """Queue what is held, within the backlog's limit, where the policy decides.
 
         One message may be larger than the limit, if nothing else is queued.
         """
-        if self._info is not None:
+        if not self.held:
             return
-        self._queue.append(frame)
-        self._queued += _size(frame)
-        if self._queued > self._limits.max_backlog_bytes and len(self._queue) > 1:
-            self._overflow()
+        frames = self.held.copy()
+        self.held.clear()  # the same list for ever: rooms know it
+        for frame in frames:
+            if self._info is not None:
+                return
+            self._queue.append(frame)
+            self._queued += _size(frame)
+            if self._queued > self._limits.max_backlog_bytes and len(self._queue) > 1:
+                self._overflow()
         self._changed.unpark_all()
-
-    def flush(self) -> None:
-        """What rooms call at the end of a tick: what was offered is on its way already."""
 
     def _put(self, frame: Frame) -> None:
         """What the registry of users calls, as on a `WebSocket`."""
-        self.offer(frame)
+        self.held.append(frame)
+        self.flush()
 
     def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """End the stream: with what is queued, and an event `close`. One that has ended stays as it is.
@@ -110,6 +119,7 @@ class Listener(HTTPConnection):
 
     def end(self, info: CloseInfo) -> CloseInfo:
         """End the stream; return how it ended: the first call decides."""
+        self.flush()  # what was said before is heard before
         if self._info is not None:
             return self._info
         self._info = info

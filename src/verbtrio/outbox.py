@@ -4,8 +4,8 @@ Rules of this file:
 - the outbox alone writes to the transport, so frames never mix, whoever is cancelled;
 - while nothing is queued, a packet is written in place, without a task; what the peer does not take at once is
   queued, and a writer task lives for as long as the queue does;
-- what rooms offer is held until the tick is over (`flush`) and then written at once; what is sent directly meanwhile
-  is held behind it, so the order in which one task speaks is the order in which a peer hears;
+- what rooms broadcast is held until the tick is over (`flush`) and then written at once; what is sent directly
+  meanwhile is held behind it, so the order in which one task speaks is the order in which a peer hears;
 - the queue holds messages, not bytes: a message that a policy drops was never compressed, so dropping it can't
   upset the compression's state.
 """
@@ -92,7 +92,7 @@ class Outbox:
         self._closing = False  # the Close frame is on its way: no data may follow it (RFC 6455 section 5.5.1)
         self._changed: trio.lowlevel.ParkingLot | None = None
         self.held: list[Frame] = []
-        """What rooms have offered since the last `flush`, bounded by the rooms. They append to it."""
+        """What rooms have broadcast since the last `flush`, bounded by the rooms. They append to it."""
         self._direct = 0  # bytes of what was sent directly among it
         self.dropped = 0
         """Messages dropped by the policy."""
@@ -141,16 +141,15 @@ class Outbox:
         """Write what is held, at once, or queue it behind what is queued."""
         if not self.held:
             return
-        frames = self.held.copy()
-        self.held.clear()  # the same list for ever: rooms know it
         self._direct = 0
-        if self._closing:
-            return
-        if len(frames) > 1 and self._queue is None and not self.broken:
-            joined = self._transport.join(frames)
+        if self._queue is None and not self._closing and not self.broken:
+            joined = self._transport.join(self.held)
             if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
+                self.held.clear()  # the same list for ever: rooms know it
                 self._write_now(joined)
                 return
+        frames = self.held.copy()
+        self.held.clear()
         for frame in frames:
             self.put_nowait(frame)
 

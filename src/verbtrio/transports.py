@@ -39,6 +39,8 @@ Packet: TypeAlias = Frame | Ping | Close | bytes | memoryview
 class Transport(ABC):
     """Both ways to a peer behind one interface; the same tests run over both."""
 
+    __slots__ = ()
+
     can_ping: bool
     """Whether a `Ping` reaches the peer, and its pong comes back as an event."""
     fd: int | None = None

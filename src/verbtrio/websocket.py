@@ -19,7 +19,7 @@ from verbtrio.inbox import PATIENCE, Inbox
 from verbtrio.limits import Limits
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.outbox import Outbox
-from verbtrio.rooms import Room, Rooms, check_name
+from verbtrio.rooms import Outlet, Room, Rooms, check_name
 from verbtrio.transports import Close, Transport
 from verbtrio.types import Data, Hook
 
@@ -57,11 +57,9 @@ class WebSocket(HTTPConnection, Generic[T]):
         user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
         nursery: the connection's nursery: tasks started in it are cancelled with the connection.
         subprotocol: what was agreed on in the handshake (over plain ASGI: what the route itself has chosen).
-        offer: for rooms (see `rooms.Member`).
     """
 
     nursery: trio.Nursery
-    offer: Callable[[Frame], object]
 
     def __init__(
         self,
@@ -246,14 +244,14 @@ class WebSocket(HTTPConnection, Generic[T]):
         membership = self._memberships[name] = Membership(self, self._rooms.room(name), on_leave)
         return membership
 
-    def flush(self) -> None:
+    @property
+    def outlet(self) -> Outlet:
         """For rooms (see `rooms.Member`)."""
-        if self._outbox is not None:
-            self._outbox.flush()
+        assert self._outbox is not None, "who is in a room is open"
+        return self._outbox
 
     def _open(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self.offer = outbox.held.append
 
     def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> Awaitable[None]:
         """Call `hook` for each message, in place where that can be (see `Inbox.serve`)."""
