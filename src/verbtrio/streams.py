@@ -35,13 +35,14 @@ class StreamTransport(Transport):
         early: bytes the peer sent behind its upgrade request.
     """
 
-    __slots__ = ("_codec", "_stream", "_tls", "_unread", "fd")
+    __slots__ = ("_codec", "_joins", "_stream", "_tls", "_unread", "fd")
 
     can_ping = True
 
     def __init__(self, stream: trio.abc.Stream, codec: Codec, early: bytes = b"") -> None:
         self._stream = stream
         self._codec = codec
+        self._joins = not codec.compresses  # here, where a broadcast need not go to the codec's own memory for it
         self._unread = early
         self._tls = Tls.taken_from(stream)
         if isinstance(stream, trio.SSLStream) and self._tls is not None:
@@ -146,7 +147,7 @@ class StreamTransport(Transport):
             return b""  # the peer has closed TLS: the reader finds out, too
 
     def join(self, frames: Sequence[Frame]) -> bytes | None:
-        if self._codec.compresses:  # what is thrown away must not have been compressed
+        if not self._joins:  # what is thrown away must not have been compressed
             return None
         return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
 
