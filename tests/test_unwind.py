@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import trio
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Mount, Router
@@ -18,6 +24,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.memory import Service, serving
 from verbtrio import App, WebSocket
+from verbtrio.security import CSRFProtection, SecurityHeaders
 
 CallNext = Callable[[Any], Awaitable[Response]]
 
@@ -87,6 +94,40 @@ async def test_only_ours_is_left(autojump_clock: Clock) -> None:
         assert "verbtrio.connection" in modules
         assert not [name for name in modules if name.startswith("starlette")]
     assert log == ["end", "end"]
+
+
+class Somebody(AuthenticationBackend):
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
+        return AuthCredentials(["talk"]), SimpleUser("somebody")
+
+
+KNOWN = [
+    Middleware(AuthenticationMiddleware, backend=Somebody()),
+    Middleware(CORSMiddleware, allow_origins=["*"]),
+    Middleware(GZipMiddleware),
+    Middleware(SessionMiddleware, secret_key="a secret of thirty-two bytes, or more"),
+    Middleware(TrustedHostMiddleware, allowed_hosts=["test"]),
+    Middleware(SecurityHeaders),
+    Middleware(CSRFProtection),
+]
+
+
+async def test_middleware_that_has_nothing_to_do_afterwards(autojump_clock: Clock) -> None:
+    log: list[str] = []
+    app = talkative(log, middleware=KNOWN, require_origin=False)
+
+    @app.ws("/session")
+    async def session(ws: WebSocket) -> None:
+        async for _ in ws:
+            await ws.send(f"{ws.user.display_name} {ws.session}")
+
+    modules = await converse(app)
+    assert not [name for name in modules if name.startswith(("starlette", "verbtrio.security"))]
+    async with serving(app) as service:
+        client = await service.connect("/session")
+        await client.send_message("who, and what is in the session?")
+        assert await client.get_message() == "somebody {}"
+        await client.aclose()
 
 
 async def test_what_is_around_a_connection_stays_around_it(autojump_clock: Clock) -> None:

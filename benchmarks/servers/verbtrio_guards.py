@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from benchmarks.servers.common import heartbeat
 from verbtrio import App, Heartbeat, Limits, WebSocket
 from verbtrio.auth import JWTAuth
+from verbtrio.middleware import CallNext
 from verbtrio.security import CSRFProtection, SecurityHeaders
 
 auth = JWTAuth("a secret of thirty-two bytes, or more", issuer="benchmark", require=["exp"])
@@ -19,17 +21,11 @@ HEADERS = [
 ]
 
 
-class Bearer:
-    """What the load generator does not send."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-            scope["headers"] = [*scope["headers"], *HEADERS, (b"origin", b"http://" + host)]
-        await self.app(scope, receive, send)
+async def headed(request: HTTPConnection, call_next: CallNext) -> Response:
+    """Adds what the load generator does not send."""
+    origin = b"http://" + request.headers["host"].encode()
+    request.scope["headers"] = [*request.scope["headers"], *HEADERS, (b"origin", origin)]
+    return await call_next(request)
 
 
 interval = heartbeat() or 20.0
@@ -44,7 +40,7 @@ app = App(
         message_burst=1_000_000,
         max_bad_messages=10,
     ),
-    middleware=[Middleware(Bearer), Middleware(SecurityHeaders), Middleware(CSRFProtection), auth],
+    middleware=[headed, Middleware(SecurityHeaders), Middleware(CSRFProtection), auth],
 )
 
 

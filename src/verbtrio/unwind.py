@@ -1,9 +1,10 @@
 """Whether an ASGI application's call can be over while the connection it has accepted lives on.
 
-Starlette's layers (errors, exceptions, router, route) have nothing to do after an accept but to wait: eleven coroutines
-and what they hold, 4.4 KB of an idle connection's 15.5, and each switch to its handler goes through all of them. Where
-nobody else waits with them, the endpoint returns, they unwind, and the server runs the connection itself. Whoever has
-put something around it (an ASGI middleware, another framework, a subclass) is around it for as long as it lives.
+Starlette's layers (errors, exceptions, router, route, its middleware) and ours have nothing to do after an accept but
+to wait: eleven coroutines and what they hold, 4.4 KB of an idle connection's 15.5, and each switch to its handler goes
+through all of them. Where nobody else waits with them, the endpoint returns, they unwind, and the server runs the
+connection itself. Whoever has put something around it (another ASGI middleware, another framework, a subclass) is
+around it for as long as it lives.
 (Seen are Python's frames: a middleware compiled to C has none, and would be over when the connection begins.)
 """
 
@@ -16,11 +17,19 @@ _MAY_UNWIND = frozenset(
         "hypercorn.app_wrappers",
         "starlette._exception_handler",
         "starlette.applications",
+        # Those that are passed and then have nothing to do, for a WebSocket at least.
+        "starlette.middleware.authentication",
+        "starlette.middleware.cors",
         "starlette.middleware.errors",
         "starlette.middleware.exceptions",
+        "starlette.middleware.gzip",
+        "starlette.middleware.httpsredirect",
+        "starlette.middleware.sessions",
+        "starlette.middleware.trustedhost",
         "starlette.routing",
         "verbtrio.endpoint",
         "verbtrio.middleware",
+        "verbtrio.security",
     )
 )
 _SERVER = "verbtrio._hypercorn"
