@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 
-from benchmarks.growth import Finding, compare_p99
+from benchmarks.growth import FLAT, Finding, compare_p99
 from benchmarks.process import Process
 from benchmarks.verify import Client
 
@@ -18,6 +18,8 @@ READ_RATE = 1 * MEGABYTE
 FILL_SECONDS = 3.0
 """Until the systems' buffers are full: from then on, what is taken is what has been handled."""
 READ_SECONDS = 10.0
+FLOOD_EVERY = 100
+"""Milliseconds."""
 MAX_GROWTH = 4 * MEGABYTE
 """Bytes of memory the server may need for it: what `Limits` allows in and out, and some for the allocator."""
 PAYLOAD = 16 * 1024
@@ -26,6 +28,19 @@ PAYLOAD = 16 * 1024
 def pipelining(process: Process, prefix: str, seconds: float, rounds: int) -> Iterator[Finding]:
     """Echo's p99 for others, without and with a client that sends as fast as it is read."""
     yield from compare_p99(process, prefix, seconds, rounds, "flood", 0, 1, "clients pipelining as fast as they can", 3)
+
+
+def limited(process: Process, prefix: str, seconds: float, rounds: int) -> Iterator[Finding]:
+    """Echo's p99 for others, without and with clients that flood a limited route, one after the other, until dropped.
+
+    (They are connected before: what a handshake costs is another matter, and `Limits` has other means for it.)
+    """
+    what = f"clients, one every {FLOOD_EVERY} ms, that flood against a limit on messages until they are dropped"
+    floods = int(1000 * (seconds + 1) / FLOOD_EVERY)
+    more: dict[str, str | int] = {"flood_path": "/limited", "flood_every": FLOOD_EVERY}
+    dropped = int(1000 * seconds / FLOOD_EVERY) - 2
+    compared = compare_p99(process, prefix, seconds, rounds, "flood", 0, floods, what, FLAT, dropped=dropped, more=more)
+    yield from compared
 
 
 def slow_reader(process: Process, prefix: str, over: str, *, tls: bool = False) -> Iterator[Finding]:

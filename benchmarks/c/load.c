@@ -10,7 +10,9 @@
 
 typedef struct {
     const char *mode, *path, *payload;
+    const char *flood_path; /* another one for those who flood, who may be dropped there */
     int port, clients, size, window, rate, quiet, flood;
+    int flood_every; /* milliseconds after which one more begins to flood; 0: all from the beginning */
     int own;      /* a room answers its sender, too */
     int messages; /* send so many, however long that takes, instead of measuring for `seconds` */
     double seconds, warmup;
@@ -36,6 +38,8 @@ static void say(Conn *conn) {
     conn->sent++, sent++;
     put(conn, message, message_size);
 }
+
+static bool floods(int i) { return i >= options.clients && i < options.clients + options.flood; }
 
 static void sample(uint64_t value) {
     if (samples.count == samples.room) {
@@ -92,8 +96,9 @@ static void latency_turn(void) {
     }
     /* Beside them, `flood` clients that send as fast as the server takes it: a few messages a turn, as each costs a
      * system call, and the time in which we fill a socket would be taken for the server's. */
-    for (int i = options.clients; i < options.clients + options.flood; i++)
-        for (int n = 0; n < FLOOD_A_TURN && running && !conns[i].closed && conns[i].out_len < message_size; n++) say(&conns[i]);
+    int flooding = options.flood_every ? (int)((now - begin) / 1000000ull / (uint64_t)options.flood_every) : options.flood;
+    for (int i = options.clients; i < options.clients + flooding && floods(i); i++)
+        for (int n = 0; n < FLOOD_A_TURN && running && !conns[i].closed && !conns[i].close_seen && conns[i].out_len < message_size; n++) say(&conns[i]);
 }
 
 static void nothing_each_turn(void) {}
@@ -133,7 +138,7 @@ static void open_all(int port, const char *path) {
         int end = begin + BATCH < total ? begin + BATCH : total;
         for (int i = begin; i < end; i++) {
             tcp_connect(&conns[i], port, 1 + (unsigned)i % 200);
-            upgrade(&conns[i], port, path);
+            upgrade(&conns[i], port, options.flood_path && floods(i) ? options.flood_path : path);
         }
         for (int i = begin; i < end; i++) await_upgrade(&conns[i]);
         turn(0);
@@ -216,7 +221,8 @@ static void measure(void) {
     for (int i = 0; i < total; i++) conns[i].got = 0;
     delivered = 0;
     running = true;
-    expected = strcmp(options.path + strlen(options.path) - 4, "json") ? (uint64_t)options.size : 0;
+    bool any_size = options.flood_path || !strcmp(options.path + strlen(options.path) - 4, "json");
+    expected = any_size ? 0 : (uint64_t)options.size;
     if (on_messages == on_echo)
         for (int i = 0; i < total; i++)
             for (int j = 0; j < options.window; j++) say(&conns[i]);
@@ -232,17 +238,22 @@ static void measure(void) {
     cpu = cpu_seconds() - cpu;
     uint64_t counted = delivered - before;
     tell("end");
-    int gone = 0;
-    for (int i = 0; i < total; i++) gone += conns[i].closed;
+    int gone = 0, flooders = 0;
+    uint64_t in_vain = 0; /* sent to where it is not answered */
+    for (int i = 0; i < total; i++) {
+        bool may_go = options.flood_path && floods(i);
+        if (may_go) in_vain += conns[i].sent - conns[i].got, flooders += conns[i].closed || conns[i].close_seen;
+        else gone += conns[i].closed;
+    }
     if (gone) fail("the server dropped %d connections", gone);
     uint64_t each = on_messages == on_chat || each_turn == fanout_turn ? listeners() : 1;
-    long long missing = finish(sent * each);
+    long long missing = finish(sent * each - in_vain);
     close_all();
     samples.values += first, samples.count -= first;
     qsort(samples.values, samples.count, sizeof *samples.values, ascending);
     printf("{\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"load_cpu\": %.3f, \"missing\": %lld, "
-           "\"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"max\": %.1f}\n",
-           (unsigned long long)counted, took, (double)counted / took, cpu / took, missing,
+           "\"dropped\": %d, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"max\": %.1f}\n",
+           (unsigned long long)counted, took, (double)counted / took, cpu / took, missing, flooders,
            percentile(.5), percentile(.9), percentile(.99), percentile(1));
 }
 
@@ -333,11 +344,13 @@ static void read_options(int count, char **arguments) {
             {"port", &options.port},     {"clients", &options.clients}, {"window", &options.window},
             {"rate", &options.rate},     {"quiet", &options.quiet},     {"flood", &options.flood},
             {"own", &options.own},       {"messages", &options.messages}, {"patience", &patience},
+            {"flood_every", &options.flood_every},
         };
         bool known = false;
         for (size_t j = 0; j < sizeof numbers / sizeof *numbers; j++)
             if (!strcmp(name, numbers[j].name)) *numbers[j].number = atoi(value), known = true;
         if (!strcmp(name, "path")) options.path = value;
+        else if (!strcmp(name, "flood_path")) options.flood_path = value;
         else if (!strcmp(name, "payload")) options.payload = value, options.size = (int)strlen(value);
         else if (!strcmp(name, "seconds")) options.seconds = atof(value);
         else if (!strcmp(name, "warmup")) options.warmup = atof(value);

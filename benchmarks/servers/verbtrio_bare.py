@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.servers.common import heartbeat, now
-from verbtrio import App, Heartbeat, WebSocket
+from verbtrio import App, Heartbeat, Limits, WebSocket
 
 interval = heartbeat()
 app = App(heartbeat=Heartbeat(interval=interval, timeout=2 * interval)) if interval else App()
@@ -13,6 +13,12 @@ app = App(heartbeat=Heartbeat(interval=interval, timeout=2 * interval)) if inter
 
 @app.ws("/echo")
 async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.ws("/limited", limits=Limits(max_messages_per_second=50, message_burst=100))
+async def limited(ws: WebSocket) -> None:
     async for message in ws:
         await ws.send(message)
 
