@@ -46,6 +46,8 @@ class Target:
             server = await trio.to_thread.run_sync(start)
             try:
                 yield server
+            except AssertionError:
+                raise  # of `stop`: it had to be killed
             except Exception as error:
                 if died(server):
                     raise WorkerDied(f"the worker died, exit code {server.process.returncode}") from error

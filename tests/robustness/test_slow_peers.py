@@ -77,7 +77,8 @@ async def impatient(target: Target, n: int, figures: Figures) -> None:
                 found = [event[1] for event in await events(server) if event[0] == "impatient"]
                 await trio.sleep(0.1)
         figures["returned"] = len(found)
-        figures["seconds"] = max(found, default=float("inf"))
+        if found:
+            figures["seconds"] = max(found)
         await close_all(wires)
 
 
@@ -88,8 +89,8 @@ async def stop_with_deaf(target: Target, n: int, figures: Figures) -> None:
         await trio.sleep(0.5)
         try:
             figures["exit_code"] = await trio.to_thread.run_sync(server.stop)
-        finally:
             figures["seconds"] = server.stopped_after
+        finally:
             await close_all(wires)
 
 
@@ -265,7 +266,8 @@ PROBES = [
         "has one doubles at most",
         stalled_member,
         1000,
-        "{heard} of {expected} deliveries; {quiet_ms:.0f} ms without it, {p99_ms:.0f} ms with it",
+        "{heard} of {expected} deliveries; {quiet_ms:.0f} ms without it, {p99_ms:.0f} ms with it; "
+        "{mib:.0f} MiB, {left} left",
         lambda f: f["heard"] == f["expected"] and f["p99_ms"] <= 2 * f["quiet_ms"] and f["left"] == 0,
         limit=120,
     ),
@@ -273,21 +275,21 @@ PROBES = [
         "{n} peers that go silent without FIN are dropped within ping interval and time-out (here 2 and 4 s)",
         silent,
         100,
-        "{dropped} of 100, {seconds:.1f} s",
+        "{dropped} of 100, {seconds:.1f} s, {left} left",
         lambda f: f["dropped"] == 100 and f["seconds"] <= 6 and f["left"] == 0,
     ),
     Probe(
         "{n} peers that go silent within a frame: the same",
         partial(silent, first=text("half a frame")[:-5]),
         100,
-        "{dropped} of 100, {seconds:.1f} s",
+        "{dropped} of 100, {seconds:.1f} s, {left} left",
         lambda f: f["dropped"] == 100 and f["seconds"] <= 6 and f["left"] == 0,
     ),
     Probe(
         "{n} slow handshakes: each is cut within 10 s, while new clients connect within 200 ms",
         slow_handshakes,
         500,
-        "{cut} cut within {seconds:.1f} s; {served} served, {connect_ms:.0f} ms at most",
+        "{cut} cut within {seconds:.1f} s; {served} served, {connect_ms:.0f} ms at most; {left} left",
         lambda f: f["cut"] == 500 and f["seconds"] <= 10 and f["connect_ms"] <= 200 and f["left"] == 0,
     ),
 ]

@@ -51,7 +51,9 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                raise AssertionError(f"the server did not stop\nits log:\n{self.log_text()}") from None
+                raise AssertionError(
+                    f"the server did not stop within {STOP_SECONDS:g} s\nits log:\n{self.log_text()}"
+                ) from None
             self.stopped_after = time.monotonic() - begin
         return self.process.returncode
 
