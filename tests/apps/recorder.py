@@ -1,6 +1,7 @@
 """An app that remembers what happened to its connections, and tells over HTTP."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -15,6 +16,8 @@ from starlette.websockets import WebSocketDisconnect
 from verbtrio import App, ConnectionClosed, Heartbeat, Limits, WebSocket
 
 app = App(limits=Limits(max_message_bytes=65536), heartbeat=Heartbeat(interval=20, timeout=40))
+hurried = app.group("/hurried", limits=replace(app.limits, send_timeout=1.5, hook_timeout=1))
+"""Routes whose limits a test can wait for."""
 events: list[Any] = []
 
 
@@ -52,6 +55,7 @@ async def once(ws: WebSocket) -> None:
     await ws.send(await ws.receive())
 
 
+@hurried.ws("/hanging")
 @app.ws("/hanging")
 class Hanging:
     """Its close hook never returns."""
@@ -63,6 +67,7 @@ class Hanging:
             events.append(["hook ended"])
 
 
+@hurried.ws("/silent", heartbeat=Heartbeat(interval=0.5, timeout=1))
 @app.ws("/silent", heartbeat=Heartbeat(interval=2, timeout=4))
 async def silent(ws: WebSocket) -> None:
     async for message in ws:
@@ -111,6 +116,7 @@ async def room(ws: WebSocket[str]) -> None:
             members.broadcast(message)
 
 
+@hurried.ws("/flood")
 @app.ws("/flood")
 async def flood(ws: WebSocket) -> None:
     """Sends without end."""

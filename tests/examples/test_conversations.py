@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import pytest
-import trio
 
 from tests.conftest import Servers
 from tests.support.peers import Peer, Refused, connect
@@ -41,23 +38,6 @@ class Sample:
     async def post(self, path: str, **options: Any) -> httpx.Response:
         async with httpx.AsyncClient(verify=self.tls or True) as client:
             return await client.post(self.url + path, **options)
-
-
-async def wait_for_a_ping(sample: Sample) -> float:
-    """Seconds from the welcome to the first ping."""
-    async with sample.connect() as peer:
-        assert (await peer.receive())["type"] == "welcome"
-        begin = trio.current_time()
-        await trio.sleep(25)
-        assert await peer.receive() == {"type": "ping"}
-        return trio.current_time() - begin
-
-
-@pytest.fixture(scope="module", autouse=True)
-def first_ping(servers: Servers) -> Iterator[Future[float]]:
-    """The heartbeat sample's first ping is waited for while the other tests of this module run."""
-    with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(trio.run, wait_for_a_ping, Sample("heartbeat", "take-over", servers))
 
 
 @pytest.fixture(params=WAYS)
@@ -205,7 +185,3 @@ class TestHeartbeat:
             await peer.send({"type": "pong"})  # consumed
             await peer.send({"type": "other"})
             assert await peer.receive() == {"type": "echo", "data": {"type": "other"}}
-
-    def test_the_first_ping_comes_after_30_s(self, first_ping: Future[float]) -> None:
-        """In real time, once. (tests/examples/test_heartbeat.py has the rest, on a virtual clock.)"""
-        assert first_ping.result(60) >= 29

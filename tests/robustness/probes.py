@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -71,6 +71,8 @@ def died(server: Server) -> bool:
 
 
 VERBTRIO = Target("verbtrio", "tests.apps.recorder:app")
+ONE_PROCESS = replace(VERBTRIO, options=("-w", "0"))
+"""Without a worker of its own: it starts and ends in a third of the time."""
 STOCK = Target("stock hypercorn", "tests.apps.stock:app", ("-c", "tests/apps/stock.toml"))
 
 Run: TypeAlias = Callable[[Target, int, Figures], Awaitable[None]]
@@ -97,7 +99,7 @@ class Probe:
     limit: float = 60.0
 
 
-async def figures_of(run: Run, n: int, target: Target = VERBTRIO) -> Figures:
+async def figures_of(run: Run, n: int, target: Target = ONE_PROCESS) -> Figures:
     """What a test calls: the probe's figures."""
     figures: Figures = {}
     await run(target, n, figures)

@@ -80,10 +80,10 @@ STAGES: dict[str, tuple[str, bytes]] = {
     "behind a close": ("/ws", close(1000)),
     "mid-send": ("/flood", b""),
     "in a room": ("/room", text("hello")),
-    "while the handler is busy": ("/busy", text("unread") * 50),
+    "while the handler is busy": ("/busy", text("unread") * 100),
     "while the handler raises": ("/ws", text("raise")),
 }
-"""Where a client that has a WebSocket resets it: a path, and what it has sent."""
+"""Where a client that has a WebSocket resets it: a path, and what it has sent. (100 messages fill an inbox.)"""
 
 
 async def resets(target: Target, n: int, figures: Figures) -> None:

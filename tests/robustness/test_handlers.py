@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from tests.robustness.probes import (
@@ -52,12 +54,12 @@ async def raising(target: Target, n: int, figures: Figures) -> None:
         figures["served"] = await served(server)
 
 
-async def hanging(target: Target, n: int, figures: Figures) -> None:
+async def hanging(target: Target, n: int, figures: Figures, *, path: str = "/hanging") -> None:
     """`n` close hooks that never return (their limit: 5 s)."""
     async with target.serve() as server:
         before = await warm(server)
         begin = trio.current_time()
-        for wire in [await open_wire(server.port, "/hanging") for _ in range(n)]:
+        for wire in [await open_wire(server.port, path) for _ in range(n)]:
             await wire.send(close())
             await wire.stream.aclose()
         figures["cut"] = 0
@@ -78,7 +80,7 @@ async def test_handlers_that_raise() -> None:
 
 
 async def test_hooks_that_hang() -> None:
-    figures = await figures_of(hanging, 5)
+    figures = await figures_of(partial(hanging, path="/hurried/hanging"), 5)
     assert (figures["cut"], figures["said"], figures["left"]) == (5, 5, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from tests.robustness.probes import VERBTRIO, Figures, Probe, Target, died, leaked, repeat, served, settled, warm
+from tests.robustness.probes import ONE_PROCESS, Figures, Probe, Target, died, leaked, repeat, served, settled, warm
 from tests.support import http2_frames
 from tests.support.process import Server
 from tests.support.wire import HEADERS, KEY, plain
@@ -130,7 +130,7 @@ async def test_no_request_ends_the_worker() -> None:
     """All of them against one worker: who ends it is named, the next client is served each time, and there is no
     traceback and one line each at most."""
     every = attacks()
-    async with VERBTRIO.serve() as server:
+    async with ONE_PROCESS.serve() as server:
         before = await warm(server)
         for name, parts in every.items():
             lines = said(server)

@@ -6,7 +6,7 @@ import dataclasses
 
 import trio
 
-from tests.robustness.probes import VERBTRIO, Figures, Probe, Target, figures_of
+from tests.robustness.probes import ONE_PROCESS, VERBTRIO, Figures, Probe, Target, figures_of
 from tests.support.http2_frames import AUTHORITY, HELLO, METHOD, SCHEME, headers
 from tests.support.wire import close, plain, request, text
 
@@ -52,7 +52,7 @@ LOUD = dataclasses.replace(VERBTRIO, app="tests.apps.loud:app")
 
 
 async def test_injections() -> None:
-    figures = await figures_of(injections, 1, LOUD)
+    figures = await figures_of(injections, 1, dataclasses.replace(LOUD, options=ONE_PROCESS.options))
     assert figures["mentioned"] > 5, "it is logged, and can be seen"
     assert {**figures, "mentioned": 0} == {"forged": 0, "controls": 0, "secrets": 0, "mentioned": 0}
 

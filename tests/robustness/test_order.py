@@ -146,7 +146,7 @@ async def perform(plan: list[list[Any]], pair: Any, limits: Limits) -> list[tupl
 
 
 @pytest.mark.parametrize("pair", [trio.testing.memory_stream_pair, narrow_pair], ids=["a reader task", "the poller"])
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(plan=plans)
 def test_in_order_once_and_nothing_lost(pair: Any, plan: list[list[Any]]) -> None:
     results = trio.run(perform, plan, pair, Limits(), clock=MockClock(autojump_threshold=0))
@@ -156,7 +156,7 @@ def test_in_order_once_and_nothing_lost(pair: Any, plan: list[list[Any]]) -> Non
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(deadline=None, max_examples=30, derandomize=True)
 @given(plan=plans)
 def test_what_is_dropped_is_counted(policy: Any, plan: list[list[Any]]) -> None:
     limits = Limits(max_backlog_bytes=1000, high_water_bytes=1000, backlog_policy=policy)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import trio
 
 from tests.robustness.probes import (
+    VERBTRIO,
     Figures,
     Probe,
     Target,
@@ -45,14 +47,14 @@ async def close_all(wires: list[Wire]) -> None:
         await trio.aclose_forcefully(wire.stream)
 
 
-async def deaf(target: Target, n: int, figures: Figures, *, patience: float = 12.0) -> None:
+async def deaf(target: Target, n: int, figures: Figures, *, path: str = "/flood", patience: float = 12.0) -> None:
     """`n` peers that read nothing while the server sends to each without end, for `patience` seconds: what they cost,
     whether another client is served meanwhile, and how many are dropped."""
     async with target.serve() as server:
         await warm(server)
         begin = len(await events(server))
         used = await memory(server)
-        wires = await open_many(server, n, "/flood")
+        wires = await open_many(server, n, path)
         figures["served"] = 0
         with trio.move_on_after(patience) as limit:
             while (await left(server))["connections"]:
@@ -136,11 +138,11 @@ async def stalled_member(target: Target, n: int, figures: Figures, *, messages: 
         figures["left"] = leaked(before, await settled(server))
 
 
-async def silent(target: Target, n: int, figures: Figures, *, first: bytes = b"") -> None:
+async def silent(target: Target, n: int, figures: Figures, *, path: str = "/silent", first: bytes = b"") -> None:
     """`n` peers that send `first`, and never again anything, not even a Pong or FIN (their heartbeat: 2 and 4 s)."""
     async with target.serve() as server:
         before = await warm(server)
-        wires = await open_many(server, n, "/silent")
+        wires = await open_many(server, n, path)
         for wire in wires:
             await wire.send(first)
         begin = trio.current_time()
@@ -159,10 +161,13 @@ PAUSE_SECONDS = 0.005
 """Between one and the next: of 500 at once, the kernel would let most wait (hypercorn's backlog is 100)."""
 
 
-async def slow_handshakes(target: Target, n: int, figures: Figures, *, patience: float = 15.0) -> None:
-    """`n` clients that send a byte of their handshakes each second, or none at all."""
+async def slow_handshakes(
+    target: Target, n: int, figures: Figures, *, serve: Sequence[str] = (), pace: float = 1.0, patience: float = 15.0
+) -> None:
+    """`n` clients that send a byte of their handshakes every `pace` seconds, or none at all, to a server with the
+    options `serve`."""
     figures.update(cut=0, served=0, connect_ms=0.0, seconds=0.0)
-    async with target.serve() as server:
+    async with target.serve(*serve) as server:
         before = await warm(server)
 
         async def one(number: int) -> None:
@@ -174,7 +179,7 @@ async def slow_handshakes(target: Target, n: int, figures: Figures, *, patience:
                 async def dribble() -> None:
                     if number % 2:
                         while await wire.send(b"x"):
-                            await trio.sleep(1)
+                            await trio.sleep(pace)
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(dribble)
@@ -201,7 +206,7 @@ async def slow_handshakes(target: Target, n: int, figures: Figures, *, patience:
 
 
 async def test_peers_that_never_read() -> None:
-    figures = await figures_of(partial(deaf, patience=30.0), 10)
+    figures = await figures_of(partial(deaf, path="/hurried/flood", patience=30.0), 10)
     assert (figures["dropped"], figures["slow"], figures["left"]) == (10, 10, 0)
     assert figures["each_bytes"] <= PEER_BYTES
     assert figures["served"] > 0
@@ -212,7 +217,7 @@ async def test_a_time_out_around_a_send() -> None:
 
 
 async def test_sigterm_is_not_held_up() -> None:
-    assert (await figures_of(stop_with_deaf, 5))["exit_code"] == 0
+    assert (await figures_of(stop_with_deaf, 5, VERBTRIO))["exit_code"] == 0
 
 
 async def test_a_stalled_member() -> None:
@@ -224,7 +229,7 @@ async def test_a_stalled_member() -> None:
 
 async def test_silent_peers() -> None:
     async def probe(first: bytes) -> None:
-        figures = await figures_of(partial(silent, first=first), 5)
+        figures = await figures_of(partial(silent, path="/hurried/silent", first=first), 5)
         assert (figures["dropped"], figures["left"]) == (5, 0)
 
     async with trio.open_nursery() as nursery:  # side by side: each has a server of its own, and waits
@@ -233,7 +238,8 @@ async def test_silent_peers() -> None:
 
 
 async def test_slow_handshakes() -> None:
-    figures = await figures_of(partial(slow_handshakes, patience=30.0), 20)
+    hurried = partial(slow_handshakes, serve=("--keep-alive", "1"), pace=0.2, patience=30.0)
+    figures = await figures_of(hurried, 20)
     assert (figures["cut"], figures["left"]) == (20, 0)
     assert figures["served"] > 0
 

@@ -63,9 +63,12 @@ async def talk_on(peer: Peer) -> None:
         await peer.receive()
 
 
-async def talk(server: Server, path: str, codes: list[int]) -> None:
-    """Send and receive until the server closes; note its code."""
+async def talk(server: Server, path: str, codes: list[int], *, task_status: trio.TaskStatus[None]) -> None:
+    """Send and receive until the server closes; note its code. It has started once there is an answer."""
     async with connect(f"ws://127.0.0.1:{server.port}{path}") as peer:
+        await peer.send([1])
+        await peer.receive()
+        task_status.started()
         with pytest.raises(trio_websocket.ConnectionClosed) as closed:
             await talk_on(peer)
         assert closed.value.reason is not None
@@ -79,9 +82,9 @@ async def test_sigint_drains_whatever_is_at_work() -> None:
             codes: list[int] = []
             async with trio.open_nursery() as nursery:
                 for path in ("/ws", "/deflate", "/starlette"):
-                    nursery.start_soon(talk, server, path, codes)
-                    nursery.start_soon(talk, server, path, codes)
-                await trio.sleep(0.5)
+                    await nursery.start(talk, server, path, codes)
+                    await nursery.start(talk, server, path, codes)
+                await trio.sleep(0.1)
                 assert await trio.to_thread.run_sync(server.stop, signal.SIGINT) == 0
             assert codes == [1012] * 6
             assert "Traceback" not in server.log_text()

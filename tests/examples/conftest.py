@@ -1,0 +1,34 @@
+"""What is begun with the first of the examples' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import trio
+
+from tests.conftest import Servers
+from tests.support.peers import connect
+
+
+async def wait_for_a_ping(url: str) -> float:
+    """Seconds from the welcome to the first ping."""
+    async with connect(url) as peer:
+        assert (await peer.receive())["type"] == "welcome"
+        begin = trio.current_time()
+        await trio.sleep(25)
+        assert await peer.receive() == {"type": "ping"}
+        return trio.current_time() - begin
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_ping(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Future[float] | None]:
+    """The heartbeat sample's first ping, for tests/examples/test_waiting.py, where that is to be run: it is waited for
+    while the others are."""
+    if not any(item.path.name == "test_waiting.py" for item in request.session.items):
+        yield None
+        return
+    url = servers.get("examples.heartbeat:app").url.replace("http", "ws", 1) + "/ws"
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(trio.run, wait_for_a_ping, url)
