@@ -47,10 +47,10 @@ class Mark:
 
 
 MARKS = [
-    Mark("verbtrio", "echo", 0.161),
-    Mark("verbtrio-hooks", "echo", 0.094),
-    Mark("verbtrio", "chat", 0.031),
-    Mark("verbtrio-hooks", "chat", 0.022),
+    Mark("verbtrio", "echo", 0.154),
+    Mark("verbtrio-hooks", "echo", 0.090),
+    Mark("verbtrio", "chat", 0.029),
+    Mark("verbtrio-hooks", "chat", 0.020),
 ]
 PATHS = {"echo": "/echo", "chat": "/room"}
 
