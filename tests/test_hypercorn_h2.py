@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import hpack
 import httpx
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 from hyperframe.frame import HeadersFrame
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -24,7 +28,7 @@ from tests.support.memory import serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
-from verbtrio import App
+from verbtrio import App, WebSocket
 
 
 @pytest.fixture
@@ -180,6 +184,196 @@ async def test_a_peer_that_goes_in_the_middle() -> None:
         await client.aclose()
         await service.wait_ended(5)
     assert 0 < len(begun) < 50  # the first one's answer finds out; before the mend all 200 were begun
+
+
+class Client:
+    """An HTTP/2 client over memory streams."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.state.initiate_connection()
+        self.answered: set[int] = set()
+        self.goodbye: h2.events.ConnectionTerminated | None = None
+
+    def get(self, path: str = "/") -> int:
+        """Ask, with the next `send`; the stream's number."""
+        stream_id = self.state.get_next_available_stream_id()
+        fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "x")]
+        self.state.send_headers(stream_id, fields, end_stream=True)
+        return stream_id
+
+    async def send(self) -> None:
+        await self.stream.send_all(self.state.data_to_send())
+
+    async def receive(self) -> bool:
+        """Take what has come; whether there is more to come."""
+        data = await self.stream.receive_some()
+        for event in self.state.receive_data(bytes(data)) if data else []:
+            if isinstance(event, h2.events.StreamEnded):
+                self.answered.add(event.stream_id)
+            elif isinstance(event, h2.events.ConnectionTerminated):
+                self.goodbye = event
+        return bool(data)
+
+
+class TestRequestsInProgress:
+    """A request that its client has reset is in progress until its handler returns: HTTP/2's own limit does not count
+    it, we do (CVE-2023-44487)."""
+
+    @pytest.mark.parametrize("reads", [1, 20])
+    async def test_those_that_are_reset_are_bounded(self, reads: int, caplog: pytest.LogCaptureFixture) -> None:
+        app = App()
+        begun, told = list[str](), list[str]()
+        done = trio.Event()
+
+        @app.get("/")
+        async def slow(request: Request) -> Response:
+            begun.append(request.url.path)
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            told.append(request.url.path)
+            await done.wait()
+            return PlainTextResponse("done")
+
+        async with serving(app) as service:
+            client = Client(service.open_stream())
+            for _ in range(reads):
+                for _ in range(1000 // reads):
+                    client.state.reset_stream(client.get())
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await client.send()
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(5):
+                while await client.receive():
+                    pass
+            assert client.goodbye is not None
+            assert [record.getMessage() for record in caplog.records if record.name == "verbtrio.hypercorn"] == [
+                "a connection was ended: its client has reset requests and asked for more, with 200 in progress "
+                "(at most twice h2_max_concurrent_streams)"
+            ]
+            assert client.goodbye.error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(told) == len(begun) == 2 * service.config.h2_max_concurrent_streams
+            done.set()
+            await service.wait_ended(5)
+
+    async def test_what_has_been_answered_does_not_count(self) -> None:
+        """A proxy's one connection may leave more behind than that: Starlette's background tasks."""
+        app = App()
+        left = list[int]()
+        done = trio.Event()
+
+        async def background() -> None:
+            left.append(1)
+            await done.wait()
+
+        @app.get("/")
+        async def quick(request: Request) -> Response:
+            return PlainTextResponse("done", background=BackgroundTask(background))
+
+        async with serving(app) as service:
+            client = Client(service.open_stream())
+            with trio.fail_after(5):
+                for _ in range(6):
+                    asked = {client.get() for _ in range(50)}
+                    await client.send()
+                    while not asked <= client.answered:
+                        assert await client.receive(), "the server hung up"
+            assert client.goodbye is None
+            assert len(left) == 300
+            done.set()
+            await client.stream.aclose()
+
+    async def test_websockets_that_have_ended_do_not_count(self) -> None:
+        app = App(http2_websockets=True)
+        begun, ended = list[int](), list[int]()
+
+        @app.ws("/ws")
+        async def echo(ws: WebSocket) -> None:
+            begun.append(1)
+            try:
+                async for message in ws:
+                    await ws.send(message)
+            finally:
+                ended.append(1)
+
+        async with serving(app) as service:
+            stream = service.open_stream()
+            await stream.send_all(HELLO)
+            with trio.fail_after(20):
+                for number in range(210):
+                    await stream.send_all(headers(CONNECT, stream=2 * number + 1, flags=OPEN))
+                    while len(begun) <= number:
+                        await trio.sleep(0.001)
+                    await stream.send_all(reset(2 * number + 1))
+                    while len(ended) <= number:
+                        await trio.sleep(0.001)
+            await stream.aclose()
+
+    @pytest.mark.parametrize("how", ["reset", "HTTP/2", "HTTP/1.1"])
+    async def test_a_handler_is_told_and_goes_on(self, how: str) -> None:
+        """Alike however its client leaves it: `http.disconnect`, and no cancellation, which no handler looks for."""
+        app = App()
+        seen = list[str]()
+        done = trio.Event()
+
+        @app.get("/")
+        async def slow(request: Request) -> Response:
+            seen.append("begun")
+            while not await request.is_disconnected():
+                await trio.lowlevel.checkpoint()
+            seen.append("told")
+            await done.wait()
+            seen.append("done")
+            return PlainTextResponse("nobody reads it")
+
+        async with serving(app) as service:
+            stream = service.open_stream()
+            if how == "HTTP/1.1":
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            else:
+                client = Client(stream)
+                asked = client.get()
+                await client.send()
+            with trio.fail_after(5):
+                while not seen:
+                    await trio.sleep(0.01)
+                if how == "reset":
+                    client.state.reset_stream(asked)
+                    await client.send()
+                else:
+                    await stream.aclose()
+                while len(seen) < 2:
+                    await trio.sleep(0.01)
+                await trio.sleep(0.1)
+                assert seen == ["begun", "told"]
+                done.set()
+                while len(seen) < 3:
+                    await trio.sleep(0.01)
+            await stream.aclose()
+        assert seen == ["begun", "told", "done"]
+
+    async def test_a_handler_that_asks_on_and_on_can_be_cancelled(self) -> None:
+        app = App()
+        asked = list[str]()
+
+        @app.get("/")
+        async def deaf(request: Request) -> Response:
+            while True:
+                asked.append((await request.receive())["type"])
+                del asked[:-2]
+
+        async with serving(app) as service:
+            client = Client(service.open_stream())
+            client.get()
+            await client.send()
+            with trio.fail_after(5):
+                while asked != ["http.disconnect"] * 2:
+                    await trio.sleep(0.01)
+                    await client.stream.aclose()
+            service.connections.cancel_scope.cancel()
+            await service.wait_ended(5)
 
 
 async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:

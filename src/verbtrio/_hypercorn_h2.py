@@ -27,6 +27,12 @@ from verbtrio.handshake import RawHeaders
 CREDIT_BYTES = 16 * 1024
 """Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""
 
+IN_PROGRESS = 2
+"""Times `h2_max_concurrent_streams` that requests may be in progress: as many as a client may have open, and as many
+that it has reset (a page that is left, with all it was loading) and whose handlers have not returned."""
+
+logger = logging.getLogger("verbtrio.hypercorn")
+
 _ENABLE_CONNECT = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 
 
@@ -87,6 +93,8 @@ class H2(H2Protocol):
         for event in events:
             if self.closed:  # in the middle of what was read: nothing that is begun now could be sent, or would end
                 return
+            if isinstance(event, h2.events.RequestReceived) and await self._is_beyond():
+                return
             if isinstance(event, h2.events.DataReceived):
                 tunnel = self.streams.get(event.stream_id)
                 if isinstance(tunnel, Tunnel):
@@ -94,6 +102,32 @@ class H2(H2Protocol):
                     tunnel.feed(bytes(event.data or b""), event.flow_controlled_length or 0)
                     continue
             await super()._handle_events([event])
+
+    async def _is_beyond(self) -> bool:
+        """End the connection if its client has gone beyond all measure by reset requests, and say whether.
+
+        HTTP/2's own limit counts what is open: h2 ends a connection that exceeds it. A stream that is reset is no
+        longer open (CVE-2023-44487), but its handler runs on.
+        """
+        in_progress = len(self._requests)
+        if in_progress < IN_PROGRESS * self.config.h2_max_concurrent_streams:
+            return False
+        logger.warning(
+            "a connection was ended: its client has reset requests and asked for more, with %d in progress "
+            "(at most twice h2_max_concurrent_streams)",
+            in_progress,
+        )
+        self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        await self._flush()
+        await self.send(Closed())
+        return True
+
+    @property
+    def _requests(self) -> set[Any]:
+        """Those in progress, reset or not (`RequestTasks.in_progress`)."""
+        tasks: Any = self.task_group
+        requests: set[Any] = tasks.in_progress
+        return requests
 
     def _credit(self, count: int) -> None:
         """Give back the whole connection's flow control at once: each stream has its own, which bounds it."""
@@ -124,9 +158,16 @@ class H2(H2Protocol):
             pass  # a PRIORITY frame came before the request
         else:
             self.priority.block(stream_id)
-        self.task_group.spawn(self.serve_tunnel, tunnel)
+        self._requests.add(tunnel)
+        self.task_group.spawn(self._serve, self.serve_tunnel, tunnel)
         await self.send(Updated(idle=False))
         self.keep_alive_requests += 1
+
+    async def _serve(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]], tunnel: Tunnel) -> None:
+        try:
+            await serve_tunnel(tunnel)
+        finally:
+            self._requests.discard(tunnel)
 
     async def _refuse(self, stream_id: int, status: bytes) -> None:
         """Answer a request with nothing but a status."""

@@ -16,21 +16,44 @@ class RequestTasks(TaskGroup):
     not look at the body would keep its connection until the worker ends.
 
     And it tells each request's scope what a response may want to know of its connection (`link`).
+
+    Attributes:
+        in_progress: a token for each request whose answer is not complete, and whose handler has not returned.
     """
 
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
+        self.in_progress = set[Any]()
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
         scope["extensions"][LINK] = self._link
         to_app, events = trio.open_memory_channel[Any](config.max_app_queue_size)
 
+        told = False
+
         async def receive() -> Any:
+            # What is there is given even in a cancelled scope: Starlette's `is_disconnected` asks in one, and Trio's
+            # own `receive` would not look. But a loop that goes on asking behind the end can be cancelled.
+            nonlocal told
             try:
-                return await events.receive()
+                try:
+                    event = events.receive_nowait()
+                except trio.WouldBlock:
+                    return await events.receive()
             except trio.EndOfChannel:
-                return {"type": "http.disconnect"}
+                if told:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                told, event = True, {"type": "http.disconnect"}
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return event
+
+        async def answer(message: Any) -> None:
+            try:
+                await send(message)
+            finally:
+                if message is None or (message["type"] == "http.response.body" and not message.get("more_body")):
+                    self.in_progress.discard(to_app)  # a background task may go on
 
         async def run(*arguments: Any) -> None:
             with events:
@@ -47,5 +70,6 @@ class RequestTasks(TaskGroup):
 
         threads = (trio.to_thread.run_sync, trio.from_thread.run)
         nursery: Any = self._nursery
-        nursery.start_soon(_handle, run, config, scope, receive, send, *threads)
+        self.in_progress.add(to_app)
+        nursery.start_soon(_handle, run, config, scope, receive, answer, *threads)
         return put
