@@ -253,6 +253,7 @@ class TestRequestsInProgress:
                 "(at most twice h2_max_concurrent_streams)"
             ]
             assert client.goodbye.error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+            assert client.goodbye.last_stream_id == 2 * len(begun) - 1, "the last one that was begun"
             await trio.testing.wait_all_tasks_blocked()
             assert len(told) == len(begun) == 2 * service.config.h2_max_concurrent_streams
             done.set()

@@ -93,7 +93,7 @@ class H2(H2Protocol):
         for event in events:
             if self.closed:  # in the middle of what was read: nothing that is begun now could be sent, or would end
                 return
-            if isinstance(event, h2.events.RequestReceived) and await self._is_beyond():
+            if isinstance(event, h2.events.RequestReceived) and await self._is_beyond(event.stream_id or 0):
                 return
             if isinstance(event, h2.events.DataReceived):
                 tunnel = self.streams.get(event.stream_id)
@@ -103,7 +103,7 @@ class H2(H2Protocol):
                     continue
             await super()._handle_events([event])
 
-    async def _is_beyond(self) -> bool:
+    async def _is_beyond(self, stream_id: int) -> bool:
         """End the connection if its client has gone beyond all measure by reset requests, and say whether.
 
         HTTP/2's own limit counts what is open: h2 ends a connection that exceeds it. A stream that is reset is no
@@ -117,7 +117,8 @@ class H2(H2Protocol):
             "(at most twice h2_max_concurrent_streams)",
             in_progress,
         )
-        self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        last = stream_id - 2  # that, and what came with it in one read, has not been begun: it may be asked for again
+        self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=last)
         await self._flush()
         await self.send(Closed())
         return True
