@@ -137,7 +137,7 @@ def regress(session: nox.Session) -> None:
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """What grows with the number of connections, and what one client can do to others' times. Five minutes, quiet."""
+    """What grows with the number of connections, and what one client can do to others' times. Ten minutes, quiet."""
     install_system_packages(session, BENCH_PACKAGES)
     session.install("-e", ".", *groups("bench"))
     session.run("python", "-m", "benchmarks.scale", *session.posargs, env=bench_environment(session))

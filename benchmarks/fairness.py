@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 
-from benchmarks.growth import FLAT, Finding, compare_p99
+from benchmarks.growth import FLAT, WARM_UP, Finding, compare_p99
 from benchmarks.process import Process
 from benchmarks.verify import Client
 
@@ -36,7 +36,7 @@ def limited(process: Process, prefix: str, seconds: float, rounds: int) -> Itera
     (They are connected before: what a handshake costs is another matter, and `Limits` has other means for it.)
     """
     what = f"clients, one every {FLOOD_EVERY} ms, that flood against a limit on messages until they are dropped"
-    floods = int(1000 * (seconds + 1) / FLOOD_EVERY)
+    floods = int(1000 * (seconds + WARM_UP + 1) / FLOOD_EVERY)
     more: dict[str, str | int] = {"flood_path": "/limited", "flood_every": FLOOD_EVERY}
     dropped = int(1000 * seconds / FLOOD_EVERY) - 2
     compared = compare_p99(process, prefix, seconds, rounds, "flood", 0, floods, what, FLAT, dropped=dropped, more=more)

@@ -29,6 +29,8 @@ FLAT = 1.5
 """The factor within which a thousandfold number leaves a time."""
 O1 = 3.0
 """The same for joining and leaving: what is left of a dict's O(1) when it no longer fits into the processor's cache."""
+WARM_UP = 3
+"""Seconds before that: a system that has just made 20,000 sockets has work to do behind our backs."""
 RATE = 2000
 """Echoes a second whose time is measured."""
 
@@ -121,7 +123,14 @@ def compare_p99(
     times: dict[int, list[float]] = {few: [], many: []}
     for _ in range(rounds):
         for number, values in times.items():
-            options: dict[str, str | int] = {"clients": 10, "rate": RATE, "payload": MESSAGE, option: number, **more}
+            options: dict[str, str | int] = {
+                "clients": 10,
+                "rate": RATE,
+                "payload": MESSAGE,
+                "warmup": WARM_UP,
+                option: number,
+                **more,
+            }
             load = Load("latency", "", "latency", "/echo", options)
             result = generator.run(load, process, prefix, seconds)
             process.settle()

@@ -42,7 +42,7 @@ def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) 
     if {"deliveries", "latency", "pipelining", "limited", "slow"} & set(parts):
         with running(server) as process:
             if "deliveries" in parts:
-                yield from growth.deliveries(process, prefix, seconds, rounds)
+                yield from growth.deliveries(process, prefix, seconds, max(1, rounds // 3))
             if "latency" in parts:
                 yield from growth.latency_beside_idle(process, prefix, seconds, rounds)
             if "pipelining" in parts:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="all, where none is named")
     parser.add_argument("--server", default="verbtrio", help="verbtrio or verbtrio-hooks")
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9, help="for the p99s; a third for deliveries")
     parser.add_argument("--docs", action="store_true", help=f"put the table into {pages.PAGE.name}")
     options = parser.parse_args(argv)
     server = catalogue.BY_NAME[options.server]
