@@ -9,9 +9,10 @@ from typing import Any
 import outcome
 import trio
 
-PATIENCE = 16
-"""A task that has no need to wait gives way to the others at every so manieth message: each time would be a task switch
-for each. Each time, it can be cancelled."""
+PATIENCE = 4
+"""A task that finds messages queued gives way to the others at every so manieth: each time would be a task switch for
+each. Each time, it can be cancelled. (At every 16th, a peer that pipelines had a twelfth more, and others beside ten
+floods a second a p99 of 1.8 times the quiet one instead of 1.3.)"""
 
 
 class Inbox:

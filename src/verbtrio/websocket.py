@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
-from verbtrio.inbox import PATIENCE, Inbox
+from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.outbox import Outbox
@@ -34,6 +34,8 @@ else:
 
 logger = logging.getLogger("verbtrio.websocket")
 
+PATIENCE = 16
+"""`send` gives way to other tasks at every so manieth message, if it has no need to wait."""
 CANCEL_GRACE = 0.1
 """Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
 for the messages that arrived before the end: a client that sends and closes expects them handled."""
