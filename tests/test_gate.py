@@ -20,7 +20,8 @@ from tests.support.peers import connect
 from tests.test_app import http
 from tests.test_jwks import Server
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
-from verbtrio.auth import JWTAuth
+from verbtrio.auth import MAX_TOKEN_CHARACTERS, JWTAuth
+from verbtrio.gate import MAX_AUTH_CHARACTERS
 
 LIMITS = Limits(max_messages_per_second=10, message_burst=5)
 REFUSAL = {"type": "error", "message": "Too many messages: at most 10 a second"}
@@ -356,6 +357,9 @@ class TestFirstMessage:
 class TestRenewal:
     auth = JWTAuth(KEY)
 
+    def test_what_may_hold_a_token_is_longer_than_any(self) -> None:
+        assert len(message_with("x" * MAX_TOKEN_CHARACTERS)) < MAX_AUTH_CHARACTERS
+
     async def connect(self, service: Service, seconds: float) -> trio_websocket.WebSocketConnection:
         client = await service.connect(subprotocols=["bearer", self.auth.issue({"id": 7, "n": 1}, expires_in=seconds)])
         assert await client.get_message() == "welcome"
@@ -392,6 +396,18 @@ class TestRenewal:
             del ws
             assert second - 0.5 < await self.lives(client) < second + 1.5
         assert seen == [7, Cause.EXPIRED], "the token is not the handler's"
+
+    async def test_a_message_that_is_too_long_for_a_token_is_the_handlers(self, autojump_clock: Clock) -> None:
+        app, seen = door(self.auth)
+        async with serving(app) as service:
+            client = await self.connect(service, 600)
+            renewal = message_with(self.auth.issue({"id": 7, "n": 2}))
+            await client.send_message(renewal.ljust(MAX_AUTH_CHARACTERS))
+            assert json.loads(await client.get_message()) == {"type": "authenticated"}
+            await client.send_message(renewal.ljust(MAX_AUTH_CHARACTERS + 1))
+            await client.aclose()
+            await service.wait_ended(10)
+        assert seen == [7, renewal.ljust(MAX_AUTH_CHARACTERS + 1), Cause.PEER]
 
     @pytest.mark.parametrize(
         "token",
