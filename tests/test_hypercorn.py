@@ -426,20 +426,20 @@ class TestBodies:
             before = await settled(server, client)
             head = b"POST /ignored HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             for _ in range(5):
-                peer = await trio.open_tcp_stream("127.0.0.1", server.port)
-                await peer.send_all(head)
-                for _ in range(60):
-                    await peer.send_all(b"1\r\nx\r\n")
-                    await trio.sleep(0.001)  # so that each is a part of its own
-                assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
-                await peer.aclose()
+                async with await trio.open_tcp_stream("127.0.0.1", server.port) as peer:
+                    await peer.send_all(head)
+                    for _ in range(20):  # all of them long before the answer, after which the server closes
+                        await peer.send_all(b"1\r\nx\r\n")
+                        await trio.sleep(0.001)  # so that each is a part of its own
+                    assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
             for _ in range(5):
-                peer = await trio.open_tcp_stream("127.0.0.1", server.port)
-                async with trio.open_nursery() as nursery:
+                async with (
+                    await trio.open_tcp_stream("127.0.0.1", server.port) as peer,
+                    trio.open_nursery() as nursery,
+                ):
                     nursery.start_soon(self._upload, peer)
                     assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
                     nursery.cancel_scope.cancel()
-                await peer.aclose()
             assert await settled(server, client) == before
 
     async def _upload(self, peer: trio.SocketStream) -> None:
