@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from verbtrio.codec import Codec
 from verbtrio.messages import encode
 from verbtrio.streams import StreamTransport
 from verbtrio.transports import Close, Ping
+
+
+def deflating() -> PerMessageDeflate:
+    return PerMessageDeflate(
+        remote_no_context_takeover=True,
+        local_no_context_takeover=True,
+        remote_max_window_bits=12,
+        local_max_window_bits=12,
+    )
 
 
 class TestStream:
@@ -49,6 +59,15 @@ class TestStream:
             while True:
                 transport.write_nowait(encode("x"))
                 await trio.sleep(0.01)
+
+    def test_joining(self) -> None:
+        """Plain frames are joined; compressed ones never, or what is thrown away would be missing from the context."""
+        frames = [encode("one"), encode("two")]
+        for extensions, joined in (([], b"\x81\x03one\x81\x03two"), ([deflating()], None)):
+            _, server = trio.testing.memory_stream_pair()
+            transport = StreamTransport(server, Codec(max_message_bytes=1000, extensions=extensions))
+            assert transport.join(frames) == joined
+            assert transport.join(frames[:1]) == (joined and joined[:5])
 
     @pytest.mark.parametrize("linger", [True, False])
     async def test_closing_waits_for_nobody_for_long(self, linger: bool, autojump_clock: trio.abc.Clock) -> None:

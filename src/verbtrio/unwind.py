@@ -17,7 +17,7 @@ _MAY_UNWIND = frozenset(
         "hypercorn.app_wrappers",
         "starlette._exception_handler",
         "starlette.applications",
-        # Those that are passed and then have nothing to do, for a WebSocket at least.
+        # Starlette's own, which for a WebSocket have nothing to do behind the accept.
         "starlette.middleware.authentication",
         "starlette.middleware.cors",
         "starlette.middleware.errors",
