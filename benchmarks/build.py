@@ -22,13 +22,13 @@ def compiler() -> str | None:
 @functools.cache
 def load() -> Path | None:
     """The load generator, for `ws://` alone; `None` without a compiler."""
-    return _compile("load", ["load.c", "wire.h"])
+    return _compile("load", ["load.c", "samples.h", "wire.h"])
 
 
 @functools.cache
 def tls_load() -> Path | None:
     """The load generator with TLS; `None` where OpenSSL's headers are missing (Debian: libssl-dev)."""
-    return _compile("load-tls", ["load.c", "wire.h"], "-DTLS", "-lssl", "-lcrypto", optional=True)
+    return _compile("load-tls", ["load.c", "samples.h", "wire.h"], "-DTLS", "-lssl", "-lcrypto", optional=True)
 
 
 @functools.cache

@@ -2,10 +2,11 @@
  *
  *     load MODE name=value ...      prints "begin" and "end" around the measured time and one line of JSON
  *
- * Modes: echo, fanout, chat, latency, connect, idle. One file of small functions, plain rather than clever: what the
+ * Modes: echo, fanout, rooms, chat, latency, connect, idle. One file of small functions, plain rather than clever: what the
  * generator costs is in its answer ("load_cpu", the share of a core), and what it can do shows against minimal.c.
  */
 #define _GNU_SOURCE
+#include "samples.h"
 #include "wire.h"
 
 typedef struct {
@@ -14,6 +15,7 @@ typedef struct {
     int port, clients, size, window, rate, quiet, flood;
     int flood_every; /* milliseconds after which one more begins to flood; 0: all from the beginning */
     int own;      /* a room answers its sender, too */
+    int members;  /* of each room, in the mode `rooms` */
     int messages; /* send so many, however long that takes, instead of measuring for `seconds` */
     double seconds, warmup;
 } Options;
@@ -25,7 +27,6 @@ static uint8_t *message;
 static size_t message_size;
 static uint64_t delivered, sent; /* messages */
 static bool running = false;     /* whether clients send */
-static struct { uint64_t *values, count, room; } samples; /* latencies, nanoseconds */
 
 enum { RING = 4096, FLOOD_A_TURN = 32 };
 
@@ -41,14 +42,6 @@ static void say(Conn *conn) {
 
 static bool floods(int i) { return i >= options.clients && i < options.clients + options.flood; }
 
-static void sample(uint64_t value) {
-    if (samples.count == samples.room) {
-        samples.room = samples.room ? samples.room * 2 : 65536;
-        if (!(samples.values = realloc(samples.values, samples.room * sizeof *samples.values))) fail("out of memory");
-    }
-    samples.values[samples.count++] = value;
-}
-
 /* The modes: what a client does when messages have come. */
 
 static void on_echo(Conn *conn, int count) {
@@ -61,6 +54,18 @@ static void on_chat(Conn *conn, int count) {
         conn->target += listeners();
         say(conn);
     }
+}
+
+/* The first member of each room says something again once all the others have heard it: `target` are still to hear. */
+static void say_to_room(Conn *first) {
+    first->target = (uint64_t)options.members - 1;
+    say(first);
+}
+
+static void on_rooms(Conn *conn, int count) {
+    Conn *first = &conns[(conn - conns) / options.members * options.members];
+    first->target -= (uint64_t)count;
+    if (!first->target && running) say_to_room(first);
 }
 
 static void on_latency(Conn *conn, int count) {
@@ -138,7 +143,9 @@ static void open_all(int port, const char *path) {
         int end = begin + BATCH < total ? begin + BATCH : total;
         for (int i = begin; i < end; i++) {
             tcp_connect(&conns[i], port, 1 + (unsigned)i % 200);
-            upgrade(&conns[i], port, options.flood_path && floods(i) ? options.flood_path : path);
+            char room[256];
+            snprintf(room, sizeof room, "%s/%d", path, options.members ? i / options.members : 0);
+            upgrade(&conns[i], port, options.flood_path && floods(i) ? options.flood_path : options.members ? room : path);
         }
         for (int i = begin; i < end; i++) await_upgrade(&conns[i]);
         turn(0);
@@ -192,16 +199,6 @@ static void close_all(void) {
     }
 }
 
-static int ascending(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static double percentile(double share) { /* microseconds */
-    uint64_t at = (uint64_t)(share * (double)(samples.count - 1));
-    return samples.count ? (double)samples.values[at] / 1e3 : 0;
-}
-
 /* Send `messages` and wait for all that comes of them. For those who count instructions instead of time. */
 static void count_only(void) {
     uint64_t each = on_messages == on_chat ? listeners() : 1, all = each * (uint64_t)options.messages;
@@ -228,6 +225,8 @@ static void measure(void) {
             for (int j = 0; j < options.window; j++) say(&conns[i]);
     if (on_messages == on_chat)
         for (int i = 0; i < total; i++) conns[i].target = listeners(), say(&conns[i]);
+    if (on_messages == on_rooms)
+        for (int i = 0; i < total; i += options.members) say_to_room(&conns[i]);
     if (options.messages) return count_only();
     run_until(seconds_now() + options.warmup, latency ? 0 : 100);
     tell("begin");
@@ -246,15 +245,16 @@ static void measure(void) {
         else gone += conns[i].closed;
     }
     if (gone) fail("the server dropped %d connections", gone);
-    uint64_t each = on_messages == on_chat || each_turn == fanout_turn ? listeners() : 1;
+    uint64_t each = on_messages == on_chat || each_turn == fanout_turn ? listeners() : on_messages == on_rooms ? (uint64_t)options.members - 1 : 1;
     long long missing = finish(sent * each - in_vain);
     close_all();
     samples.values += first, samples.count -= first;
-    qsort(samples.values, samples.count, sizeof *samples.values, ascending);
+    double typical = typical_p99();
+    sort_samples();
     printf("{\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"load_cpu\": %.3f, \"missing\": %lld, "
-           "\"dropped\": %d, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"max\": %.1f}\n",
+           "\"dropped\": %d, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"typical_p99\": %.1f, \"max\": %.1f}\n",
            (unsigned long long)counted, took, (double)counted / took, cpu / took, missing, flooders,
-           percentile(.5), percentile(.9), percentile(.99), percentile(1));
+           percentile(.5), percentile(.9), percentile(.99), typical, percentile(1));
 }
 
 /* Hold the connections until standard input ends; pings are answered. */
@@ -344,7 +344,7 @@ static void read_options(int count, char **arguments) {
             {"port", &options.port},     {"clients", &options.clients}, {"window", &options.window},
             {"rate", &options.rate},     {"quiet", &options.quiet},     {"flood", &options.flood},
             {"own", &options.own},       {"messages", &options.messages}, {"patience", &patience},
-            {"flood_every", &options.flood_every},
+            {"flood_every", &options.flood_every}, {"members", &options.members},
         };
         bool known = false;
         for (size_t j = 0; j < sizeof numbers / sizeof *numbers; j++)
@@ -358,6 +358,7 @@ static void read_options(int count, char **arguments) {
         else if (!known) fail("unknown option %s", name);
     }
     if (options.clients < 1 || options.clients > 20000 || options.size < 1 || options.size > 128 * 1024 || options.rate < 1 ||
+        options.members < 0 || (options.members ? options.clients % options.members || options.members < 2 : !strcmp(options.mode, "rooms")) ||
         options.seconds > 600 || !options.payload || strlen(options.path) < 4)
         fail("an option is out of its range");
 }
@@ -388,6 +389,7 @@ int main(int count, char **arguments) {
     if (!strcmp(options.mode, "echo")) on_messages = on_echo;
     else if (!strcmp(options.mode, "chat")) on_messages = on_chat;
     else if (fanout) each_turn = fanout_turn;
+    else if (!strcmp(options.mode, "rooms")) on_messages = on_rooms;
     else if (!strcmp(options.mode, "latency")) on_messages = on_latency, each_turn = latency_turn;
     else fail("unknown mode %s", options.mode);
     if (each_turn == latency_turn)

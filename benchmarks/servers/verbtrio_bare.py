@@ -30,6 +30,13 @@ async def room(ws: WebSocket) -> None:
             members.broadcast(message, exclude=ws)
 
 
+@app.ws("/rooms/:name")
+async def named_room(ws: WebSocket, name: str) -> None:
+    async with ws.join(name) as members:
+        async for message in ws:
+            members.broadcast(message, exclude=ws)
+
+
 @app.ws("/json")
 async def rooms_sample(ws: WebSocket[dict[str, Any]]) -> None:
     async with ws.join("json") as members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -41,10 +42,39 @@ def test_a_number_of_messages(minimal: Process) -> None:
         assert run.answer() == {"messages": 40}
 
 
-@pytest.mark.parametrize(("mode", "path"), [("echo", "/room"), ("fanout", "/echo"), ("latency", "/room")])
-def test_a_server_that_does_not_answer_hangs(minimal: Process, mode: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "path", "options"),
+    [
+        ("echo", "/room", {"clients": 1}),
+        ("fanout", "/echo", {"clients": 1}),
+        ("latency", "/room", {"clients": 1}),
+        ("rooms", "/echo", {"members": 3}),
+    ],
+)
+def test_a_server_that_does_not_answer_hangs(
+    minimal: Process, mode: str, path: str, options: dict[str, str | int]
+) -> None:
     with pytest.raises(ServerError, match="the server hangs"):
-        generator.run(load(mode, path, clients=1, patience=1), minimal, "", 3)
+        generator.run(load(mode, path, patience=1, **options), minimal, "", 3)
+
+
+def test_a_stall_is_not_typical(minimal: Process) -> None:
+    """A server that stands still once, for 0.3 s of 2: that is in the p99 of all, and not in a typical quarter's."""
+    with generator.Generator(load("latency", "/echo", rate=2000), minimal.port, "", 2) as run:
+        run.expect("begin")
+        minimal.pause()
+        time.sleep(0.3)
+        minimal.resume()
+        run.expect("end")
+        values = run.answer()
+    assert values["p99"] > 100_000 > values["typical_p99"] > values["p50"]
+
+
+@pytest.mark.parametrize("members", [0, 1, 2])
+def test_rooms_of_an_impossible_size_are_refused(minimal: Process, members: int) -> None:
+    with generator.Generator(load("rooms", "/rooms", members=members), minimal.port, "", 1) as run:
+        with pytest.raises(ServerError, match="out of its range"):
+            run.answer()
 
 
 def test_a_misspelt_option_is_refused(minimal: Process) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from benchmarks import catalogue, chart, loads, report
+from benchmarks import catalogue, chart, generator, loads, report
 from benchmarks.run import Results, Run
+from benchmarks.scale import running
 from tests.benchmarks.support import needs_compiler
 
 needs_compiler()
 
 SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks")]
+
+
+def test_rooms() -> None:
+    """Two rooms of three, for `scale`: nobody hears what was said in the other one."""
+    load = loads.Load("rooms", "", "rooms", "/rooms", {"clients": 6, "members": 3, "payload": loads.MESSAGE})
+    with running(SERVERS[0]) as process:
+        values = generator.run(load, process, "", 0.1)
+    assert values["missing"] == 0
+    assert values["messages"] > 0
 
 
 def test_a_run() -> None:
