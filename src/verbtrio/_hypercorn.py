@@ -268,13 +268,10 @@ class TakeOverServer(TCPServer):
         upgrade, self._upgrade = self._upgrade, None
         assert upgrade is not None
         del self.send_lock, self.idle_task  # the HTTP phase's, too: 1 KB
-        request: Any = upgrade.request
-        early, _ = upgrade.connection.trailing_data
-        headers = [(bytes(name), bytes(value)) for name, value in request.headers]
-        version, target = request.http_version.decode("ascii"), request.target
-        scope = self._scope(version, target, headers)
-        check = partial(check_http1, request.method.decode("ascii"), target.decode("ascii"), version)
-        return scope, self.stream, H11Response(self, upgrade.connection), check, early
+        version, target = upgrade.version.decode("ascii"), upgrade.target
+        scope = self._scope(version, target, upgrade.headers)
+        check = partial(check_http1, upgrade.method.decode("ascii"), target.decode("ascii"), version)
+        return scope, self.stream, H11Response(self, upgrade.connection), check, upgrade.early
 
     async def serve_tunnel(self, tunnel: Tunnel) -> None:
         """The same over HTTP/2: one WebSocket in one of the connection's streams, in a task of the connection's."""
