@@ -455,6 +455,16 @@ class TestControl:
         assert events == [Closed(Cause.PEER, code, "wegen 3 €")]
         assert close_code(replies) == code
 
+    @PROPERTY
+    @given(st.binary(max_size=4) | st.binary(max_size=130), st.sampled_from([1000, 1001, 1005, 3000, 4999, 5000, None]))
+    def test_a_close_alone_is_what_websockets_makes_of_it(self, said: bytes, code: int | None) -> None:
+        """Taken apart here, or left to it (as it is behind a ping)."""
+        data = frame(CLOSE, said if code is None else struct.pack("!H", code) + said)
+        theirs = codec()
+        converse(theirs, frame(PING))
+        assert converse(codec(), data) == converse(theirs, data)
+        assert theirs.close(1000, "") == b""
+
     def test_a_close_without_a_code(self) -> None:
         assert converse(codec(), frame(CLOSE)) == ([Closed(Cause.PEER, 1005, "")], b"\x88\x00")
 

@@ -6,7 +6,8 @@ Rules of this file:
   decompression;
 - after a Close frame, in or out, nothing the peer sends reaches the handler any more;
 - a short, whole, uncompressed message or pong, which is what nearly all traffic is made of, is taken apart here:
-  0.8 us, where websockets' parser and what we check beside it take 5.9. Every other frame is websockets', to the byte.
+  0.8 us, where websockets' parser and what we check beside it take 5.9. So is the Close frame of a connection that has
+  had nothing else: 3 us of 25. Every other frame is websockets', to the byte.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import codecs
 import logging
 from collections.abc import Sequence
 
-from websockets.exceptions import PayloadTooBig
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.frames import (  # type: ignore[attr-defined]  # apply_mask is the C one where there is one
+    Close,
     CloseCode,
     Opcode,
     apply_mask,
@@ -32,8 +34,9 @@ from verbtrio.messages import Frame
 SHORT_BYTES = 4096
 """A message of up to this size, head and all, waits here until it is whole; other frames go on as they come."""
 _BINARY = 0x82
+_CLOSE = 0x88
 _PONG = 0x8A
-_SHORT = (0x81, _BINARY, _PONG)  # text, binary and pong with FIN and no reserved bit
+_SHORT = (0x81, _BINARY, _PONG, _CLOSE)  # text, binary, pong and Close with FIN and no reserved bit
 
 # websockets logs every frame, payload and all, at DEBUG: tokens among them. What matters comes out as events.
 QUIET = logging.Logger("verbtrio.codec", level=logging.CRITICAL + 1)
@@ -103,8 +106,8 @@ def _frame_size(data: bytes, at: int) -> int:
     return extended + mask + int.from_bytes(data[at + 2 : at + extended], "big")
 
 
-def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | None:
-    """The message, or pong, in the whole short frame at `at`; `None` for text that is not UTF-8."""
+def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | Closed | None:
+    """What the whole short frame at `at` says; `None` for text that is not UTF-8, or an invalid Close frame."""
     start = at + (6 if data[at + 1] < 0xFE else 8)
     payload = apply_mask(data[start : at + size], data[start - 4 : start])
     if data[at] == _BINARY:
@@ -112,21 +115,42 @@ def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | None:
     if data[at] == _PONG:
         return Pong(payload)
     try:
+        if data[at] == _CLOSE:
+            close = Close.parse(payload)
+            return Closed(Cause.PEER, int(close.code), close.reason)
         return payload.decode()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, ProtocolError):
         return None
+
+
+def _answer(close: Closed) -> bytes:
+    """The Close frame that answers the peer's: the same (RFC 6455 section 5.5.1)."""
+    said = b"" if close.code == NO_STATUS_RECEIVED else close.code.to_bytes(2, "big") + close.reason.encode()
+    return bytes((_CLOSE, len(said))) + said
 
 
 class Codec:
     """The frames of one connection, server side, from the moment the handshake is over."""
 
-    __slots__ = ("_closing", "_ended", "_fragments", "_is_text", "_limit", "_protocol", "_tail", "compresses", "owed")
+    __slots__ = (
+        "_answer",
+        "_closing",
+        "_ended",
+        "_fragments",
+        "_is_text",
+        "_limit",
+        "_protocol",
+        "_tail",
+        "compresses",
+        "owed",
+    )
 
     def __init__(self, *, max_message_bytes: int, extensions: Sequence[Extension] = ()) -> None:
         self._limit = max_message_bytes
         self._protocol: _Protocol | None = None  # made when needed: an idle connection does without its 1.3 KB
         if extensions:
             self._websockets().extensions = list(extensions)
+        self._answer = b""  # to the peer's Close frame, where there is no `_protocol` to answer it
         self._tail = b""  # the beginning of a frame that is not whole yet: `SHORT_BYTES` and its head at most
         self.owed = 0
         """Bytes that are still to come of the frame that websockets is taking; 0 between frames."""
@@ -163,6 +187,9 @@ class Codec:
                 message = _unmasked(data, at, size)
                 if message is not None:
                     at += size
+                    if isinstance(message, Closed):
+                        self._ended = True
+                        self._answer = _answer(message)
                     if not self._closing or isinstance(message, Pong):
                         events.append(message)
                     continue
@@ -171,7 +198,10 @@ class Codec:
 
     def replies(self) -> bytes:
         """What the protocol itself has to say since the last call: pongs, and the Close frame it owes."""
-        if self._protocol is None or not self._protocol.writes:
+        if self._protocol is None:
+            answer, self._answer = self._answer, b""
+            return answer
+        if not self._protocol.writes:
             return b""
         return b"".join(self._protocol.data_to_send())
 
@@ -188,6 +218,8 @@ class Codec:
 
     def close(self, code: int, reason: str) -> bytes:
         """The Close frame, or nothing where one was sent already. `check_close` says what may be in it."""
+        if self._ended:
+            return b""
         protocol = self._websockets()
         if protocol.state is not State.OPEN:
             return b""
@@ -209,8 +241,8 @@ class Codec:
             first in _SHORT
             and 0x80 <= second < 0xFF  # masked, and none of those that are long: 8 bytes of length
             and size <= SHORT_BYTES
-            and (size <= self._limit + 6 if first != _PONG else size <= MAX_CONTROL_BYTES + 6)
-            and (self._protocol is None or self._protocol.current_size is None)
+            and size <= 6 + (MAX_CONTROL_BYTES if first in (_PONG, _CLOSE) else self._limit)
+            and (self._protocol is None or (self._protocol.current_size is None and first != _CLOSE))
         )
 
     def _feed(self, data: bytes, events: list[Event]) -> None:
