@@ -192,7 +192,8 @@ class Connection:
                     return
                 await self._handler.run(ws)
                 ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
-                ws.nursery.cancel_scope.cancel()
+                if ws.nursery.child_tasks:
+                    ws.nursery.cancel_scope.cancel()
         except* ConnectionClosed as group:
             _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
             if others is not None:  # another connection's end, which the handler did not expect

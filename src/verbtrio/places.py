@@ -99,6 +99,8 @@ def client_key(client: Any) -> str | None:
     if not client:
         return None
     host = str(client[0])
+    if ":" not in host:  # IPv4, which has one spelling
+        return host
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

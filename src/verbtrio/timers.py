@@ -47,7 +47,9 @@ class Timers:
         timer = Timer(when, call)
         if when < float("inf"):
             heapq.heappush(self._heap, (when, next(self._count), timer))
-            self._sleep.deadline = min(self._sleep.deadline, max(when, self._next_round))
+            due = max(when, self._next_round)
+            if due < self._sleep.deadline:
+                self._sleep.deadline = due
         return timer
 
     def cancel(self, timer: Timer) -> None:
