@@ -162,8 +162,10 @@ class TakeOverServer(TCPServer):
             await self.context.terminate.set()
         finally:
             stream: Any = self.stream
-            if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() >= 0:  # else it has been closed
+            if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() >= 0:
                 await trio.aclose_forcefully(stream)
+            else:  # closed; Trio's listener does it once more, which would be a tenth of a connection's instructions
+                stream.aclose = _closed  # type: ignore[method-assign]
 
     async def protocol_send(self, event: Any) -> None:
         """hypercorn shields its sends: a peer that does not read would hold up the shutdown. Here a send that is
@@ -379,6 +381,10 @@ class TakeOverServer(TCPServer):
 
 _PEER_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """A peer that has left, which is not worth a line in the log."""
+
+
+async def _closed() -> None:
+    """Close what is closed. Not a checkpoint: the task ends with it."""
 
 
 def _report(what: str, group: BaseExceptionGroup[Exception]) -> None:
