@@ -1,10 +1,11 @@
-"""`nox -s regress`: has a message become more expensive? A check that does not depend on the machine.
+"""`nox -s regress`: has a message, or a connection, become more expensive? A check that does not depend on the machine.
 
 The server runs under valgrind's callgrind, which counts the instructions that it executes: Python's, Trio's, the
 libraries' and ours. They are counted for some hundred messages and for many more; the difference is what the messages
-cost, without starting, connecting and closing. What is judged is the ratio to stock hypercorn with a bare ASGI
-application, counted in the same way in the same environment: neither the machine's speed nor how Python was built
-moves it much, and what Trio or Python gain, both gain. (System calls count for nothing here: `bench` measures times.)
+cost, without starting, connecting and closing. (In the load "connect" it is connections that are counted.) What is
+judged is the ratio to stock hypercorn with a bare ASGI application, counted in the same way in the same environment:
+neither the machine's speed nor how Python was built moves it much, and what Trio or Python gain, both gain. (System
+calls count for nothing here: `bench` measures times.)
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from benchmarks.process import Process, ServerError, free_port
 
 PEER = "hypercorn"
 CLIENTS = 16
-MESSAGES = {"echo": (300, 1500), "chat": (200, 2200)}
-"""Messages sent in the two runs whose difference counts, by load."""
-PEER_MESSAGES = {"echo": (100, 500), "chat": (32, 160)}
+MESSAGES = {"echo": (300, 1500), "chat": (200, 2200), "connect": (100, 500)}
+"""Messages sent (or connections made) in the two runs whose difference counts, by load."""
+PEER_MESSAGES = {"echo": (100, 500), "chat": (32, 160), "connect": (50, 250)}
 """The same for the peer, which takes ten times as long for one."""
 WARM_UP = 64
 """Messages sent before: what is imported, made or specialised once is not a message's cost."""
@@ -39,7 +40,7 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Mark:
-    """What a message of one server costs, in instructions, as a share of what it costs the peer."""
+    """What a message of one server costs, or a connection, in instructions, as a share of what it costs the peer."""
 
     server: str
     load: str
@@ -51,12 +52,13 @@ MARKS = [
     Mark("verbtrio-hooks", "echo", 0.090),
     Mark("verbtrio", "chat", 0.029),
     Mark("verbtrio-hooks", "chat", 0.020),
+    Mark("verbtrio", "connect", 0.438),
 ]
-PATHS = {"echo": "/echo", "chat": "/room"}
+PATHS = {"echo": "/echo", "chat": "/room", "connect": "/echo"}
 
 
 def instructions(server: Server, names: Sequence[str], folder: Path) -> dict[str, float]:
-    """How many instructions a message costs `server`, by load.
+    """How many instructions a message, or a connection, costs `server`, by load.
 
     Raises:
         ServerError: it did not come to an end.
@@ -106,7 +108,8 @@ def total(dump: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="nox -s regress --", description="Count the instructions a message costs.")
+    description = "Count the instructions that a message costs, and a connection."
+    parser = argparse.ArgumentParser(prog="nox -s regress --", description=description)
     parser.parse_args(argv)
     absent = [tool for tool in ("valgrind", "callgrind_control") if shutil.which(tool) is None]
     if absent or build.load() is None:
@@ -114,11 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         servers = [PEER, *dict.fromkeys(mark.server for mark in MARKS)]
-        costs = {name: instructions(catalogue.BY_NAME[name], list(PATHS), Path(folder)) for name in servers}
+        costs = {name: instructions(catalogue.BY_NAME[name], loads_of(name), Path(folder)) for name in servers}
     for name in PATHS:
-        print(f"{name}: {PEER} needs {costs[PEER][name]:,.0f} instructions a message")
+        what = "connection" if name == "connect" else "message"
+        print(f"{name}: {PEER} needs {costs[PEER][name]:,.0f} instructions a {what}")
     verdicts = [judge(mark, costs[mark.server][mark.load], costs[PEER][mark.load]) for mark in MARKS]
     return 0 if all(verdicts) else 1
+
+
+def loads_of(server: str) -> list[str]:
+    """What there is to be counted with `server`."""
+    return list(PATHS) if server == PEER else [mark.load for mark in MARKS if mark.server == server]
 
 
 def judge(mark: Mark, cost: float, peer: float) -> bool:

@@ -16,7 +16,7 @@ typedef struct {
     int flood_every; /* milliseconds after which one more begins to flood; 0: all from the beginning */
     int own;      /* a room answers its sender, too */
     int members;  /* of each room, in the mode `rooms` */
-    int messages; /* send so many, however long that takes, instead of measuring for `seconds` */
+    int messages; /* send so many (connect: connections), however long that takes, instead of measuring for `seconds` */
     double seconds, warmup;
 } Options;
 
@@ -307,7 +307,29 @@ static bool visit(Visitor *visitor) {
     return conn->close_seen;
 }
 
+/* Make `messages` visits. For those who count instructions instead of time. */
+static void count_visits(void) {
+    Visitor *visitors = calloc((size_t)options.clients, sizeof *visitors);
+    struct epoll_event events[256];
+    int begun = 0, done = 0;
+    for (; begun < options.clients && begun < options.messages; begun++) arrive(&visitors[begun]);
+    while (done < options.messages) {
+        int count = epoll_wait(poller, events, 256, patience * 1000);
+        if (!count) fail("the server hangs: no handshake for %d s", patience);
+        for (int i = 0; i < count; i++) {
+            Visitor *visitor = events[i].data.ptr;
+            if (!visit(visitor)) continue;
+            drop(&visitor->conn);
+            done++;
+            if (begun < options.messages) begun++, arrive(visitor);
+        }
+    }
+    if (unclean) fail("%llu connections were not closed cleanly", (unsigned long long)unclean);
+    printf("{\"messages\": %d}\n", done);
+}
+
 static void handshakes(void) {
+    if (options.messages) return count_visits();
     Visitor *visitors = calloc((size_t)options.clients, sizeof *visitors);
     struct epoll_event events[256];
     uint64_t done = 0, counted = 0;

@@ -42,6 +42,11 @@ def test_a_number_of_messages(minimal: Process) -> None:
         assert run.answer() == {"messages": 40}
 
 
+def test_a_number_of_connections(minimal: Process) -> None:
+    with generator.Generator(load("connect", "/echo", messages=20), minimal.port, "", 5) as run:
+        assert run.answer() == {"messages": 20}
+
+
 @pytest.mark.parametrize(
     ("mode", "path", "options"),
     [
