@@ -24,6 +24,7 @@ INTERNAL = {
     "Decoder": "made by the framework from a handler's annotation",
     "Rooms": "behind `Room`",
     "Transport": "behind `WebSocket`",
+    "Counts": "made by the hub; applications have `Statistics`",
 }
 
 

@@ -18,7 +18,8 @@ def imported() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "heavy", ["hypercorn.trio", "h2", "wsproto", "websockets", "trio_websocket", "jwt", "cryptography"]
+    "heavy",
+    ["hypercorn.trio", "h2", "wsproto", "websockets", "trio_websocket", "jwt", "cryptography", "prometheus_client"],
 )
 def test_what_only_serving_needs_is_not_imported(heavy: str, imported: set[str]) -> None:
     assert "verbtrio.app" in imported

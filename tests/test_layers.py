@@ -18,7 +18,7 @@ FOLDER = Path(verbtrio.__file__).parent
 # From the ground up. A module may import those in the layers below it, and those before it in its own.
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "ground": ["closing", "errors", "types", "limits"],
+    "ground": ["closing", "counts", "errors", "types", "limits"],
     "wire": [
         "events",
         "messages",
@@ -63,6 +63,7 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn",
         "server",
         "app",
+        "metrics",
         "__init__",
     ],
 }
@@ -88,6 +89,7 @@ STRANGERS = [
 PURE = [
     "asyncapi",
     "closing",
+    "counts",
     "errors",
     "types",
     "events",
@@ -118,6 +120,7 @@ ONLY_IN = {
     "h11": {"_hypercorn_protocols", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2"},
     "jwt": {"auth", "jwks"},
+    "prometheus_client": {"metrics"},
 }
 
 MAX_LINES = 400

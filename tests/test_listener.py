@@ -13,6 +13,7 @@ from trio.abc import Clock
 
 from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, Limits, Listener
+from verbtrio.counts import Counts
 from verbtrio.listener import FRAME_BYTES, GONE
 from verbtrio.messages import encode
 from verbtrio.streaming import CHUNK_BYTES
@@ -21,7 +22,7 @@ SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 
 
 def listener(**limits: Any) -> Listener:
-    return Listener(dict(SCOPE), Limits(**limits))
+    return Listener(dict(SCOPE), Limits(**limits), Counts())
 
 
 async def heard(one: Listener) -> list[str]:
@@ -55,7 +56,7 @@ class TestBacklog:
         one = bounded(2, policy)
         for number in range(5):
             one._put(encode(f"m{number}"))
-        assert one.dropped == 3
+        assert (one.dropped, one._counts.dropped, one._counts.sent) == (3, 3, 5)
         one.close_nowait()
         assert await heard(one) == [*left, '{"code":1000,"reason":""}']
 
@@ -137,7 +138,7 @@ class TestTheEnd:
 
 
 def test_what_it_tells_of_itself() -> None:
-    one = Listener({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits())
+    one = Listener({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits(), Counts())
     assert one.params == {"room": "lobby"}
     assert one.user == {"id": 1}
     assert repr(one) == f"<Listener {one.id[:8]} '/events/lobby'>"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from verbtrio import outbox
+from verbtrio.counts import Counts
 from verbtrio.events import Event
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
@@ -130,7 +131,7 @@ class Line:
         self.gones = 0
         self.lows = 0
         self.errors: list[Exception] = []
-        self.box = Outbox(self.peer, nursery, Limits(**limits), self)
+        self.box = Outbox(self.peer, nursery, Limits(**limits), self, Counts())
 
     def slow(self, reason: str) -> None:
         self.slows.append(reason)

@@ -1,4 +1,4 @@
-"""verbtrio with everything on: typed JSON messages, heartbeat, limits. Coroutines; under `/hooks` plain functions."""
+"""verbtrio with everything on: typed JSON, heartbeat, limits, metrics. Coroutines; under `/hooks` plain functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import msgspec
 
 from benchmarks.servers.common import heartbeat, now
 from verbtrio import App, Heartbeat, Limits, WebSocket
+from verbtrio.metrics import metrics
 
 interval = heartbeat() or 20.0
 # Limits that count every message and every connection, and that a benchmark does not reach.
@@ -17,6 +18,7 @@ limits = Limits(
     max_connections_per_client=100_000,
 )
 app = App(heartbeat=Heartbeat(interval=interval, timeout=2 * interval), limits=limits)
+app.get("/metrics")(metrics(app))
 
 
 class Say(msgspec.Struct):

@@ -50,7 +50,6 @@ from verbtrio.types import EXTENSION
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
-
 TIMER_SECONDS = 1.0
 """What starting or stopping hypercorn's keep-alive timer, or closing a connection, may take: an instant."""
 
@@ -60,6 +59,7 @@ class Host(Protocol):
 
     def add_session(self, session: Any) -> None: ...
     def discard_session(self, session: Any) -> None: ...
+    def answered(self, status: int) -> None: ...
     def watch(self, terminated: Any) -> None: ...
 
 
@@ -301,8 +301,7 @@ class TakeOverServer(TCPServer):
         """The second phase: check the upgrade request, and call the application with it, for as long as it lives."""
         started = time.time()  # for hypercorn's access log, which reckons by the wall clock
         try:
-            request: Any = SimpleNamespace(headers=scope["headers"])
-            if not valid_server_name(self.config, request):
+            if not valid_server_name(self.config, SimpleNamespace(headers=scope["headers"])):  # type: ignore[arg-type]
                 raise HandshakeError(404, "no such host")
             handshake = check(scope["headers"])
         except HandshakeError as error:
@@ -310,7 +309,7 @@ class TakeOverServer(TCPServer):
             status = error.status
         else:
             session = Session(stream, handshake, response, early, self.context.terminated, self.settings.limits)
-            del response, handshake, request, check  # what an open WebSocket doesn't need, it shouldn't hold
+            del response, handshake, check  # what an open WebSocket doesn't need, it shouldn't hold
             scope["subprotocols"] = session.subprotocols
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
             await self.context.mark_request()
@@ -321,6 +320,7 @@ class TakeOverServer(TCPServer):
             if remain is not None:
                 del scope["extensions"][EXTENSION]  # 1 KB that nobody needs any more
                 await remain()
+        self.settings.host.answered(status)
         logged: Any = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}  # no line breaks, whoever asks
         await self.config.log.access(logged, {"status": status, "headers": []}, time.time() - started)
 

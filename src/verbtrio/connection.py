@@ -29,6 +29,7 @@ from verbtrio.closing import (
     Cause,
     CloseInfo,
 )
+from verbtrio.counts import Counts
 from verbtrio.errors import ConnectionClosed, LimitExceeded
 from verbtrio.events import GONE, Closed, Event, Pong
 from verbtrio.gate import gate_for
@@ -63,6 +64,8 @@ class Registry(Protocol):
     """Reads where it can; else a connection has a reader task of its own."""
     nursery: trio.Nursery
     """Owns the writers of connections that the poller reads."""
+    counts: Counts
+    """Where messages and bytes are counted."""
 
     def enter(self, connection: Connection) -> None:
         """It is open."""
@@ -144,7 +147,8 @@ class Connection:
     async def _run(self, registry: Registry, reader: Reader, writers: trio.Nursery) -> None:
         ws = self.ws
         self._registry, self._reader = registry, reader
-        outbox = Outbox(ws._transport, writers, ws._limits, self)
+        ws._transport.counts = registry.counts
+        outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counts)
         ws._open(outbox)
         ws._inbox.on_room = self.low
         self._timer = registry.timers.at(self._due(), self._tick)
@@ -224,6 +228,7 @@ class Connection:
             pulse.heard(now)
         for event in events:
             if isinstance(event, (str, bytes)):
+                outbox.counts.received += 1
                 if self._gate is not None and not self._gate.passes(event, now):
                     if self._gate.is_flooded:
                         self._reader.stop()

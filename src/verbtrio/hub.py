@@ -14,6 +14,7 @@ import trio
 
 from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
+from verbtrio.counts import Counts
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
 from verbtrio.messages import encode
@@ -58,8 +59,25 @@ class Statistics:
     users: int
     ended: dict[str, int]
     """How many connections and event streams have ended so far, by `Cause`."""
-    streams: int = 0
+    streams: int
     """Event streams of `app.sse` routes."""
+    opened: int
+    """How many connections and event streams there have been so far, the present ones included."""
+    refused: dict[int, int]
+    """Upgrade requests that were not granted so far, by the status of their answer. Counted by the app whose lifespan
+    the server enters, over the take-over alone (elsewhere the server answers)."""
+    received: int
+    """Messages from clients so far: all of them, refused ones and JSON pongs too."""
+    received_bytes: int
+    """Bytes of WebSocket frames from clients so far, before TLS. (Over plain ASGI: of messages.)"""
+    sent: int
+    """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
+    sent_bytes: int
+    """Bytes of WebSocket frames for clients so far, before TLS: begun to be written. (Over plain ASGI: of messages.)"""
+    dropped: int
+    """Of the messages for clients, thrown away by `Limits.backlog_policy`."""
+    invalid: int
+    """Of the messages from clients, not what their handler takes: answered with an error message."""
 
 
 class Users:
@@ -128,6 +146,8 @@ class Hub:
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
         self._ended: Counter[str] = Counter()
+        self._refused: Counter[int] = Counter()
+        self.counts = Counts()
         self.rooms = Rooms(self._to_flush, in_trio_thread)
         self.users = Users()
         self.places = Places(limits)
@@ -141,6 +161,7 @@ class Hub:
 
     def statistics(self) -> Statistics:
         named = [key for key in self.rooms if isinstance(key, str)]
+        counts = self.counts
         return Statistics(
             connections=len(self._connections),
             rooms=len(named),
@@ -148,6 +169,14 @@ class Hub:
             users=len(self.users),
             ended=dict(self._ended),
             streams=len(self._listeners),
+            opened=counts.opened,
+            refused=dict(self._refused),
+            received=counts.received,
+            received_bytes=counts.received_bytes,
+            sent=counts.sent,
+            sent_bytes=counts.sent_bytes,
+            dropped=counts.dropped,
+            invalid=counts.invalid,
         )
 
     # A connection's registry. It is in every list before its handler's first line runs, in none (but the count of those
@@ -155,6 +184,7 @@ class Hub:
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
+        self.counts.opened += 1
         if self.draining:  # its handshake was in progress when the drain began
             connection.drain()
             connection.hurry(self._deadline)
@@ -217,6 +247,7 @@ class Hub:
         """Have `listener` in `room`, and among its user's connections, while the block is entered."""
         user_id = user_key(listener.user)
         self._listeners.add(listener)
+        self.counts.opened += 1
         self.rooms.join(room, listener)
         if user_id is not None:
             self.users._add(user_id, listener)
@@ -235,6 +266,11 @@ class Hub:
 
     def discard_session(self, session: Drainable) -> None:
         self._sessions.discard(session)
+
+    def answered(self, status: int) -> None:
+        """An upgrade request was answered with `status`; 0: its client had left."""
+        if status not in (0, 101):
+            self._refused[status] += 1
 
     def watch(self, terminated: Waitable) -> None:
         """Drain when `terminated` is set: the worker's event, which comes before its grace period begins."""

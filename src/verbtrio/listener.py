@@ -27,6 +27,7 @@ from verbtrio.closing import (
     CloseInfo,
     check_close,
 )
+from verbtrio.counts import Counts
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
 from verbtrio.sse import EventStream, ServerSentEvent
@@ -45,11 +46,12 @@ class Listener(HTTPConnection):
         dropped: messages that `Limits.backlog_policy` has dropped because the client reads too slowly.
     """
 
-    def __init__(self, scope: Scope, limits: Limits) -> None:
+    def __init__(self, scope: Scope, limits: Limits, counts: Counts) -> None:
         super().__init__(scope)
         self.id = uuid.uuid4().hex
         self.dropped = 0
         self._limits = limits
+        self._counts = counts
         self.held: list[Frame] = []  # what rooms have broadcast since the last `flush`, bounded by the rooms
         self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `flush`
         self._queued = 0  # bytes in `_queue`
@@ -94,6 +96,7 @@ class Listener(HTTPConnection):
             if self._info is not None:
                 return
             self._queue.append(frame)
+            self._counts.sent += 1
             self._queued += _size(frame)
             if self._queued > self._limits.max_backlog_bytes and len(self._queue) > 1:
                 self._overflow()
@@ -139,6 +142,7 @@ class Listener(HTTPConnection):
         while self._queued > limit and len(self._queue) > 1:
             self._queued -= _size(take())
             self.dropped += 1
+            self._counts.dropped += 1
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         """What is to be sent, written as events, until the end."""

@@ -18,6 +18,7 @@ from typing import Protocol
 import trio
 
 from verbtrio.closing import MAX_CONTROL_BYTES
+from verbtrio.counts import Counts
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
 from verbtrio.transports import Close, Packet, Transport
@@ -52,6 +53,7 @@ class Outbox:
             has to get out when the server is cancelled, too.
         limits: backlog, policy, high-water mark and the time a write may take.
         owner: is told how it goes.
+        counts: where messages are counted.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Outbox:
         "_transport",
         "_writer",
         "broken",
+        "counts",
         "dropped",
         "held",
     )
@@ -78,11 +81,13 @@ class Outbox:
         nursery: trio.Nursery,
         limits: Limits,
         owner: Owner,
+        counts: Counts,
     ) -> None:
         self._transport = transport
         self._nursery = nursery
         self._limits = limits
         self._owner = owner
+        self.counts = counts
         # There is a queue, and a writer, only while there is backlog: an idle outbox costs 200 bytes, not 1,500.
         self._queue: deque[Packet] | None = None  # bounded by `max_backlog_bytes`, see `_enqueue`
         self._queued = 0  # bytes in `_queue`
@@ -129,9 +134,14 @@ class Outbox:
                     return
                 packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would hold it
             self.flush()
-        if self.broken or (self._closing and isinstance(packet, Frame)):
+        if self.broken:
             return
-        self._closing = self._closing or isinstance(packet, Close)
+        if isinstance(packet, Frame):
+            if self._closing:
+                return
+            self.counts.sent += 1
+        elif isinstance(packet, Close):
+            self._closing = True
         if self._queue is None:
             self._write_now(packet)
         else:
@@ -145,6 +155,7 @@ class Outbox:
         if self._queue is None and not self._closing and not self.broken:
             joined = self._transport.join(self.held)
             if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
+                self.counts.sent += len(self.held)
                 self.held.clear()  # the same list for ever: rooms know it
                 self._write_now(joined)
                 return
@@ -282,6 +293,7 @@ class Outbox:
             if isinstance(packet, Frame):
                 self._queued -= _size(packet)
                 self.dropped += 1
+                self.counts.dropped += 1
             else:
                 kept.append(packet)
         kept.reverse()

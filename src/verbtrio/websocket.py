@@ -274,6 +274,8 @@ class WebSocket(HTTPConnection, Generic[T]):
             return
         self._put(encode({"type": "error", "message": str(error)}))
         self._refused += 1
+        if self._outbox is not None:
+            self._outbox.counts.invalid += 1
         if self._limits.max_bad_messages is not None and self._refused > self._limits.max_bad_messages:
             self._end(CloseInfo(Cause.INVALID, POLICY_VIOLATION, "Too many invalid messages"))
 
