@@ -57,6 +57,7 @@ LAYERS: dict[str, list[str]] = {
         "routing",
         "_hypercorn_logs",
         "_hypercorn_tasks",
+        "_hypercorn_patience",
         "_hypercorn_h1",
         "_hypercorn_h2",
         "_hypercorn_protocols",

@@ -29,6 +29,7 @@ def test_the_defaults() -> None:
         max_backlog_bytes=1 * MIB,
         backlog_policy="close",
         send_timeout=10.0,
+        http_send_timeout=60.0,
         close_timeout=5.0,
         hook_timeout=5.0,
     )

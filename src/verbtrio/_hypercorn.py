@@ -34,18 +34,19 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.utils import parse_socket_addr, valid_server_name
+from hypercorn.utils import valid_server_name
 
 from verbtrio._hypercorn_h1 import H11Response, Upgrade, upgrade_in
 from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse, hush
 from verbtrio._hypercorn_logs import escape_access_log, sparing
-from verbtrio._hypercorn_protocols import Protocols
+from verbtrio._hypercorn_patience import send_all
+from verbtrio._hypercorn_protocols import Protocols, addresses_of
 from verbtrio._hypercorn_tasks import RequestTasks
 from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
-from verbtrio.streaming import Link
+from verbtrio.timers import Timers
 from verbtrio.types import EXTENSION
 
 logger = logging.getLogger("verbtrio.hypercorn")
@@ -56,6 +57,8 @@ TIMER_SECONDS = 1.0
 
 class Host(Protocol):
     """What the take-over needs of the hub."""
+
+    timers: Timers
 
     def add_session(self, session: Any) -> None: ...
     def discard_session(self, session: Any) -> None: ...
@@ -190,7 +193,8 @@ class TakeOverServer(TCPServer):
         broken = False
         try:
             async with self.send_lock:
-                await self.stream.send_all(event.data)
+                tasks: Any = self._task_group
+                await send_all(self.stream, event.data, tasks.timers, tasks.patience)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             broken = True  # busy (whoever sends holds the lock): it is being closed at this moment
         except BaseException:
@@ -215,8 +219,9 @@ class TakeOverServer(TCPServer):
         if (upgrade := upgrade_in(data, self.config)) is not None:
             self._upgrade = upgrade
             return True
-        client, local = self._addresses()
-        async with RequestTasks(Link(self.context.terminated, self._abort)) as self._task_group:
+        client, local = addresses_of(self.stream)
+        timers, timeout = self.settings.host.timers, self.settings.limits.http_send_timeout
+        async with RequestTasks(self.context.terminated, self._abort, timers, timeout) as self._task_group:
             protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
@@ -259,9 +264,11 @@ class TakeOverServer(TCPServer):
             with trio.move_on_after(TIMER_SECONDS, shield=True):
                 await self._initiate_server_close()
 
-    async def _abort(self) -> None:
-        """Close the connection in the middle of a response; over HTTP/2, where others share it, do nothing."""
-        if not isinstance(self.protocol.spoken, H2):
+    async def _abort(self, stream: Any) -> None:
+        """Close the connection in the middle of a response; over HTTP/2, where others share it, reset its stream."""
+        if isinstance(self.protocol.spoken, H2):
+            await self.protocol.spoken.give_up(stream.stream_id)
+        else:
             await trio.aclose_forcefully(self.stream)
 
     def _take_upgrade(self) -> tuple[Any, trio.abc.Stream, H11Response, Callable[[RawHeaders], Handshake], bytes]:
@@ -350,7 +357,7 @@ class TakeOverServer(TCPServer):
     def _scope(self, http_version: str, target: bytes, headers: RawHeaders) -> Any:
         stream: Any = self.stream
         path, _, query_string = target.partition(b"?")
-        client, local = self._addresses()
+        client, local = addresses_of(self.stream)
         return {
             "type": "websocket",
             "asgi": {"spec_version": "2.4", "version": "3.0"},
@@ -365,18 +372,6 @@ class TakeOverServer(TCPServer):
             "server": local,
             "state": self.state.copy(),
         }
-
-    def _addresses(self) -> tuple[Any, Any]:
-        """The peer's address and ours; `None` for a stream that has none (a test's, a UNIX socket's)."""
-        stream: Any = self.stream
-        stream = getattr(stream, "transport_stream", stream)
-        socket = getattr(stream, "socket", None)
-        if socket is None:
-            return None, None
-        return (
-            parse_socket_addr(socket.family, socket.getpeername()),
-            parse_socket_addr(socket.family, socket.getsockname()),
-        )
 
 
 _PEER_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)

@@ -11,6 +11,7 @@ from typing import Any
 import h11
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 
@@ -117,7 +118,15 @@ def _upgrade_by_h11(data: bytes, config: Config) -> Upgrade | None:
 class H11(H11Protocol):
     """hypercorn's HTTP/1.1, up to an upgrade."""
 
+    _closed = False
+
+    async def handle(self, event: Event) -> None:
+        self._closed = self._closed or isinstance(event, Closed)
+        await super().handle(event)
+
     async def _create_stream(self, request: h11.Request) -> None:
+        if self._closed:  # what a client that has gone has asked for ahead: hypercorn 0.18 has it all answered
+            return
         assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
         if (upgrade := _upgrade(request, self.connection)) is not None:
             raise upgrade

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import h2.errors
@@ -19,10 +20,13 @@ import trio
 from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
 from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+from hypercorn.protocol.http_stream import HTTPStream
 from priority.priority import DuplicateStreamError, MissingStreamError
 
+from verbtrio._hypercorn_patience import patience
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import RawHeaders
+from verbtrio.streaming import Link, link_of
 
 CREDIT_BYTES = 16 * 1024
 """Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""
@@ -71,23 +75,60 @@ class H2(H2Protocol):
                 await buffer.close()
 
     async def stream_send(self, event: Any) -> None:
+        stream = self.streams.get(event.stream_id)
+        if isinstance(event, Body | EndBody) and isinstance(stream, HTTPStream):
+            await self._send_body(event, link_of(dict(stream.scope)))
+            return
         if isinstance(event, StreamClosed):
-            await self._cut_off(event.stream_id)
+            # hypercorn 0.18 leaves the client of a response that has ended before its end waiting for more.
+            buffer = self.stream_buffers.get(event.stream_id)
+            if buffer is not None and not buffer.is_ended:
+                await self._reset(event.stream_id)
         await super().stream_send(event)
 
-    async def _cut_off(self, stream_id: int) -> None:
-        """Reset a stream whose response has ended before its end: hypercorn 0.18 leaves its client waiting for more."""
-        buffer = self.stream_buffers.get(stream_id)
-        if buffer is None or buffer.is_ended:
+    async def _send_body(self, event: Any, link: Link | None) -> None:
+        """Send a part of a response; if its client takes nothing of it, it is as if that had left."""
+        if link is None:  # hypercorn's own answer
+            await super().stream_send(event)
+            return
+        tasks: Any = self.task_group
+        taken = partial(self._taken, event.stream_id)
+        with patience(tasks.timers, lambda: link.send_timeout, taken) as limit:
+            await super().stream_send(event)
+        if limit.cancelled_caught:
+            logger.warning(
+                "a response over HTTP/2 was ended: its client has taken nothing of it for %g s", link.send_timeout
+            )
+            await self.give_up(event.stream_id)
+
+    def _taken(self, stream_id: int) -> object:
+        """Something else whenever the client lets the stream go on, as far as that is a matter of flow control."""
+        state = self.connection.streams.get(stream_id)
+        if state is None or state.outbound_flow_control_window <= 0:
+            buffer = self.stream_buffers.get(stream_id)
+            return None if buffer is None else buffer.taken
+        if self.connection.outbound_flow_control_window <= 0:
+            return "others have used up", sum(buffer.taken for buffer in self.stream_buffers.values())
+        return object()  # it is others' turn; or the socket's, which is waited for where it is written to
+
+    async def give_up(self, stream_id: int) -> None:
+        """Reset the stream of a response in the middle; its application is told what it is of a client that has left.
+        Does not wait for the client, and does the same in a cancelled scope."""
+        await self._reset(stream_id)
+        await self._close_stream(stream_id)
+        await self.send(Updated(idle=self.idle))
+
+    async def _reset(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.pop(stream_id, None)
+        if buffer is None:
             return
         await buffer.close()
-        del self.stream_buffers[stream_id]
         try:
             self.priority.remove_stream(stream_id)
             self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
         except (MissingStreamError, h2.exceptions.ProtocolError):
             pass  # the client has reset it
-        await self._flush()
+        self.task_group.spawn(self._flush)
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
@@ -298,7 +339,13 @@ class _Streams(dict[int, Any]):
 
 class _Buffer(StreamBuffer):
     """What a response has still to send. hypercorn 0.18 lets it grow whenever little is taken out, and so whenever the
-    client's flow control lets little or nothing through: then it would hold all that a handler can make."""
+    client's flow control lets little or nothing through: then it would hold all that a handler can make.
+
+    Attributes:
+        taken: bytes of it that have been taken out.
+    """
+
+    taken = 0
 
     @property
     def is_ended(self) -> bool:
@@ -308,6 +355,7 @@ class _Buffer(StreamBuffer):
     async def pop(self, max_length: int) -> bytes:
         data = bytes(self.buffer[:max_length])
         del self.buffer[: len(data)]
+        self.taken += len(data)
         if len(self.buffer) < BUFFER_LOW_WATER:
             await self._paused.set()
         if not self.buffer:

@@ -7,6 +7,7 @@ from typing import Any
 import h11
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.utils import parse_socket_addr
 
 from verbtrio._hypercorn_h1 import H11
 from verbtrio._hypercorn_h2 import H2
@@ -64,3 +65,15 @@ class Protocols:
         if kind is H2:
             protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
         return protocol
+
+
+def addresses_of(stream: Any) -> tuple[Any, Any]:
+    """The peer's address and ours; `None` for a stream that has none (a test's, a UNIX socket's)."""
+    stream = getattr(stream, "transport_stream", stream)
+    socket = getattr(stream, "socket", None)
+    if socket is None:
+        return None, None
+    return (
+        parse_socket_addr(socket.family, socket.getpeername()),
+        parse_socket_addr(socket.family, socket.getsockname()),
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 from hypercorn.trio.task_group import TaskGroup, _handle
 
-from verbtrio.streaming import LINK, Link
+from verbtrio.streaming import LINK, Link, Waitable
+from verbtrio.timers import Timers
 
 
 class RequestTasks(TaskGroup):
@@ -15,19 +18,40 @@ class RequestTasks(TaskGroup):
     waits for ever to put the eleventh, or the disconnect, into one that nobody reads: an upload to a handler that does
     not look at the body would keep its connection until the worker ends.
 
-    And it tells each request's scope what a response may want to know of its connection (`link`).
+    And it tells each request's scope what a response may want to know of its connection (a `Link`).
+
+    Args:
+        terminated, abort: for the links; `abort` is told hypercorn's stream.
+        timers: call when a client has been waited for long enough.
+        send_timeout: seconds that a response waits for a client that takes nothing, unless it says more.
 
     Attributes:
-        in_progress: a token for each request whose answer is not complete, and whose handler has not returned.
+        in_progress: the link of each request whose answer is not complete, and whose handler has not returned; and
+            each tunnel.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(
+        self,
+        terminated: Waitable,
+        abort: Callable[[Any], Awaitable[None]],
+        timers: Timers,
+        send_timeout: float,
+    ) -> None:
         super().__init__()
-        self._link = link
+        self._terminated = terminated
+        self._abort = abort
+        self._send_timeout = send_timeout
+        self.timers = timers
         self.in_progress = set[Any]()
 
+    def patience(self) -> float:
+        """Seconds that the connection waits for a client that takes nothing: the most that a response wants."""
+        wanted = (request.send_timeout for request in self.in_progress if isinstance(request, Link))
+        return max(wanted, default=self._send_timeout)
+
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
-        scope["extensions"][LINK] = self._link
+        stream = send.__self__
+        link = scope["extensions"][LINK] = Link(self._terminated, partial(self._abort, stream), self._send_timeout)
         to_app, events = trio.open_memory_channel[Any](config.max_app_queue_size)
 
         told = False
@@ -53,7 +77,7 @@ class RequestTasks(TaskGroup):
                 await send(message)
             finally:
                 if message is None or (message["type"] == "http.response.body" and not message.get("more_body")):
-                    self.in_progress.discard(to_app)  # a background task may go on
+                    self.in_progress.discard(link)  # a background task may go on
 
         async def run(*arguments: Any) -> None:
             with events:
@@ -70,6 +94,6 @@ class RequestTasks(TaskGroup):
 
         threads = (trio.to_thread.run_sync, trio.from_thread.run)
         nursery: Any = self._nursery
-        self.in_progress.add(to_app)
+        self.in_progress.add(link)
         nursery.start_soon(_handle, run, config, scope, receive, answer, *threads)
         return put

@@ -58,6 +58,10 @@ class Limits:
     """`close`: the connection ends with 1008. The others drop messages, counted in `ws.dropped`."""
     send_timeout: float = 10.0
     """How long one write (64 KiB at most) may wait for the peer to read; then the connection ends with 1008."""
+    http_send_timeout: float = 60.0
+    """How long an HTTP response may wait for a client that takes nothing at all of it; then the connection is closed
+    (over HTTP/2 the stream is reset). One that reads slowly has all the time it needs. `math.inf`: for as long as
+    clients like. A `Stream(send_timeout=...)` with more time has it. The app's counts."""
     close_timeout: float = 5.0
     """How long a clean close waits for what is queued to be written and for the peer's Close frame."""
     hook_timeout: float = 5.0

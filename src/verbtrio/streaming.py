@@ -10,7 +10,7 @@ open:
 - the content's iterator is closed by the task that ran it. Starlette leaves an async generator that stands at its
   `yield` when the client goes to the garbage collector: when its `finally` runs, and that nothing in it may be awaited,
   is then Trio's to say, with a `ResourceWarning`.
-- a client that stops reading ends it (`send_timeout`), so that it can't hold what the generator holds for ever.
+- a client that stops reading ends it on every server, and in a time of the response's own (`send_timeout`).
 - a HEAD request, which Starlette gives every GET route, is answered without starting it.
 
 A client that leaves cancels the content where it waits: at an await of its own, or at its `yield` (then it is closed:
@@ -52,17 +52,20 @@ class Waitable(Protocol):
     async def wait(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Link:
     """What the take-over tells a response about its connection.
 
     Attributes:
         terminated: set when the server begins to shut down.
-        abort: close the connection, whatever is being written; nothing where others share it (HTTP/2).
+        abort: close the connection, whatever is being written; where others share it (HTTP/2), reset the stream.
+        send_timeout: seconds that the connection waits for a client that takes nothing of this response; one that has
+            a time limit of its own may want more.
     """
 
     terminated: Waitable
     abort: Callable[[], Awaitable[None]]
+    send_timeout: float
 
 
 def link_of(scope: Scope) -> Link | None:
@@ -125,6 +128,9 @@ class Stream(Response):
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = link_of(scope)
+        if link is not None:  # ours comes first; the connection's is for what else is sent, as the head
+            own = math.inf if self._send_timeout is None else self._send_timeout
+            link.send_timeout = max(link.send_timeout, own + END_SECONDS)
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             if scope["type"] == "http":

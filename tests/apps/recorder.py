@@ -1,21 +1,23 @@
 """An app that remembers what happened to its connections, and tells over HTTP."""
 
 import os
+import tempfile
 from dataclasses import replace
 from typing import Any
 
 import trio
 import trio.testing
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from verbtrio import App, ConnectionClosed, Heartbeat, Limits, WebSocket
 
-app = App(limits=Limits(max_message_bytes=65536), heartbeat=Heartbeat(interval=20, timeout=40))
+app = App(limits=Limits(max_message_bytes=65536, http_send_timeout=2), heartbeat=Heartbeat(interval=20, timeout=40))
 hurried = app.group("/hurried", limits=replace(app.limits, send_timeout=1.5, hook_timeout=1))
 """Routes whose limits a test can wait for."""
 events: list[Any] = []
@@ -201,6 +203,28 @@ async def left(request: Request) -> Response:
             "descriptors": len(os.listdir("/proc/self/fd")),
         }
     )
+
+
+DOWNLOAD_BYTES = 50 * 2**20
+"""Far more than sockets' buffers hold."""
+
+
+@app.get("/download")
+async def download(request: Request) -> Response:
+    """As many bytes as asked for."""
+    return Response(bytes(int(request.query_params.get("size", DOWNLOAD_BYTES))))
+
+
+@app.get("/file")
+async def file(request: Request) -> Response:
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.truncate(DOWNLOAD_BYTES)
+    return FileResponse(file.name, background=BackgroundTask(os.unlink, file.name))
+
+
+@app.get("/streaming")
+async def streaming(request: Request) -> Response:
+    return StreamingResponse(bytes(65536) for _ in range(DOWNLOAD_BYTES // 65536))
 
 
 @app.post("/body")

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import trio
 import trio.testing
@@ -40,6 +41,9 @@ async def http(scope: Any, send: Send) -> None:
         status, body = 200, json.dumps(await left()).encode()
     elif scope["path"] == "/events":
         status, body = 200, json.dumps({"events": events, "now": trio.current_time()}).encode()
+    elif scope["path"] == "/download":
+        query = parse_qs(scope["query_string"].decode())
+        status, body = 200, bytes(int(query.get("size", [50 * 2**20])[0]))
     headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import pytest
 import trio
 
 from tests.robustness.probes import (
@@ -205,6 +206,56 @@ async def slow_handshakes(
         figures["left"] = leaked(before, await settled(server))
 
 
+SLOW_BYTES = 2 * MIB
+"""What a slow client downloads, at 400 KiB a second."""
+
+
+async def deaf_downloads(
+    target: Target, n: int, figures: Figures, *, path: str = "/download", patience: float = 12.0
+) -> None:
+    """`n` clients that ask for 50 MB over plain HTTP and read nothing; then one that reads slowly."""
+    async with target.serve() as server:
+        before = await warm(server)
+        streams = [await small_stream(server.port) for _ in range(n)]
+        for stream in streams:
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        begin = trio.current_time()
+        await trio.sleep(0.5)
+        figures["begun"] = (await left(server))["tasks"] - before["tasks"] >= n
+        with trio.move_on_after(patience):
+            while leaked(before, await left(server)):
+                await trio.sleep(0.1)
+        figures["seconds"] = trio.current_time() - begin
+        figures["left"] = leaked(before, await left(server))
+        figures["lines"] = server.log_text().count("has taken nothing of a response for 2 s")
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+        wire = Wire(await small_stream(server.port))
+        async with wire.stream:
+            await wire.send(f"GET /download?size={SLOW_BYTES} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await wire.head()
+            figures["slow_bytes"] = 0
+            while figures["slow_bytes"] < SLOW_BYTES and (data := await wire.receive(16 * KIB)):
+                figures["slow_bytes"] += len(data)
+                await trio.sleep(len(data) / (400 * KIB))
+        figures["whole"] = "all" if figures["slow_bytes"] == SLOW_BYTES else "not all"
+
+
+async def small_stream(port: int) -> trio.SocketStream:
+    """A client's connection whose receive buffer is small."""
+    socket = trio.socket.socket()
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4 * KIB)
+    await socket.connect(("127.0.0.1", port))
+    return trio.SocketStream(socket)
+
+
+@pytest.mark.parametrize("path", ["/download", "/file", "/streaming"])
+async def test_downloads_that_nobody_reads(path: str) -> None:
+    figures = await figures_of(partial(deaf_downloads, path=path, patience=30.0), 5)
+    assert figures["begun"]
+    assert (figures["left"], figures["lines"], figures["slow_bytes"]) == (0, 5, SLOW_BYTES)
+
+
 async def test_peers_that_never_read() -> None:
     figures = await figures_of(partial(deaf, path="/hurried/flood", patience=30.0), 10)
     assert (figures["dropped"], figures["slow"], figures["left"]) == (10, 10, 0)
@@ -252,6 +303,14 @@ PROBES = [
         100,
         "{dropped} dropped, {each_kib:.0f} KiB each",
         lambda f: f["dropped"] == f["slow"] == 100 and f["each_bytes"] <= PEER_BYTES and f["left"] == 0,
+    ),
+    Probe(
+        "{n} clients that ask for 50 MB over plain HTTP and read nothing: no task and no descriptor is left within "
+        "1.5 times the time given to them (here 2 s); one that reads slowly gets all",
+        deaf_downloads,
+        100,
+        "{left} left after {seconds:.1f} s; the slow one got {whole}",
+        lambda f: f["begun"] and f["left"] == 0 and f["seconds"] <= 3.5 and f["slow_bytes"] == SLOW_BYTES,
     ),
     Probe(
         "A time-out of 1 s around a send to such a peer returns within 1.1 s, {n} of {n}",
