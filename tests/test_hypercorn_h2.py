@@ -17,10 +17,11 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from hyperframe.frame import HeadersFrame
+from hyperframe.frame import GoAwayFrame, HeadersFrame, RstStreamFrame
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from trio.abc import Clock
 
 from tests.support.http2 import open_http2_websocket
 from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, headers, replaced, reset
@@ -375,6 +376,42 @@ class TestRequestsInProgress:
                     await client.stream.aclose()
             service.connections.cancel_scope.cancel()
             await service.wait_ended(5)
+
+
+@pytest.mark.parametrize("reads", [1, 10])
+async def test_no_more_requests_than_a_connection_may_have(reads: int, autojump_clock: Clock) -> None:
+    """GOAWAY names the last that is answered; what came behind it is refused, to be asked for elsewhere."""
+    app = App()
+    begun = list[str]()
+
+    @app.get("/nowhere")
+    async def index(request: Request) -> Response:
+        begun.append("begun")
+        await trio.sleep(1)
+        return PlainTextResponse("done")
+
+    async with serving(app) as service:
+        service.config.keep_alive_max_requests = 7
+        stream = service.open_stream()
+        await stream.send_all(HELLO)
+        asked = [headers(GET, stream=2 * number + 1) for number in range(20)]
+        for number in range(reads):
+            await stream.send_all(b"".join(asked[number * 20 // reads : (number + 1) * 20 // reads]))
+            await trio.sleep(0.01)
+        received = b""
+        with trio.fail_after(10):
+            while data := await stream.receive_some():  # until it is closed, since it is idle
+                received += data
+    frames = list[tuple[int, int, bytes]]()
+    while received:
+        size = int.from_bytes(received[:3])
+        frames.append((received[3], int.from_bytes(received[5:9]), received[9 : 9 + size]))
+        received = received[9 + size :]
+    assert len(begun) == 7
+    assert {stream for kind, stream, _ in frames if kind == HeadersFrame.type} == set(range(1, 14, 2))
+    refused = {stream: payload[-1] for kind, stream, payload in frames if kind == RstStreamFrame.type}
+    assert refused == dict.fromkeys(range(15, 40, 2), h2.errors.ErrorCodes.REFUSED_STREAM)
+    assert [payload[:8] for kind, _, payload in frames if kind == GoAwayFrame.type] == [b"\0\0\0\r\0\0\0\0"]
 
 
 async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:

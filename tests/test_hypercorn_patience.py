@@ -30,7 +30,7 @@ from verbtrio.timers import Timers
 
 SIZE = 20 * PIECE_BYTES
 LINE = "a connection was ended: its client has taken nothing of a response for 60 s"
-LINE_HTTP2 = "a response over HTTP/2 was ended: its client has taken nothing of it for 60 s"
+LINE_HTTP2 = "a response over HTTP/2 was ended: its client took nothing for 60 s"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 Make = Callable[[], Response]
@@ -188,7 +188,10 @@ class TestHTTP1:
             assert log == ["cleaned up"]
             assert not lines(caplog)
 
-    async def test_the_application_is_told_what_it_is_of_one_that_has_left(self, autojump_clock: Clock) -> None:
+    @pytest.mark.parametrize("http2", [False, True])
+    async def test_the_application_is_told_what_it_is_of_one_that_has_left(
+        self, http2: bool, autojump_clock: Clock
+    ) -> None:
         app = App()
         seen: list[str] = []
 
@@ -202,9 +205,15 @@ class TestHTTP1:
             return Bare()
 
         async with serving(app) as service:
-            stream = service.open_stream(trio.testing.lockstep_stream_pair)
-            await stream.send_all(REQUEST)
-            await service.wait_ended(61)
+            if http2:
+                client = Client(service.open_stream())
+                await client.get()
+            else:
+                stream = service.open_stream(trio.testing.lockstep_stream_pair)
+                await stream.send_all(REQUEST)
+            with trio.fail_after(76):
+                while not seen:
+                    await trio.sleep(0.1)
         assert seen == ["http.disconnect"]
 
 

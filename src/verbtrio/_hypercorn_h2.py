@@ -17,10 +17,11 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import trio
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
 from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
+from hyperframe.frame import GoAwayFrame
 from priority.priority import DuplicateStreamError, MissingStreamError
 
 from verbtrio._hypercorn_patience import patience
@@ -56,6 +57,7 @@ class H2(H2Protocol):
 
     serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
     _owed = 0
+    _said_goodbye = False
 
     def offer(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None) -> None:
         """Say whether WebSockets are offered, before the connection begins."""
@@ -96,9 +98,7 @@ class H2(H2Protocol):
         with patience(tasks.timers, lambda: link.send_timeout, taken) as limit:
             await super().stream_send(event)
         if limit.cancelled_caught:
-            logger.warning(
-                "a response over HTTP/2 was ended: its client has taken nothing of it for %g s", link.send_timeout
-            )
+            logger.warning("a response over HTTP/2 was ended: its client took nothing for %g s", link.send_timeout)
             await self.give_up(event.stream_id)
 
     def _taken(self, stream_id: int) -> object:
@@ -134,8 +134,13 @@ class H2(H2Protocol):
         for event in events:
             if self.closed:  # in the middle of what was read: nothing that is begun now could be sent, or would end
                 return
-            if isinstance(event, h2.events.RequestReceived) and await self._is_beyond(event.stream_id or 0):
-                return
+            if isinstance(event, h2.events.RequestReceived):
+                if self._said_goodbye:
+                    self.connection.reset_stream(event.stream_id or 0, h2.errors.ErrorCodes.REFUSED_STREAM)
+                    await self._flush()
+                    continue
+                if await self._is_beyond(event.stream_id or 0):
+                    return
             if isinstance(event, h2.events.DataReceived):
                 tunnel = self.streams.get(event.stream_id)
                 if isinstance(tunnel, Tunnel):
@@ -143,6 +148,18 @@ class H2(H2Protocol):
                     tunnel.feed(bytes(event.data or b""), event.flow_controlled_length or 0)
                     continue
             await super()._handle_events([event])
+            if isinstance(event, h2.events.RequestReceived):
+                await self._say_goodbye(event.stream_id or 0)
+
+    async def _say_goodbye(self, stream_id: int) -> None:
+        """GOAWAY with the last request that the connection may have (`keep_alive_max_requests`).
+
+        hypercorn 0.18 begins all that came in one read; and h2 lets no answer be sent after a GOAWAY of its own.
+        """
+        if self.keep_alive_requests < self.config.keep_alive_max_requests:
+            return
+        self._said_goodbye = True
+        await self.send(RawData(self.connection.data_to_send() + GoAwayFrame(0, last_stream_id=stream_id).serialize()))
 
     async def _is_beyond(self, stream_id: int) -> bool:
         """End the connection if its client has gone beyond all measure by reset requests, and say whether.
