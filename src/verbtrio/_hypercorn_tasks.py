@@ -79,21 +79,17 @@ class RequestTasks(TaskGroup):
                 if message is None or (message["type"] == "http.response.body" and not message.get("more_body")):
                     self.in_progress.discard(link)  # a background task may go on
 
-        async def run(*arguments: Any) -> None:
-            with events:
-                await app(*arguments)
-
         async def put(event: Any) -> None:
             if event["type"] == "http.disconnect":
-                to_app.close()  # never waits; what came before it is still received
+                to_app.close()  # never waits, and wakes who does below; what came before it is still received
                 return
             try:
                 await to_app.send(event)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except trio.ClosedResourceError:
                 pass  # nobody wants the rest of the body
 
         threads = (trio.to_thread.run_sync, trio.from_thread.run)
         nursery: Any = self._nursery
         self.in_progress.add(link)
-        nursery.start_soon(_handle, run, config, scope, receive, answer, *threads)
+        nursery.start_soon(_handle, app, config, scope, receive, answer, *threads)
         return put
