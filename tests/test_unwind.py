@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
@@ -22,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
+from tests.conftest import Servers
 from tests.support.memory import Service, serving
 from verbtrio import App, WebSocket
 from verbtrio.security import CSRFProtection, SecurityHeaders
@@ -74,9 +78,9 @@ async def passes(request: HTTPConnection, call_next: CallNext) -> Response:
     return await call_next(request)
 
 
-async def converse(app: App, asgi: Any = None, path: str = "/ws") -> set[str]:
+async def converse(app: App, asgi: Any = None, path: str = "/ws", pair: Any = None) -> set[str]:
     async with serving(app, asgi) as service:
-        client = await service.connect(path)
+        client = await service.connect(path, pair=pair)
         await client.send_message("hello")
         assert await client.get_message() == "hello"
         await wait_all_tasks_blocked()
@@ -129,6 +133,24 @@ async def test_middleware_that_has_nothing_to_do_afterwards(autojump_clock: Cloc
         await client.send_message("who, and what is in the session?")
         assert await client.get_message() == "somebody {}"
         await client.aclose()
+
+
+async def test_a_redirect_to_https(servers: Servers, autojump_clock: Clock) -> None:
+    """Not one of the above: it lets nobody past who comes without TLS."""
+
+    def pair() -> tuple[Any, Any]:
+        client, server = trio.testing.memory_stream_pair()
+        trusting = ssl.create_default_context()
+        servers.authority.configure_trust(trusting)
+        trusting.check_hostname = False
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(servers.certfile, servers.keyfile)
+        return trio.SSLStream(client, trusting), trio.SSLStream(server, context, server_side=True)
+
+    log: list[str] = []
+    app = talkative(log, middleware=[Middleware(HTTPSRedirectMiddleware)])
+    modules = await converse(app, pair=pair)
+    assert not [name for name in modules if name.startswith("starlette")]
 
 
 async def test_what_is_around_a_connection_stays_around_it(autojump_clock: Clock) -> None:
