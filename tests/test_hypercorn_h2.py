@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from hyperframe.frame import GoAwayFrame, HeadersFrame, RstStreamFrame
+from hyperframe.frame import GoAwayFrame, HeadersFrame, RstStreamFrame, WindowUpdateFrame
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -412,6 +412,29 @@ async def test_no_more_requests_than_a_connection_may_have(reads: int, autojump_
     refused = {stream: payload[-1] for kind, stream, payload in frames if kind == RstStreamFrame.type}
     assert refused == dict.fromkeys(range(15, 40, 2), h2.errors.ErrorCodes.REFUSED_STREAM)
     assert [payload[:8] for kind, _, payload in frames if kind == GoAwayFrame.type] == [b"\0\0\0\r\0\0\0\0"]
+
+
+async def test_resets_behind_the_last_request_do_not_cut_off_the_others(autojump_clock: Clock) -> None:
+    """A download that waits for its client's window takes the rest of it behind the limit."""
+    app = App()
+    size = 200_000
+
+    @app.get("/nowhere")
+    async def large(request: Request) -> Response:
+        return Response(b"~" * size)
+
+    async with serving(app) as service:
+        service.config.keep_alive_max_requests = 1
+        stream = service.open_stream()
+        await stream.send_all(HELLO + headers(GET))
+        await trio.sleep(0.01)
+        more = b"".join(headers(GET, stream=number) + reset(number) for number in range(3, 201, 2))
+        await stream.send_all(more + b"".join(WindowUpdateFrame(number, size).serialize() for number in (0, 1)))
+        received = b""
+        with trio.fail_after(10):
+            while data := await stream.receive_some():
+                received += data
+    assert received.count(b"~") >= size
 
 
 async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:

@@ -58,6 +58,7 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn_logs",
         "_hypercorn_tasks",
         "_hypercorn_patience",
+        "_hypercorn_buffers",
         "_hypercorn_h1",
         "_hypercorn_h2",
         "_hypercorn_protocols",
@@ -110,6 +111,7 @@ IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket",
 # hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
     "hypercorn": {
+        "_hypercorn_buffers",
         "_hypercorn_logs",
         "_hypercorn_tasks",
         "_hypercorn_protocols",

@@ -19,11 +19,12 @@ import h2.settings
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
-from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from hyperframe.frame import GoAwayFrame
 from priority.priority import DuplicateStreamError, MissingStreamError
 
+from verbtrio._hypercorn_buffers import Buffers, Streams
 from verbtrio._hypercorn_patience import patience
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import RawHeaders
@@ -62,8 +63,8 @@ class H2(H2Protocol):
     def offer(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None) -> None:
         """Say whether WebSockets are offered, before the connection begins."""
         self.serve_tunnel = serve_tunnel
-        self.streams: Any = _Streams()
-        self.stream_buffers: Any = _Buffers(self.context.event_class)
+        self.streams: Any = Streams()
+        self.stream_buffers: Any = Buffers(self.context.event_class)
         if serve_tunnel is None:
             values: Any = dict(self.connection.local_settings)
             values.pop(_ENABLE_CONNECT, None)
@@ -136,7 +137,10 @@ class H2(H2Protocol):
                 return
             if isinstance(event, h2.events.RequestReceived):
                 if self._said_goodbye:
-                    self.connection.reset_stream(event.stream_id or 0, h2.errors.ErrorCodes.REFUSED_STREAM)
+                    try:
+                        self.connection.reset_stream(event.stream_id or 0, h2.errors.ErrorCodes.REFUSED_STREAM)
+                    except h2.exceptions.ProtocolError:
+                        pass  # the client has reset it
                     await self._flush()
                     continue
                 if await self._is_beyond(event.stream_id or 0):
@@ -345,55 +349,3 @@ class TunnelResponse:
         body = f"{error}\n".encode()
         await self.start(error.status, [(b"content-type", b"text/plain; charset=utf-8")])
         await self.body(body, more=False)
-
-
-class _Streams(dict[int, Any]):
-    """A connection's streams; what is addressed to one that has ended goes nowhere, where hypercorn raises."""
-
-    def __missing__(self, stream_id: int) -> Any:
-        return _GONE
-
-
-class _Buffer(StreamBuffer):
-    """What a response has still to send. hypercorn 0.18 lets it grow whenever little is taken out, and so whenever the
-    client's flow control lets little or nothing through: then it would hold all that a handler can make.
-
-    Attributes:
-        taken: bytes of it that have been taken out.
-    """
-
-    taken = 0
-
-    @property
-    def is_ended(self) -> bool:
-        """Nothing more will be put in."""
-        return self._complete
-
-    async def pop(self, max_length: int) -> bytes:
-        data = bytes(self.buffer[:max_length])
-        del self.buffer[: len(data)]
-        self.taken += len(data)
-        if len(self.buffer) < BUFFER_LOW_WATER:
-            await self._paused.set()
-        if not self.buffer:
-            await self._is_empty.set()
-        return data
-
-
-class _Buffers(dict[int, _Buffer]):
-    """A connection's buffers: ours, in the place of hypercorn's."""
-
-    def __init__(self, event_class: Any) -> None:
-        super().__init__()
-        self._event_class = event_class
-
-    def __setitem__(self, stream_id: int, buffer: StreamBuffer) -> None:
-        super().__setitem__(stream_id, _Buffer(self._event_class))
-
-
-class _Gone:
-    async def handle(self, event: Any) -> None:
-        """Ignore what comes late."""
-
-
-_GONE = _Gone()
