@@ -33,10 +33,11 @@ from verbtrio.messages import Frame
 
 SHORT_BYTES = 4096
 """A message of up to this size, head and all, waits here until it is whole; other frames go on as they come."""
+_TEXT = 0x81
 _BINARY = 0x82
 _CLOSE = 0x88
 _PONG = 0x8A
-_SHORT = (0x81, _BINARY, _PONG, _CLOSE)  # text, binary, pong and Close with FIN and no reserved bit
+_SHORT = (_TEXT, _BINARY, _PONG)  # with FIN and no reserved bit
 
 # websockets logs every frame, payload and all, at DEBUG: tokens among them. What matters comes out as events.
 QUIET = logging.Logger("verbtrio.codec", level=logging.CRITICAL + 1)
@@ -106,21 +107,25 @@ def _frame_size(data: bytes, at: int) -> int:
     return extended + mask + int.from_bytes(data[at + 2 : at + extended], "big")
 
 
-def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | Closed | None:
-    """What the whole short frame at `at` says; `None` for text that is not UTF-8, or an invalid Close frame."""
+def _unmasked(data: bytes, at: int, size: int) -> str | bytes | Pong | None:
+    """The message, or pong, in the whole short frame at `at`; `None` for text that is not UTF-8."""
     start = at + (6 if data[at + 1] < 0xFE else 8)
     payload = apply_mask(data[start : at + size], data[start - 4 : start])
-    if data[at] == _BINARY:
-        return payload
-    if data[at] == _PONG:
-        return Pong(payload)
+    if data[at] == _TEXT:
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            return None
+    return payload if data[at] == _BINARY else Pong(payload)
+
+
+def _closed(data: bytes, at: int, size: int) -> Closed | None:
+    """What the whole Close frame at `at` says; `None` for an invalid one."""
     try:
-        if data[at] == _CLOSE:
-            close = Close.parse(payload)
-            return Closed(Cause.PEER, int(close.code), close.reason)
-        return payload.decode()
+        close = Close.parse(apply_mask(data[at + 6 : at + size], data[at + 2 : at + 6]))
     except (UnicodeDecodeError, ProtocolError):
         return None
+    return Closed(Cause.PEER, int(close.code), close.reason)
 
 
 def _answer(close: Closed) -> bytes:
@@ -187,11 +192,19 @@ class Codec:
                 message = _unmasked(data, at, size)
                 if message is not None:
                     at += size
-                    if isinstance(message, Closed):
-                        self._ended = True
-                        self._answer = _answer(message)
                     if not self._closing or isinstance(message, Pong):
                         events.append(message)
+                    continue
+            elif self._is_first_close(data[at], data[at + 1]):
+                if at + size > end:
+                    self._tail = data[at:]
+                    break
+                closed = _closed(data, at, size)
+                if closed is not None:
+                    at += size
+                    self._ended = True
+                    self._answer = _answer(closed)
+                    events.append(closed)
                     continue
             self.owed = size
         return events
@@ -199,6 +212,8 @@ class Codec:
     def replies(self) -> bytes:
         """What the protocol itself has to say since the last call: pongs, and the Close frame it owes."""
         if self._protocol is None:
+            if not self._answer:
+                return b""
             answer, self._answer = self._answer, b""
             return answer
         if not self._protocol.writes:
@@ -241,9 +256,13 @@ class Codec:
             first in _SHORT
             and 0x80 <= second < 0xFF  # masked, and none of those that are long: 8 bytes of length
             and size <= SHORT_BYTES
-            and size <= 6 + (MAX_CONTROL_BYTES if first in (_PONG, _CLOSE) else self._limit)
-            and (self._protocol is None or (self._protocol.current_size is None and first != _CLOSE))
+            and size <= 6 + (MAX_CONTROL_BYTES if first == _PONG else self._limit)
+            and (self._protocol is None or self._protocol.current_size is None)
         )
+
+    def _is_first_close(self, first: int, second: int) -> bool:
+        """Whether a frame that begins with these two bytes is a Close frame, and websockets' protocol not in use."""
+        return first == _CLOSE and 0x80 <= second <= 0x80 + MAX_CONTROL_BYTES and self._protocol is None
 
     def _feed(self, data: bytes, events: list[Event]) -> None:
         """Let websockets take a frame, or a part of one."""

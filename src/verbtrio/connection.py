@@ -65,7 +65,7 @@ class Registry(Protocol):
     nursery: trio.Nursery
     """Owns the writers of connections that the poller reads."""
     counts: Counts
-    """Where messages and bytes are counted."""
+    """Where messages are counted."""
 
     def enter(self, connection: Connection) -> None:
         """It is open."""
@@ -147,7 +147,6 @@ class Connection:
     async def _run(self, registry: Registry, reader: Reader, writers: trio.Nursery) -> None:
         ws = self.ws
         self._registry, self._reader = registry, reader
-        ws._transport.counts = registry.counts
         outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counts)
         ws._open(outbox)
         ws._inbox.on_room = self.low

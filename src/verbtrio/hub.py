@@ -68,12 +68,8 @@ class Statistics:
     the server enters, over the take-over alone (elsewhere the server answers)."""
     received: int
     """Messages from clients so far: all of them, refused ones and JSON pongs too."""
-    received_bytes: int
-    """Bytes of WebSocket frames from clients so far, before TLS. (Over plain ASGI: of messages.)"""
     sent: int
     """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
-    sent_bytes: int
-    """Bytes of WebSocket frames for clients so far, before TLS: begun to be written. (Over plain ASGI: of messages.)"""
     dropped: int
     """Of the messages for clients, thrown away by `Limits.backlog_policy`."""
     invalid: int
@@ -172,9 +168,7 @@ class Hub:
             opened=counts.opened,
             refused=dict(self._refused),
             received=counts.received,
-            received_bytes=counts.received_bytes,
             sent=counts.sent,
-            sent_bytes=counts.sent_bytes,
             dropped=counts.dropped,
             invalid=counts.invalid,
         )

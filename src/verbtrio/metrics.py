@@ -64,8 +64,6 @@ class AppCollector(Collector):
             ("messages_invalid", "Messages from clients that are not what the handler takes.", now.invalid),
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
             ("messages_dropped", "Messages for clients that read too slowly, dropped by policy.", now.dropped),
-            ("received_bytes", "Bytes of WebSocket frames from clients, before TLS.", now.received_bytes),
-            ("sent_bytes", "Bytes of WebSocket frames for clients, before TLS.", now.sent_bytes),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
         ended = {cause.value: now.ended.get(cause, 0) for cause in Cause}  # all of them: `rate` needs a beginning

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import trio
 
 from verbtrio.codec import Codec
-from verbtrio.counts import Counts
 from verbtrio.events import GONE, Event
 from verbtrio.messages import Frame
 from verbtrio.tls import RECORD_BYTES, Tls
@@ -43,7 +42,6 @@ class StreamTransport(Transport):
     def __init__(self, stream: trio.abc.Stream, codec: Codec, early: bytes = b"") -> None:
         self._stream = stream
         self._codec = codec
-        self.counts = Counts()
         self._joins = not codec.compresses  # here, where a broadcast need not go to the codec's own memory for it
         self._unread = early
         self._tls = Tls.taken_from(stream)
@@ -91,7 +89,6 @@ class StreamTransport(Transport):
         if not data:
             return [GONE], 0
         if tls is None:
-            self.counts.received_bytes += len(data)
             events = self._codec.receive(data)
             if not events and self._codec.owed > SLICE_BYTES:
                 events = self._read_on(self.fd)
@@ -105,11 +102,9 @@ class StreamTransport(Transport):
     def _read_on(self, fd: int) -> list[Event]:
         """The rest of a long message is most likely there, too: it needn't wait for another turn."""
         try:
-            data = os.read(fd, self._portion())
+            return self._codec.receive(os.read(fd, self._portion()))
         except OSError:  # not yet; or never, which the next turn will find out
             return []
-        self.counts.received_bytes += len(data)
-        return self._codec.receive(data)
 
     def _decrypt(self, tls: Tls, data: bytes) -> bytes:
         return tls.decrypt(data, self._portion())
@@ -125,7 +120,6 @@ class StreamTransport(Transport):
             part, self._unread = self._unread, b""
         else:
             part, self._unread = self._unread[:portion], self._unread[portion:]
-        self.counts.received_bytes += len(part)
         return self._codec.receive(part), min(len(part), SLICE_BYTES)
 
     def _portion(self) -> int:
@@ -144,7 +138,6 @@ class StreamTransport(Transport):
             data = self._codec.close(packet.code, packet.reason)
         else:
             data = self._codec.ping()
-        self.counts.sent_bytes += len(data)
         return data if self._tls is None else self._encrypt(self._tls, data)
 
     def _encrypt(self, tls: Tls, data: bytes | memoryview) -> bytes:

@@ -15,7 +15,6 @@ import trio
 from starlette.types import Receive, Send
 
 from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
-from verbtrio.counts import Counts
 from verbtrio.events import Closed, Event
 from verbtrio.messages import Frame
 
@@ -40,14 +39,12 @@ Packet: TypeAlias = Frame | Ping | Close | bytes | memoryview
 class Transport(ABC):
     """Both ways to a peer behind one interface; the same tests run over both."""
 
-    __slots__ = ("counts",)
+    __slots__ = ()
 
     can_ping: bool
     """Whether a `Ping` reaches the peer, and its pong comes back as an event."""
     fd: int | None = None
     """The descriptor of a socket that nobody else reads or writes: for a `Poller`."""
-    counts: Counts
-    """Where its bytes are counted: nowhere, until its connection says where."""
 
     @abstractmethod
     async def receive(self) -> list[Event]:
@@ -115,7 +112,6 @@ class ASGITransport(Transport):
         self._receive = receive
         self._send = send
         self._max_message_bytes = max_message_bytes
-        self.counts = Counts()
         self._closed = False
 
     async def receive(self) -> list[Event]:
@@ -127,7 +123,6 @@ class ASGITransport(Transport):
             return [Closed(cause, code, message.get("reason") or "")]
         text = message.get("text")
         data: str | bytes = message["bytes"] if text is None else text
-        self.counts.received_bytes += len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
         if self._is_too_big(data):
             return [Closed(Cause.SIZE, MESSAGE_TOO_BIG, f"over {self._max_message_bytes} bytes")]
         return [data]
@@ -147,7 +142,6 @@ class ASGITransport(Transport):
                 if self._closed:
                     break
                 if isinstance(packet, Frame):
-                    self.counts.sent_bytes += len(packet)
                     kind = {"text": packet.payload.decode()} if packet.text else {"bytes": packet.payload}
                     await self._send({"type": "websocket.send", **kind})
                 elif isinstance(packet, Close):
