@@ -52,7 +52,7 @@ MARKS = [
     Mark("verbtrio-hooks", "echo", 0.090),
     Mark("verbtrio", "chat", 0.029),
     Mark("verbtrio-hooks", "chat", 0.020),
-    Mark("verbtrio", "connect", 0.452),
+    Mark("verbtrio", "connect", 0.425),
 ]
 PATHS = {"echo": "/echo", "chat": "/room", "connect": "/echo"}
 
