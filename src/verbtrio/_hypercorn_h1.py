@@ -11,7 +11,7 @@ from typing import Any
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 
@@ -115,18 +115,27 @@ def _upgrade_by_h11(data: bytes, config: Config) -> Upgrade | None:
     return _upgrade(request, connection) if isinstance(request, h11.Request) else None
 
 
+class _NobodyThere(Exception):  # noqa: N818 -- a way out of hypercorn's loop over what it was sent
+    """The client has gone, and what it asked for ahead is not begun."""
+
+
 class H11(H11Protocol):
     """hypercorn's HTTP/1.1, up to an upgrade."""
 
     _closed = False
 
     async def handle(self, event: Event) -> None:
+        if self._closed and isinstance(event, RawData):
+            return
         self._closed = self._closed or isinstance(event, Closed)
-        await super().handle(event)
+        try:
+            await super().handle(event)
+        except _NobodyThere:
+            pass
 
     async def _create_stream(self, request: h11.Request) -> None:
         if self._closed:  # what a client that has gone has asked for ahead: hypercorn 0.18 has it all answered
-            return
+            raise _NobodyThere  # not only return: behind a request without an answer hypercorn would wait for ever
         assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
         if (upgrade := _upgrade(request, self.connection)) is not None:
             raise upgrade

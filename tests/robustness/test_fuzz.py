@@ -18,6 +18,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from tests.robustness.probes import STOCK, Figures, Probe, Target, figures_of, leaked, repeat, served, settled, warm
 from tests.support.http2_frames import ATTACKS
@@ -261,3 +262,9 @@ PROBES = [
     )
     for name, kind in (("handshakes", "handshake"), ("frame streams behind a valid one", "conversation"))
 ]
+
+
+@pytest.mark.parametrize("numbers", [range(79506, 79508), range(95848, 95850)])
+async def test_what_was_found(autojump_clock: trio.testing.MockClock, numbers: range) -> None:
+    """Behind requests that a client had sent ahead and gone, a connection once waited for an answer for ever."""
+    assert await within(handshake, numbers) == 0
