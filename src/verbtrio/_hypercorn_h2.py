@@ -1,4 +1,5 @@
-"""The take-over's half for HTTP/2: a WebSocket in a stream of a connection (RFC 8441).
+"""The take-over's half for HTTP/2: hypercorn's protocol, held to its limits and to its clients' patience (`H2`), and a
+WebSocket in a stream of a connection (RFC 8441).
 
 A `Tunnel` makes one HTTP/2 stream a Trio stream, so that the WebSocket in it is the same as any other: our codec, real
 close codes, pings, deadlines. What it receives counts for HTTP/2's flow control only once it is read, so one slow
@@ -80,7 +81,8 @@ class H2(H2Protocol):
     async def stream_send(self, event: Any) -> None:
         stream = self.streams.get(event.stream_id)
         if isinstance(event, Body | EndBody) and isinstance(stream, HTTPStream):
-            await self._send_body(event, link_of(dict(stream.scope)))
+            scope: Any = stream.scope
+            await self._send_body(event, link_of(scope))
             return
         if isinstance(event, StreamClosed):
             # hypercorn 0.18 leaves the client of a response that has ended before its end waiting for more.
