@@ -403,7 +403,7 @@ class TestTakeOver:
 
     async def test_http2_offers_websockets_only_when_asked_to(self, servers: Servers) -> None:
         offered = {}
-        for app in ("tests.apps.http2:app", "examples.demo:app"):
+        for app in ("tests.apps.http2:app", "tests.apps.recorder:app"):
             server = servers.get(app)
             preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
             with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
@@ -411,7 +411,7 @@ class TestTakeOver:
                 await trio.to_thread.run_sync(time.sleep, 0.2)
                 settings = sock.recv(65536)
             offered[app] = b"\0\x08\0\0\0\x01" in settings  # SETTINGS_ENABLE_CONNECT_PROTOCOL = 1 (RFC 8441 section 3)
-        assert offered == {"tests.apps.http2:app": True, "examples.demo:app": False}
+        assert offered == {"tests.apps.http2:app": True, "tests.apps.recorder:app": False}
 
 
 class TestBodies:

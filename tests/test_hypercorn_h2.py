@@ -121,7 +121,7 @@ async def test_denials(server: Server) -> None:
 def test_asking_where_it_is_not_offered() -> None:
     """501, late data is ignored, and the connection goes on."""
     with (
-        hypercorn("examples.echo:app") as server,
+        hypercorn("tests.apps.recorder:app") as server,
         socket.create_connection(("127.0.0.1", server.port), 5) as sock,
     ):
         client = h2.connection.H2Connection(
@@ -131,7 +131,7 @@ def test_asking_where_it_is_not_offered() -> None:
         connect_headers = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
         client.send_headers(1, [*connect_headers, (":authority", "x"), ("sec-websocket-version", "13")])
         client.send_data(1, b"late", end_stream=True)
-        get = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x")]
+        get = [(":method", "GET"), (":scheme", "http"), (":path", "/events"), (":authority", "x")]
         client.send_headers(3, get, end_stream=True)
         sock.sendall(client.data_to_send())
         statuses: dict[int, bytes] = {}
@@ -169,7 +169,7 @@ async def test_a_bad_request_ends_its_stream_alone(server: Server, bad: bytes, s
 
 async def test_a_peer_that_goes_in_the_middle() -> None:
     """What it asked for in the same breath is not begun: nothing would send the answers, and they would all wait."""
-    app = App()
+    app = App(http2_cleartext=True)
     begun: list[str] = []
 
     @app.get("/nowhere")
@@ -224,7 +224,7 @@ class TestRequestsInProgress:
 
     @pytest.mark.parametrize("reads", [1, 20])
     async def test_those_that_are_reset_are_bounded(self, reads: int, caplog: pytest.LogCaptureFixture) -> None:
-        app = App()
+        app = App(http2_cleartext=True)
         begun, told = list[str](), list[str]()
         done = trio.Event()
 
@@ -262,7 +262,7 @@ class TestRequestsInProgress:
 
     async def test_what_has_been_answered_does_not_count(self) -> None:
         """A proxy's one connection may leave more behind than that: Starlette's background tasks."""
-        app = App()
+        app = App(http2_cleartext=True)
         left = list[int]()
         done = trio.Event()
 
@@ -288,7 +288,7 @@ class TestRequestsInProgress:
             await client.stream.aclose()
 
     async def test_websockets_that_have_ended_do_not_count(self) -> None:
-        app = App(http2_websockets=True)
+        app = App(http2_websockets=True, http2_cleartext=True)
         begun, ended = list[int](), list[int]()
 
         @app.ws("/ws")
@@ -316,7 +316,7 @@ class TestRequestsInProgress:
     @pytest.mark.parametrize("how", ["reset", "HTTP/2", "HTTP/1.1"])
     async def test_a_handler_is_told_and_goes_on(self, how: str) -> None:
         """Alike however its client leaves it: `http.disconnect`, and no cancellation, which no handler looks for."""
-        app = App()
+        app = App(http2_cleartext=True)
         seen = list[str]()
         done = trio.Event()
 
@@ -357,7 +357,7 @@ class TestRequestsInProgress:
         assert seen == ["begun", "told", "done"]
 
     async def test_a_handler_that_asks_on_and_on_can_be_cancelled(self) -> None:
-        app = App()
+        app = App(http2_cleartext=True)
         asked = list[str]()
 
         @app.get("/")
@@ -381,7 +381,7 @@ class TestRequestsInProgress:
 @pytest.mark.parametrize("reads", [1, 10])
 async def test_no_more_requests_than_a_connection_may_have(reads: int, autojump_clock: Clock) -> None:
     """GOAWAY names the last that is answered; what came behind it is refused, to be asked for elsewhere."""
-    app = App()
+    app = App(http2_cleartext=True)
     begun = list[str]()
 
     @app.get("/nowhere")
@@ -416,7 +416,7 @@ async def test_no_more_requests_than_a_connection_may_have(reads: int, autojump_
 
 async def test_resets_behind_the_last_request_do_not_cut_off_the_others(autojump_clock: Clock) -> None:
     """A download that waits for its client's window takes the rest of it behind the limit."""
-    app = App()
+    app = App(http2_cleartext=True)
     size = 200_000
 
     @app.get("/nowhere")

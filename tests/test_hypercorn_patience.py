@@ -37,7 +37,7 @@ Make = Callable[[], Response]
 
 
 def app_with(make: Make, **options: Any) -> App:
-    app = App(**options)
+    app = App(http2_cleartext=True, **options)
 
     @app.get("/")
     async def index(request: Request) -> Response:
@@ -192,7 +192,7 @@ class TestHTTP1:
     async def test_the_application_is_told_what_it_is_of_one_that_has_left(
         self, http2: bool, autojump_clock: Clock
     ) -> None:
-        app = App()
+        app = App(http2_cleartext=True)
         seen: list[str] = []
 
         @app.get("/")

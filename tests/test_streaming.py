@@ -387,7 +387,7 @@ async def test_uploads_are_taken_as_they_come(autojump_clock: Clock) -> None:
     async def push(client: Exchange) -> None:
         nonlocal sent
         for _ in range(50):
-            await client.send(h11.Data(data=bytes(1000)))
+            await client.send(h11.Data(data=bytes(10_000)))
             sent += 1
         await client.send(h11.EndOfMessage())
 
@@ -396,10 +396,10 @@ async def test_uploads_are_taken_as_they_come(autojump_clock: Clock) -> None:
         await client.begin("/", method="POST", headers={"transfer-encoding": "chunked"})
         nursery.start_soon(push, client)
         await trio.sleep(10)
-        assert sent < 20, "hypercorn's queue and no more"
+        assert sent < 20, "64 KiB, and no more"
         go_on.set()
         await client.head()
-        assert await client.rest() == b"50000"
+        assert await client.rest() == b"500000"
         await client.aclose()
 
 

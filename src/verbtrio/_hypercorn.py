@@ -14,14 +14,13 @@ descriptor. In stock hypercorn 0.18, 15 of 25 malformed requests end the whole w
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -29,23 +28,27 @@ from urllib.parse import unquote
 
 import trio
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
-from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.utils import valid_server_name
 
-from verbtrio._hypercorn_h1 import H11Response, Upgrade, upgrade_in
-from verbtrio._hypercorn_h2 import H2, Tunnel, TunnelResponse, hush
+from verbtrio._hypercorn_clients import Clients, turn_away
+from verbtrio._hypercorn_contract import what_is_missing
+from verbtrio._hypercorn_h2 import H2, hush
 from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_patience import send_all
 from verbtrio._hypercorn_protocols import Protocols, addresses_of
 from verbtrio._hypercorn_tasks import RequestTasks
+from verbtrio._hypercorn_tunnel import Tunnel, TunnelResponse
+from verbtrio._hypercorn_upgrade import H11Response, Upgrade, upgrade_in
+from verbtrio._hypercorn_watch import watching
 from verbtrio.asgi import PeerGone, Session
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
+from verbtrio.poller import Poller
+from verbtrio.proxies import TrustedProxies
+from verbtrio.streams import LINGER_BYTES, LINGER_SECONDS, drain
 from verbtrio.timers import Timers
 from verbtrio.types import EXTENSION
 
@@ -59,6 +62,7 @@ class Host(Protocol):
     """What the take-over needs of the hub."""
 
     timers: Timers
+    poller: Poller | None
 
     def add_session(self, session: Any) -> None: ...
     def discard_session(self, session: Any) -> None: ...
@@ -66,13 +70,19 @@ class Host(Protocol):
     def watch(self, terminated: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TakeOver:
     """The settings of one application's take-over."""
 
     host: Host
     limits: Limits
+    proxies: TrustedProxies
     http2_websockets: bool
+    http2_cleartext: bool
+    clients: Clients = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = Clients(self.limits.max_tcp_connections_per_client, self.proxies)
 
 
 STATE_KEY = "verbtrio.take_over"
@@ -87,7 +97,7 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     With a hypercorn whose insides are not what we know, one warning is logged, and the application runs over plain
     ASGI.
     """
-    missing = _missing()
+    missing = what_is_missing()
     if missing:
         logger.warning(
             "this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI, without the promises that "
@@ -105,32 +115,6 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     finally:
         if hypercorn_run.TCPServer is subclass:  # type: ignore[attr-defined]
             hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
-
-
-def _missing() -> list[str]:
-    """What hypercorn would have to have, by name and shape, and hasn't."""
-    expected: list[tuple[Any, list[str]]] = [
-        (TCPServer.__init__, ["self", "app", "config", "context", "state", "stream"]),
-        (H11Protocol._create_stream, ["self", "request"]),
-        (H11Protocol._handle_events, ["self"]),
-        (TCPServer._read_data, ["self"]),
-        (TCPServer._idle_timeout, ["self"]),
-        (TCPServer.protocol_send, ["self", "event"]),
-        (TaskGroup.spawn_app, ["self", "app", "config", "scope", "send"]),
-        (_handle, ["app", "config", "scope", "receive", "send", "sync_spawn", "call_soon"]),
-        (H2Protocol._create_stream, ["self", "request"]),
-        (H2Protocol._handle_events, ["self", "events"]),
-        (H2Protocol.stream_send, ["self", "event"]),
-        (StreamBuffer.pop, ["self", "max_length"]),
-    ]
-    missing = [
-        f"{function.__qualname__}{inspect.signature(function)}"
-        for function, parameters in expected
-        if list(inspect.signature(function).parameters) != parameters
-    ]
-    if not inspect.isclass(getattr(hypercorn_run, "TCPServer", None)):
-        missing.append("hypercorn.trio.run.TCPServer is gone")
-    return missing
 
 
 class TakeOverServer(TCPServer):
@@ -155,8 +139,11 @@ class TakeOverServer(TCPServer):
         """
         try:
             escape_access_log(self.config)
-            if await self._http():
-                await self._serve(*self._take_upgrade())
+            with self.settings.clients.admitting(self.stream) as is_admitted:
+                if not is_admitted:
+                    turn_away(self.stream)
+                elif await self._http():
+                    await self._serve(*self._take_upgrade())
         except* _PEER_GONE:
             pass
         except* Exception as group:
@@ -220,8 +207,11 @@ class TakeOverServer(TCPServer):
             self._upgrade = upgrade
             return True
         client, local = addresses_of(self.stream)
-        timers, timeout = self.settings.host.timers, self.settings.limits.http_send_timeout
-        async with RequestTasks(self.context.terminated, self._abort, timers, timeout) as self._task_group:
+        host, limits = self.settings.host, self.settings.limits
+        tasks = RequestTasks(
+            self.context.terminated, self._abort, host.timers, limits.http_send_timeout, limits.http_receive_timeout
+        )
+        async with tasks as self._task_group, watching(self.stream, host.poller, tasks.hang_up):
             protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
             await protocol.initiate()
@@ -270,6 +260,11 @@ class TakeOverServer(TCPServer):
             await self.protocol.spoken.give_up(stream.stream_id)
         else:
             await trio.aclose_forcefully(self.stream)
+
+    async def linger(self) -> None:
+        """Have the client receive what it was sent last, before the connection is closed."""
+        with trio.move_on_after(LINGER_SECONDS):
+            await drain(self.stream, LINGER_BYTES)
 
     def _take_upgrade(self) -> tuple[Any, trio.abc.Stream, H11Response, Callable[[RawHeaders], Handshake], bytes]:
         """The arguments of `_serve`. A call of its own, so that nothing on the stack keeps the request and h11's state

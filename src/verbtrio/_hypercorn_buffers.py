@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypercorn.protocol.h2 import BUFFER_LOW_WATER, StreamBuffer
+import trio
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, StreamBuffer
+
+HELD_BYTES = 32 * 1024 * 1024
+"""What of a connection's responses may wait for its client before no further request is begun. A client whose window
+is 0 would otherwise hold a hundred whole responses: of 20 MB each, 2 GB."""
+
+
+class Held:
+    """How much of a connection's responses has been handed to it, and waits for the client."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._room = trio.lowlevel.ParkingLot()
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes >= HELD_BYTES
+
+    def add(self, count: int) -> None:
+        """So many bytes more wait, or less."""
+        self._bytes += count
+        if count < 0 and not self.is_full:
+            self._room.unpark()
+
+    async def wait_for_room(self) -> None:
+        """Wait until a request may be begun: one after the other, since each may fill it up again."""
+        while self.is_full:
+            await self._room.park()
+        self._room.unpark()
 
 
 class Streams(dict[int, Any]):
@@ -15,8 +44,8 @@ class Streams(dict[int, Any]):
 
 
 class Buffer(StreamBuffer):
-    """What a response has still to send. hypercorn 0.18 lets it grow whenever little is taken out, and so whenever the
-    client's flow control lets little or nothing through: then it would hold all that a handler can make.
+    """What a response has still to send. hypercorn 0.18 takes whatever it is given, and lets it grow whenever little is
+    taken out, and so whenever the client's flow control lets little or nothing through.
 
     Attributes:
         taken: bytes of it that have been taken out.
@@ -24,10 +53,30 @@ class Buffer(StreamBuffer):
 
     taken = 0
 
+    def __init__(self, event_class: Any, held: Held) -> None:
+        super().__init__(event_class)
+        self._held = held
+
     @property
     def is_ended(self) -> bool:
         """Nothing more will be put in."""
         return self._complete
+
+    async def push(self, data: bytes) -> None:
+        """Take `data`, a piece at a time. If cancelled, a part of it has been taken: the response can't go on."""
+        left = len(data)
+        self._held.add(left)
+        try:
+            view = memoryview(data)
+            while True:
+                piece = bytes(view[len(data) - left :][:BUFFER_HIGH_WATER])
+                await super().push(piece)
+                self._held.add(-len(piece))
+                left -= len(piece)
+                if not left:
+                    break
+        finally:
+            self._held.add(-left)
 
     async def pop(self, max_length: int) -> bytes:
         data = bytes(self.buffer[:max_length])
@@ -43,12 +92,13 @@ class Buffer(StreamBuffer):
 class Buffers(dict[int, Buffer]):
     """A connection's buffers: ours, in the place of hypercorn's."""
 
-    def __init__(self, event_class: Any) -> None:
+    def __init__(self, event_class: Any, held: Held) -> None:
         super().__init__()
         self._event_class = event_class
+        self._held = held
 
     def __setitem__(self, stream_id: int, buffer: StreamBuffer) -> None:
-        super().__setitem__(stream_id, Buffer(self._event_class))
+        super().__setitem__(stream_id, Buffer(self._event_class, self._held))
 
 
 class _Gone:

@@ -1,128 +1,42 @@
-"""The take-over's half for HTTP/1.1: where an upgrade leaves hypercorn's hands, and how it is answered."""
+"""The take-over's half for HTTP/1.1: hypercorn's protocol, up to an upgrade to a WebSocket."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+import itertools
+from collections.abc import Awaitable, Callable
 
 import h11
 import trio
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request
+from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 
-from verbtrio.errors import HandshakeError
-from verbtrio.handshake import RawHeaders
+from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket, fault_of
+from verbtrio._hypercorn_upgrade import upgrade_of
 
-
-class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error
-    """The peer asks for a WebSocket over HTTP/1.1.
-
-    Attributes:
-        method, target, version, headers: the request's; the headers' names in lower case.
-        early: what came behind it.
-        connection: gives h11's side of the conversation, which has received the request.
-    """
-
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        version: bytes,
-        headers: RawHeaders,
-        early: bytes,
-        connection: Callable[[], h11.Connection],
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.headers = headers
-        self.early = early
-        self.connection = connection
+EVENTS_AT_ONCE = 16
+"""What h11 takes apart before others have their turns: half a millisecond."""
 
 
-def _upgrade(request: h11.Request, connection: h11.Connection) -> Upgrade | None:
-    """The upgrade that `request` asks for, if it does."""
-    if not _asks_for_websocket(request.method, request.headers):
-        return None
-    headers = [(bytes(name), bytes(value)) for name, value in request.headers]
-    early, _ = connection.trailing_data
-    return Upgrade(request.method, request.target, request.http_version, headers, early, lambda: connection)
-
-
-def _asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
-    # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
-    upgrade, connection = "", ""
-    for name, value in headers:
-        if name == b"upgrade":
-            upgrade = value.decode("latin-1").strip().lower()
-        elif name == b"connection":
-            connection += "," + value.decode("latin-1").lower()
-    tokens = [token.strip() for token in connection.split(",")]
-    return upgrade == "websocket" and "upgrade" in tokens and method.upper() == b"GET"
-
-
-# A head that leaves nothing to interpret: h11 would take it apart in the same way. (Possessive: the time is linear.)
-_FIELD = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]++:[\t\x20-\x7e\x80-\xff]*+\r\n"
-_plain_head = re.compile(rb"GET (?P<target>[!-~]++) HTTP/1\.1\r\n(?P<fields>(?:%b)++)\r\n" % _FIELD).match
-_NOT_PLAIN = (b"content-length", b"transfer-encoding")
-
-
-def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
-    """The upgrade request that a connection has begun with; `None` where `data` is anything else, or not all of it."""
-    if b"\r\n\r\n" not in data or b"websocket" not in data.lower():
-        return None
-    return _plain_upgrade(data) or _upgrade_by_h11(data, config)
-
-
-def _plain_upgrade(data: bytes) -> Upgrade | None:
-    """An upgrade request as nearly all are; `None` where it takes h11 to say what `data` means. h11 needs 60 us for a
-    request and its 101, a tenth of what a connection costs; this needs 6."""
-    head = _plain_head(data)
-    if head is None:
-        return None
-    headers = []
-    for line in head["fields"].split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        headers.append((name.lower(), value.strip(b" \t")))
-    names = [name for name, _ in headers]
-    if names.count(b"host") != 1 or any(name in _NOT_PLAIN for name in names):
-        return None
-    if not _asks_for_websocket(b"GET", headers):
-        return None
-
-    def connection() -> h11.Connection:
-        connection = h11.Connection(h11.SERVER)
-        connection.receive_data(head[0])
-        connection.next_event()
-        return connection
-
-    return Upgrade(b"GET", head["target"], b"1.1", headers, data[head.end() :], connection)
-
-
-def _upgrade_by_h11(data: bytes, config: Config) -> Upgrade | None:
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
-    try:
-        connection.receive_data(data)
-        request = connection.next_event()
-    except h11.RemoteProtocolError:
-        return None  # hypercorn answers
-    return _upgrade(request, connection) if isinstance(request, h11.Request) else None
-
-
-class _NobodyThere(Exception):  # noqa: N818 -- a way out of hypercorn's loop over what it was sent
+class _NobodyThere(Exception):  # noqa: N818 -- a way out of the loop over what a client has sent
     """The client has gone, and what it asked for ahead is not begun."""
 
 
 class H11(H11Protocol):
-    """hypercorn's HTTP/1.1, up to an upgrade."""
+    """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1).
 
+    Attributes:
+        linger: has the client receive what it was sent last.
+    """
+
+    linger: Callable[[], Awaitable[None]]
     _closed = False
+
+    def begin(self, *, knows_http2: bool) -> None:
+        """Called before anything is received. `knows_http2`: HTTP/2's preface may come, in clear text."""
+        self._knows_http2 = knows_http2
+        self.connection = HeadConnection(self.config.h11_max_incomplete_size)
 
     async def handle(self, event: Event) -> None:
         if self._closed and isinstance(event, RawData):
@@ -133,60 +47,81 @@ class H11(H11Protocol):
         except _NobodyThere:
             pass
 
+    async def _handle_events(self) -> None:
+        """Work through what has come; waits where a response, or room for a body, has to be waited for. Others have
+        their turns between: a read may bring 10,000 chunks."""
+        connection = self.connection
+        assert isinstance(connection, h11.Connection), "only hypercorn's own WebSocket would replace it"
+        for number in itertools.count(1):
+            if number % EVENTS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if connection.they_are_waiting_for_100_continue:
+                headers = self.config.response_headers("h11")
+                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
+            try:
+                event = connection.next_event()
+            except h11.RemoteProtocolError as error:
+                await self._end(error.error_status_hint)
+                return
+            if isinstance(event, h11.Request):
+                if status := self._fault_of(event):
+                    await self._end(status)
+                    return
+                await self.send(Updated(idle=False))
+                await self._create_stream(event)
+            elif event is h11.PAUSED:
+                await self.can_read.clear()
+                await self.can_read.wait()
+            elif self.stream is None or event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
+                return
+            elif isinstance(event, h11.Data):
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
+            elif isinstance(event, h11.EndOfMessage):
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+
+    def _fault_of(self, request: h11.Request) -> int:
+        """As `fault_of`; HTTP/2's preface changes the protocol, or is one."""
+        if (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0") and self._knows_http2:
+            raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
+        if asks_for_websocket(request.method, request.headers):
+            return 0  # its handshake has its own answers
+        return fault_of(request)
+
+    async def _end(self, status: int) -> None:
+        """Answer a request that is none, if nothing has been answered yet, and close the connection."""
+        if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self._send_error_response(status)
+            await self.linger()
+        await self.send(Closed())
+
     async def _create_stream(self, request: h11.Request) -> None:
+        """Begin a request. (hypercorn's own would make a WebSocket of its own.)"""
         if self._closed:  # what a client that has gone has asked for ahead: hypercorn 0.18 has it all answered
             raise _NobodyThere  # not only return: behind a request without an answer hypercorn would wait for ever
-        assert isinstance(self.connection, h11.Connection), "only an upgrade would replace it"
-        if (upgrade := _upgrade(request, self.connection)) is not None:
+        assert isinstance(self.connection, h11.Connection)
+        if (upgrade := upgrade_of(request, self.connection)) is not None:
             raise upgrade
-        await super()._create_stream(request)
-
-
-class H11Response:
-    """Answers the upgrade request: with h11, which knows what may stand in a response, but for the 101."""
-
-    def __init__(self, server: TCPServer, connection: Callable[[], h11.Connection]) -> None:
-        self._server = server
-        self._make_connection = connection
-        self._connection: h11.Connection
-
-    async def accept(self, headers: RawHeaders) -> None:
-        # There is nothing in it that h11 would have to reckon with, and the handshake has looked at the characters.
-        lines = [b"%s: %s\r\n" % header for header in headers]
-        await self._write(b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(lines) + b"\r\n")
-
-    async def start(self, status: int, headers: RawHeaders) -> None:
-        self._connection = self._make_connection()
-        headers = [*headers, (b"connection", b"close"), *self._server.config.response_headers("h11")]
-        await self._send(h11.Response(status_code=status, headers=headers))
-
-    async def body(self, data: bytes, *, more: bool) -> None:
-        if data:
-            await self._send(h11.Data(data=data))
-        if not more:
-            await self._send(h11.EndOfMessage())
-            await self._server._close()
-
-    async def refuse(self, error: HandshakeError) -> None:
-        """The answer to a request that is no valid upgrade."""
-        body = f"{error}\n".encode()
-        length = (b"content-length", str(len(body)).encode())
-        content_type = (b"content-type", b"text/plain; charset=utf-8")
-        await self.start(error.status, [length, content_type, *error.headers])
-        await self.body(body, more=False)
-
-    async def _send(self, event: Any) -> None:
-        data = self._connection.send(event)
-        if data:
-            await self._write(data)
-
-    async def _write(self, data: bytes) -> None:
-        stream: Any = self._server.stream
-        if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
-            # In place, as messages are (see `streams`): a scheduler's turn less, 8 us.
-            try:
-                data = data[os.write(stream.socket.fileno(), data) :]
-            except OSError:
-                pass  # not yet; or never, which `send_all` will find out
-        if data:
-            await stream.send_all(data)
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        raw = self.config.h11_pass_raw_headers
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=request.headers.raw_items() if raw else list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii"),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()

@@ -1,4 +1,4 @@
-"""The take-over's HTTP phase: which protocol a connection speaks, and how that changes (h2c, HTTP/2 by its preface)."""
+"""The take-over's HTTP phase: which protocol a connection speaks, and how that changes (HTTP/2 by its preface)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import h11
 from hypercorn.events import RawData
-from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.utils import parse_socket_addr
 
 from verbtrio._hypercorn_h1 import H11
@@ -36,15 +36,7 @@ class Protocols:
         except H2ProtocolAssumedError as error:
             self._protocol = self._make(H2)
             await self._protocol.initiate()
-            data = error.data
-        except H2CProtocolRequiredError as error:
-            self._protocol = self._make(H2)
-            await self._protocol.initiate(error.headers, error.settings)
-            data = error.data
-        else:
-            return
-        if data:
-            await self._protocol.handle(RawData(data))
+            await self._protocol.handle(RawData(error.data))
 
     @property
     def spoken(self) -> Any:
@@ -62,8 +54,12 @@ class Protocols:
         protocol = kind(
             server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
         )
+        protocol.linger = server.linger
         if kind is H2:
             protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
+        else:
+            ssl = self._arguments[0]  # where ALPN is what chooses (RFC 9113 section 3.2)
+            protocol.begin(knows_http2=server.settings.http2_cleartext and not ssl)
         return protocol
 
 

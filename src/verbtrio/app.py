@@ -59,6 +59,9 @@ class App(Routes, Starlette):
             docs/architecture.md). Without it they run over plain ASGI and share the server's weaknesses.
         http2_websockets: offer WebSockets over HTTP/2 (RFC 8441). Off by default: a browser then opens an HTTP/1.1
             connection for its socket.
+        http2_cleartext: take HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3): for a proxy that speaks it
+            to its servers. Off by default: no browser does, and a proxy that does not know of it can be led around its
+            own rules. An `Upgrade: h2c` is ignored in any case.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class App(Routes, Starlette):
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
+        http2_cleartext: bool = False,
     ) -> None:
+        proxies = trusted_proxies if isinstance(trusted_proxies, TrustedProxies) else TrustedProxies(trusted_proxies)
         Starlette.__init__(
             self,
             debug=debug,
             routes=routes,
-            middleware=[*_proxy_middleware(trusted_proxies), *as_middleware(middleware)],
+            middleware=[*_proxy_middleware(proxies), *as_middleware(middleware)],
             exception_handlers={ClientDisconnect: _nobody_is_there, **(exception_handlers or {})},
             lifespan=self.lifespan,
             max_body_size=max_body_size,
@@ -101,7 +106,9 @@ class App(Routes, Starlette):
         self._inner_lifespan = lifespan
         self._drain_timeout = drain_timeout
         self._take_over = take_over
+        self._proxies = proxies
         self._http2_websockets = http2_websockets
+        self._http2_cleartext = http2_cleartext
         self._hub: Hub | None = None
 
     # The application's life
@@ -143,7 +150,13 @@ class App(Routes, Starlette):
         except ImportError as error:
             logger.warning("this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI", error)
             return {}
-        settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
+        settings = _hypercorn.TakeOver(
+            hub,
+            self.limits,
+            proxies=self._proxies,
+            http2_websockets=self._http2_websockets,
+            http2_cleartext=self._http2_cleartext,
+        )
         return stack.enter_context(_hypercorn.take_over(settings))
 
     def _running_hub(self) -> Hub:
@@ -261,12 +274,8 @@ class App(Routes, Starlette):
         )
 
 
-def _proxy_middleware(proxies: Sequence[str] | TrustedProxies) -> list[Middleware]:
-    if not isinstance(proxies, TrustedProxies):
-        if not proxies:
-            return []
-        proxies = TrustedProxies(proxies)
-    return [Middleware(ProxyMiddleware, proxies)]
+def _proxy_middleware(proxies: TrustedProxies) -> list[Middleware]:
+    return [Middleware(ProxyMiddleware, proxies)] if proxies else []
 
 
 async def _nobody_is_there(request: Request, error: Exception) -> Response:

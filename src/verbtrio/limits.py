@@ -29,6 +29,10 @@ class Limits:
     max_connections_per_user: int | None = None
     """How many one user may have (see `app.users`); the next is denied with 429, or closed with 1013 where the user
     becomes known only later."""
+    max_tcp_connections_per_client: int | None = None
+    """How many TCP connections there may be from one address (for IPv6: one /64), whatever they are for: WebSockets,
+    requests, or nothing at all. The next is answered with 429 and closed, or under TLS closed, before any work is done
+    for it. Those of `App(trusted_proxies=...)` are not counted. The app's counts."""
     max_rooms: int | None = 1000
     """How many rooms a connection may be in; `ws.join` raises `LimitExceeded` for the next."""
     max_messages_per_second: float | None = None
@@ -62,6 +66,10 @@ class Limits:
     """How long an HTTP response may wait for a client that takes nothing at all of it; then the connection is closed
     (over HTTP/2 the stream is reset). One that reads slowly has all the time it needs. `math.inf`: for as long as
     clients like. A `Stream(send_timeout=...)` with more time has it. The app's counts."""
+    http_receive_timeout: float = 60.0
+    """How long an application waits for 4 KiB more of a request's body, or the end of it; then the request is answered
+    with 408, or cut off where an answer has begun. One that sends slowly but steadily has all the time it needs.
+    `math.inf`: for as long as clients like. The app's counts."""
     close_timeout: float = 5.0
     """How long a clean close waits for what is queued to be written and for the peer's Close frame."""
     hook_timeout: float = 5.0

@@ -69,6 +69,19 @@ class Poller:
         self._epoll.register(fd, _READ)
         self._owners[fd] = owner
 
+    def watch(self, fd: int, owner: Polled) -> None:
+        """See when the peer goes, once, and read nothing, until `unwatch`."""
+        self._epoll.register(fd, _PAUSED)
+        self._owners[fd] = owner
+
+    def unwatch(self, fd: int, owner: Polled) -> None:
+        """Watch it no more. It may have been closed, and be another's by now."""
+        if self._owners.get(fd) is owner:
+            try:
+                self.discard(fd)
+            except OSError:
+                pass
+
     def pause(self, fd: int) -> None:
         """Read no more of it, but see when the peer goes."""
         self._again.pop(fd, None)

@@ -46,6 +46,14 @@ class TrustedProxies:
             raise ValueError(f'{error}: trusted proxies are like "127.0.0.1", "10.0.0.0/8" or "unix"') from None
         self._header = header
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return self._unix or bool(self._networks)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether `peer` is one of them: an address, or `None` for a UNIX socket."""
+        return self._unix if peer is None else self._is_trusted(_address(peer))
+
     def client(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
         """The client's address and the scheme it has used; `None` for what is not known better than by the connection.
 
@@ -53,7 +61,7 @@ class TrustedProxies:
             peer: the address at the other end of the connection; `None` for a UNIX socket.
             headers: the request's.
         """
-        if not (self._unix if peer is None else self._is_trusted(_address(peer))):
+        if not self.trusts(peer):
             return None, None
         found: Address | None = None
         scheme: str | None = None

@@ -179,16 +179,22 @@ class StreamTransport(Transport):
             await trio.lowlevel.checkpoint()
             return
         self.fd = None
-        # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below can be closed at once.
-        stream = getattr(self._stream, "transport_stream", self._stream)
         try:
             with trio.move_on_after(LINGER_SECONDS):
-                if isinstance(stream, trio.abc.HalfCloseableStream):
-                    await stream.send_eof()
-                    left = LINGER_BYTES if linger else 0
-                    while left > 0 and (data := await stream.receive_some(RECEIVE_BYTES)):
-                        left -= len(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            pass
+                await drain(self._stream, LINGER_BYTES if linger else 0)
         finally:
             await trio.aclose_forcefully(self._stream)
+
+
+async def drain(stream: trio.abc.Stream, max_bytes: int) -> None:
+    """Say that nothing more is sent, and throw away `max_bytes` at most of what still comes: a socket that is closed
+    over unread data resets the connection, and the peer may lose what it was sent last."""
+    # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below can be closed at once.
+    stream = getattr(stream, "transport_stream", stream)
+    try:
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+            while max_bytes > 0 and (data := await stream.receive_some(RECEIVE_BYTES)):
+                max_bytes -= len(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+        pass

@@ -17,7 +17,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from verbtrio import App, ConnectionClosed, Heartbeat, Limits, WebSocket
 
-app = App(limits=Limits(max_message_bytes=65536, http_send_timeout=2), heartbeat=Heartbeat(interval=20, timeout=40))
+app = App(
+    limits=Limits(max_message_bytes=65536, http_send_timeout=2),
+    heartbeat=Heartbeat(interval=20, timeout=40),
+    http2_cleartext=True,
+)
 hurried = app.group("/hurried", limits=replace(app.limits, send_timeout=1.5, hook_timeout=1))
 """Routes whose limits a test can wait for."""
 events: list[Any] = []

@@ -10,7 +10,7 @@ from verbtrio.auth import JWTAuth
 
 logging.basicConfig(level=logging.DEBUG)
 auth = JWTAuth("a secret of thirty-two bytes, or more", first_message_timeout=5)
-app = App(http2_websockets=True)
+app = App(http2_websockets=True, http2_cleartext=True)
 
 
 @app.get("/me", middleware=[auth])

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from verbtrio import App, EventStream, Stream
 
-app = App()
+app = App(http2_cleartext=True)
 ended: list[str] = []
 made = {"pieces": 0}
 

@@ -123,7 +123,7 @@ GENERATORS = {"handshake": handshake, "conversation": conversation}
 
 def fuzzed() -> App:
     """What is fuzzed over memory streams: an echo, with compression and without."""
-    app = App(limits=Limits(max_message_bytes=65536, close_timeout=0.5), heartbeat=None)
+    app = App(limits=Limits(max_message_bytes=65536, close_timeout=0.5), heartbeat=None, http2_cleartext=True)
 
     async def echo(ws: WebSocket) -> None:
         async with ws.join("room") as members:

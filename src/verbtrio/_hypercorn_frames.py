@@ -1,0 +1,85 @@
+"""HTTP/2 frames as they come: cut into slices, and counted. Pure: the time is a parameter.
+
+h2 takes apart whatever it is given at once, and a read may bring 7,000 frames. So it gets a few at a time, between
+which others have their turns. And what costs a client nothing and brings it nothing (a PING, SETTINGS, an empty DATA
+frame) is counted: beyond a rate, it is only there to keep the server busy (RFC 9113 section 10.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+PREFACE_BYTES = 24
+HEAD_BYTES = 9
+SLICE_FRAMES = 8
+"""Frames in a slice: a third of a millisecond, of those that cost most 2 ms."""
+SLICE_BYTES = 16 * 1024
+"""A slice has no more than this, whatever frames they are."""
+
+PER_SECOND = 100.0
+BURST = 1000.0
+"""Control frames that a client may send a second, and at once, beside those that belong to a request or a response."""
+PER_REQUEST = 10.0
+"""Control frames that belong to a request: it may be reset, its priority and its window may change."""
+PER_SENT_FRAME = 4.0
+"""Control frames that belong to a DATA frame of ours: it is answered by two WINDOW_UPDATEs, and some clients measure
+their line with a PING."""
+MAX_SETTINGS = 32
+"""Parameters in one SETTINGS frame. RFC 9113 knows six; nghttp2 takes as many as this."""
+MAX_SETTINGS_FRAMES = 100
+"""SETTINGS frames of one connection. h2 keeps each parameter it has ever been told, known or not."""
+
+DATA, SETTINGS = 0x0, 0x4
+ACK = END_STREAM = 0x1
+
+
+class Frames:
+    """The frames of one connection, from its preface on."""
+
+    def __init__(self) -> None:
+        self._skip = PREFACE_BYTES  # what is still to come of the preface, or of a frame's payload
+        self._head = b""  # of a frame, as far as it has come
+        self._debt = 0.0
+        self._at = float("-inf")
+        self._settings = 0
+        self.is_flood = False
+        """The client has sent more of what leads to nothing than it may: the slices up to there have been given."""
+
+    def slices(self, data: bytes, now: float) -> Iterator[bytes]:
+        """Cut `data`, received at `now` (seconds), into slices. Ends early where it is a flood."""
+        self._debt = max(0.0, self._debt - (now - self._at) * PER_SECOND)
+        self._at = now
+        begin = at = frames = 0
+        while at < len(data) and not self.is_flood:
+            if self._skip:
+                step = min(self._skip, len(data) - at, begin + SLICE_BYTES - at)
+                self._skip -= step
+                at += step
+            else:
+                more = data[at : at + HEAD_BYTES - len(self._head)]
+                at += len(more)
+                self._head += more
+                if len(self._head) == HEAD_BYTES:
+                    self._count(self._head)
+                    self._skip = int.from_bytes(self._head[:3])
+                    self._head = b""
+                    frames += 1
+            if (frames == SLICE_FRAMES and not self._skip) or at - begin >= SLICE_BYTES:
+                yield data[begin:at]
+                begin, frames = at, 0
+        if at > begin:
+            yield data[begin:at]
+
+    def forgive(self, count: float) -> None:
+        """So many control frames belong to what has been asked for, or answered."""
+        self._debt = max(0.0, self._debt - count)
+
+    def _count(self, head: bytes) -> None:
+        size, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
+        if kind == DATA and (size or flags & END_STREAM):
+            return
+        self._debt += 1
+        if kind == SETTINGS and not flags & ACK:
+            self._settings += 1
+            self.is_flood = size > 6 * MAX_SETTINGS or self._settings > MAX_SETTINGS_FRAMES
+        self.is_flood = self.is_flood or self._debt > BURST

@@ -1,0 +1,54 @@
+"""The take-over's rules for the head of an HTTP/1.1 request: what is refused before anything is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import h11
+
+
+def is_method(method: bytes) -> bool:
+    """Whether `method` can be told to an application. Methods are compared exactly (RFC 9110 section 9.1), and ASGI has
+    them in upper case: told as GET, a `get` would be what no proxy in front has taken it for."""
+    return method == method.upper()
+
+
+def fault_of(request: h11.Request) -> int:
+    """The status that answers a request which no application is to see; 0 where one may."""
+    if request.http_version not in (b"1.0", b"1.1"):
+        return 505
+    if not is_method(request.method):
+        return 501
+    names = [name for name, _ in request.headers]
+    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
+        return 400  # whoever is in front may have found another end of it (RFC 9112 section 6.1)
+    return 0
+
+
+class HeadConnection(h11.Connection):
+    """h11's, which holds a head to its limit however it comes: h11's own limit is for those that are incomplete."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+        self._max_head_bytes = max_head_bytes
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        expects_head = self.their_state is h11.IDLE
+        before = len(self.trailing_data[0]) if expects_head else 0
+        event = super().next_event()
+        if isinstance(event, h11.Request) and before - len(self.trailing_data[0]) > self._max_head_bytes:
+            raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
+        return event
+
+
+def asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
+    # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
+    upgrade, connection = "", ""
+    for name, value in headers:
+        if name == b"upgrade":
+            upgrade = value.decode("latin-1").strip().lower()
+        elif name == b"connection":
+            connection += "," + value.decode("latin-1").lower()
+    tokens = [token.strip() for token in connection.split(",")]
+    return upgrade == "websocket" and "upgrade" in tokens and method.upper() == b"GET"

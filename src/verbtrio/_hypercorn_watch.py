@@ -1,0 +1,46 @@
+"""The take-over's watch: a client that goes is seen though its connection is not being read.
+
+hypercorn 0.18 does not read on while a request is answered, or a body waits for its application. So a client that had
+sent a byte more, and left, was never seen to leave: its handler was not told, and its descriptor not closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from verbtrio.poller import Polled, Poller
+
+
+class _Watch(Polled):
+    def __init__(self, hang_up: Callable[[], None]) -> None:
+        self._hang_up = hang_up
+
+    def on_readable(self, now: float) -> int:
+        return 0  # never asked for
+
+    def on_hang_up(self, now: float) -> None:
+        self._hang_up()
+
+    def stop(self) -> None:
+        """The poller ends, and its epoll with it."""
+
+
+@asynccontextmanager
+async def watching(stream: Any, poller: Poller | None, hang_up: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `hang_up`, once, when the client has nothing more to say, while the block is entered.
+
+    Where there is no epoll, or no socket, it is seen only when the connection is read on.
+    """
+    socket = getattr(getattr(stream, "transport_stream", stream), "socket", None)
+    fd = -1 if socket is None else socket.fileno()
+    if poller is None or fd < 0:
+        yield
+        return
+    watch = _Watch(hang_up)
+    poller.watch(fd, watch)
+    try:
+        yield
+    finally:
+        poller.unwatch(fd, watch)
