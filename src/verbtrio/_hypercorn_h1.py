@@ -41,7 +41,9 @@ class H11(H11Protocol):
     async def handle(self, event: Event) -> None:
         if self._closed and isinstance(event, RawData):
             return
-        self._closed = self._closed or isinstance(event, Closed)
+        if isinstance(event, Closed):
+            self._closed = True
+            await self.can_read.set()  # behind a response that was cut off hypercorn 0.18 waits for its end, for ever
         try:
             await super().handle(event)
         except _NobodyThere:
@@ -70,6 +72,8 @@ class H11(H11Protocol):
                 await self.send(Updated(idle=False))
                 await self._create_stream(event)
             elif event is h11.PAUSED:
+                if self._closed:
+                    return
                 await self.can_read.clear()
                 await self.can_read.wait()
             elif self.stream is None or event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import h11
@@ -25,20 +26,32 @@ def fault_of(request: h11.Request) -> int:
     return 0
 
 
+_end_of_head = re.compile(rb"\n\r?\n").search
+_control_character = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+
+
 class HeadConnection(h11.Connection):
-    """h11's, which holds a head to its limit however it comes: h11's own limit is for those that are incomplete."""
+    """h11's, which is shown no head that it should not see.
+
+    h11's own limit is for heads that are incomplete: here it holds however one comes. And behind a control character,
+    which no head may have (RFC 9110 section 5.5), h11 looks for the end of a value again and again: 8,000 blanks and a
+    NUL took it 0.4 s, 60,000 blanks 16 s.
+    """
 
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._max_head_bytes = max_head_bytes
 
     def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
-        expects_head = self.their_state is h11.IDLE
-        before = len(self.trailing_data[0]) if expects_head else 0
-        event = super().next_event()
-        if isinstance(event, h11.Request) and before - len(self.trailing_data[0]) > self._max_head_bytes:
-            raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
-        return event
+        if self.their_state is h11.IDLE:
+            data, _ = self.trailing_data
+            found = _end_of_head(data)
+            end = len(data) if found is None else found.end()
+            if end > self._max_head_bytes:
+                raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
+            if _control_character(data, 0, end):
+                raise h11.RemoteProtocolError("a head has no control characters", error_status_hint=400)
+        return super().next_event()
 
 
 def asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
