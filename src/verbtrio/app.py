@@ -251,7 +251,12 @@ class App(Routes, Starlette):
         keyfile: str | None = None,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`."""
+        """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`.
+
+        Raises:
+            RuntimeError: it is being served already.
+        """
+        self._check_not_running()
         from verbtrio import server
 
         await server.serve(

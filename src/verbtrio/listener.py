@@ -41,17 +41,15 @@ FRAME_BYTES = 64
 class Listener(HTTPConnection):
     """One client of an `app.sse` route. From Starlette's `HTTPConnection`: `headers`, `query_params`, `state`, ...
 
-    Its properties may be read in any thread. Its methods raise `RuntimeError` in any other than the one in which the app
-    is served (see `threads`), and change nothing there.
+    Its properties may be read in any thread. Its methods raise `RuntimeError` in any other than the one in which the
+    app is served (see `threads`), and change nothing there.
 
     Attributes:
         id: unique among all connections of all processes.
         dropped: messages that `Limits.backlog_policy` has dropped because the client reads too slowly.
     """
 
-    def __init__(
-        self, scope: Scope, limits: Limits, counts: Counts, check: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, scope: Scope, limits: Limits, counts: Counts, check: Callable[[], None] = lambda: None) -> None:
         super().__init__(scope)
         self.id = uuid.uuid4().hex
         self.dropped = 0

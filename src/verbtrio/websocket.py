@@ -55,8 +55,8 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     From Starlette's `HTTPConnection`: `url`, `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
 
-    Its properties may be read in any thread. Its methods, and a membership's, raise `RuntimeError` in any other than the
-    one in which the app is served (see `threads`), and change nothing there.
+    Its properties may be read in any thread. Its methods, and a membership's, raise `RuntimeError` in any other than
+    the one in which the app is served (see `threads`), and change nothing there.
 
     Attributes:
         user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
