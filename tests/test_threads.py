@@ -93,8 +93,8 @@ class World:
         assert self.app.statistics().ended == {Cause.DRAIN: 3}
 
 
-async def as_ada(request: Any, call_next: Any) -> Response:
-    request.scope["user"] = {"id": "ada"}
+async def as_somebody(request: Any, call_next: Any) -> Response:
+    request.scope["user"] = {"id": "bob" if request.url.path.startswith("/events") else "ada"}
     response: Response = await call_next(request)
     return response
 
@@ -102,7 +102,7 @@ async def as_ada(request: Any, call_next: Any) -> Response:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     here = World()
-    here.app = app = App(heartbeat=None, middleware=[as_ada], allowed_origins=["*"])
+    here.app = app = App(heartbeat=None, middleware=[as_somebody], allowed_origins=["*"])
 
     @app.ws("/quiet")
     async def quiet(ws: WebSocket) -> None:
@@ -139,8 +139,10 @@ CHECKED: dict[str, Call] = {
     "Room.broadcast to the route": lambda w: w.ws.route.broadcast("x"),
     "Room.broadcast but for some": lambda w: w.app.room("hall").broadcast("x", exclude=[w.ws]),
     "Users.send": lambda w: w.app.users.send("ada", "x"),
+    "Users.send to a listener": lambda w: w.app.users.send("bob", "x"),
     "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
+    "Users.disconnect of a listener": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
     "Listener.flush": lambda w: w.listener.flush(),
     "Listener.close_nowait": lambda w: w.listener.close_nowait(),
@@ -169,7 +171,7 @@ async def enter_lifespan(w: World) -> None:
 
 
 REFUSED_WHILE_SERVED: dict[str, Call] = {
-    "App.use": lambda w: w.app.use(as_ada),
+    "App.use": lambda w: w.app.use(as_somebody),
     "App.listen": lambda w: w.app.listen(0),
     "App.serve": lambda w: trio.run(w.app.serve, 0),
     "App.lifespan": lambda w: trio.run(enter_lifespan, w),
