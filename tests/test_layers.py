@@ -18,7 +18,7 @@ FOLDER = Path(verbtrio.__file__).parent
 # From the ground up. A module may import those in the layers below it, and those before it in its own.
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "ground": ["closing", "counts", "errors", "types", "limits"],
+    "ground": ["closing", "counts", "errors", "types", "limits", "threads"],
     "wire": [
         "events",
         "messages",

@@ -97,7 +97,7 @@ class App(Routes, Starlette):
         Routes.__init__(
             self,
             self.router.routes,
-            self._running_hub,
+            self._hub_here,
             limits=limits or Limits(),
             heartbeat=Heartbeat() if heartbeat is UNSET else heartbeat,
             compression=compression,
@@ -126,10 +126,7 @@ class App(Routes, Starlette):
 
     @asynccontextmanager
     async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
-        if self._hub is not None:
-            raise RuntimeError(
-                "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
-            )
+        self._check_not_running()
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout, limits=self.limits))
             state: dict[str, Any] = {}
@@ -168,6 +165,23 @@ class App(Routes, Starlette):
                 "lifespan you have (chat being the mounted App). In a test: `async with app.lifespan():`"
             )
         return self._hub
+
+    def _hub_here(self) -> Hub:
+        """The hub, in the thread it belongs to.
+
+        Raises:
+            NotRunning: see `_running_hub`.
+            RuntimeError: this is another thread.
+        """
+        hub = self._running_hub()
+        hub.check()
+        return hub
+
+    def _check_not_running(self) -> None:
+        if self._hub is not None:
+            raise RuntimeError(
+                "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
+            )
 
     # Middleware for all
 
@@ -232,7 +246,11 @@ class App(Routes, Starlette):
         return self._running_hub().users
 
     def statistics(self) -> Statistics:
-        """This moment's figures."""
+        """This moment's figures.
+
+        Raises:
+            RuntimeError: called in another thread than the one in which the app is served: they would be of several.
+        """
         return self._running_hub().statistics()
 
     # Serving
@@ -246,7 +264,12 @@ class App(Routes, Starlette):
         keyfile: str | None = None,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`."""
+        """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`.
+
+        Raises:
+            RuntimeError: it is being served already.
+        """
+        self._check_not_running()
         from verbtrio import server
 
         await server.serve(
@@ -264,7 +287,12 @@ class App(Routes, Starlette):
         certfile: str | None = None,
         keyfile: str | None = None,
     ) -> None:
-        """Serve until SIGINT or SIGTERM: for scripts. `port`: the environment's PORT, else 3000."""
+        """Serve until SIGINT or SIGTERM: for scripts. `port`: the environment's PORT, else 3000.
+
+        Raises:
+            RuntimeError: it is being served already.
+        """
+        self._check_not_running()
         from verbtrio import server
 
         server.listen(

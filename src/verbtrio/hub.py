@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,9 +21,10 @@ from verbtrio.messages import encode
 from verbtrio.places import Places, user_key
 from verbtrio.poller import Poller
 from verbtrio.rooms import Room, Rooms
+from verbtrio.threads import only_here
 from verbtrio.timers import Timers
 from verbtrio.types import Data
-from verbtrio.websocket import WebSocket, in_trio_thread
+from verbtrio.websocket import WebSocket
 
 logger = logging.getLogger("verbtrio.hub")
 
@@ -77,9 +78,13 @@ class Statistics:
 
 
 class Users:
-    """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user."""
+    """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user.
 
-    def __init__(self) -> None:
+    Who is here may be asked in any thread: the answer is that of the moment.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self._connections: dict[str, dict[WebSocket[Any] | Listener, None]] = {}
 
     def __len__(self) -> int:
@@ -96,7 +101,13 @@ class Users:
         return tuple(self._connections.get(str(user_id), ()))
 
     def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast."""
+        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
+
+        Raises:
+            TypeError: `data` can't be encoded (nobody has got anything).
+            RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
+        """
+        self._check()
         frame = encode(data)
         open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
         for ws in open_ones:
@@ -110,7 +121,9 @@ class Users:
 
         Raises:
             ValueError: `code` or `reason` must not be sent.
+            RuntimeError: called in another thread than the one in which the app is served (nobody is closed).
         """
+        self._check()
         check_close(code, reason)
         open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
         for ws in open_ones:
@@ -144,8 +157,10 @@ class Hub:
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
         self.counts = Counts()
-        self.rooms = Rooms(self._to_flush, in_trio_thread)
-        self.users = Users()
+        self.check = only_here()
+        """Raises `RuntimeError` in any other thread."""
+        self.rooms = Rooms(self._to_flush, self.check)
+        self.users = Users(self.check)
         self.places = Places(limits)
         self.draining = False
         self._deadline = float("inf")  # of the drain
@@ -156,6 +171,7 @@ class Hub:
         return self.rooms.room(EVERYBODY)
 
     def statistics(self) -> Statistics:
+        self.check()  # they are of one moment, which another thread hasn't
         named = [key for key in self.rooms if isinstance(key, str)]
         counts = self.counts
         return Statistics(

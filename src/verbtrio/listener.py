@@ -10,7 +10,7 @@ import base64
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import trio
@@ -41,17 +41,21 @@ FRAME_BYTES = 64
 class Listener(HTTPConnection):
     """One client of an `app.sse` route. From Starlette's `HTTPConnection`: `headers`, `query_params`, `state`, ...
 
+    Its properties may be read in any thread. Its methods raise `RuntimeError` in any other than the one in which the
+    app is served (see `threads`), and change nothing there.
+
     Attributes:
         id: unique among all connections of all processes.
         dropped: messages that `Limits.backlog_policy` has dropped because the client reads too slowly.
     """
 
-    def __init__(self, scope: Scope, limits: Limits, counts: Counts) -> None:
+    def __init__(self, scope: Scope, limits: Limits, counts: Counts, check: Callable[[], None] = lambda: None) -> None:
         super().__init__(scope)
         self.id = uuid.uuid4().hex
         self.dropped = 0
         self._limits = limits
         self._counts = counts
+        self._check = check
         self.held: list[Frame] = []  # what rooms have broadcast since the last `flush`, bounded by the rooms
         self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `flush`
         self._queued = 0  # bytes in `_queue`
@@ -88,6 +92,7 @@ class Listener(HTTPConnection):
 
         One message may be larger than the limit, if nothing else is queued.
         """
+        self._check()
         if not self.held:
             return
         frames = self.held.copy()
@@ -113,6 +118,7 @@ class Listener(HTTPConnection):
         Raises:
             ValueError: `code` or `reason` is none for a Close frame, and so none here.
         """
+        self._check()
         check_close(code, reason)
         self.end(CloseInfo(Cause.KICKED, code, reason))
 
@@ -122,7 +128,7 @@ class Listener(HTTPConnection):
 
     def end(self, info: CloseInfo) -> CloseInfo:
         """End the stream; return how it ended: the first call decides."""
-        self.flush()  # what was said before is heard before
+        self.flush()  # what was said before is heard before (this checks the thread, too)
         if self._info is not None:
             return self._info
         self._info = info

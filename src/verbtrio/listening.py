@@ -110,7 +110,7 @@ class ListenerEndpoint:
         return None if answer else PlainTextResponse("Forbidden", 403)
 
     async def _listen(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
-        listener = Listener(scope, self._limits, hub.counts)
+        listener = Listener(scope, self._limits, hub.counts, hub.check)
         response = Broadcasts(listener, keep_alive=self._keep_alive, retry=self._retry)
         if scope["method"] == "HEAD":
             await response(scope, receive, send)

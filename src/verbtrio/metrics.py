@@ -17,7 +17,6 @@ from starlette.responses import Response
 
 from verbtrio.app import App
 from verbtrio.closing import Cause
-from verbtrio.websocket import in_trio_thread
 
 try:
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -48,7 +47,6 @@ class AppCollector(Collector):
             NotRunning: the app is not being served. The message says what to do.
             RuntimeError: called in another thread than Trio's: prometheus-client's own server has one.
         """
-        in_trio_thread()
         now = self._app.statistics()
         for name, text, value in (
             ("connections", "Open WebSocket connections.", now.connections),

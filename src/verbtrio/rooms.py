@@ -70,7 +70,8 @@ class Rooms:
 
     Args:
         on_dirty: called when there is something to `flush`.
-        check: called before each broadcast; raises where one must not be made (from another thread).
+        check: raises where nothing may be changed (in another thread). Called before each broadcast, and by whoever
+            changes something else of the app's.
     """
 
     def __init__(self, on_dirty: Callable[[], None] = lambda: None, check: Callable[[], None] = lambda: None) -> None:
@@ -78,7 +79,7 @@ class Rooms:
         self._dirty: deque[_Group] = deque()  # each once
         self._pass: Iterator[Outlet] | None = None  # who is still to be flushed
         self._on_dirty = on_dirty
-        self._check = check
+        self.check = check
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -122,7 +123,7 @@ class Rooms:
 
     def broadcast(self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None) -> int:
         """See `Room.broadcast`."""
-        self._check()
+        self.check()
         frame = encode(data)
         group = self._groups.get(key)
         if group is None:
@@ -188,7 +189,10 @@ def check_name(name: object) -> None:
 
 
 class Room:
-    """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep."""
+    """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep.
+
+    Who is in it may be asked in any thread: the answer is that of the moment.
+    """
 
     __slots__ = ("_rooms", "name")
 
@@ -224,6 +228,6 @@ class Room:
 
         Raises:
             TypeError: `data` can't be encoded (nobody has got anything).
-            RuntimeError: called from another thread than Trio's (nobody has got anything).
+            RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
         """
         return self._rooms.broadcast(self.name, data, exclude)

@@ -198,7 +198,9 @@ class Routes:
             path: `:name` and `{name}` are parameters.
             options: `middleware` and `name`, as in `ws`.
 
-        Make it `async def`: Starlette runs a plain function in a thread, where connections and rooms can't be used.
+        Make it `async def`: Starlette runs a plain function (a `BackgroundTask`'s, too) in a thread of its own. There
+        it may read who is connected, and issue tokens; to send, broadcast, close, join or leave raises `RuntimeError`,
+        and `trio.from_thread.run_sync(app.users.send, user_id, data)` does it in Trio's thread.
         """
         return self._http("GET", path, **options)
 

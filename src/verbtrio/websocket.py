@@ -55,6 +55,9 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     From Starlette's `HTTPConnection`: `url`, `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
 
+    Its properties may be read in any thread. Its methods, and a membership's, raise `RuntimeError` in any other than
+    the one in which the app is served (see `threads`), and change nothing there.
+
     Attributes:
         user: what the authentication has found out (`JWTAuth`: the token's claims), else `None`.
         nursery: the connection's nursery: tasks started in it are cancelled with the connection.
@@ -62,6 +65,7 @@ class WebSocket(HTTPConnection, Generic[T]):
     """
 
     nursery: trio.Nursery
+    _id: str
 
     def __init__(
         self,
@@ -74,7 +78,6 @@ class WebSocket(HTTPConnection, Generic[T]):
         subprotocol: str | None = None,
     ) -> None:
         super().__init__(scope)
-        self._id: str | None = None
         self.subprotocol = subprotocol
         self._transport = transport
         self._rooms = rooms
@@ -95,9 +98,11 @@ class WebSocket(HTTPConnection, Generic[T]):
     @property
     def id(self) -> str:
         """Unique among all connections of all processes."""
-        if self._id is None:
-            self._id = uuid.uuid4().hex
-        return self._id
+        try:
+            return self._id
+        except AttributeError:  # made by one step: another thread may ask, too, and there is one answer
+            made: str = vars(self).setdefault("_id", uuid.uuid4().hex)
+            return made
 
     @property
     def params(self) -> dict[str, Any]:
@@ -175,6 +180,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             ConnectionClosed: the connection has ended and there are no more messages.
             trio.BusyResourceError: another task is receiving.
         """
+        self._rooms.check()
         while (message := await self._inbox.get()) is not None:
             try:
                 return self._decoder(message)
@@ -189,6 +195,7 @@ class WebSocket(HTTPConnection, Generic[T]):
     async def __anext__(self) -> T:
         """The next message; the loop ends when the connection does."""
         # Not by `receive`: a coroutine more on the stack of every connection that waits, 0.2 KB.
+        self._rooms.check()
         while (message := await self._inbox.get()) is not None:
             try:
                 return self._decoder(message)
@@ -212,6 +219,7 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection, without waiting. See `close`."""
+        self._rooms.check()
         check_close(code, reason)
         self._end(CloseInfo(Cause.KICKED, code, reason))
 
@@ -235,6 +243,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             RuntimeError: it is in that room already.
             TypeError: `name` is no text.
         """
+        self._rooms.check()
         check_name(name)
         if self._info is not None:
             raise ConnectionClosed(self._info)
@@ -280,7 +289,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             self._end(CloseInfo(Cause.INVALID, POLICY_VIOLATION, "Too many invalid messages"))
 
     def _put(self, frame: Frame) -> Outbox:
-        in_trio_thread()
+        self._rooms.check()
         if self._info is not None:
             raise ConnectionClosed(self._info)
         assert self._outbox is not None, "handlers and hooks run while the connection's nursery is open"
@@ -319,12 +328,14 @@ class Membership:
 
     async def __aenter__(self) -> Room:
         # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
+        self._ws._rooms.check()
         self._scope.__enter__()
         return self.room
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self._ws._rooms.check()
         absorbed = self._scope.__exit__(kind, error, trace)
         hook = self._leave()
         if hook is not None:
@@ -345,6 +356,7 @@ class Membership:
 
     def _leave(self) -> Hook | None:
         """Leave the room; return the hook that is owed then, once."""
+        self._ws._rooms.check()
         if self._left:
             return None
         self._left = True
@@ -369,15 +381,6 @@ class Membership:
             await call(hook, self.room)
         if limit.cancelled_caught:
             logger.warning("the leave hook of %r was ended at its time limit", self._ws)
-
-
-def in_trio_thread() -> None:
-    """Raise `RuntimeError` in any other thread."""
-    if not trio.lowlevel.in_trio_run():
-        raise RuntimeError(
-            "connections, rooms and users belong to Trio's thread. Starlette runs a route that is a plain function in "
-            "a thread of its own: make it `async def`, or call by `trio.from_thread.run_sync(...)`"
-        )
 
 
 async def call(hook: Callable[..., Any], *args: Any) -> None:

@@ -1,0 +1,464 @@
+"""Whatever an application may call, called in another thread than the one in which the app is served.
+
+Each public member has its place in one of the tables below: a new one that is in none fails the test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from trio.abc import Clock
+
+import verbtrio
+from tests.support.http import Exchange
+from tests.support.memory import Service, serving
+from tests.test_exports import EXPORTED
+from tests.test_layers import imports
+from verbtrio import App, EventStream, JSONArray, Listener, Membership, Stream, WebSocket
+from verbtrio.auth import JWTAuth
+from verbtrio.closing import Cause, CloseInfo
+from verbtrio.metrics import AppCollector
+from verbtrio.threads import only_here
+
+REFUSED = "make it `async def`"
+AUTH = JWTAuth(key="a key of more than thirty-two bytes")
+
+
+class World:
+    """A served app: one WebSocket that only listens, with a message unread; one that echoes; and an event stream."""
+
+    app: App
+    service: Service
+    ws: WebSocket[Any]
+    membership: Membership
+    listener: Listener
+    clients: list[trio_websocket.WebSocketConnection]
+    events: Exchange
+
+    def state(self) -> str:
+        """All that a call might change; as text, which refers to no connection."""
+        hub = self.app._running_hub()
+        sockets = [
+            (
+                ws,
+                ws.closed,
+                ws.rooms,
+                ws.ready_state,
+                ws.dropped,
+                len(ws._inbox),
+                ws._outbox.size,
+                list(ws._outbox.held),
+            )
+            for ws in self.app.connections
+        ]
+        one = self.listener
+        all_of_it = (
+            self.app.statistics(),
+            {key: list(hub.rooms.members(key)) for key in hub.rooms},
+            {user: self.app.users.connections(user) for user in self.app.users},
+            sockets,
+            (one.closed, list(one._queue), list(one.held), one.dropped, one._body.deadline),
+            (self.membership._left, self.membership._scope.cancel_called),
+            dict(hub.places._taken),
+            (len(hub.timers), hub.draining, self.app._hub is hub),
+            self.app.user_middleware,
+        )
+        return repr(all_of_it)
+
+    async def check_served(self) -> None:
+        """Everybody is still here, and has what is said."""
+        self.app.room("hall").broadcast("after")
+        with trio.fail_after(5):
+            assert await self.clients[0].get_message() == "after"
+            assert await self.events.until(b"\n\n") == b"data: after\n\n"
+            await self.clients[1].send_message("echo")
+            assert await self.clients[1].get_message() == "echo"
+
+    async def shut_down(self) -> None:
+        await self.service.shut_down()
+        await self.service.wait_ended(5)
+        assert self.app.statistics().ended == {Cause.DRAIN: 3}
+
+
+async def as_somebody(request: Any, call_next: Any) -> Response:
+    request.scope["user"] = {"id": "bob" if request.url.path.startswith("/events") else "ada"}
+    response: Response = await call_next(request)
+    return response
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    here = World()
+    here.app = app = App(heartbeat=None, middleware=[as_somebody], allowed_origins=["*"])
+
+    @app.ws("/quiet")
+    async def quiet(ws: WebSocket) -> None:
+        here.ws, here.membership = ws, ws.join("hall")
+        await trio.sleep_forever()
+
+    @app.ws("/ws")
+    async def echo(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    app.sse("/events/:room", keep_alive=None)
+    async with serving(app) as service:
+        here.service = service
+        here.clients = [await service.connect("/quiet"), await service.connect("/ws")]
+        here.events = await Exchange(service.open_stream()).request("/events/hall")
+        await here.clients[0].send_message("unread")
+        await trio.testing.wait_all_tasks_blocked()
+        (here.listener,) = (one for one in app.room("hall") if isinstance(one, Listener))
+        yield here
+        # `serving` looks for what is left: nothing that this test holds.
+        del here.ws, here.membership, here.listener
+
+
+Call = Callable[[World], Any]
+CHECKED: dict[str, Call] = {
+    "WebSocket.send_nowait": lambda w: w.ws.send_nowait("x"),
+    "WebSocket.close_nowait": lambda w: w.ws.close_nowait(),
+    "WebSocket.join": lambda w: w.ws.join("other"),
+    "Membership.leave_nowait": lambda w: w.membership.leave_nowait(),
+    "Room.broadcast": lambda w: w.app.room("hall").broadcast("x"),
+    "Room.broadcast to nobody": lambda w: w.app.room("nowhere").broadcast("x"),
+    "Room.broadcast to all": lambda w: w.app.connections.broadcast("x"),
+    "Room.broadcast to the route": lambda w: w.ws.route.broadcast("x"),
+    "Room.broadcast but for some": lambda w: w.app.room("hall").broadcast("x", exclude=[w.ws]),
+    "Users.send": lambda w: w.app.users.send("ada", "x"),
+    "Users.send to a listener": lambda w: w.app.users.send("bob", "x"),
+    "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
+    "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
+    "Users.disconnect of a listener": lambda w: w.app.users.disconnect("bob"),
+    "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
+    "Listener.flush": lambda w: w.listener.flush(),
+    "Listener.close_nowait": lambda w: w.listener.close_nowait(),
+    "Listener.drain": lambda w: w.listener.drain(),
+    "Listener.end": lambda w: w.listener.end(CloseInfo(Cause.KICKED, 1000)),
+    "App.statistics": lambda w: w.app.statistics(),
+    "AppCollector.collect": lambda w: list(AppCollector(w.app).collect()),
+}
+"""Changes something, wakes somebody, or tells of several things at one moment: refused in another thread."""
+
+CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
+    "WebSocket.send": lambda w: w.ws.send("x"),
+    "WebSocket.receive": lambda w: w.ws.receive(),
+    "WebSocket.__anext__": lambda w: anext(w.ws),
+    "WebSocket.close": lambda w: w.ws.close(),
+    "Membership.leave": lambda w: w.membership.leave(),
+    "Membership.__aenter__": lambda w: w.membership.__aenter__(),
+    "Membership.__aexit__": lambda w: w.membership.__aexit__(None, None, None),
+}
+"""Coroutine functions that another Trio run, in another thread, must not run."""
+
+
+async def enter_lifespan(w: World) -> None:
+    async with w.app.lifespan():
+        pass
+
+
+REFUSED_WHILE_SERVED: dict[str, Call] = {
+    "App.use": lambda w: w.app.use(as_somebody),
+    "App.listen": lambda w: w.app.listen(0),
+    "App.serve": lambda w: trio.run(w.app.serve, 0),
+    "App.lifespan": lambda w: trio.run(enter_lifespan, w),
+}
+"""Refused in whatever thread, with a reason of their own."""
+
+READ: dict[str, Call] = {
+    "WebSocket.id": lambda w: w.ws.id,
+    "WebSocket.params": lambda w: w.ws.params,
+    "WebSocket.user": lambda w: w.ws.user,
+    "WebSocket.ready_state": lambda w: w.ws.ready_state,
+    "WebSocket.closed": lambda w: w.ws.closed,
+    "WebSocket.rooms": lambda w: w.ws.rooms,
+    "WebSocket.route": lambda w: w.ws.route,
+    "WebSocket.dropped": lambda w: w.ws.dropped,
+    "WebSocket.outlet": lambda w: w.ws.outlet,  # what rooms hand to; no application calls it
+    "WebSocket.__repr__": lambda w: repr(w.ws),
+    "WebSocket.__aiter__": lambda w: aiter(w.ws),
+    "Room.__len__": lambda w: len(w.app.room("hall")),
+    "Room.__bool__": lambda w: bool(w.app.room("hall")),
+    "Room.__iter__": lambda w: [member for member in w.app.room("hall")],  # noqa: C416 -- the loop is what is tested
+    "Room.__contains__": lambda w: w.ws in w.app.room("hall"),
+    "Room.__repr__": lambda w: repr(w.app.room("hall")),
+    "Users.__len__": lambda w: len(w.app.users),
+    "Users.__iter__": lambda w: [user for user in w.app.users],  # noqa: C416
+    "Users.__contains__": lambda w: "ada" in w.app.users,
+    "Users.connections": lambda w: w.app.users.connections("ada"),
+    "Listener.params": lambda w: w.listener.params,
+    "Listener.user": lambda w: w.listener.user,
+    "Listener.closed": lambda w: w.listener.closed,
+    "Listener.outlet": lambda w: w.listener.outlet,
+    "Listener.__repr__": lambda w: repr(w.listener),
+    "App.room": lambda w: w.app.room("hall"),
+    "App.connections": lambda w: w.app.connections,
+    "App.users": lambda w: w.app.users,
+    "App.asyncapi_document": lambda w: w.app.asyncapi_document(title="x", version="1"),
+    "Group.__repr__": lambda w: repr(w.app.group("/reading")),
+    "AppCollector.describe": lambda w: list(AppCollector(w.app).describe()),
+    # Made in a route's thread, and sent by the task of the request.
+    "Stream": lambda w: type(Stream(["x"])),
+    "EventStream": lambda w: type(EventStream(["x"])),
+    "JSONArray": lambda w: type(JSONArray(["x"])),
+    "last_event_id": lambda w: verbtrio.last_event_id(Request({"type": "http", "headers": []})),
+    "ServerSentEvent.encode": lambda w: verbtrio.ServerSentEvent("x").encode(),
+    "JWTAuth.issue": lambda w: AUTH.verify(AUTH.issue({"id": 1}, expires_in=1e6))["id"],  # type: ignore[index]
+}
+"""Reads, or touches nothing of the app's: allowed everywhere."""
+
+ROUTES: dict[str, Call] = {
+    "Routes.get": lambda w: w.app.get("/get")(page),
+    "Routes.post": lambda w: w.app.post("/post")(page),
+    "Routes.put": lambda w: w.app.put("/put")(page),
+    "Routes.patch": lambda w: w.app.patch("/patch")(page),
+    "Routes.delete": lambda w: w.app.delete("/delete")(page),
+    "Routes.ws": lambda w: w.app.ws("/late", open=lambda ws: None),
+    "Routes.sse": lambda w: w.app.sse("/late/:room"),
+    "Routes.group": lambda w: w.app.group("/late"),
+    "App.asyncapi": lambda w: w.app.asyncapi(title="x", version="1"),
+}
+"""Adds a route, in whatever thread the app is written: one entry more in a list, and nobody waits for one."""
+
+BY_THE_REQUEST = {"Stream.__call__"}
+"""Called by the task of a request, with what only that has."""
+
+NOTHING_OF_TRIO = {
+    *(
+        "AuthenticationError",
+        "Cause",
+        "CloseInfo",
+        "ConnectionClosed",
+        "HandshakeError",
+        "Heartbeat",
+        "JWTAuth",
+        "Limits",
+    ),
+    *("LimitExceeded", "MessageError", "NotRunning", "TrustedProxies", "Upgrade", "UpgradeRequest", "VerbtrioError"),
+}
+"""Classes whose modules don't import Trio: values, and what is made of them."""
+
+GENERATED = {"__init__", "__post_init__", "__eq__", "__hash__", "__new__", "__subclasshook__"}
+
+
+def page(request: Request) -> Response:
+    return PlainTextResponse("page")
+
+
+def public_members() -> Iterator[str]:
+    """`Class.member` for each function and property that an application may use, and each public function."""
+    for public in (*(getattr(verbtrio, name) for name in EXPORTED), JWTAuth, AppCollector):
+        if inspect.isfunction(public):
+            yield public.__name__
+        elif inspect.isclass(public) and public is not Any:
+            for owner in public.__mro__:
+                if owner.__module__.startswith("verbtrio"):
+                    yield from members_of(owner)
+
+
+def members_of(owner: type) -> Iterator[str]:
+    for name, member in vars(owner).items():
+        is_special = name.startswith("__") and name not in GENERATED
+        if (
+            (is_special or not name.startswith("_"))
+            and (isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member))
+            and not (is_special and dataclasses.is_dataclass(owner))
+        ):
+            yield f"{owner.__name__}.{name}"
+
+
+TABLES: list[dict[str, Any]] = [CHECKED, CHECKED_COROUTINES, REFUSED_WHILE_SERVED, READ, ROUTES]
+
+
+def test_every_public_member_is_in_a_table() -> None:
+    found = {name for name in public_members() if name.partition(".")[0] not in NOTHING_OF_TRIO}
+    listed = {name.partition(" ")[0] for table in TABLES for name in table} | BY_THE_REQUEST
+    assert {"WebSocket.send", "Room.broadcast", "Users.__iter__", "Routes.get"} <= found, (
+        "the test itself sees something"
+    )
+    assert found - listed == set(), "say in one of the tables what these do in another thread"
+    made = {"Stream", "EventStream", "JSONArray", "JWTAuth.issue"}  # no member, or one of a class that is exempt
+    assert listed - found == made, "these are gone"
+
+
+@pytest.mark.parametrize("name", sorted(NOTHING_OF_TRIO))
+def test_nothing_of_trio(name: str) -> None:
+    public = JWTAuth if name == "JWTAuth" else getattr(verbtrio, name)
+    module = public.__module__.partition(".")[2]
+    assert not {each.partition(".")[0] for each in imports(module)} & {"trio", "anyio"}
+
+
+async def in_a_thread(call: Callable[[], Any]) -> Any:
+    """As Starlette calls a route that is a plain function."""
+    return await trio.to_thread.run_sync(call)
+
+
+async def in_another_run(call: Callable[[], Any]) -> Any:
+    """In a thread that has a Trio run of its own."""
+
+    async def main() -> Any:
+        result = call()
+        return await result if hasattr(result, "__await__") else result
+
+    return await trio.to_thread.run_sync(trio.run, main)
+
+
+async def by_trio(call: Callable[[], Any]) -> Any:
+    """From a thread, as the error says."""
+
+    async def main() -> Any:
+        result = call()
+        return await result if hasattr(result, "__await__") else result
+
+    return await trio.to_thread.run_sync(trio.from_thread.run, main)
+
+
+@pytest.mark.parametrize("elsewhere", [in_a_thread, in_another_run])
+@pytest.mark.parametrize("name", CHECKED)
+async def test_refused(name: str, elsewhere: Any, autojump_clock: Clock) -> None:
+    async with world() as w:
+        before = w.state()
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await elsewhere(lambda: CHECKED[name](w))
+        assert w.state() == before
+        await w.check_served()
+        await w.shut_down()
+
+
+@pytest.mark.parametrize("name", CHECKED_COROUTINES)
+async def test_coroutines_refused_in_another_run(name: str, autojump_clock: Clock) -> None:
+    async with world() as w:
+        before = w.state()
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await in_another_run(lambda: CHECKED_COROUTINES[name](w))
+        assert w.state() == before
+        await w.check_served()
+        await w.shut_down()
+
+
+@pytest.mark.parametrize("name", [*CHECKED, *(name for name in CHECKED_COROUTINES if not name.endswith("__aexit__"))])
+async def test_from_a_thread_as_the_error_says(name: str, autojump_clock: Clock) -> None:
+    """So what the tests above call is right, but for the thread."""
+    async with world() as w:
+        if name == "Membership.__aenter__":  # with its end: a scope belongs to one task
+
+            async def enter_and_leave() -> None:
+                async with w.membership:
+                    pass
+
+            await by_trio(enter_and_leave)
+            assert w.membership._left
+        else:
+            await by_trio(lambda: {**CHECKED, **CHECKED_COROUTINES}[name](w))
+        await w.service.shut_down()
+        await w.service.wait_ended(5)
+
+
+@pytest.mark.parametrize("name", REFUSED_WHILE_SERVED)
+async def test_refused_while_served(name: str, autojump_clock: Clock) -> None:
+    async with world() as w:
+        before = w.state()
+        with pytest.raises(RuntimeError, match="app has started" if name == "App.use" else "running already"):
+            await in_a_thread(lambda: REFUSED_WHILE_SERVED[name](w))
+        assert w.state() == before
+        await w.check_served()
+        await w.shut_down()
+
+
+@pytest.mark.parametrize("elsewhere", [in_a_thread, in_another_run])
+@pytest.mark.parametrize("name", READ)
+async def test_allowed(name: str, elsewhere: Any, autojump_clock: Clock) -> None:
+    async with world() as w:
+        before = w.state()
+        read = await elsewhere(lambda: READ[name](w))
+        assert repr(read) == repr(READ[name](w))
+        del read
+        assert w.state() == before
+        await w.check_served()
+        await w.shut_down()
+
+
+@pytest.mark.parametrize("name", ROUTES)
+async def test_routes_may_be_added(name: str, autojump_clock: Clock) -> None:
+    async with world() as w:
+        before, routes = w.state(), len(w.app.routes)
+        await in_a_thread(lambda: ROUTES[name](w))
+        assert w.state() == before
+        assert len(w.app.routes) == routes + 1
+        await w.check_served()
+        await w.shut_down()
+
+
+async def test_one_id(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made when it is first asked for: another thread that asks at the same time gets the same."""
+    async with world() as w:
+        ids: list[str] = []
+        real = uuid.uuid4
+
+        def meanwhile() -> uuid.UUID:
+            monkeypatch.undo()
+            ids.append(w.ws.id)
+            return real()
+
+        monkeypatch.setattr(uuid, "uuid4", meanwhile)
+        ids.append(w.ws.id)
+        assert ids == [w.ws.id, w.ws.id]
+        await w.shut_down()
+
+
+@pytest.mark.parametrize("scope_type", ["websocket", "http"])
+async def test_called_by_another_run(scope_type: str, autojump_clock: Clock) -> None:
+    """A served app is not for another run's server, nor for a test client beside it: no connection begins there."""
+    async with world() as w:
+        before = w.state()
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect" if scope_type == "websocket" else "http.request"}
+
+        path = "/ws" if scope_type == "websocket" else "/events/hall"
+        scope: dict[str, Any] = {
+            "type": scope_type,
+            "path": path,
+            "method": "GET",
+            "headers": [],
+            "query_string": b"",
+            "client": None,
+        }
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await in_another_run(lambda: w.app(scope, receive, send))
+        assert [message.get("status") for message in sent if message["type"].endswith("start")] in ([], [500])
+        assert "websocket.accept" not in [message["type"] for message in sent]
+        assert w.state() == before
+        await w.check_served()
+        await w.shut_down()
+
+
+async def test_a_mounted_app(autojump_clock: Clock) -> None:
+    app = App()
+    async with serving(app, Starlette(routes=[Mount("/chat", app=app)])):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            await in_a_thread(lambda: app.connections.broadcast("x"))
+
+
+def test_the_check() -> None:
+    check = only_here()
+    check()
+    with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
+        trio.run(in_a_thread, check)
