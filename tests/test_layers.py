@@ -55,6 +55,7 @@ LAYERS: dict[str, list[str]] = {
         "listening",
         "channels",
         "routing",
+        "paths",
         "_hypercorn_logs",
         "_hypercorn_tasks",
         "_hypercorn_patience",
