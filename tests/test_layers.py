@@ -21,6 +21,7 @@ LAYERS: dict[str, list[str]] = {
     "ground": ["closing", "counts", "errors", "types", "limits"],
     "wire": [
         "events",
+        "collisions",
         "messages",
         "codec",
         "transports",
@@ -96,6 +97,7 @@ PURE = [
     "errors",
     "types",
     "events",
+    "collisions",
     "messages",
     "codec",
     "handshake",
