@@ -65,12 +65,14 @@ class Sessions:
 sessions = Sessions()
 
 
+def end_of_session(request: HTTPConnection) -> float | None:
+    return sessions.end(request.session.get("username", ""), request.session.get("name", ""))
+
+
 async def remember(request: HTTPConnection, call_next: CallNext) -> Response:
     """Who the session's cookie says it is, for routes, `ws.user` and `app.users`."""
-    username, name = request.session.get("username", ""), request.session.get("name", "")
-    end = sessions.end(username, name)
-    if end is not None:
-        request.scope["user"] = {"id": username, "session_end": end}
+    if end_of_session(request) is not None:
+        request.scope["user"] = {"id": request.session["username"]}
     return await call_next(request)
 
 
@@ -121,10 +123,12 @@ async def logout(request: Request) -> Response:
 
 @app.ws("/ws", middleware=[only_users])  # a session in the scope: so the handshake must have an Origin, ours
 async def chat(ws: WebSocket[dict[str, Any]]) -> None:
-    await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['id']}!"})
-    with trio.move_on_at(ws.user["session_end"]):
-        async for data in ws:
-            ws.route.broadcast({"type": "message", "sender": ws.user["id"], "text": str(data.get("text", ""))})
+    end = end_of_session(ws)  # once more: the logout may have come while the handshake was answered
+    if end is not None:
+        with trio.move_on_at(end):
+            await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['id']}!"})
+            async for data in ws:
+                ws.route.broadcast({"type": "message", "sender": ws.user["id"], "text": str(data.get("text", ""))})
     await ws.close(4401, "Session expired")  # if it is still open
 
 

@@ -59,7 +59,7 @@ def growth(function: Callable[[Any], object], make: Callable[[int], Any]) -> flo
 
     def best(argument: Any) -> float:
         least = float("inf")
-        for _ in range(5):
+        for _ in range(3):
             started = time.process_time()
             function(argument)
             least = min(least, time.process_time() - started)
