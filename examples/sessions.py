@@ -1,13 +1,18 @@
 """Sessions: log in for a cookie, connect with it. Nothing is written across sites, and no other site's page connects.
 
+The cookie is signed, so it can't be forged; but what it says can't be taken back. So it names a session, and the server
+knows which are open: after a logout the old cookie lets nobody in.
+
 Needs itsdangerous: pip install "verbtrio[sessions]".
 """
 
 import hmac
+import secrets
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -22,11 +27,51 @@ from verbtrio.security import CSRFProtection, SecurityHeaders
 PAGES = Path(__file__).parent / "pages"
 ACCOUNTS = {"ada": "password", "bob": "password"}  # a real application has a database, and hashes
 KEY = secret("SECRET_KEY", demo="for the demo only: everybody can read this key")
+SECONDS = 3600
+"""How long a session lasts, from its login."""
+MAX_SESSIONS = 5
+"""Of one account: a further login ends the oldest."""
+
+
+class Sessions:
+    """The open sessions. In this worker's memory: with several workers they belong into the database."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, dict[str, float]] = {}  # Trio's time, by account and session; the oldest session first
+
+    def begin(self, username: str) -> str:
+        """Open a session, and give its name, which nobody can guess."""
+        sessions = self._ends.setdefault(username, {})
+        if len(sessions) >= MAX_SESSIONS:
+            del sessions[next(iter(sessions))]
+        name = secrets.token_urlsafe()
+        sessions[name] = trio.current_time() + SECONDS
+        return name
+
+    def end(self, username: str, name: str) -> float | None:
+        """When the session ends, in Trio's time; `None` where it is over."""
+        end = self._ends.get(username, {}).get(name)
+        return None if end is None or end <= trio.current_time() else end
+
+    def close(self, username: str, name: str) -> None:
+        """Close one session of the account. It may be closed already."""
+        self._ends.get(username, {}).pop(name, None)
+
+    def close_all(self, username: str) -> None:
+        """Close every session of the account, on whichever device."""
+        self._ends.pop(username, None)
+
+
+sessions = Sessions()
+
+
+def end_of_session(request: HTTPConnection) -> float | None:
+    return sessions.end(request.session.get("username", ""), request.session.get("name", ""))
 
 
 async def remember(request: HTTPConnection, call_next: CallNext) -> Response:
     """Who the session's cookie says it is, for routes, `ws.user` and `app.users`."""
-    if "username" in request.session:
+    if end_of_session(request) is not None:
         request.scope["user"] = {"id": request.session["username"]}
     return await call_next(request)
 
@@ -41,10 +86,15 @@ app = App(
         Middleware(SecurityHeaders),
         Middleware(CSRFProtection),
         # HttpOnly, SameSite=Lax, signed; with Secure where there is TLS
-        Middleware(SessionMiddleware, secret_key=KEY, max_age=3600, https_only=is_production()),
+        Middleware(SessionMiddleware, secret_key=KEY, max_age=SECONDS, https_only=is_production()),
         remember,
     ],
 )
+
+
+def is_right(name: str, password: str) -> bool:
+    right = ACCOUNTS.get(name)
+    return right is not None and hmac.compare_digest(right.encode(), password.encode())
 
 
 @app.post("/login")
@@ -54,16 +104,18 @@ async def login(request: Request) -> Response:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return JSONResponse({"error": "The body must be a JSON object"}, 400)
     name, password = body.get("username"), body.get("password")
-    right = ACCOUNTS.get(name) if isinstance(name, str) else None
-    if right is None or not isinstance(password, str) or not hmac.compare_digest(right.encode(), password.encode()):
+    if not isinstance(name, str) or not isinstance(password, str) or not is_right(name, password):
         return JSONResponse({"error": "Invalid credentials"}, 401)
+    sessions.close(request.session.get("username", ""), request.session.get("name", ""))
     request.session.clear()  # nothing of who was here before
-    request.session["username"] = name
+    request.session.update(username=name, name=sessions.begin(name))
     return JSONResponse({"username": name})
 
 
 @app.post("/logout", middleware=[only_users])
 async def logout(request: Request) -> Response:
+    """Log the user out, everywhere: all cookies of before are worth nothing, and all connections are closed."""
+    sessions.close_all(request.user["id"])
     request.session.clear()
     closed = app.users.disconnect(request.user["id"], reason="Logged out")
     return JSONResponse({"closed": closed})
@@ -71,9 +123,13 @@ async def logout(request: Request) -> Response:
 
 @app.ws("/ws", middleware=[only_users])  # a session in the scope: so the handshake must have an Origin, ours
 async def chat(ws: WebSocket[dict[str, Any]]) -> None:
-    await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['id']}!"})
-    async for data in ws:
-        ws.route.broadcast({"type": "message", "sender": ws.user["id"], "text": str(data.get("text", ""))})
+    end = end_of_session(ws)  # once more: the logout may have come while the handshake was answered
+    if end is not None:
+        with trio.move_on_at(end):
+            await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['id']}!"})
+            async for data in ws:
+                ws.route.broadcast({"type": "message", "sender": ws.user["id"], "text": str(data.get("text", ""))})
+    await ws.close(4401, "Session expired")  # if it is still open
 
 
 @app.get("/")

@@ -21,6 +21,7 @@ LAYERS: dict[str, list[str]] = {
     "ground": ["closing", "counts", "errors", "types", "limits", "threads"],
     "wire": [
         "events",
+        "collisions",
         "messages",
         "codec",
         "transports",
@@ -55,6 +56,7 @@ LAYERS: dict[str, list[str]] = {
         "listening",
         "channels",
         "routing",
+        "paths",
         "_hypercorn_logs",
         "_hypercorn_contract",
         "_hypercorn_patience",
@@ -102,6 +104,7 @@ PURE = [
     "errors",
     "types",
     "events",
+    "collisions",
     "messages",
     "codec",
     "handshake",

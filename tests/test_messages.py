@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -32,6 +32,9 @@ class Say(msgspec.Struct, tag_field="type", tag="say"):
 class Move(msgspec.Struct, tag_field="type", tag="move"):
     x: int
     y: int = 0
+
+
+Bounded = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class Inner(msgspec.Struct):
@@ -174,7 +177,7 @@ class TestDecoder:
             (Nested, '{"said": [{"type": "stay"}]}', "Invalid value 'stay' - at `$.said[0].type`"),
             (Outer, '{"inner": {"names": ["a", 5]}}', "Expected `str`, got `int` - at `$.inner.names[1]`"),
             (Outer, '{"inner": []}', "Expected `object`, got `array` - at `$.inner`"),
-            (dict[int, int], '{"a": 1}', "Expected `int`, got `str` - at `key` in `$`"),
+            (dict[Bounded, int], '{"a": 1}', "Expected `int`, got `str` - at `key` in `$`"),
         ],
     )
     def test_the_answer_names_the_field(self, kind: Any, message: str, expected: str) -> None:

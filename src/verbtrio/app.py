@@ -22,6 +22,7 @@ from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
+from verbtrio.paths import PathRouter
 from verbtrio.proxies import ProxyMiddleware, TrustedProxies
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
@@ -88,12 +89,11 @@ class App(Routes, Starlette):
         Starlette.__init__(
             self,
             debug=debug,
-            routes=routes,
             middleware=[*_proxy_middleware(proxies), *as_middleware(middleware)],
             exception_handlers={ClientDisconnect: _nobody_is_there, **(exception_handlers or {})},
-            lifespan=self.lifespan,
             max_body_size=max_body_size,
         )
+        self.router = PathRouter(routes, lifespan=self.lifespan)
         Routes.__init__(
             self,
             self.router.routes,

@@ -129,12 +129,23 @@ def check_http2(headers: RawHeaders) -> Handshake:
     return Handshake(decoded, None, _subprotocols(decoded))
 
 
+_LISTS = frozenset((b"connection", b"sec-websocket-extensions", b"upgrade"))
+"""Headers whose lines are one list (RFC 9110 section 5.3). Put together here: websockets takes quadratic time."""
+
+
 def _decode(headers: RawHeaders) -> Headers:
     # ISO-8859-1 never fails: what a header means is for its parser to refuse, not for a decoder.
     decoded = Headers()
+    lists: dict[bytes, list[str]] = {}
     try:
         for name, value in headers:
-            decoded[name.decode("latin-1")] = value.decode("latin-1")
+            text = value.decode("latin-1")
+            if (key := name.lower()) in _LISTS:
+                lists.setdefault(key, []).append(text)
+            else:
+                decoded[name.decode("latin-1")] = text
+        for key, texts in lists.items():
+            decoded[key.decode("latin-1")] = ", ".join(texts)
     except InvalidHandshake as error:  # a control character, which h11 lets through
         raise HandshakeError(400, str(error)) from error
     return decoded

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import msgspec.inspect
 
+from verbtrio.collisions import check_keys
 from verbtrio.errors import MessageError
 from verbtrio.types import Data
 
@@ -79,6 +80,10 @@ class Decoder(Generic[T]):
     JSON, in a text or a binary message alike, and checked by msgspec.
 
     Calling it raises `MessageError` with the answer for the peer where the message is something else.
+
+    Raises:
+        TypeError: JSON has no form for `kind`, or clients could choose a dict's keys, or a set's elements, so that they
+            have one hash (see `collisions`).
     """
 
     __slots__ = ("_decode", "_tags", "kind")
@@ -100,6 +105,7 @@ class Decoder(Generic[T]):
                     f"{kind!r} is no type that JSON can be decoded to: use a msgspec.Struct, a dataclass, a TypedDict, "
                     f"dict, list, str, int, float, bool or a union of them"
                 )
+            check_keys(kind, info)
             self._decode = msgspec.json.Decoder(kind).decode
             self._tags = _known_tags(info)
 
@@ -108,8 +114,8 @@ class Decoder(Generic[T]):
             decoded: T = self._decode(message)
         except msgspec.ValidationError as error:
             raise MessageError(self._explain(str(error))) from error
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            # RecursionError: 100 KB of "[" nest deeper than any honest message.
+        except (msgspec.DecodeError, RecursionError, UnicodeError, TypeError) as error:
+            # RecursionError: 100 KB of "[" nest deeper than any honest message. TypeError: a list in what is a set.
             raise MessageError(INVALID_JSON) from error
         return decoded
 

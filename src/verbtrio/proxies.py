@@ -162,7 +162,8 @@ def _elements(value: str) -> list[dict[str, str]] | None:
 
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 _match_port = re.compile(r"(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[^\]]*)\](?::[0-9]+)?").fullmatch
+# Possessive: what has been read is not read again some other way, so the time is linear. (No pair can be read in two.)
 _match_pair = re.compile(
-    rf"""[ \t]*(?:(?P<name>{_TOKEN}+)=(?P<value>"(?:[^"\\]|\\.)*"|(?:{_TOKEN}|[:\[\]])*))?"""
-    rf"""[ \t]*(?P<separator>[;,]|\Z)"""
+    rf"""[ \t]*+(?:(?P<name>{_TOKEN}++)=(?P<value>"(?:[^"\\]|\\.)*+"|(?:{_TOKEN}|[:\[\]])*+))?+"""
+    rf"""[ \t]*+(?P<separator>[;,]|\Z)"""
 ).match

@@ -29,6 +29,7 @@ _MAY_UNWIND = frozenset(
         "starlette.routing",
         "verbtrio.endpoint",
         "verbtrio.middleware",
+        "verbtrio.paths",
         "verbtrio.proxies",
         "verbtrio.security",
     )

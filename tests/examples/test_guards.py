@@ -11,15 +11,19 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio_websocket
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
+from trio.abc import Clock
 
+from examples import sessions
 from tests.conftest import Servers
 from tests.examples.test_pages import require_browser
 from tests.support.browser import Browser, chromium
-from tests.support.memory import shake_hands
+from tests.support.memory import serving, shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT
+from tests.test_app import http, rejected
 from verbtrio.security import DEFAULT_HEADERS
 
 ADA = {"username": "ada", "password": "password"}
@@ -76,6 +80,53 @@ class TestSessions:
         assert await self.refused(url, cookie, (b"Origin", b"null")) == 403
         forged = (b"Cookie", cookie[1][:-4] + b"AAAA")
         assert await self.refused(url, forged, (b"Origin", url.encode())) == 401
+
+    async def test_a_cookie_from_before_the_logout(self, url: str) -> None:
+        """Everywhere, of every session of that user, and of no other's."""
+        origin = (b"Origin", url.encode())
+        adas, bobs = [await self.log_in(url) for _ in range(2)], await self.log_in(url, username="bob")
+        async with httpx.AsyncClient(base_url=url, headers={"Origin": url}) as client:
+            assert (await client.post("/logout", headers=adas[0])).status_code == 200
+            for cookie in adas:
+                assert (await client.post("/logout", headers=cookie)).status_code == 401
+                assert await self.refused(url, origin, (b"Cookie", cookie["Cookie"].encode())) == 401
+            again = await self.log_in(url)
+            for cookie in adas:
+                assert await self.refused(url, origin, (b"Cookie", cookie["Cookie"].encode())) == 401, "still"
+            for cookie in (again, bobs):
+                headers = [origin, (b"Cookie", cookie["Cookie"].encode())]
+                async with connect(url.replace("http", "ws") + "/ws", extra_headers=headers) as peer:
+                    assert (await peer.receive())["type"] == "welcome"
+
+    async def test_a_cookie_from_before_another_login(self, url: str) -> None:
+        """Whoever logs in has one session in that browser; beyond five of an account, the oldest ends."""
+        origin = (b"Origin", url.encode())
+        first = await self.log_in(url)
+        async with httpx.AsyncClient(base_url=url, headers=first | {"Origin": url}) as client:
+            assert (await client.post("/login", json=ADA | {"username": "bob"})).status_code == 200
+        assert await self.refused(url, origin, (b"Cookie", first["Cookie"].encode())) == 401
+        several = [await self.log_in(url) for _ in range(6)]
+        assert await self.refused(url, origin, (b"Cookie", several[0]["Cookie"].encode())) == 401
+        headers = [origin, (b"Cookie", several[1]["Cookie"].encode())]
+        async with connect(url.replace("http", "ws") + "/ws", extra_headers=headers) as peer:
+            assert await peer.receive() == {"type": "welcome", "message": "Welcome, ada!"}
+
+    async def test_a_session_ends(self, autojump_clock: Clock) -> None:
+        """An hour after the login, for what is open and for what comes."""
+        async with serving(sessions.app) as service:
+            async with http(sessions.app) as client:
+                response = await client.post("/login", json=ADA)
+            cookie = response.headers["set-cookie"].partition(";")[0].encode()
+            headers = [(b"Origin", b"http://test"), (b"Cookie", cookie)]
+            peer: Any = await service.connect(headers=headers)
+            assert "Welcome" in await peer.get_message()
+            await trio.sleep(sessions.SECONDS - 1)
+            assert sessions.app.statistics().connections == 1
+            with pytest.raises(trio_websocket.ConnectionClosed):
+                await peer.get_message()
+            assert (peer.closed.code, peer.closed.reason) == (4401, "Session expired")
+            headers = [(b"Origin", b"http://test"), (b"Cookie", cookie)]
+            assert (await rejected(service, headers=headers)).status_code == 401
 
     async def test_nothing_is_written_across_sites(self, url: str) -> None:
         cookie = await self.log_in(url)

@@ -1,0 +1,32 @@
+"""Which paths are looked up at all: none with a control character.
+
+Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
+`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. The check stands before the
+application's router, so it holds for every route in it, whoever has made it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import PlainTextResponse
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from verbtrio.middleware import deny
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
+"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives."""
+
+
+class PathRouter(Router):
+    """Starlette's router, which answers 404 to a path with a control character: for HTTP as to any unknown path, for a
+    WebSocket before the upgrade."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or _CONTROL(scope["path"]) is None:
+            await self.middleware_stack(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
+        else:
+            await self.default(scope, receive, send)

@@ -1,0 +1,304 @@
+"""What a client sends costs time in proportion to its length: one that sends eight times as much takes eight times as
+long, not sixty-four (CWE-1333, CWE-407).
+
+Every regular expression of the package is found by looking for it, so that a new one is tested without a word here. The
+functions that take a header, a target, a token or a message apart are listed, by what they are called with.
+
+No time is asserted on, but how it grows: the processor's, the best of several runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+import msgspec
+import pytest
+from hypercorn.config import Config
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+import verbtrio
+from verbtrio import TrustedProxies
+from verbtrio._hypercorn_h1 import upgrade_in
+from verbtrio._hypercorn_logs import escape
+from verbtrio.auth import JWTAuth, _find_token, _roles, _scopes
+from verbtrio.codec import Codec
+from verbtrio.errors import HandshakeError, MessageError
+from verbtrio.gate import token_in
+from verbtrio.handshake import check_http1, check_http2
+from verbtrio.heartbeat import is_pong
+from verbtrio.messages import Decoder
+from verbtrio.origin import Origins, parse_origin, server_origin
+from verbtrio.places import client_key, user_key
+from verbtrio.security import CSRFProtection
+from verbtrio.sse import last_event_id
+
+SMALL, TIMES = 500, 8
+TOO_MUCH = 24
+"""How much longer `TIMES` as much may take: linear is 8, with what memory and noise add; quadratic is 64."""
+INSTANT = 0.001
+"""Seconds of processor time. What takes no longer for the large input than this needs no comparison: the clock's own
+grain would be compared. (What is quadratic takes 8 ms and more, at a nanosecond a step.)"""
+
+
+def growth(function: Callable[[Any], object], make: Callable[[int], Any]) -> float:
+    """How much longer `function` takes for `TIMES` as much; 0 for what takes no time."""
+
+    argument = make(SMALL * TIMES)
+    started = time.perf_counter()  # which costs nothing, unlike the processor's clock
+    function(argument)
+    if time.perf_counter() - started < INSTANT:
+        return 0.0
+
+    def best(argument: Any) -> float:
+        least = float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            function(argument)
+            least = min(least, time.process_time() - started)
+        return least
+
+    large = best(argument)
+    return 0.0 if large < INSTANT else large / max(best(make(SMALL)), 1e-6)
+
+
+# Regular expressions
+
+
+def patterns() -> Iterator[tuple[str, Callable[[Any], object]]]:
+    """Every compiled pattern of the package, at the top of a module or in a class: how it is used, as far as the name
+    it has there tells, by that name."""
+    for found in pkgutil.iter_modules(verbtrio.__path__):
+        module = importlib.import_module(f"verbtrio.{found.name}")
+        classes = [item for item in vars(module).values() if isinstance(item, type)]
+        for name, value in [item for space in (module, *classes) for item in vars(space).items()]:
+            if isinstance(value, re.Pattern):
+                for method in (value.match, value.fullmatch, value.search, value.split):
+                    yield f"{found.name}.{name}.{method.__name__}", method
+            elif isinstance(getattr(value, "__self__", None), re.Pattern):
+                yield f"{found.name}.{name} ({value.__name__})", value
+
+
+PATTERNS = dict(patterns())
+
+PIECES = (" ", "\t", ",", ";", "=", '"', "\\", "a", "0", ".", ":", "[", "]", "-", "/", "\r\n", "\x00", "\xe9", "a=1;")
+STARTS = ("", "a", "for=1.2.3.4,", 'a="', "http://a", "[", "GET / HTTP/1.1\r\n", "GET /", "GET / HTTP/1.1\r\na:")
+ENDS = ("", "\x00", "!@")
+
+
+def inputs(pieces: tuple[str, ...]) -> Iterator[Callable[[int], str]]:
+    """Each of `pieces` repeated, and each two, behind several beginnings and before several ends."""
+    repeated = [*PIECES, *(a + b for a, b in product(pieces, pieces) if a != b)]
+    for start, piece, end in product(STARTS, repeated, ENDS):
+
+        def make(size: int, start: str = start, piece: str = piece, end: str = end) -> str:
+            return start + piece * (size // len(piece)) + end
+
+        yield make
+
+
+def test_the_patterns_are_found() -> None:
+    names = " ".join(PATTERNS)
+    for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._CONTROL", "handshake._TOKEN"):
+        assert name in names
+    assert "_hypercorn_h1._plain_head" in names
+    assert "_hypercorn_logs._CONTROL" in names
+
+
+def test_what_is_quadratic_is_noticed() -> None:
+    pattern = re.compile(r"[ \t]*(?:a)?[ \t]*;")
+    assert growth(pattern.match, lambda size: " " * size) > TOO_MUCH
+    assert (
+        growth(lambda items: [item for item in items if items.count(item) > 1], lambda size: [*range(size)]) > TOO_MUCH
+    )
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern(name: str) -> None:
+    method: Any = PATTERNS[name]
+    in_bytes = isinstance(method.__self__.pattern, bytes)
+    for make in inputs(PIECES):
+        used = growth(method, lambda size: make(size).encode("latin-1") if in_bytes else make(size))  # noqa: B023
+        assert used < TOO_MUCH, make(50)
+
+
+# What takes apart what a client sends
+
+XFF, FORWARDED = TrustedProxies(["10.0.0.0/8"]), TrustedProxies(["10.0.0.0/8"], header="forwarded")
+ORIGINS = Origins(["https://example.com", "https://*.example.com"])
+AUTH = JWTAuth("k" * 32)
+CSRF: Any = CSRFProtection(None)  # type: ignore[arg-type]  # which is not called
+UPGRADE = [(b"host", b"x"), (b"sec-websocket-version", b"13"), (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]
+UPGRADE += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+
+
+def lines(name: bytes, values: list[str]) -> list[tuple[bytes, bytes]]:
+    return [(name, value.encode("latin-1")) for value in values]
+
+
+def connection(
+    name: bytes, values: list[str], query: str = "", subprotocols: list[str] | None = None
+) -> HTTPConnection:
+    scope = {"type": "http", "headers": lines(name, values), "query_string": query.encode("latin-1")}
+    return HTTPConnection({**scope, "subprotocols": subprotocols or []})
+
+
+def handshake(name: bytes, values: list[str]) -> None:
+    for check in (check_http2, lambda headers: check_http1("GET", "/", "1.1", headers)):
+        try:
+            handshake = check([*UPGRADE, *lines(name, values)])
+            handshake.accept(None, [], max_message_bytes=1000, compression=True)
+        except HandshakeError:
+            pass
+
+
+def head(values: list[str]) -> object:
+    values = [value.replace("\0", "") for value in values]  # h11's pattern is quadratic for blanks before a NUL
+    data = b"".join(b"%b: %b\r\n" % line for line in [*UPGRADE, *lines(b"a", values)])
+    return upgrade_in(b"GET / HTTP/1.1\r\n" + data + b"\r\n", Config())
+
+
+READERS: dict[str, Callable[[list[str]], object]] = {
+    "X-Forwarded-For": lambda values: XFF.client("10.0.0.1", lines(b"x-forwarded-for", values)),
+    "X-Forwarded-Proto": lambda values: XFF.client("10.0.0.1", lines(b"x-forwarded-proto", values)),
+    "Forwarded": lambda values: FORWARDED.client("10.0.0.1", lines(b"forwarded", values)),
+    "Origin": lambda values: ORIGINS.refusal(values, None, session=True),
+    "an origin": lambda values: parse_origin(values[0]),
+    "Host": lambda values: server_origin("wss", values[0]),
+    "Sec-Fetch-Site": lambda values: CSRF._refusal(Headers(raw=lines(b"sec-fetch-site", values)), "http"),
+    "Origin of a POST": lambda values: CSRF._refusal(Headers(raw=lines(b"origin", values)), "http"),
+    "Authorization": lambda values: _find_token(connection(b"authorization", values)),
+    "the query": lambda values: _find_token(connection(b"a", [], "&".join(values))),
+    "subprotocols": lambda values: _find_token(connection(b"a", [], subprotocols=["bearer", *values])),
+    "a token": lambda values: AUTH.verify(values[0]),
+    "a token's scopes and roles": lambda values: (
+        _scopes({"scope": values[0], "scp": values}),
+        _roles({"roles": values}),
+    ),
+    # Not "Cookie": Starlette's, by http.cookies, is quadratic before Python 3.11.10 and 3.12.6 (CVE-2024-7592).
+    "Last-Event-ID": lambda values: last_event_id(connection(b"last-event-id", values)),
+    "the peer's address": lambda values: client_key((values[0], 1)),
+    "a user": lambda values: user_key({"id": values[0]}),
+    "a log line": lambda values: escape(values[0]),
+    "an upgrade request": head,
+    **{
+        name: lambda values, name=name: handshake(name.lower().encode(), values)  # type: ignore[misc]  # B023's idiom
+        for name in ("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key", "Connection", "Upgrade")
+    },
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_header(name: str) -> None:
+    """As one long value, and as many lines of the same name."""
+    read = READERS[name]
+    for make in inputs((" ", ",", ";", '"', "\\")):
+        assert growth(read, lambda size: [make(size)]) < TOO_MUCH, make(50)  # noqa: B023
+    for line in (
+        "",
+        "a",
+        "a, b",
+        "for=10.0.0.1",
+        "10.0.0.1",
+        "for=10.0.0.1;proto=https, for=a",
+        "permessage-deflate",
+        "::1",
+    ):
+        assert growth(read, lambda size: [line] * size) < TOO_MUCH, line  # noqa: B023
+        assert growth(read, lambda size: [",".join([line] * size)]) < TOO_MUCH, line  # noqa: B023
+        assert growth(read, lambda size: [f"{line}{number}" for number in range(size)]) < TOO_MUCH, line  # noqa: B023
+
+
+class Tagged(msgspec.Struct, tag_field="type"):
+    items: list[Any]
+
+
+class Other(msgspec.Struct, tag_field="type"):
+    number: Decimal
+    share: float
+    blob: bytes
+
+
+MESSAGES: dict[str, Callable[[int], str]] = {
+    "an array": lambda size: f"[{'0,' * size}0]",
+    "an object": lambda size: "{" + ",".join(f'"{number}":0' for number in range(size)) + "}",
+    "one name": lambda size: "{" + ",".join(['"a":0'] * size) + "}",
+    "nesting": lambda size: "[" * size,
+    "nested objects": lambda size: '{"a":' * size,
+    "digits": lambda size: "9" * size,
+    "a fraction": lambda size: "0." + "9" * size,
+    "an exponent": lambda size: "1e" + "9" * size,
+    "a text": lambda size: '"' + "a" * size + '"',
+    "escapes": lambda size: '"' + "\\u00e9\\n" * size + '"',
+    "blanks": lambda size: " " * size + "1",
+    "no end": lambda size: '"' + "\\" * size,
+    "a tag": lambda size: '{"type":"' + "a" * size + '"}',
+    "a tag at the end": lambda size: '{"items":[' + "[]," * size + '[]],"type":"Tagged"}',
+    "a token": lambda size: '{"type":"auth","token":"' + "a" * size + '"}',
+    "a pong": lambda size: '{"a":"' + "pong" * size + '","type":"pong"}',
+    "a decimal": lambda size: '{"type":"Other","share":1,"blob":"","number":"' + "9" * size + '"}',
+    "a number for a decimal": lambda size: '{"type":"Other","share":1,"blob":"","number":' + "9" * size + "}",
+    "a float": lambda size: '{"type":"Other","blob":"","number":1,"share":' + "9" * size + "}",
+    "base64": lambda size: '{"type":"Other","share":1,"number":1,"blob":"' + "AAAA" * size + '"}',
+}
+KINDS = [
+    dict,
+    Any,
+    int,
+    float,
+    Decimal,
+    bytes,
+    list[int],
+    dict[str, Any],
+    Tagged,
+    Tagged | Other,
+    set[str],
+    dict[str, int],
+]
+
+
+def take(decoder: Decoder[Any]) -> Callable[[str], object]:
+    def function(message: str) -> object:
+        try:
+            return decoder(message)
+        except MessageError:
+            return None
+
+    return function
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_message(name: str) -> None:
+    for kind in KINDS:
+        assert growth(take(Decoder(kind)), lambda size: MESSAGES[name](20 * size)) < TOO_MUCH, kind
+    for function in (token_in, is_pong):
+        assert growth(function, lambda size: MESSAGES[name](20 * size)) < TOO_MUCH, function
+
+
+FRAMES = {
+    "short messages": lambda size: b"\x81\x81\x00\x00\x00\x00a" * size,
+    "fragments": lambda size: b"\x01\x81\x00\x00\x00\x00a" + b"\x00\x81\x00\x00\x00\x00a" * size,
+    "empty fragments": lambda size: b"\x01\x80\x00\x00\x00\x00" + b"\x00\x80\x00\x00\x00\x00" * size,
+    "pings": lambda size: b"\x89\x80\x00\x00\x00\x00" * size,
+    "pings in a message": lambda size: b"\x01\x80\x00\x00\x00\x00" + b"\x89\x80\x00\x00\x00\x00" * size,
+    "one message": lambda size: b"\x82\xff" + (6 * size).to_bytes(8, "big") + b"\x00\x00\x00\x00" + b"aaaaaa" * size,
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("slice_bytes", [1, 7, 1 << 20])
+def test_frames(name: str, slice_bytes: int) -> None:
+    def receive(data: bytes) -> None:
+        codec = Codec(max_message_bytes=1 << 20)
+        for at in range(0, len(data), slice_bytes):
+            codec.receive(data[at : at + slice_bytes])
+            codec.replies()
+
+    assert growth(receive, FRAMES[name]) < TOO_MUCH
