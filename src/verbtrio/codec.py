@@ -326,6 +326,7 @@ class Codec:
             self._take(frame, events)  # type: ignore[arg-type]  # an open protocol has only frames for events
         if protocol.parser_exc is not None and not self._ended:
             self._ended = True
+            self._fragments = None
             events.append(self._violation(protocol.parser_exc))
 
     def _take(self, frame: WireFrame, events: list[Event]) -> None:

@@ -83,7 +83,7 @@ class Unfinished:
             self.due = NEVER  # until `resume`, or until the next one begins
             return False
         if late > LATE_SECONDS:
-            self._began += late
+            self._began = now
         came = min(self._source.progress, self._limits.max_message_bytes)
         self.due = self._began + self._limits.message_timeout + came / BYTES_PER_SECOND
         return now >= self.due
