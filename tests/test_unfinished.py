@@ -377,13 +377,13 @@ def test_a_message_that_was_handed_out_is_not_kept(wire: bytes) -> None:
 class TestCodec:
     """When a message begins, whatever the cut."""
 
-    WIRE = [
+    WIRE = (
         (frame(FIN | TEXT, b"short"), 1),
         (frame(FIN | BINARY, bytes(9000)), 1),
         (frame(FIN | PING, b"ping"), 1),
         (frame(TEXT, b"a") + frame(FIN | PING, b"within") + frame(CONTINUATION) + frame(FIN | CONTINUATION, b"b"), 1),
         (frame(FIN | PONG, b"pong"), 1),
-    ]
+    )
 
     @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
     def test_each_begins_once(self, size: int) -> None:
