@@ -73,6 +73,60 @@ def test_without_limits_nothing_is_counted() -> None:
     assert len(places) == 0
 
 
+FAST: dict[str, Any] = {
+    "max_connections_per_second_per_client": 1.0,
+    "max_messages_per_second_per_client": 1.0,
+    "max_messages_per_second_per_user": 1.0,
+}
+
+
+def kept(places: Places) -> int:
+    tables = (places._connecting, places._from_client, places._of_user)
+    return sum(len(table) for table in tables if table is not None)
+
+
+def test_what_a_connection_shares() -> None:
+    app, route = Places(Limits(**FAST)), Places(Limits(**FAST, message_burst=3))
+    one, two = Place(app, route), Place(app)
+    assert (one.take(0, client="a"), two.take(0, client="a", user="u")) == (None, None)
+    assert [bucket.key for bucket in one.buckets] == ["a", "a"]
+    assert one.take(0, user="u") is None
+    assert one.take(0, client="a", user="u") is None, "all of it is there already"
+    assert [bucket.key for bucket in one.buckets] == ["a", "a", "u", "u"]
+    assert len({*one.buckets} & {*two.buckets}) == 2, "the app's; the route's are its own"
+    for place in (one, two):
+        place.leave(100)
+        place.leave(100)
+        assert place.buckets == []
+    assert Place(app, route).take(200, client="z") is None
+    assert (kept(app), kept(route)) == (2, 2), "z's, as one that connects and as one that sends"
+
+
+def test_the_rate_of_connections_is_taken_once() -> None:
+    """However often it is asked for the place that it has; and by nobody who is refused."""
+    limits = Limits(max_connections_per_second_per_client=0.1, connection_burst=2, max_connections_per_user=1)
+    places = Places(limits)
+    first = Place(places)
+    for _ in range(5):
+        assert first.take(0, client="a", user="u") is None
+    assert Place(places).take(0, client="a", user="u") is FULL_FOR_USER
+    assert Place(places).take(0, client="a") is None
+    for _ in range(5):
+        full = Place(places).take(0, client="a", user="v")
+        assert full is not None
+        assert (full.status, full.retry_after) == (429, 10)
+    assert Place(places).take(10, client="a", user="v") is None, "refused, they have taken no place"
+    assert Place(places).take(10, client=None) is None, "nobody's address"
+
+
+def test_a_rate_without_end_is_none() -> None:
+    without_end: dict[str, Any] = dict.fromkeys(FAST, float("inf"))
+    places = Places(Limits(**without_end))
+    place = Place(places)
+    assert place.take(0, client="a", user="u") is None
+    assert (place.buckets, kept(places)) == ([], 0)
+
+
 @pytest.mark.parametrize(
     ("client", "key"),
     [

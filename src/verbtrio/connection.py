@@ -290,7 +290,7 @@ class Connection:
             self._pulse.heard(trio.current_time())
         self._unread_until = NEVER
         self._reading = True
-        if self._unfinished is not None and self._unfinished.resume(trio.current_time()):
+        if self._unfinished is not None and self._unfinished.resume(trio.current_time()) and self.ws.closed is None:
             self._reschedule()
         self._reader.resume()
 

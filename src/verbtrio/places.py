@@ -144,7 +144,7 @@ class Place:
 
 def _buckets(per_second: float | None, burst: int, of: str, *, whole: bool = False) -> Buckets | None:
     """The table of a rate, where there is one. With `whole`, a second's worth may come at once, if that is more."""
-    if per_second is None:
+    if per_second is None or per_second == math.inf:
         return None
     return Buckets(per_second, max(burst, math.ceil(per_second)) if whole else burst, of)
 
