@@ -348,3 +348,19 @@ def test_everything_in_order_whoever_is_impatient(sizes: list[int], patience: li
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert got == messages
+
+
+async def test_what_is_thrown_away_makes_room() -> None:
+    room: list[int] = []
+    box = Inbox(max_messages=4, max_bytes=1000, on_room=lambda: room.append(len(box)))
+    for message in ("a", "b", "c", "d"):
+        box.put_nowait(message)
+    assert box.is_full
+    box.keep(4)
+    assert (len(box), room) == (4, [])
+    box.keep(1)
+    assert (len(box), room, box.is_full) == (1, [1], False)
+    box.put_nowait("e")
+    assert [await box.get(), await box.get()] == ["a", "e"]
+    box.keep(0)
+    assert room == [1], "told once"

@@ -20,7 +20,12 @@ def test_the_defaults() -> None:
         max_connections_per_user=None,
         max_rooms=1000,
         max_messages_per_second=None,
+        max_messages_per_second_per_client=None,
+        max_messages_per_second_per_user=None,
         message_burst=100,
+        message_timeout=60.0,
+        max_connections_per_second_per_client=None,
+        connection_burst=20,
         handshake_timeout=10.0,
         max_message_bytes=1 * MIB,
         max_inbox_messages=64,
@@ -44,10 +49,13 @@ def test_every_number_is_positive(name: str, value: float) -> None:
         Limits(**settings)
 
 
-def test_a_burst_is_a_whole_message_at_least() -> None:
-    Limits(message_burst=1)
-    with pytest.raises(ValueError, match="message_burst must be 1 at least"):
-        Limits(message_burst=0.5)  # type: ignore[arg-type]  # what an annotation forbids, a setting may still hold
+@pytest.mark.parametrize("name", ["message_burst", "connection_burst"])
+def test_a_burst_is_one_at_least(name: str) -> None:
+    settings: dict[str, Any] = {name: 1}
+    Limits(**settings)
+    settings[name] = 0.5  # what an annotation forbids, a setting may still hold
+    with pytest.raises(ValueError, match=f"{name} must be 1 at least"):
+        Limits(**settings)
 
 
 def test_the_high_water_mark_is_within_the_backlog() -> None:

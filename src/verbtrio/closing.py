@@ -46,7 +46,8 @@ class Cause(enum.StrEnum):
     EXPIRED = "expired"
     """The token the peer came in with has expired (4401)."""
     SLOW = "slow"
-    """The peer reads too slowly: its backlog or the time for one write is over the limit (1008)."""
+    """The peer reads too slowly: its backlog or the time for one write is over the limit. Or it does not finish a
+    message in time (1008)."""
     RATE = "rate"
     """The peer wants more than a limit allows: messages a second, rooms (1008), connections of its user (1013)."""
     UNAUTHENTICATED = "unauthenticated"

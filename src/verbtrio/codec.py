@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import codecs
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
@@ -140,13 +140,17 @@ class Codec:
     __slots__ = (
         "_answer",
         "_closing",
+        "_counts",
         "_ended",
         "_fragments",
         "_is_text",
         "_limit",
         "_protocol",
+        "_received",
+        "_starts",
         "_tail",
         "compresses",
+        "on_begin",
         "owed",
     )
 
@@ -160,6 +164,12 @@ class Codec:
         self.owed = 0
         """Bytes that are still to come of the frame that websockets is taking; 0 between frames."""
         self._fragments: bytearray | None = None
+        self._received = 0  # of the message that is not whole yet: its payload as it came
+        self._counts = False  # whether the frame that websockets is taking is a part of it, and no control frame
+        self._starts = False  # whether that frame is the first of it
+        self.on_begin: Callable[[Codec], None] | None = None
+        """Called, with this codec, when a message, or a control frame outside of one, has begun and is not whole with
+        the same bytes."""
         self._is_text = False
         self._ended = False
         self._closing = False
@@ -171,23 +181,29 @@ class Codec:
         `replies()` must be sent afterwards: pongs and the answer to a Close frame are among them.
         """
         events: list[Event] = []
-        if self._tail:
-            data, self._tail = self._tail + data, b""
+        tail = self._tail
+        if tail:
+            data, self._tail = tail + data, b""
         at, end = 0, len(data)
         while at < end and not self._ended:
             if self.owed:
                 part = data[at : at + self.owed]
                 at += len(part)
                 self.owed -= len(part)
+                if self._counts:
+                    self._received += len(part)
                 self._feed(part, events)
+                if self._starts and self.unfinished:
+                    self._starts = False
+                    self._begin()
                 continue
             size = _frame_size(data, at)
             if size == 0:
-                self._tail = data[at:]
+                self._hold(data, at, tail)
                 break
             if self._is_short(data[at], data[at + 1], size):
                 if at + size > end:
-                    self._tail = data[at:]
+                    self._hold(data, at, tail)
                     break
                 message = _unmasked(data, at, size)
                 if message is not None:
@@ -197,7 +213,7 @@ class Codec:
                     continue
             elif self._is_first_close(data[at], data[at + 1]):
                 if at + size > end:
-                    self._tail = data[at:]
+                    self._hold(data, at, tail)
                     break
                 closed = _closed(data, at, size)
                 if closed is not None:
@@ -206,8 +222,24 @@ class Codec:
                     self._answer = _answer(closed)
                     events.append(closed)
                     continue
-            self.owed = size
+            self._expect(size, data[at], data[at + 1], begins=not (tail and at == 0))
         return events
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a message, or a control frame, has begun and is not whole yet."""
+        return self._fragments is not None or self.owed > 0 or bool(self._tail)
+
+    @property
+    def progress(self) -> int:
+        """Bytes that have come of that message, as they came: without heads, and without control frames within it."""
+        return max(self._received, 0) + len(self._tail)
+
+    def let_go(self) -> None:
+        """The connection is closed: keep nothing of what the peer has not finished, whoever still refers to us."""
+        self._ended = True
+        self._tail, self.owed, self._fragments, self._protocol = b"", 0, None, None
+        self.on_begin = None
 
     def replies(self) -> bytes:
         """What the protocol itself has to say since the last call: pongs, and the Close frame it owes."""
@@ -245,6 +277,28 @@ class Codec:
             protocol.send_close(code, reason)
         return self.replies()
 
+    def _hold(self, data: bytes, at: int, tail: bytes) -> None:
+        """Keep the frame at `at`, which is not whole; `tail` is what was kept of the first one in `data` before."""
+        self._tail = data[at:]
+        if self._fragments is None and not (tail and at == 0):
+            self._received = 0
+            self._begin()
+
+    def _expect(self, size: int, first: int, second: int, *, begins: bool) -> None:
+        """A frame of `size` bytes, head and all, is websockets'. `begins`: nothing of it has come before."""
+        self.owed = size
+        self._counts = not first & 0x08  # RFC 6455 section 5.2: control frames
+        self._starts = begins and self._fragments is None
+        if self._fragments is None:
+            self._received = 0
+        if self._counts:
+            length = second & 0x7F
+            self._received -= 6 if length < 126 else 8 if length == 126 else 14  # its head
+
+    def _begin(self) -> None:
+        if self.on_begin is not None:
+            self.on_begin(self)
+
     def _websockets(self) -> _Protocol:
         if self._protocol is None:
             self._protocol = _Protocol(self._limit)
@@ -272,6 +326,7 @@ class Codec:
             self._take(frame, events)  # type: ignore[arg-type]  # an open protocol has only frames for events
         if protocol.parser_exc is not None and not self._ended:
             self._ended = True
+            self._fragments = None
             events.append(self._violation(protocol.parser_exc))
 
     def _take(self, frame: WireFrame, events: list[Event]) -> None:
@@ -295,14 +350,17 @@ class Codec:
     def _assemble(self, frame: WireFrame) -> str | bytes | None:
         """The message `frame` completes, if it does. Fragments are gathered in one buffer, not in a list:
         a peer that sends 1-byte fragments may cost one byte for each, not an object."""
-        data = frame.data
+        data, frame.data = frame.data, b""  # websockets' parser refers to the frame until the next one is whole
         if frame.opcode is not Opcode.CONT:
+            protocol = self._websockets()
+            decoded, protocol.decoded = protocol.decoded, None
             if frame.fin:
-                return self._websockets().decoded if frame.opcode is Opcode.TEXT else bytes(data)
-            self._fragments = bytearray()
+                return decoded if frame.opcode is Opcode.TEXT else bytes(data)
+            self._fragments = bytearray(data)
             self._is_text = frame.opcode is Opcode.TEXT
-        assert self._fragments is not None, "websockets refuses a continuation without a beginning"
-        self._fragments += data
+        else:
+            assert self._fragments is not None, "websockets refuses a continuation without a beginning"
+            self._fragments += data
         if not frame.fin:
             return None
         payload, self._fragments = bytes(self._fragments), None

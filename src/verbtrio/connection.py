@@ -42,18 +42,12 @@ from verbtrio.poller import Poller
 from verbtrio.readers import PolledReader, Reader, TaskReader
 from verbtrio.timers import Timer, Timers
 from verbtrio.transports import Ping
+from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 from verbtrio.websocket import CANCEL_GRACE, WebSocket
 
 logger = logging.getLogger("verbtrio.connection")
 
-LATE_SECONDS = 1.0
-"""A timer that is this late has been asleep itself (a stopped process): peers are not to blame for what it missed."""
-
-_UNREAD = (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
-"""Causes after which the peer may still be sending what nobody will read."""
-
 DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
-NEVER = float("inf")
 
 
 class Registry(Protocol):
@@ -92,6 +86,7 @@ class Connection:
 
     __slots__ = (
         "_expires",
+        "_flooded",
         "_gate",
         "_handler",
         "_hurry",
@@ -102,6 +97,7 @@ class Connection:
         "_reading",
         "_registry",
         "_timer",
+        "_unfinished",
         "_unread",
         "_unread_until",
         "place",
@@ -118,7 +114,7 @@ class Connection:
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
-        self._gate = gate_for(ws, self._renew_expiry)
+        self._gate = gate_for(ws, place.buckets, self._renew_expiry)
         self._expires = _expiry(ws)
         self._reader: Reader
         self._registry: Registry
@@ -127,6 +123,8 @@ class Connection:
         self._reading = True  # else it is the handler's turn: there is no room for more
         self._unread_until = NEVER  # of a peer that has gone and left something unread
         self._unread = 0
+        self._unfinished: Unfinished | None = None  # there is one from the first message on that comes in pieces
+        self._flooded = False  # what the peer may still send is not read
         self._hurry = NEVER
         self._parting: Parting | None = None
 
@@ -151,6 +149,8 @@ class Connection:
         ws._open(outbox)
         ws._inbox.on_room = self.low
         self._timer = registry.timers.at(self._due(), self._tick)
+        if ws._limits.message_timeout < NEVER:
+            ws._transport.watch(self._begun)
         try:
             try:
                 registry.enter(self)
@@ -193,6 +193,8 @@ class Connection:
                     return
                 if not self._registry.admit(self):
                     return
+                if self._gate is not None:
+                    self._gate.share(self.place.buckets, trio.current_time())
                 await self._handler.run(ws)
                 ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
                 if ws.nursery.child_tasks:
@@ -230,7 +232,7 @@ class Connection:
                 outbox.counts.received += 1
                 if self._gate is not None and not self._gate.passes(event, now):
                     if self._gate.is_flooded:
-                        self._reader.stop()
+                        self._turn_away()
                         break
                 elif by_message and is_pong(event):
                     assert pulse is not None
@@ -248,8 +250,13 @@ class Connection:
                 assert isinstance(event, Pong)
         if replies:
             outbox.put_nowait(replies)
-        self._reading = self._has_room
-        return self._reading
+        if self._has_room:
+            self._reading = True
+            return True
+        self._reading = False
+        if self._unfinished is not None:
+            self._unfinished.pause(now)
+        return False
 
     @property
     def _has_room(self) -> bool:
@@ -283,12 +290,28 @@ class Connection:
             self._pulse.heard(trio.current_time())
         self._unread_until = NEVER
         self._reading = True
+        if self._unfinished is not None and self._unfinished.resume(trio.current_time()) and self.ws.closed is None:
+            self._reschedule()
         self._reader.resume()
+
+    def _begun(self, source: Source) -> None:
+        """The peer has begun a message that is not whole yet."""
+        if self._unfinished is None:
+            self._unfinished = Unfinished(source, self.ws._limits)
+        if self._unfinished.begun(trio.current_time()):
+            self._reschedule()
+
+    def _turn_away(self) -> None:
+        """Read no more of the peer, which sends too much, or does not finish what it sends."""
+        self._flooded = True
+        self._reader.stop()
 
     # Deadlines
 
     def _due(self) -> float:
         due = min(self._expires, self._unread_until)
+        if self._unfinished is not None:
+            due = min(due, self._unfinished.due)
         return due if self._pulse is None else min(due, self._pulse.next)
 
     def _reschedule(self) -> None:
@@ -311,6 +334,9 @@ class Connection:
             self._unread, self._unread_until = len(ws._inbox), now + CANCEL_GRACE  # it is being taken
         elif now >= self._unread_until:
             self._gone_unread()
+        elif self._unfinished is not None and self._unfinished.is_overdue(now):
+            ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
+            self._turn_away()
         elif pulse is not None:
             if not self._reading or now - due > LATE_SECONDS:
                 pulse.heard(now)  # we have not been reading: its silence is ours
@@ -340,7 +366,7 @@ class Connection:
             self._handler,
             self._reader,
             peer_done=self._peer_done,
-            flooded=self._gate is not None and self._gate.is_flooded,
+            flooded=self._flooded,
             deadline=min(limit, self._hurry),
         )
         await self._parting.run()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import trio
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,7 @@ from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
 from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
-from verbtrio.places import Place, Places, client_key, user_key
+from verbtrio.places import Full, Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION
 from verbtrio.unwind import nobody_waits
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from verbtrio.asgi import Session
 
 logger = logging.getLogger("verbtrio.endpoint")
-
-RETRY_AFTER = {"Retry-After": "5"}
-"""Seconds after which a client that found no place may ask again."""
 
 
 class WebSocketEndpoint:
@@ -96,10 +94,11 @@ class WebSocketEndpoint:
             return
         handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
         place = Place(hub.places, *self._places)
-        full = place.take(client=client_key(scope.get("client")), user=user_key(scope.get("user")))
+        client, user = client_key(scope.get("client")), user_key(scope.get("user"))
+        full = place.take(trio.current_time(), client=client, user=user)
         if full is not None:
             logger.info("the upgrade of %r is refused: %s", scope["path"][:MAX_SHOWN], full.message)
-            await deny(PlainTextResponse(full.message, full.status, headers=RETRY_AFTER), scope, receive, send)
+            await deny(no_place(full), scope, receive, send)
             return
         connection: Connection | None = None
         try:
@@ -108,7 +107,7 @@ class WebSocketEndpoint:
                 connection = Connection(ws, handler, self._heartbeat, place)
         finally:
             if connection is None:
-                place.leave()
+                place.leave(trio.current_time())
         if connection is None:
             return
         session: Session | None = scope["extensions"].get(EXTENSION) if "extensions" in scope else None
@@ -145,3 +144,8 @@ class WebSocketEndpoint:
             hub.watch(session.terminated)
         scope["verbtrio.route"] = self._room
         return WebSocket(scope, transport, hub.rooms, self._limits, self._kind.decoder, subprotocol=subprotocol)
+
+
+def no_place(full: Full) -> PlainTextResponse:
+    """The answer to who finds no place: why, and when to ask again."""
+    return PlainTextResponse(full.message, full.status, headers={"Retry-After": str(full.retry_after)})

@@ -1,9 +1,9 @@
-"""What a received message passes before it is the handler's: the limit on how fast the peer may send, and whether it
+"""What a received message passes before it is the handler's: the limits on how fast the peer may send, and whether it
 is a token (`{"type": "auth", "token": "..."}`), which is the authentication's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo
 from verbtrio.errors import AuthenticationError
 from verbtrio.messages import encode
 from verbtrio.places import user_key
-from verbtrio.rate import END, PASS, Bucket, Verdict
+from verbtrio.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket, Verdict
 from verbtrio.websocket import WebSocket
 
 MAX_AUTH_CHARACTERS = 32 * 1024
@@ -39,6 +39,7 @@ class Gate:
     Args:
         ws: the connection.
         bucket: how fast the peer may send; `None`: as fast as it likes.
+        shared: what it counts for together with other connections, so far as that is known.
         authenticator: who looks at tokens; `None`: they are messages like others.
         on_admitted: called when a token has been found valid, and the scope tells whose, and until when.
     """
@@ -47,11 +48,14 @@ class Gate:
         self,
         ws: WebSocket[Any],
         bucket: Bucket | None,
+        shared: Sequence[SharedBucket],
         authenticator: Authenticator | None,
         on_admitted: Callable[[], None],
     ) -> None:
         self._ws = ws
-        self._bucket = bucket
+        self._own = bucket
+        self._shared = tuple(shared)
+        self._bucket: Bucket | Meter | None = Meter(bucket, shared) if shared else bucket
         self._authenticator = authenticator
         self._on_admitted = on_admitted
         self._warned = False
@@ -87,7 +91,28 @@ class Gate:
             self._end(Cause.RATE, POLICY_VIOLATION, "Too many messages")
         elif not self._warned:
             self._warned = True  # once: answering each would be a flood of our own
-            self._answer(f"Too many messages: at most {self._ws._limits.max_messages_per_second:g} a second")
+            over = self._bucket.over if isinstance(self._bucket, Meter) else self._bucket
+            assert over is not None, "something has refused it"
+            of = over.of if isinstance(over, SharedBucket) else ""
+            self._answer(f"Too many messages: at most {over.per_second:g} a second{of}")
+
+    def share(self, shared: Sequence[SharedBucket], now: float) -> None:
+        """It is known now what the connection counts for: its user's rate, where the first message has told the user.
+
+        What has come behind that message, and waits for the handler, counts as well. Else whoever connects again and
+        again would have some messages each time.
+        """
+        new = [bucket for bucket in shared if bucket not in self._shared]
+        if not new:
+            return
+        self._shared = tuple(shared)
+        self._bucket = Meter(self._own, shared)
+        waiting = len(self._ws._inbox)
+        kept = min(sum(bucket.passes(now) for _ in range(waiting)) for bucket in new)
+        if kept < waiting:
+            self._ws._inbox.keep(kept)
+            self._bucket.over = new[0]
+            self._refuse(REFUSE)
 
     async def wait_admitted(self) -> bool:
         """Wait for the token that has to be the first message; `True` at once where none is needed.
@@ -151,16 +176,16 @@ class Gate:
         self._ws._end(CloseInfo(cause, code, reason))
 
 
-def gate_for(ws: WebSocket[Any], on_admitted: Callable[[], None]) -> Gate | None:
+def gate_for(ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]) -> Gate | None:
     """The gate of a connection; `None` where all may pass, so that it costs nothing there."""
     limits = ws._limits
     authenticator: Authenticator | None = ws.scope.get("verbtrio.auth")
-    if limits.max_messages_per_second is None and authenticator is None:
+    if limits.max_messages_per_second is None and not shared and authenticator is None:
         return None
     bucket = None
     if limits.max_messages_per_second is not None:
         bucket = Bucket(limits.max_messages_per_second, limits.message_burst)
-    return Gate(ws, bucket, authenticator, on_admitted)
+    return Gate(ws, bucket, shared, authenticator, on_admitted)
 
 
 class _Auth(msgspec.Struct, tag_field="type", tag="auth"):

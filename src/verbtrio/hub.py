@@ -202,7 +202,7 @@ class Hub:
     def admit(self, connection: Connection) -> bool:
         ws = connection.ws
         user_id = user_key(ws.user)  # known only now, where the first message has told it
-        if (full := connection.place.take(user=user_id)) is not None:
+        if (full := connection.place.take(trio.current_time(), user=user_id)) is not None:
             ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
         self.rooms.join(EVERYBODY, ws)
@@ -222,7 +222,7 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         if connection.ws.closed is not None:
             self._ended[connection.ws.closed.cause] += 1
-        connection.place.leave()
+        connection.place.leave(trio.current_time())
         self._connections.discard(connection)
         self._empty.unpark_all()
 

@@ -88,6 +88,13 @@ class Inbox:
         if len(self._queue) >= self._max_messages or self._bytes >= self._max_bytes:
             self._was_full = True
 
+    def keep(self, count: int) -> None:
+        """Throw away all but the first `count` of what waits."""
+        while len(self) > count:
+            assert self._queue is not None, "it is not empty"
+            self._bytes -= len(self._queue.pop())
+        self._look_for_room()
+
     async def get(self) -> str | bytes | None:
         """Wait for a message; `None` once the inbox is closed and empty. If cancelled, no message is lost.
 
@@ -163,10 +170,14 @@ class Inbox:
     def _pop(self, queue: deque[str | bytes]) -> str | bytes:
         message = queue.popleft()
         self._bytes -= len(message)
-        if self._was_full and 2 * len(queue) <= self._max_messages and 2 * self._bytes <= self._max_bytes:
+        if self._was_full:
+            self._look_for_room()
+        return message
+
+    def _look_for_room(self) -> None:
+        if self._was_full and 2 * len(self) <= self._max_messages and 2 * self._bytes <= self._max_bytes:
             self._was_full = False
             self.on_room()
-        return message
 
     def _begin_to_wait(self) -> None:
         if self._waiter is not None:

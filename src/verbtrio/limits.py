@@ -13,9 +13,9 @@ MIB = 1024 * KIB
 class Limits:
     """What connections may cost. Sizes are bytes, times are seconds, `None` is no limit.
 
-    An app's limits hold for each of its groups and routes that has none of its own. `max_connections` and those beside
-    it count all of the app's connections (in one worker) and, where a group or a route has limits of its own, also
-    that group's or route's.
+    An app's limits hold for each of its groups and routes that has none of its own. What is counted for more than one
+    connection (`max_connections`, and all that end in `_per_client` or `_per_user`) counts all of the app's (in one
+    worker) and, where a group or a route has limits of its own, also that group's or route's, by itself.
 
     Raises:
         ValueError: a limit is not positive, or the high-water mark is over the backlog's limit.
@@ -33,13 +33,28 @@ class Limits:
     """How many TCP connections there may be from one address (for IPv6: one /64), whatever they are for: WebSockets,
     requests, or nothing at all. The next is answered with 429 and closed, or under TLS closed, before any work is done
     for it. Those of `App(trusted_proxies=...)` are not counted. The app's counts."""
+    max_connections_per_second_per_client: float | None = None
+    """How often one address may connect, on average, WebSockets and event streams together; the next is denied with
+    429, and `Retry-After` says when there will be room. What is denied, for this or another reason, does not count."""
+    connection_burst: int = 20
+    """How many connections may come at once, where there is a `max_connections_per_second_per_client`."""
     max_rooms: int | None = 1000
     """How many rooms a connection may be in; `ws.join` raises `LimitExceeded` for the next."""
     max_messages_per_second: float | None = None
     """How fast a peer may send, on average. A message over it is answered with an error message and otherwise
     ignored; as many as `message_burst` over it, without a pause, end the connection with 1008."""
+    max_messages_per_second_per_client: float | None = None
+    """How fast all connections of one address together may send. What is over it is refused on whichever connection it
+    comes; only one that sends too fast all by itself is ended, as above. Connecting again brings no new burst."""
+    max_messages_per_second_per_user: float | None = None
+    """The same for all connections of one user (see `app.users`), wherever they come from."""
     message_burst: int = 100
-    """How many messages may come at once, where there is a `max_messages_per_second`."""
+    """How many messages may come at once, where there is one of these rates; of a client or a user, a second's worth
+    where that is more."""
+    message_timeout: float = 60.0
+    """How long a peer may take to finish a message, or a control frame, that it has begun, and a second more for each
+    KiB of it that has come, up to those of the largest message; then the connection ends with 1008. Time in which we
+    do not read does not count. `math.inf`: for as long as peers like."""
     handshake_timeout: float = 10.0
     """How long a connection's first request may take to come, TLS handshake and all (hypercorn's `keep_alive_timeout`
     and `ssl_handshake_timeout` may give it less); and how long middleware may take to answer an upgrade request, which
@@ -80,8 +95,9 @@ class Limits:
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
                 raise ValueError(f"Limits.{name} must be more than 0, not {value!r}")
-        if self.message_burst < 1:
-            raise ValueError(f"Limits.message_burst must be 1 at least, not {self.message_burst!r}")
+        for name in ("message_burst", "connection_burst"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Limits.{name} must be 1 at least, not {getattr(self, name)!r}")
         if self.high_water_bytes > self.max_backlog_bytes:
             raise ValueError("Limits.high_water_bytes must not be more than Limits.max_backlog_bytes")
         if self.backlog_policy not in ("close", "drop_oldest", "drop_newest"):

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from string import Formatter
 from typing import Any, TypeAlias
 
+import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.endpoint import RETRY_AFTER
+from verbtrio.endpoint import no_place
 from verbtrio.errors import NotRunning
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
@@ -116,16 +117,17 @@ class ListenerEndpoint:
             await response(scope, receive, send)
             return
         place = Place(hub.places, *self._places)
-        full = place.take(client=client_key(scope.get("client")), user=user_key(listener.user))
+        client, user = client_key(scope.get("client")), user_key(listener.user)
+        full = place.take(trio.current_time(), client=client, user=user)
         if full is not None:
             logger.info("the stream %r is refused: %s", scope["path"], full.message)
-            await PlainTextResponse(full.message, full.status, headers=RETRY_AFTER)(scope, receive, send)
+            await no_place(full)(scope, receive, send)
             return
         try:
             with hub.listening(listener, room):
                 await response(scope, receive, send)
         finally:
-            place.leave()
+            place.leave(trio.current_time())
 
 
 def _check_guard(guard: object) -> None:

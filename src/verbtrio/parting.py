@@ -25,7 +25,7 @@ class Parting:
         handler: whose error and close hooks are called.
         reader: stopped before the transport is closed.
         peer_done: nothing more will come from the peer; the event is set when that becomes so.
-        flooded: the connection has ended because the peer sends too much.
+        flooded: what the peer may still send is not read any more.
         deadline: for all of it.
     """
 

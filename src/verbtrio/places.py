@@ -1,13 +1,15 @@
-"""How many connections there may be: in all, from one client, of one user. Pure."""
+"""How many connections there may be, in all, from one client, of one user; and the rates that they share. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from verbtrio.limits import Limits
+from verbtrio.rate import Buckets, SharedBucket
 
 IPV6_CLIENT_BITS = 64
 """An IPv6 client is its network: whoever has one address of a /64 has all of them (RFC 6177)."""
@@ -19,6 +21,8 @@ class Full(NamedTuple):
     status: int
     """The HTTP status to answer with, before the upgrade."""
     message: str
+    retry_after: int = 5
+    """Seconds after which it may ask again: for a rate, when there will be room; else a guess."""
 
 
 FULL = Full(503, "Too many connections")
@@ -26,8 +30,11 @@ FULL_FOR_CLIENT = Full(429, "Too many connections from your address")
 FULL_FOR_USER = Full(429, "Too many connections of one user")
 
 
+TOO_FAST = "Too many new connections from your address"
+
+
 class Places:
-    """The connections of an app, or of a route with limits of its own, counted."""
+    """The connections of an app, or of a route with limits of its own, counted; and the rates that they share."""
 
     def __init__(self, limits: Limits) -> None:
         # What is counted, with its limit and what to say; a limit of `None` counts nothing.
@@ -35,6 +42,10 @@ class Places:
         self._per_client = limits.max_connections_per_client
         self._per_user = limits.max_connections_per_user
         self._taken: Counter[Hashable] = Counter()
+        self._connecting = _buckets(limits.max_connections_per_second_per_client, limits.connection_burst, "")
+        burst = limits.message_burst
+        self._from_client = _buckets(limits.max_messages_per_second_per_client, burst, " from your address", whole=True)
+        self._of_user = _buckets(limits.max_messages_per_second_per_user, burst, " from one user", whole=True)
 
     def __len__(self) -> int:
         """What is being counted now; 0 when nobody is in."""
@@ -51,6 +62,15 @@ class Places:
             found.append((("user", user), self._per_user, FULL_FOR_USER))
         return found
 
+    def shared(self, client: Hashable, user: Hashable) -> list[tuple[Buckets, Hashable]]:
+        """Where the messages of a connection of `client` and `user` count together with others'."""
+        found: list[tuple[Buckets, Hashable]] = []
+        if self._from_client is not None and client is not None:
+            found.append((self._from_client, client))
+        if self._of_user is not None and user is not None:
+            found.append((self._of_user, user))
+        return found
+
 
 class Place:
     """One connection's place among the app's connections, and among those of its route.
@@ -58,15 +78,26 @@ class Place:
     Taking and leaving are synchronous: there is nothing between the check and the count.
     """
 
-    __slots__ = ("_among", "_held")
+    __slots__ = ("_among", "_begun", "_held", "_shared")
 
     def __init__(self, *among: Places) -> None:
         self._among = among
+        self._begun = False
         self._held: list[tuple[Places, Hashable]] = []
+        self._shared: list[tuple[Buckets, SharedBucket]] = []
 
-    def take(self, *, client: Hashable = None, user: Hashable = None) -> Full | None:
+    @property
+    def buckets(self) -> list[SharedBucket]:
+        """What the connection's messages count for, beside its own rate."""
+        return [bucket for _, bucket in self._shared]
+
+    def take(self, now: float, *, client: Hashable = None, user: Hashable = None) -> Full | None:
         """Take the place; or say why there is none, and take nothing. What is held already is not taken twice, so
-        that a user may become known later."""
+        that a user may become known later: a connection counts for its client's rate the first time only.
+
+        Args:
+            now: in seconds, on the clock of all calls.
+        """
         wanted = [
             (places, *count)
             for places in self._among
@@ -76,18 +107,46 @@ class Place:
         for places, key, limit, full in wanted:
             if places._taken[key] >= limit:
                 return full
+        connecting = [] if self._begun or client is None else self._connection_buckets(client, now)
+        wait = max((bucket.wait(now) for _, bucket in connecting), default=0.0)
+        for buckets, bucket in connecting:
+            if wait == 0.0:
+                bucket.passes(now)
+            buckets.leave(bucket, now)
+        if wait > 0.0:
+            return Full(429, TOO_FAST, math.ceil(wait))
+        self._begun = True
         for places, key, _, _ in wanted:
             places._taken[key] += 1
             self._held.append((places, key))
+        known = {(buckets, bucket.key) for buckets, bucket in self._shared}
+        for places in self._among:
+            for one in places.shared(client, user):
+                if one not in known:
+                    self._shared.append((one[0], one[0].share(one[1], now)))
         return None
 
-    def leave(self) -> None:
+    def _connection_buckets(self, client: Hashable, now: float) -> list[tuple[Buckets, SharedBucket]]:
+        tables = [places._connecting for places in self._among if places._connecting is not None]
+        return [(buckets, buckets.share(client, now)) for buckets in tables]
+
+    def leave(self, now: float) -> None:
         """Give the place back. Leaving twice does nothing."""
+        for buckets, bucket in self._shared:
+            buckets.leave(bucket, now)
+        self._shared.clear()
         for places, key in self._held:
             places._taken[key] -= 1
             if not places._taken[key]:
                 del places._taken[key]
         self._held.clear()
+
+
+def _buckets(per_second: float | None, burst: int, of: str, *, whole: bool = False) -> Buckets | None:
+    """The table of a rate, where there is one. With `whole`, a second's worth may come at once, if that is more."""
+    if per_second is None or per_second == math.inf:
+        return None
+    return Buckets(per_second, max(burst, math.ceil(per_second)) if whole else burst, of)
 
 
 def client_key(client: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -14,6 +14,7 @@ from verbtrio.events import GONE, Event
 from verbtrio.messages import Frame
 from verbtrio.tls import RECORD_BYTES, Tls
 from verbtrio.transports import Close, Packet, Transport
+from verbtrio.unfinished import Source
 
 RECEIVE_BYTES = 64 * 1024
 SLICE_BYTES = 1024
@@ -51,6 +52,9 @@ class StreamTransport(Transport):
         # A socket is read and written in place: a write costs its system call and no task (0.5 us against 20).
         if isinstance(self._stream, trio.SocketStream) and sys.platform != "win32":
             self.fd = self._stream.socket.fileno()
+
+    def watch(self, on_begin: Callable[[Source], None]) -> None:
+        self._codec.on_begin = on_begin
 
     async def receive(self) -> list[Event]:
         if self._unread:
@@ -175,15 +179,22 @@ class StreamTransport(Transport):
     async def aclose(self, *, linger: bool) -> None:
         if self.fd is not None and not linger:
             self.fd = None
+            self._let_go()
             self._stream.socket.close()  # type: ignore[attr-defined]  # only a socket stream has an `fd` here
             await trio.lowlevel.checkpoint()
             return
         self.fd = None
+        self._let_go()
         try:
             with trio.move_on_after(LINGER_SECONDS):
                 await drain(self._stream, LINGER_BYTES if linger else 0)
         finally:
             await trio.aclose_forcefully(self._stream)
+
+    def _let_go(self) -> None:
+        """What has been read and is no message: whoever keeps the `WebSocket` does not keep that."""
+        self._unread = b""
+        self._codec.let_go()
 
 
 async def drain(stream: trio.abc.Stream, max_bytes: int) -> None:

@@ -7,7 +7,7 @@ queue, time or decide anything: that is the outbox's and the connection's. One t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from starlette.types import Receive, Send
 from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
 from verbtrio.events import Closed, Event
 from verbtrio.messages import Frame
+from verbtrio.unfinished import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Transport(ABC):
 
         A cancelled call has lost nothing.
         """
+
+    def watch(self, on_begin: Callable[[Source], None]) -> None:
+        """Have `on_begin` called when the peer has begun a message, or a control frame, that is not whole with the same
+        bytes; with what tells whether it still isn't. Never, where messages come whole, from a server."""
+        return
 
     def receive_nowait(self) -> tuple[list[Event], int]:
         """As `receive`, for a transport with an `fd`: what is there now, if anything, and its worth in bytes."""
