@@ -47,7 +47,7 @@ from verbtrio.errors import HandshakeError
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.limits import Limits
 from verbtrio.timers import Timers
-from verbtrio.types import EXTENSION
+from verbtrio.types import EXTENSION, Shared
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -67,7 +67,7 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(Shared):
     """The settings of one application's take-over."""
 
     host: Host

@@ -25,13 +25,14 @@ from verbtrio.origin import Origins
 from verbtrio.proxies import ProxyMiddleware, TrustedProxies
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
+from verbtrio.types import Shared
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 logger = logging.getLogger("verbtrio.app")
 
 
-class App(Routes, Starlette):
+class App(Shared, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.

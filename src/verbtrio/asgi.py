@@ -24,6 +24,7 @@ from verbtrio.limits import Limits
 from verbtrio.messages import encode
 from verbtrio.streams import StreamTransport
 from verbtrio.transports import Close, Packet
+from verbtrio.types import Shared
 
 if TYPE_CHECKING:
     from verbtrio.handshake import Handshake, RawHeaders
@@ -55,7 +56,7 @@ class _State(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Session:
+class Session(Shared):
     """One upgrade request and the WebSocket it may become.
 
     Args:

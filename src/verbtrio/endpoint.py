@@ -21,7 +21,7 @@ from verbtrio.middleware import deny
 from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
 from verbtrio.places import Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
-from verbtrio.types import EXTENSION
+from verbtrio.types import EXTENSION, Shared
 from verbtrio.unwind import nobody_waits
 from verbtrio.websocket import WebSocket
 
@@ -34,7 +34,7 @@ RETRY_AFTER = {"Retry-After": "5"}
 """Seconds after which a client that found no place may ask again."""
 
 
-class WebSocketEndpoint:
+class WebSocketEndpoint(Shared):
     """One route's WebSocket, as an ASGI application.
 
     Args:
