@@ -61,7 +61,7 @@ def everything(middleware: list[Any] | None = None, route_middleware: list[Any] 
     inner = app.group("/group", middleware=route_middleware or [])
 
     @inner.ws("/ws")
-    async def talk(ws: WebSocket) -> None:
+    async def talk(ws: WebSocket[str]) -> None:
         async for message in ws:
             await ws.send(f"{message} {ws.scope['extensions'][EXTENSION].is_taken}")
 

@@ -9,6 +9,7 @@ peer's real close code and reason.
 from __future__ import annotations
 
 import enum
+import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,16 +19,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
+from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause, sendable_close
 from verbtrio.events import Closed
 from verbtrio.limits import Limits
-from verbtrio.messages import encode
+from verbtrio.messages import Frame, encode
 from verbtrio.streams import StreamTransport
 from verbtrio.transports import Close, Packet
 from verbtrio.types import Shared
 
 if TYPE_CHECKING:
     from verbtrio.handshake import Handshake, RawHeaders
+
+
+logger = logging.getLogger("verbtrio.asgi")
 
 
 class PeerGone(OSError):  # noqa: N818 -- a fact
@@ -182,10 +186,9 @@ class Session(Shared):
         elif self._state is _State.DENYING and kind == "websocket.http.response.body":
             await self._deny(*self._denial, bytes(message.get("body", b"")), more=bool(message.get("more_body")))
         elif self._state is _State.OPEN and kind == "websocket.send":
-            data = message.get("bytes")
-            await self._write(encode(message["text"] if data is None else data))
+            await self._write(_frame(message))
         elif self._state is _State.OPEN and kind == "websocket.close":
-            await self._close(int(message.get("code") or NORMAL_CLOSURE), message.get("reason") or "")
+            await self._close(*_close_of(message))
         elif self._state is _State.CLOSED:
             raise PeerGone("the WebSocket is closed")
         else:
@@ -294,6 +297,29 @@ class Session(Shared):
                 pass
         self._state = _State.CLOSED
         await self._transport.aclose(linger=False)
+
+
+def _frame(message: Message) -> Frame:
+    """What `websocket.send` says, as a frame.
+
+    Raises:
+        TypeError: neither `text` nor `bytes` is what it should be.
+        UnicodeEncodeError: `text` holds a lone surrogate.
+    """
+    data, text = message.get("bytes"), message.get("text")
+    if isinstance(data, bytes | bytearray | memoryview) or (data is None and isinstance(text, str)):
+        return encode(text if data is None else data)
+    kinds = f"text: {type(text).__name__}, bytes: {type(data).__name__}"
+    raise TypeError(f"websocket.send takes 'bytes' (bytes) or 'text' (str), not {kinds}")
+
+
+def _close_of(message: Message) -> tuple[int, str]:
+    """The code and reason of `websocket.close` that can be sent, and a line in the log where the code could not."""
+    given = message.get("code")
+    code, reason = sendable_close(given, message.get("reason"))
+    if given is not None and given != code:
+        logger.warning("the application closed a WebSocket with %.100r, which can't be sent: %d is sent", given, code)
+    return code, reason
 
 
 @contextmanager
