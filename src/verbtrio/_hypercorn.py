@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import trio
@@ -42,28 +42,19 @@ from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_patience import send_all
 from verbtrio._hypercorn_protocols import Protocols, addresses_of
 from verbtrio._hypercorn_tasks import RequestTasks
-from verbtrio.asgi import PeerGone, Session
+from verbtrio._hypercorn_terms import terms
+from verbtrio.asgi import Session
 from verbtrio.errors import HandshakeError
+from verbtrio.foreign import Host, PeerGone, only
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
+from verbtrio.heartbeat import Heartbeat
 from verbtrio.limits import Limits
-from verbtrio.timers import Timers
 from verbtrio.types import EXTENSION, Shared
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
 TIMER_SECONDS = 1.0
 """What starting or stopping hypercorn's keep-alive timer, or closing a connection, may take: an instant."""
-
-
-class Host(Protocol):
-    """What the take-over needs of the hub."""
-
-    timers: Timers
-
-    def add_session(self, session: Any) -> None: ...
-    def discard_session(self, session: Any) -> None: ...
-    def answered(self, status: int) -> None: ...
-    def watch(self, terminated: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +64,7 @@ class TakeOver(Shared):
     host: Host
     limits: Limits
     http2_websockets: bool
+    heartbeat: Heartbeat | None
 
 
 STATE_KEY = "verbtrio.take_over"
@@ -315,7 +307,10 @@ class TakeOverServer(TCPServer):
             await response.refuse(error)
             status = error.status
         else:
-            session = Session(stream, handshake, response, early, self.context.terminated, self.settings.limits)
+            settings = self.settings
+            others = partial(terms, self.config, settings.limits, settings.heartbeat)
+            terminated = self.context.terminated
+            session = Session(stream, handshake, response, early, terminated, settings.limits, settings.host, others)
             del response, handshake, check  # what an open WebSocket doesn't need, it shouldn't hold
             scope["subprotocols"] = session.subprotocols
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
@@ -334,6 +329,13 @@ class TakeOverServer(TCPServer):
     async def _call(self, scope: Any, session: Session) -> None:
         """Call the application with an upgrade request, and answer for it where it does not."""
         self.settings.host.watch(self.context.terminated)
+        if session.is_polled:
+            await self._run(scope, session)
+        else:
+            async with trio.open_nursery() as session.nursery:
+                await self._run(scope, session)
+
+    async def _run(self, scope: Any, session: Session) -> None:
         self.settings.host.add_session(session)
         failed = True
         try:
@@ -341,18 +343,18 @@ class TakeOverServer(TCPServer):
             with session.answering:
                 await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
                 failed = False
-            if session.answering.cancelled_caught:
+            if session.answering.cancelled_caught and not session.draining:
                 limit = self.settings.limits.handshake_timeout
                 logger.warning("the application did not answer the upgrade of %r within %g s", scope["path"], limit)
         except* PeerGone:
             pass  # while the application was sending
-        except* Exception:
-            logger.exception("the application failed on the WebSocket at %r", scope["path"])
+        except* Exception as group:
+            logger.error("the application failed on the WebSocket at %r", scope["path"], exc_info=only(group))
         finally:
-            self.settings.host.discard_session(session)
             if not session.is_taken:
                 with trio.move_on_after(self.settings.limits.close_timeout, shield=True):
                     await session.finish(failed=failed)
+            self.settings.host.discard_session(session)
 
     def _scope(self, http_version: str, target: bytes, headers: RawHeaders) -> Any:
         stream: Any = self.stream

@@ -144,7 +144,7 @@ class App(Shared, Routes, Starlette):
         except ImportError as error:
             logger.warning("this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI", error)
             return {}
-        settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets)
+        settings = _hypercorn.TakeOver(hub, self.limits, self._http2_websockets, self.heartbeat)
         return stack.enter_context(_hypercorn.take_over(settings))
 
     def _running_hub(self) -> Hub:
