@@ -19,7 +19,6 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-DISCONNECTS: list[Message] = []
 
 
 def application(body: Body) -> Any:
@@ -172,7 +171,7 @@ async def test_a_peer_that_reads_nothing(autojump_clock: Clock) -> None:
     async def body(receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
         begin = trio.current_time()
-        with pytest.raises(OSError, match="read nothing for 7 s"):
+        with pytest.raises(OSError, match="nothing read for 7 s"):
             await send({"type": "websocket.send", "bytes": b"x" * 10})
         waited.append(trio.current_time() - begin)
         with pytest.raises(OSError, match="closed"):
@@ -276,7 +275,7 @@ async def test_a_receive_that_is_cancelled_while_it_answers_a_ping(autojump_cloc
         peer = service.open_stream(trio.testing.lockstep_stream_pair)
         await shake_hands(peer, "/")
         await peer.send_all(b"\x89\x80\0\0\0\0" + b"\x81\x81\0\0\0\0x")  # a ping and a message in one segment
-        await trio.sleep(5)  # it does not read the pong before that
+        await trio.sleep(4)  # it does not read the pong before that, and before the time for the close is over
         received = b""
         while not received.endswith(b"\x88\x02\x03\xe8"):
             received += await peer.receive_some()
@@ -358,3 +357,97 @@ async def test_closing_after_a_cancelled_receive(autojump_clock: Clock) -> None:
         client = await service.connect("/")
         await client._close_handshake.wait()
     assert took == [pytest.approx(0)]
+
+
+CAN_BE_SENT = {*range(1000, 1015), *range(3000, 5000)} - {1004, 1005, 1006}  # RFC 6455 section 7.4, and IANA's registry
+
+
+async def closing_with(*messages: dict[str, Any], told: list[Message] | None = None) -> list[tuple[int, bytes]]:
+    """What a client gets for each `websocket.close`: the code and the reason of the Close frame."""
+    closes = list(messages)
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        message = closes.pop(0)
+        await send({"type": "websocket.close", **message})
+        if told is not None:
+            told.append(await receive())
+
+    found = []
+    async with serving(App(), application(body)) as service:
+        for _ in messages:
+            peer = service.open_stream()
+            await shake_hands(peer, "/")
+            received = b""
+            await peer.send_all(b"\x88\x80\0\0\0\0")
+            while data := await peer.receive_some():
+                received += data
+            assert received[:1] == b"\x88", "a TCP connection has ended without a Close frame"
+            assert received[1] == len(received) - 2, "nothing follows"
+            found.append((int.from_bytes(received[2:4]), received[4:]))
+    return found
+
+
+async def test_each_code_and_its_close_frame(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of the first 5,000 that mark a boundary, and all in between by the function that decides."""
+    codes = [0, 1, 999, *range(1000, 1017), 1999, 2999, 3000, 4000, 4999, 5000, 65535, 65536, 70000, -1, 2**70]
+    found = await closing_with(*({"code": code, "reason": "why"} for code in codes))
+    assert found == [(code if code in CAN_BE_SENT else 1011, b"why") for code in codes]
+    assert len(caplog.records) == len([code for code in codes if code not in CAN_BE_SENT])
+    assert "with 0, which can't be sent: 1011 is sent" in caplog.text
+
+
+@pytest.mark.parametrize("code", ["1000", b"1000", 1000.0, 4000.5, float("nan"), [], {}, object(), True, "x" * 5000])
+async def test_a_code_that_is_no_integer(code: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    assert await closing_with({"code": code}) == [(1011, b"")]
+    assert len(caplog.records) == 1
+    assert len(caplog.text) < 300
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ({}, (1000, b"")),
+        ({"code": None, "reason": None}, (1000, b"")),
+        ({"code": 4000, "reason": "x" * 123}, (4000, b"x" * 123)),
+        ({"code": 4000, "reason": "x" * 124}, (4000, b"x" * 123)),
+        ({"code": 4000, "reason": "x" * 122 + "\u00e4"}, (4000, b"x" * 122)),
+        ({"code": 4000, "reason": "\U0001f600" * 40}, (4000, "\U0001f600".encode() * 30)),
+        ({"code": 4000, "reason": "a\ud800b"}, (4000, b"a?b")),
+        ({"code": 4000, "reason": b"bytes"}, (4000, b"")),
+        ({"code": 4000, "reason": 5}, (4000, b"")),
+    ],
+)
+async def test_reasons(
+    message: dict[str, Any], sent: tuple[int, bytes], autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Message] = []
+    assert await closing_with(message, told=told) == [sent]
+    assert caplog.records == []
+    assert told == [{"type": "websocket.disconnect", "code": sent[0], "reason": sent[1].decode()}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"text": None, "bytes": None},
+        {"text": 5},
+        {"text": b"x"},
+        {"bytes": "x"},
+        {"bytes": 5},
+        {"text": "\ud800"},
+        {"text": "x\udfff"},
+    ],
+)
+async def test_what_is_no_message(message: dict[str, Any], autojump_clock: Clock) -> None:
+    """The application's error, which ends nothing where it is caught."""
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        with pytest.raises((TypeError, UnicodeEncodeError)):
+            await send({"type": "websocket.send", **message})
+        await send({"type": "websocket.send", "text": "fine"})
+
+    async with serving(App(), application(body)) as service:
+        assert (await answer(service)).endswith(b"\x81\x04fine" + b"\x88\x02\x03\xe8")

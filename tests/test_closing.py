@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ProtocolError
 
 from verbtrio import closing
-from verbtrio.closing import MAX_REASON_BYTES, Cause, CloseInfo, check_close
+from verbtrio.closing import MAX_REASON_BYTES, Cause, CloseInfo, check_close, sendable_close
 from verbtrio.codec import Codec
 
 SENDABLE = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4401, 4999]
@@ -69,3 +69,15 @@ def test_the_record_does_not_change() -> None:
         info.code = 1000  # type: ignore[misc]
     assert info == CloseInfo(Cause.ERROR, 1011, "Internal server error", KeyError()), "exceptions are not compared"
     assert info != CloseInfo(Cause.ERROR, 1011, "")
+
+
+def test_every_code_becomes_one_that_can_be_sent() -> None:
+    for code in range(-10, 5011):
+        sent, reason = sendable_close(code, "why")
+        check_close(sent, reason)
+        try:
+            check_close(code, "")
+        except ValueError:
+            assert sent == 1011
+        else:
+            assert sent == code

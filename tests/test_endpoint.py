@@ -241,7 +241,7 @@ class TestHandshakeTimeout:
         async def deny(request: Any, call_next: Any) -> Response:
             return StreamingResponse(parts(), 403, headers={"Content-Length": "11"})
 
-        app = App(routes=[WebSocketRoute("/theirs", theirs)])
+        app = App(routes=[WebSocketRoute("/theirs", theirs)], heartbeat=None)
         app.ws("/denied", open=lambda ws: None, middleware=[deny])
         async with serving(app) as service:
             stream = service.open_stream()

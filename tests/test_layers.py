@@ -31,7 +31,6 @@ LAYERS: dict[str, list[str]] = {
         "poller",
         "readers",
         "handshake",
-        "asgi",
         "streaming",
         "sse",
         "asyncapi",
@@ -49,7 +48,7 @@ LAYERS: dict[str, list[str]] = {
         "auth",
     ],
     "fan-out": ["timers", "inbox", "outbox", "rooms"],
-    "connection": ["websocket", "listener", "hooks", "gate", "parting", "connection"],
+    "connection": ["websocket", "listener", "hooks", "gate", "parting", "connection", "foreign", "asgi"],
     "hub": ["hub"],
     "edge": [
         "unwind",
@@ -72,6 +71,7 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn_h2",
         "_hypercorn_protocols",
         "_hypercorn_clients",
+        "_hypercorn_terms",
         "_hypercorn",
         "server",
         "app",
@@ -94,6 +94,7 @@ STRANGERS = [
     ("middleware", "asgi"),
     ("websocket", "codec"),
     ("hub", "asgi"),
+    ("hub", "foreign"),
     ("server", "_hypercorn"),
 ]
 
@@ -131,6 +132,7 @@ ONLY_IN = {
         "_hypercorn_logs",
         "_hypercorn_tasks",
         "_hypercorn_protocols",
+        "_hypercorn_terms",
         "_hypercorn",
         "_hypercorn_h1",
         "_hypercorn_upgrade",

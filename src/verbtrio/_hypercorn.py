@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import trio
@@ -39,18 +39,19 @@ from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_patience import send_all
 from verbtrio._hypercorn_protocols import Protocols, addresses_of
 from verbtrio._hypercorn_tasks import RequestTasks
+from verbtrio._hypercorn_terms import terms
 from verbtrio._hypercorn_tunnel import Tunnel, TunnelResponse
 from verbtrio._hypercorn_upgrade import H11Response, Upgrade, upgrade_in
 from verbtrio._hypercorn_watch import watching
-from verbtrio.asgi import PeerGone, Session
+from verbtrio.asgi import Session
 from verbtrio.errors import HandshakeError
+from verbtrio.foreign import Host, PeerGone, only
 from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
+from verbtrio.heartbeat import Heartbeat
 from verbtrio.limits import Limits
-from verbtrio.poller import Poller
 from verbtrio.proxies import TrustedProxies
 from verbtrio.streams import LINGER_BYTES, LINGER_SECONDS, drain
-from verbtrio.timers import Timers
-from verbtrio.types import EXTENSION
+from verbtrio.types import EXTENSION, Shared
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -58,26 +59,15 @@ TIMER_SECONDS = 1.0
 """What starting or stopping hypercorn's keep-alive timer, or closing a connection, may take: an instant."""
 
 
-class Host(Protocol):
-    """What the take-over needs of the hub."""
-
-    timers: Timers
-    poller: Poller | None
-
-    def add_session(self, session: Any) -> None: ...
-    def discard_session(self, session: Any) -> None: ...
-    def answered(self, status: int) -> None: ...
-    def watch(self, terminated: Any) -> None: ...
-
-
 @dataclass(slots=True)
-class TakeOver:
+class TakeOver(Shared):
     """The settings of one application's take-over."""
 
     host: Host
     limits: Limits
     proxies: TrustedProxies
     http2_websockets: bool
+    heartbeat: Heartbeat | None
     http2_cleartext: bool
     clients: Clients = field(init=False)
 
@@ -310,7 +300,10 @@ class TakeOverServer(TCPServer):
             await response.refuse(error)
             status = error.status
         else:
-            session = Session(stream, handshake, response, early, self.context.terminated, self.settings.limits)
+            settings = self.settings
+            others = partial(terms, self.config, settings.limits, settings.heartbeat)
+            terminated = self.context.terminated
+            session = Session(stream, handshake, response, early, terminated, settings.limits, settings.host, others)
             del response, handshake, check  # what an open WebSocket doesn't need, it shouldn't hold
             scope["subprotocols"] = session.subprotocols
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: session}
@@ -329,6 +322,13 @@ class TakeOverServer(TCPServer):
     async def _call(self, scope: Any, session: Session) -> None:
         """Call the application with an upgrade request, and answer for it where it does not."""
         self.settings.host.watch(self.context.terminated)
+        if session.is_polled:
+            await self._run(scope, session)
+        else:
+            async with trio.open_nursery() as session.nursery:
+                await self._run(scope, session)
+
+    async def _run(self, scope: Any, session: Session) -> None:
         self.settings.host.add_session(session)
         failed = True
         try:
@@ -336,18 +336,18 @@ class TakeOverServer(TCPServer):
             with session.answering:
                 await app(scope, session.receive, session.send, trio.to_thread.run_sync, trio.from_thread.run)
                 failed = False
-            if session.answering.cancelled_caught:
+            if session.answering.cancelled_caught and not session.draining:
                 limit = self.settings.limits.handshake_timeout
                 logger.warning("the application did not answer the upgrade of %r within %g s", scope["path"], limit)
         except* PeerGone:
             pass  # while the application was sending
-        except* Exception:
-            logger.exception("the application failed on the WebSocket at %r", scope["path"])
+        except* Exception as group:
+            logger.error("the application failed on the WebSocket at %r", scope["path"], exc_info=only(group))
         finally:
-            self.settings.host.discard_session(session)
             if not session.is_taken:
                 with trio.move_on_after(self.settings.limits.close_timeout, shield=True):
                     await session.finish(failed=failed)
+            self.settings.host.discard_session(session)
 
     def _scope(self, http_version: str, target: bytes, headers: RawHeaders) -> Any:
         stream: Any = self.stream

@@ -26,13 +26,14 @@ from verbtrio.paths import PathRouter
 from verbtrio.proxies import ProxyMiddleware, TrustedProxies
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
+from verbtrio.types import Shared
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 logger = logging.getLogger("verbtrio.app")
 
 
-class App(Routes, Starlette):
+class App(Shared, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -150,6 +151,7 @@ class App(Routes, Starlette):
         settings = _hypercorn.TakeOver(
             hub,
             self.limits,
+            heartbeat=self.heartbeat,
             proxies=self._proxies,
             http2_websockets=self._http2_websockets,
             http2_cleartext=self._http2_cleartext,

@@ -9,8 +9,8 @@ peer's real close code and reason.
 from __future__ import annotations
 
 import enum
+import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
-from verbtrio.events import Closed
+from verbtrio.closing import sendable_close
+from verbtrio.foreign import Conversation, Host, PeerGone
+from verbtrio.heartbeat import Heartbeat
 from verbtrio.limits import Limits
-from verbtrio.messages import encode
-from verbtrio.streams import StreamTransport
-from verbtrio.transports import Close, Packet
+from verbtrio.messages import Frame, encode
+from verbtrio.streams import StreamTransport, has_descriptor
+from verbtrio.types import Shared
 
 if TYPE_CHECKING:
     from verbtrio.handshake import Handshake, RawHeaders
 
 
-class PeerGone(OSError):  # noqa: N818 -- a fact
-    """The peer has left, or reads nothing: what ASGI's send raises (the one `OSError` that is not worth a log line)."""
+logger = logging.getLogger("verbtrio.asgi")
 
 
 class Response(Protocol):
@@ -55,7 +55,7 @@ class _State(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Session:
+class Session(Shared):
     """One upgrade request and the WebSocket it may become.
 
     Args:
@@ -64,8 +64,15 @@ class Session:
         response: how to answer it.
         early: bytes that came behind the request.
         terminated: the worker's event: set when it begins to shut down.
-        limits: for an application that goes on with `receive` and `send`.
+        limits: until the application accepts; a route of ours then brings its own.
+        host: the hub.
+        terms: gives the limits and the heartbeat for an application that goes on with `receive` and `send`.
+
+    Attributes:
+        nursery: for the reader of a connection that the poller can't read: around the application's call.
     """
+
+    nursery: trio.Nursery | None = None
 
     def __init__(
         self,
@@ -75,7 +82,11 @@ class Session:
         early: bytes,
         terminated: Any,
         limits: Limits,
+        host: Host,
+        terms: Callable[[], tuple[Limits, Heartbeat | None]],
     ) -> None:
+        self._host = host
+        self._terms = terms
         self.terminated = terminated
         """The worker's event."""
         self.answering = trio.CancelScope(deadline=trio.current_time() + limits.handshake_timeout)
@@ -95,12 +106,10 @@ class Session:
         self._status = 0
         self.subprotocol: str | None = None
         self._transport: StreamTransport
-        self._events: deque[str | bytes | Closed] = deque()  # what one read brought; read on only when empty
-        self._disconnect: Message = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
-        self._writing = trio.Lock()
-        self._receiving: trio.CancelScope | None = None
-        self._ended = trio.Event()
-        self._draining = False
+        self._conversation: Conversation | None = None
+        self._configured = False
+        self.draining = False
+        self._cut_at = math.inf
 
     @property
     def subprotocols(self) -> list[str]:
@@ -116,6 +125,12 @@ class Session:
         """Settings of the route, before it accepts."""
         self._limits = limits
         self._compression = compression
+        self._configured = True
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether the poller will read it; else `nursery` is needed."""
+        return self._host.poller is not None and has_descriptor(self._stream)
 
     def take(self) -> StreamTransport:
         """Hand the accepted connection over; `receive` and `send` are done with."""
@@ -123,8 +138,9 @@ class Session:
             raise RuntimeError("only a connection that was just accepted can be taken")
         self._state = _State.TAKEN
         transport = self._transport
-        # 5 KB that an idle connection would hold for nothing.
-        del self._handshake, self._events, self._transport, self._writing, self._ended, self._disconnect
+        # What an idle connection would hold for nothing.
+        del self._handshake, self._transport, self._terms
+        self._host.discard_session(self)  # the connection is drained by itself
         return transport
 
     @property
@@ -132,35 +148,32 @@ class Session:
         return self._state is _State.TAKEN
 
     def drain(self) -> None:
-        """End with 1012 at the application's next `receive`, or the one it is in."""
-        self._draining = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        """End with 1012, now or when the application accepts."""
+        self.draining = True
+        if self._conversation is not None:
+            self._conversation.drain()
+
+    def hurry(self, deadline: float) -> None:
+        """The drain's time limit: what the application has not ended by then is cut short, its call cancelled."""
+        if self._state is not _State.TAKEN:
+            self._cut_at = deadline
+            self.answering.deadline = min(self.answering.deadline, deadline)
+            if self._conversation is not None:
+                self._conversation.hurry(deadline)
 
     async def receive(self) -> Message:
-        """ASGI's receive. If cancelled, no message is lost."""
+        """ASGI's receive. If cancelled, no message is lost.
+
+        Raises:
+            trio.BusyResourceError: another task is receiving.
+        """
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
+        if self._state is _State.OPEN:
+            return await self._talk().receive()
         await trio.lowlevel.checkpoint()
-        while not self._events:
-            if self._draining and self._state is _State.OPEN:
-                await self._close(SERVICE_RESTART, "The server is restarting")
-            if self._state is not _State.OPEN:
-                return self._disconnect
-            await self._read()
-        event = self._events.popleft()
-        if isinstance(event, Closed):
-            if self._state is _State.OPEN:
-                self._state = _State.CLOSED
-                self._disconnect = {"type": "websocket.disconnect", "code": event.code, "reason": event.reason}
-                await self._transport.aclose(linger=event.cause in (Cause.SIZE, Cause.PROTOCOL))
-            return self._disconnect
-        return {
-            "type": "websocket.receive",
-            "text": event if isinstance(event, str) else None,
-            "bytes": event if isinstance(event, bytes) else None,
-        }
+        return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
     async def send(self, message: Message) -> None:
         """ASGI's send.
@@ -180,13 +193,13 @@ class Session:
             self._state = _State.DENYING
         elif self._state is _State.DENYING and kind == "websocket.http.response.body":
             await self._deny(*self._denial, bytes(message.get("body", b"")), more=bool(message.get("more_body")))
-        elif self._state is _State.OPEN and kind == "websocket.send":
-            data = message.get("bytes")
-            await self._write(encode(message["text"] if data is None else data))
-        elif self._state is _State.OPEN and kind == "websocket.close":
-            await self._close(int(message.get("code") or NORMAL_CLOSURE), message.get("reason") or "")
-        elif self._state is _State.CLOSED:
+        elif self._state is _State.CLOSED or (self._conversation is not None and self._conversation.closed is not None):
+            await trio.lowlevel.checkpoint()
             raise PeerGone("the WebSocket is closed")
+        elif self._state is _State.OPEN and kind == "websocket.send":
+            await self._talk().send(_frame(message))
+        elif self._state is _State.OPEN and kind == "websocket.close":
+            await self._talk().close(*_close_of(message))
         else:
             raise RuntimeError(f"{kind!r} has no place in the state {self._state.name}")
 
@@ -203,12 +216,12 @@ class Session:
         elif self._state is _State.DENYING:  # its beginning could not be sent
             await self._deny(500, [], b"", more=False)
         elif self._state is _State.OPEN:
-            if self._draining:
-                await self._close(SERVICE_RESTART, "The server is restarting")
-            else:
-                await self._close(INTERNAL_ERROR if failed else NORMAL_CLOSURE, "")
+            await self._talk().finish(failed=failed)
 
     async def _accept(self, message: Message) -> None:
+        heartbeat: Heartbeat | None = None
+        if not self._configured:
+            self._limits, heartbeat = self._terms()
         headers, codec = self._handshake.accept(
             message.get("subprotocol"),
             message.get("headers", ()),
@@ -222,15 +235,28 @@ class Session:
         self._state = _State.CLOSED  # should the answer not get through
         with _peer_gone():
             await response.accept(headers)
-        self.answering.deadline = math.inf
+        self.answering.deadline = self._cut_at
         self._transport = StreamTransport(self._stream, codec, self._early)
         self._early = b""
+        self._heartbeat = heartbeat
         self._state = _State.OPEN
+        if not self._configured:  # else it will be taken, most likely
+            self._talk()
+
+    def _talk(self) -> Conversation:
+        """The open WebSocket by ASGI's messages: from the accept on, or where a route of ours has not taken it."""
+        if self._conversation is None:
+            nursery = None if self.is_polled else self.nursery
+            self._conversation = Conversation(self._transport, self._limits, self._heartbeat, self._host, nursery)
+            if self.draining:
+                self._conversation.drain()
+                self._conversation.hurry(self.answering.deadline)
+        return self._conversation
 
     async def _deny(self, status: int, headers: RawHeaders, body: bytes, *, more: bool) -> None:
         assert self._response is not None
         if self._status == 0:
-            self.answering.deadline = math.inf
+            self.answering.deadline = self._cut_at
             if not headers and not more:
                 headers = [(b"content-length", str(len(body)).encode())]
             try:
@@ -244,55 +270,28 @@ class Session:
         with _peer_gone():
             await self._response.body(body, more=more)
 
-    async def _read(self) -> None:
-        """Read once: what came is kept before anything else is waited for, so no cancellation can lose it."""
-        try:
-            with trio.CancelScope() as self._receiving:
-                events = await self._transport.receive()
-                self._events.extend(event for event in events if isinstance(event, str | bytes | Closed))
-                if any(isinstance(event, Closed) for event in events):
-                    self._ended.set()
-        finally:
-            self._receiving = None
-        if self._state is _State.OPEN and (replies := self._transport.replies()):
-            with trio.move_on_after(2 * self._limits.send_timeout, shield=True):  # behind one that is being sent
-                try:
-                    await self._write(replies)
-                except PeerGone:
-                    pass  # `receive` tells
 
-    async def _write(self, packet: Packet) -> None:
-        """Write one packet whole; a write that is cut short ends the connection."""
-        async with self._writing:
-            if self._state is not _State.OPEN:
-                raise PeerGone("the WebSocket is closed")
-            whole = False
-            try:
-                with trio.move_on_after(self._limits.send_timeout), _peer_gone():
-                    await self._transport.write([self._transport.pack(packet)])
-                    whole = True
-            finally:
-                if not whole:
-                    self._state = _State.CLOSED
-            if not whole:
-                raise PeerGone(f"the peer has read nothing for {self._limits.send_timeout:g} s")
+def _frame(message: Message) -> Frame:
+    """What `websocket.send` says, as a frame.
 
-    async def _close(self, code: int, reason: str) -> None:
-        """Our Close frame, then the peer's (RFC 6455 section 7.1.2), `Limits.close_timeout` at most."""
-        self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-        with trio.move_on_after(self._limits.close_timeout):
-            try:
-                await self._write(Close(code, reason))
-                self._state = _State.CLOSED
-                while not self._ended.is_set():
-                    if self._receiving is not None:  # another task is in `receive`: it will see the end
-                        await self._ended.wait()
-                    else:
-                        await self._read()
-            except PeerGone:
-                pass
-        self._state = _State.CLOSED
-        await self._transport.aclose(linger=False)
+    Raises:
+        TypeError: neither `text` nor `bytes` is what it should be.
+        UnicodeEncodeError: `text` holds a lone surrogate.
+    """
+    data, text = message.get("bytes"), message.get("text")
+    if isinstance(data, bytes | bytearray | memoryview) or (data is None and isinstance(text, str)):
+        return encode(text if data is None else data)
+    kinds = f"text: {type(text).__name__}, bytes: {type(data).__name__}"
+    raise TypeError(f"websocket.send takes 'bytes' (bytes) or 'text' (str), not {kinds}")
+
+
+def _close_of(message: Message) -> tuple[int, str]:
+    """The code and reason of `websocket.close` that can be sent, and a line in the log where the code could not."""
+    given = message.get("code")
+    code, reason = sendable_close(given, message.get("reason"))
+    if given is not None and given != code:
+        logger.warning("the application closed a WebSocket with %.100r, which can't be sent: %d is sent", given, code)
+    return code, reason
 
 
 @contextmanager

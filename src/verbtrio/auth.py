@@ -93,6 +93,10 @@ class JWTAuth:
         self._roles: frozenset[str] = frozenset()
         self.first_message_timeout = first_message_timeout
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> JWTAuth:
+        """Itself: it stands in scopes, which middleware may copy deeply; its fetched keys are for all requests."""
+        return self
+
     def __repr__(self) -> str:
         return f"JWTAuth(algorithms={self._algorithms})"
 

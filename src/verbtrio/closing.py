@@ -8,7 +8,9 @@ the log line and the statistics all show the same record.
 from __future__ import annotations
 
 import enum
+import operator
 from dataclasses import dataclass, field
+from typing import Any
 
 # RFC 6455 section 7.4.1 and the IANA registry it set up.
 NORMAL_CLOSURE = 1000
@@ -76,12 +78,37 @@ class CloseInfo:
     """What the handler raised, for `Cause.ERROR`."""
 
 
+def _may_be_sent(code: int) -> bool:
+    return (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
+
+
 def check_close(code: int, reason: str) -> None:
     """Raise `ValueError` where `code` or `reason` must not be sent in a Close frame (RFC 6455 section 7.4)."""
-    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
+    if not _may_be_sent(code):
         raise ValueError(
             f"{code} is no close code that may be sent; use 1000 to 1014 (but 1004 to 1006) or 3000 to 4999"
         )
     size = len(reason.encode())
     if size > MAX_REASON_BYTES:
         raise ValueError(f"the close reason has {size} bytes; a Close frame holds {MAX_REASON_BYTES} at most")
+
+
+def sendable_close(code: Any, reason: Any) -> tuple[int, str]:
+    """The code and reason that are sent for those an ASGI application gave, whatever it gave.
+
+    A code that must not be sent, or is no integer, becomes 1011: the application has made a mistake. No code at all is
+    1000. A reason over 123 bytes is cut at a character's boundary; what UTF-8 has no form for (lone surrogates) becomes
+    "?", and a reason that is no text is left out.
+    """
+    if code is None:
+        number = NORMAL_CLOSURE
+    else:
+        try:
+            number = operator.index(code)
+        except TypeError:
+            number = INTERNAL_ERROR
+        if not _may_be_sent(number):
+            number = INTERNAL_ERROR
+    if not isinstance(reason, str):
+        return number, ""
+    return number, reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -22,7 +22,7 @@ from verbtrio.middleware import deny
 from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
 from verbtrio.places import Full, Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
-from verbtrio.types import EXTENSION
+from verbtrio.types import EXTENSION, Shared
 from verbtrio.unwind import nobody_waits
 from verbtrio.websocket import WebSocket
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("verbtrio.endpoint")
 
 
-class WebSocketEndpoint:
+class WebSocketEndpoint(Shared):
     """One route's WebSocket, as an ASGI application.
 
     Args:

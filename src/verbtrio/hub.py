@@ -50,6 +50,12 @@ class Drainable(Protocol):
     def drain(self) -> None: ...
 
 
+class Session(Drainable, Protocol):
+    """An upgrade request, or an ASGI application's WebSocket beside ours."""
+
+    def hurry(self, deadline: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """A moment's figures of one app."""
@@ -151,7 +157,7 @@ class Hub:
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()
         self._listeners: set[Listener] = set()
-        self._sessions: set[Drainable] = set()
+        self._sessions: set[Session] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
         self._ended: Counter[str] = Counter()
@@ -270,12 +276,17 @@ class Hub:
             self._listeners.discard(listener)
             self._ended[listener.end(GONE).cause] += 1
 
-    def add_session(self, session: Drainable) -> None:
-        """Drain `session` with the connections: an ASGI application's WebSocket beside ours."""
+    def add_session(self, session: Session) -> None:
+        """Drain `session` with the connections."""
         self._sessions.add(session)
+        if self.draining:
+            session.drain()
+            session.hurry(self._deadline)
 
-    def discard_session(self, session: Drainable) -> None:
+    def discard_session(self, session: Session) -> None:
         self._sessions.discard(session)
+        if self.draining:
+            self._empty.unpark_all()
 
     def answered(self, status: int) -> None:
         """An upgrade request was answered with `status`; 0: its client had left."""
@@ -300,16 +311,16 @@ class Hub:
         """
         self.draining = True
         self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
-        for one in (*self._sessions, *self._listeners):
+        for one in tuple(self._listeners):
             one.drain()
-        for connection in tuple(self._connections):
+        for connection in (*self._sessions, *self._connections):
             connection.drain()
             connection.hurry(self._deadline)
         with trio.move_on_at(self._deadline + CUT_SECONDS):
-            while self._connections:
+            while self._connections or self._sessions:
                 await self._empty.park()
-        if self._connections:
-            logger.warning("%d connections did not end in time", len(self._connections))
+        if left := len(self._connections) + len(self._sessions):
+            logger.warning("%d connections did not end in time", left)
 
 
 @asynccontextmanager

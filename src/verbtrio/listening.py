@@ -21,6 +21,7 @@ from verbtrio.limits import Limits
 from verbtrio.listener import Broadcasts, Listener
 from verbtrio.places import Place, Places, client_key, user_key
 from verbtrio.streaming import link_of
+from verbtrio.types import Shared
 
 logger = logging.getLogger("verbtrio.listening")
 
@@ -29,7 +30,7 @@ Guard: TypeAlias = Callable[[Request, str], Awaitable[bool | Response] | bool | 
 answer it gets instead."""
 
 
-class ListenerEndpoint:
+class ListenerEndpoint(Shared):
     """One route's event streams, as an ASGI application.
 
     Args:

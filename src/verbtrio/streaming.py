@@ -32,6 +32,8 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from verbtrio.types import Shared
+
 CHUNK_BYTES = 64 * 1024
 """The most that one ASGI message carries, and that `send_timeout` is for."""
 SEND_TIMEOUT = 60.0
@@ -53,7 +55,7 @@ class Waitable(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Link:
+class Link(Shared):
     """What the take-over tells a response about its connection.
 
     Attributes:

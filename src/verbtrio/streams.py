@@ -27,6 +27,13 @@ LINGER_BYTES = 256 * 1024
 LINGER_SECONDS = 1.0
 
 
+def has_descriptor(stream: trio.abc.Stream) -> bool:
+    """Whether a `StreamTransport` of `stream` has an `fd`."""
+    if isinstance(stream, trio.SocketStream):
+        return sys.platform != "win32"
+    return Tls.taken_from(stream) is not None
+
+
 class StreamTransport(Transport):
     """A Trio stream whose handshake is over: the way of the take-over.
 

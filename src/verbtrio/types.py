@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 JSON: TypeAlias = Any
 """Any JSON value: what `WebSocket[JSON]` receives. (A precise recursive alias helps nobody's type checker.)"""
@@ -16,3 +16,19 @@ EXTENSION = "verbtrio.stream"
 
 Hook: TypeAlias = Callable[..., Awaitable[None] | None]
 """A hook may be a plain function or a coroutine function."""
+
+
+class Shared:
+    """An object in ASGI scopes that a copy of a scope, a deep one too, shares with the original.
+
+    It stands for what there is once: a connection, an application. Middleware (hypercorn's `ProxyFixMiddleware`) copies
+    a scope deeply, in order to change what is its own, and would try to copy sockets, tasks and events with it.
+    """
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
