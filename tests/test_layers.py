@@ -47,7 +47,7 @@ LAYERS: dict[str, list[str]] = {
         "auth",
     ],
     "fan-out": ["timers", "inbox", "outbox", "rooms"],
-    "connection": ["websocket", "listener", "hooks", "gate", "parting", "connection"],
+    "connection": ["calls", "websocket", "listener", "hooks", "gate", "handling", "parting", "connection"],
     "hub": ["hub"],
     "edge": [
         "unwind",

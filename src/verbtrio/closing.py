@@ -75,6 +75,10 @@ class CloseInfo:
     """What the handler raised, for `Cause.ERROR`."""
 
 
+RETURNED = CloseInfo(Cause.RETURNED, NORMAL_CLOSURE)
+DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
+
+
 def check_close(code: int, reason: str) -> None:
     """Raise `ValueError` where `code` or `reason` must not be sent in a Close frame (RFC 6455 section 7.4)."""
     if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:

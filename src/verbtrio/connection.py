@@ -16,23 +16,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import trio
 
+from verbtrio.calls import Calls
 from verbtrio.closing import (
+    DRAINED,
     INTERNAL_ERROR,
-    NORMAL_CLOSURE,
     POLICY_VIOLATION,
-    SERVICE_RESTART,
     TOKEN_EXPIRED,
     Cause,
     CloseInfo,
 )
 from verbtrio.counts import Counts
-from verbtrio.errors import ConnectionClosed, LimitExceeded
 from verbtrio.events import GONE, Closed, Event, Pong
 from verbtrio.gate import gate_for
+from verbtrio.handling import handle
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
@@ -52,7 +53,6 @@ LATE_SECONDS = 1.0
 _UNREAD = (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
 """Causes after which the peer may still be sending what nobody will read."""
 
-DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
 NEVER = float("inf")
 
 
@@ -91,6 +91,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_calls",
+        "_errors",
         "_expires",
         "_gate",
         "_handler",
@@ -115,6 +117,8 @@ class Connection:
         self.user_id: str | None = None
         """For the registry."""
         self._handler = handler
+        self._calls = Calls(ws, partial(handler.error, ws) if handler.has_last_words else None)
+        self._errors: list[Exception] = []  # what was raised, for the error hook: the handler's, and ours
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
@@ -155,9 +159,9 @@ class Connection:
             try:
                 registry.enter(self)
                 reader.start()
-                await self._handle()
+                await handle(ws, self._run_handler, self._errors)
             finally:
-                ws._end(DRAINED)  # only where a cancellation from outside has come first
+                ws._end(DRAINED)  # only where the handler did not begin
                 registry.leave(self)
                 await self._part()
         except* Exception:
@@ -179,40 +183,17 @@ class Connection:
     def hurry(self, deadline: float) -> None:
         """Cut the closing handshake and the hooks short at `deadline`."""
         self._hurry = deadline
+        self._calls.hurry(deadline)
         if self._parting is not None:
             self._parting.hurry(deadline)
 
-    async def _handle(self) -> None:
-        """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
-        ws = self.ws
-        try:
-            async with trio.open_nursery() as ws.nursery:
-                if ws.closed is not None:  # let in while the server was already shutting down
-                    return
-                if self._gate is not None and not await self._gate.wait_admitted():
-                    return
-                if not self._registry.admit(self):
-                    return
-                await self._handler.run(ws)
-                ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
-                if ws.nursery.child_tasks:
-                    ws.nursery.cancel_scope.cancel()
-        except* ConnectionClosed as group:
-            _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
-            if others is not None:  # another connection's end, which the handler did not expect
-                self._failed(others)
-        except* Exception as group:
-            self._failed(group)
-
-    def _failed(self, group: ExceptionGroup[Exception]) -> None:
-        error: Exception = group
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, LimitExceeded):
-            self.ws._end(CloseInfo(Cause.RATE, POLICY_VIOLATION, str(error)))
+    async def _run_handler(self) -> None:
+        if self.ws.closed is not None:  # let in while the server was already shutting down
             return
-        logger.error("the handler of %r raised", self.ws, exc_info=error)
-        self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+        if self._gate is not None and not await self._gate.wait_admitted():
+            return
+        if self._registry.admit(self):
+            await self._handler.run(self.ws)
 
     # What the reader calls
 
@@ -268,6 +249,8 @@ class Connection:
 
     def failed(self, error: Exception) -> None:
         logger.error("reading from or writing to %r failed", self.ws, exc_info=error)
+        if self.ws.closed is None:
+            self._errors.append(error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
 
     def finished(self) -> None:
@@ -339,6 +322,8 @@ class Connection:
             self.ws,
             self._handler,
             self._reader,
+            self._calls,
+            self._errors,
             peer_done=self._peer_done,
             flooded=self._gate is not None and self._gate.is_flooded,
             deadline=min(limit, self._hurry),

@@ -13,6 +13,7 @@ import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from verbtrio.calls import call
 from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
@@ -378,10 +379,3 @@ def in_trio_thread() -> None:
             "connections, rooms and users belong to Trio's thread. Starlette runs a route that is a plain function in "
             "a thread of its own: make it `async def`, or call by `trio.from_thread.run_sync(...)`"
         )
-
-
-async def call(hook: Callable[..., Any], *args: Any) -> None:
-    """Call a hook, a plain function or a coroutine function. A plain one is no checkpoint."""
-    result = hook(*args)
-    if result is not None and hasattr(result, "__await__"):
-        await result

@@ -1,0 +1,90 @@
+"""A handler in its nursery, and what it comes to: the end of its connection, and of nothing else.
+
+The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when somebody
+cancels `ws.nursery.cancel_scope`, which is the handler's own and so a return. What children are still cleaning up then
+holds up the hooks, but not the Close frame, nor the leaving of the rooms.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from verbtrio.calls import single
+from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo
+from verbtrio.errors import ConnectionClosed, LimitExceeded
+from verbtrio.websocket import WebSocket
+
+logger = logging.getLogger("verbtrio.connection")
+
+
+async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors: list[Exception]) -> None:
+    """Run the handler by `run` in `ws.nursery`, until both are over. Raises no `Exception`.
+
+    If cancelled, the handler is; a connection that has not ended by then ends as drained.
+
+    Args:
+        errors: what the handler and its children have raised is added to it, as one exception.
+    """
+    try:
+        async with trio.open_nursery() as ws.nursery:
+            try:
+                await run()
+            except BaseException as error:
+                _end(ws, error)
+                raise
+            _end(ws, None)
+            if ws.nursery.child_tasks:
+                ws.nursery.cancel_scope.cancel()
+    except* Exception as group:
+        if (failure := _failure_of(ws, group)) is not None:
+            info = _info_of(failure)
+            if info.cause is Cause.ERROR:
+                logger.error("the handler of %r raised", ws, exc_info=failure)
+                errors.append(failure)
+            ws._end(info)
+    else:
+        ws._end(RETURNED)
+
+
+def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
+    """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
+    nursery = ws.nursery
+    scope = nursery.cancel_scope
+    # What children have raised so far. Nothing public tells that before all of them are over: in a version of Trio
+    # that keeps it elsewhere, the connection ends then.
+    raised: list[BaseException] = [*getattr(nursery, "_pending_excs", ())]
+    if error is not None:
+        raised.append(error)
+    failure = _failure_of(ws, BaseExceptionGroup("", raised)) if raised else None
+    if failure is not None:
+        ws._end(_info_of(failure))
+    elif error is None or (scope.cancel_called and nursery.child_tasks):
+        ws._end(RETURNED)
+    elif not scope.cancel_called:
+        ws._end(DRAINED)  # cancelled from outside
+    # Else its scope was cancelled, and perhaps one around it as well: the nursery knows, which ends now.
+
+
+def _failure_of(ws: WebSocket[Any], error: BaseException) -> Exception | None:
+    """What of `error` is a failure: its exceptions, but for the connection's own end, which a handler may let pass.
+    Several are one group."""
+    group, _ = BaseExceptionGroup("", [error]).split(Exception)
+    if group is None:
+        return None
+    _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
+    return None if others is None else single(others)
+
+
+def _info_of(failure: Exception) -> CloseInfo:
+    """How a connection ends whose handler has raised `failure`."""
+    limits, others = ExceptionGroup("", [failure]).split(LimitExceeded)
+    if others is not None or limits is None:
+        return CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", failure)
+    first: Exception = limits
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return CloseInfo(Cause.RATE, POLICY_VIOLATION, str(first))
