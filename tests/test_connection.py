@@ -638,7 +638,7 @@ class TestHooks:
         app = App()
         left: list[int] = []
 
-        def on_leave(room: Room) -> None:
+        def on_leave(room: Room, ws: WebSocket[str]) -> None:
             left.append(len(room))
 
         @app.ws("/ws")
@@ -724,7 +724,7 @@ async def test_nothing_comes_after_the_close_frame(way: str, autojump_clock: Clo
         ws.route.broadcast("left", exclude=ws)
 
     def enter(ws: WebSocket) -> None:
-        ws.join("room", on_leave=lambda room: room.broadcast("left the room"))
+        ws.join("room", on_leave=lambda room, ws: room.broadcast("left the room"))
 
     app.ws("/ws", **({"close": leave} if way == "hook" else {"open": enter}))
     async with serving(app) as service:

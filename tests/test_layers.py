@@ -47,7 +47,17 @@ LAYERS: dict[str, list[str]] = {
         "auth",
     ],
     "fan-out": ["timers", "inbox", "outbox", "rooms"],
-    "connection": ["calls", "websocket", "listener", "hooks", "gate", "handling", "parting", "connection"],
+    "connection": [
+        "calls",
+        "membership",
+        "websocket",
+        "listener",
+        "hooks",
+        "gate",
+        "handling",
+        "parting",
+        "connection",
+    ],
     "hub": ["hub"],
     "edge": [
         "unwind",

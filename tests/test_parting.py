@@ -12,13 +12,14 @@ import trio.testing
 from trio.abc import Clock
 
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
-from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, WebSocket
+from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
+from verbtrio.closing import DRAINED
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
 RETURNED = CloseInfo(Cause.RETURNED, 1000, "")
 FAILED = CloseInfo(Cause.ERROR, 1011, "Internal server error")
-LONG = 30.0
+LONG = 3.0
 """A clean-up that takes longer than everything else."""
 
 
@@ -113,6 +114,247 @@ class TestScope:
             assert app.statistics().ended == {"drain": 1}
 
 
+ENDS: dict[str, tuple[Callable[[WebSocket[str]], Any], Cause]] = {
+    "close_nowait": (lambda ws: ws.close_nowait(4000), Cause.KICKED),
+    "disconnect": (lambda ws: ws.app.users.disconnect(ws.user["id"]), Cause.KICKED),
+    "a limit": (lambda ws: ws._end(CloseInfo(Cause.RATE, 1008)), Cause.RATE),
+    "its token": (lambda ws: ws._end(CloseInfo(Cause.EXPIRED, 4401)), Cause.EXPIRED),
+    "a shutdown": (lambda ws: ws._end(DRAINED), Cause.DRAIN),
+    "slow": (lambda ws: ws._end(CloseInfo(Cause.SLOW, 1008)), Cause.SLOW),
+    "silent": (lambda ws: ws._end(CloseInfo(Cause.HEARTBEAT, 4000)), Cause.HEARTBEAT),
+}
+"""Ends that are the server's."""
+
+
+async def sign_in(request: Any, call_next: Any) -> Any:
+    request.scope["user"] = {"id": 7}
+    return await call_next(request)
+
+
+def presence(app: App) -> dict[str, Any]:
+    """Everything that tells who is there."""
+    now = app.statistics()
+    return {
+        "hall": (len(app.room("hall")), list(app.room("hall"))),
+        "connections": (len(app.connections), list(app.connections)),
+        "users": (list(app.users), app.users.connections(7), 7 in app.users),
+        "statistics": (now.connections, now.rooms, now.memberships, now.users, now.opened - sum(now.ended.values())),
+        "reached": (app.room("hall").broadcast("x"), app.connections.broadcast("x"), app.users.send(7, "x")),
+    }
+
+
+NOBODY: dict[str, Any] = {
+    "hall": (0, []),
+    "connections": (0, []),
+    "users": ([], (), False),
+    "statistics": (0, 0, 0, 0, 0),
+    "reached": (0, 0, 0),
+}
+
+
+class TestPresence:
+    """Whoever has begun to end is counted nowhere and handed nothing, from that moment on."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("how", [*ENDS, "the peer's close", "the peer's going"])
+    async def test_at_every_end(self, how: str, form: str, way: str, autojump_clock: Clock) -> None:
+        app, sockets, seen = App(), list[WebSocket[str]](), list[Any]()
+
+        def opened(ws: WebSocket[str]) -> None:
+            sockets.append(ws)
+            ws.join("hall")
+            ws.nursery.start_soon(shielded)  # so that it takes a while
+
+        def closed(ws: WebSocket[str], code: int, reason: str) -> None:
+            seen.append(presence(app))
+
+        add_handler(app, form, opened=opened, closed=closed, middleware=[sign_in], heartbeat=None)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            assert presence(app)["statistics"] == (1, 1, 1, 1, 1)
+            if how == "the peer's close":
+                await client.close()
+            elif how == "the peer's going":
+                await client.hang_up()
+            else:
+                ENDS[how][0](sockets[0])
+            if how.startswith("the peer"):
+                await trio.testing.wait_all_tasks_blocked()
+            assert presence(app) == NOBODY
+            assert (len(sockets[0].route), sockets[0].rooms) == (0, frozenset())
+            sockets.clear()
+            if not how.startswith("the peer"):
+                await client.closed()
+                assert client.said == [] if how == "slow" else ["x"] * 3, "what came before the end is all"
+            await client.close()
+        assert seen == ([] if form == "a coroutine" else [NOBODY])
+
+    async def test_one_that_turns_out_to_be_slow_within_a_broadcast(self, way: str, autojump_clock: Clock) -> None:
+        """It is not among those reached."""
+        app, sockets = App(limits=Limits(max_backlog_bytes=70_000)), list[WebSocket]()
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            sockets.append(ws)
+            await trio.sleep_forever()
+
+        async with clients_of(app, way) as connect:
+            client = await connect(trio.testing.lockstep_stream_pair)
+            await trio.testing.wait_all_tasks_blocked()
+            reached = [app.connections.broadcast("x" * 40_000) for _ in range(40)]
+            assert sockets[0].closed is not None
+            assert sockets[0].closed.cause is Cause.SLOW
+            sockets.clear()
+            assert reached[-1] == 0
+            await client.hang_up()
+
+    @pytest.mark.parametrize("how", [*ENDS, "the peer's close", "the peer's going"])
+    async def test_the_place_is_free_before_the_close_hook_returns(
+        self, how: str, way: str, autojump_clock: Clock
+    ) -> None:
+        app = App(limits=Limits(max_connections_per_user=1, max_connections_per_client=1))
+        sockets = list[WebSocket[str]]()
+
+        async def closed(ws: WebSocket[str], code: int, reason: str) -> None:
+            await trio.sleep_forever()
+
+        app.ws("/ws", open=sockets.append, close=closed, middleware=[sign_in], heartbeat=None)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            if how == "the peer's close":
+                await client.close()
+            elif how == "the peer's going":
+                await client.hang_up()
+            else:
+                ENDS[how][0](sockets[0])
+                await client.closed()
+            await trio.testing.wait_all_tasks_blocked()
+            another = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            assert app.statistics().connections == 1
+            sockets.clear()
+            await client.close()
+            await another.close()
+
+    async def test_all_places_together_are_those_of_the_living(self, way: str, autojump_clock: Clock) -> None:
+        """`max_connections` is what a worker can bear: one that is still ending is one of them."""
+        app, sockets = App(limits=Limits(max_connections=1)), list[WebSocket]()
+
+        async def closed(ws: WebSocket, code: int, reason: str) -> None:
+            await trio.sleep(1)
+
+        app.ws("/ws", open=sockets.append, close=closed)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            sockets[0].close_nowait()
+            sockets.clear()
+            await client.closed()
+            await client.close()
+            with pytest.raises(AssertionError, match="503"):
+                await connect()
+            await connect.service.wait_ended(10)
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            sockets.clear()
+            await client.close()
+
+
+class TestLeaveHook:
+    """One outcome, wherever it is called."""
+
+    @pytest.mark.parametrize("kind", ["plain", "async", "plain, with something to await"])
+    @pytest.mark.parametrize("where", ["block", "leave", "leave_nowait", "end"])
+    async def test_one_that_raises(
+        self, where: str, kind: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app, errors, called = App(), list[str](), list[Any]()
+
+        def plain(room: Room, ws: WebSocket) -> None:
+            called.append((room.name, len(room), ws is sockets[0], ws in room))
+            raise ValueError("on purpose")
+
+        async def later(room: Room, ws: WebSocket) -> None:
+            plain(room, ws)
+
+        hook: Any = {"plain": plain, "async": later}.get(kind, lambda room, ws: later(room, ws))
+        sockets = list[WebSocket[str]]()
+
+        async def message(ws: WebSocket[str], text: str) -> None:
+            if text == "go":
+                sockets.append(ws)
+                membership = ws.join("hall", on_leave=hook)
+                if where == "block":
+                    async with membership:
+                        pass
+                elif where == "leave":
+                    await membership.leave()
+                elif where == "leave_nowait":
+                    membership.leave_nowait()
+            await ws.send("here")
+
+        app.ws("/ws", message=message, error=lambda ws, error: errors.append(repr(error)))
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            for text in ("go", "on"):
+                await client.send(text)
+                assert await client.heard() == "here"
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(errors) == len(called) == (0 if where == "end" else 1)
+            await client.close()
+            await connect.service.wait_ended(10)
+            sockets.clear()
+            assert app.statistics().ended == {"peer": 1}
+        assert called == [("hall", 0, True, False)]
+        assert errors == ["ValueError('on purpose')"]
+        assert [record.msg for record in caplog.records] == ["the %s hook of %r raised"]
+
+    @pytest.mark.parametrize("kind", ["plain", "async"])
+    async def test_one_who_is_back_is_not_said_to_have_left(self, kind: str, way: str, autojump_clock: Clock) -> None:
+        app, there = App(), list[bool]()
+
+        def plain(room: Room, ws: WebSocket) -> None:
+            there.append(ws in room)
+
+        async def later(room: Room, ws: WebSocket) -> None:
+            plain(room, ws)
+
+        hook: Any = plain if kind == "plain" else later
+
+        def message(ws: WebSocket[str], text: str) -> None:
+            ws.join("hall", on_leave=hook).leave_nowait()
+            ws.join("hall", on_leave=hook)
+
+        app.ws("/ws", message=message)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("x")
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(app.room("hall")) == 1
+            assert there == ([False] if kind == "plain" else [])
+            await client.close()
+        assert there == ([False, False] if kind == "plain" else [False])
+
+    async def test_one_that_can_not_be_called_so(self, way: str, autojump_clock: Clock) -> None:
+        app = App()
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            bad: Any = lambda room: None  # noqa: E731 -- hooks are mostly written so
+            with pytest.raises(TypeError, match=r"is called with \(room, ws\)"):
+                ws.join("hall", on_leave=bad)
+            assert (ws.rooms, len(app.room("hall"))) == (frozenset(), 0)
+            await ws.send("checked")
+
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            assert await client.heard() == "checked"
+            await client.closed()
+            await client.close()
+
+
 def raises(error: type[Exception]) -> Callable[..., Any]:
     def fail(*_: Any) -> None:
         raise error("on purpose")
@@ -126,7 +368,6 @@ class TestAtOnce:
     @pytest.mark.parametrize(
         ("how", "expected"),
         [
-            ("returns", RETURNED),
             ("raises", FAILED),
             ("raises in a group", FAILED),
             ("cancels", RETURNED),
@@ -139,8 +380,6 @@ class TestAtOnce:
     async def test_whatever_ends_it(
         self, form: str, how: str, expected: CloseInfo, way: str, autojump_clock: Clock
     ) -> None:
-        if how == "returns" and form != "a coroutine":
-            pytest.skip("hooks do not return before their connection ends")
         app, sockets = App(), list[WebSocket[Any]]()
 
         async def child(act: Callable[[], Any]) -> None:
@@ -165,15 +404,7 @@ class TestAtOnce:
             ws.join("hall")
             ws.nursery.start_soon(shielded)
 
-        if how == "returns":
-
-            @app.ws("/ws")
-            async def handler(ws: WebSocket[str]) -> None:
-                opened(ws)
-                await ws.receive()
-
-        else:
-            add_handler(app, form, opened=opened, message=end)
+        add_handler(app, form, opened=opened, message=end)
         async with clients_of(app, way) as connect:
             client = await connect()
             await trio.testing.wait_all_tasks_blocked()

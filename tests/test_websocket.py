@@ -65,11 +65,11 @@ async def test_a_leave_hook_has_its_time_wherever_leave_is_called(autojump_clock
     left: list[str] = []
     begin = 0.0
 
-    async def slow(room: Room) -> None:
+    async def slow(room: Room, ws: WebSocket) -> None:
         await trio.sleep(1)
         left.append(f"{room.name} has {len(room)}")
 
-    async def hangs(room: Room) -> None:
+    async def hangs(room: Room, ws: WebSocket) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -143,7 +143,7 @@ async def test_leaving_from_a_plain_function(autojump_clock: Clock) -> None:
     @app.ws("/ws")
     class Handler:
         def open(self, ws: WebSocket) -> None:
-            self.membership = ws.join("hall", on_leave=lambda room: left.append(f"left, {len(room)} here"))
+            self.membership = ws.join("hall", on_leave=lambda room, ws: left.append(f"left, {len(room)} here"))
 
         def message(self, ws: WebSocket, message: str) -> None:
             self.membership.leave_nowait()

@@ -44,27 +44,21 @@ class Calls:
         try:
             await self._call(name, hook, args, deadline)
         except* Exception as group:
-            await self.report(name, group, deadline=deadline)
+            error = single(group)
+            self._log(name, error)
+            await self.tell(error, deadline=deadline)
 
     def call_nowait(self, name: str, hook: Hook, *args: Any, nursery: trio.Nursery, seconds: float) -> None:
         """Call a hook that is a plain function here and now; what is to be awaited then is, in `nursery`."""
         try:
             result = hook(*args)
         except Exception as error:
-            nursery.start_soon(self._report_soon, name, error, seconds)
+            self._log(name, error)
+            if self._tell is not None:
+                nursery.start_soon(self._tell_soon, error, seconds)
         else:
             if hasattr(result, "__await__"):
-                nursery.start_soon(self.call_soon, name, lambda: result, seconds)
-
-    async def call_soon(self, name: str, hook: Hook, seconds: float) -> None:
-        """As `call`, within so many seconds from the time at which the task that runs it begins."""
-        await self.call(name, hook, deadline=trio.current_time() + seconds)
-
-    async def report(self, name: str, error: Exception, *, deadline: float) -> None:
-        """Log what a hook has raised, and tell the error hook."""
-        error = single(error)
-        logger.error("the %s hook of %r raised", name, self._whose, exc_info=error)
-        await self.tell(error, deadline=deadline)
+                nursery.start_soon(self._call_soon, name, lambda: result, seconds)
 
     async def tell(self, error: Exception, *, deadline: float) -> None:
         """Call the error hook, if there is one. What it raises itself is logged."""
@@ -73,10 +67,16 @@ class Calls:
         try:
             await self._call("error", self._tell, (error,), deadline)
         except* Exception as group:
-            logger.error("the error hook of %r raised", self._whose, exc_info=single(group))
+            self._log("error", single(group))
 
-    async def _report_soon(self, name: str, error: Exception, seconds: float) -> None:
-        await self.report(name, error, deadline=trio.current_time() + seconds)
+    def _log(self, name: str, error: Exception) -> None:
+        logger.error("the %s hook of %r raised", name, self._whose, exc_info=error)
+
+    async def _call_soon(self, name: str, hook: Hook, seconds: float) -> None:
+        await self.call(name, hook, deadline=trio.current_time() + seconds)
+
+    async def _tell_soon(self, error: Exception, seconds: float) -> None:
+        await self.tell(error, deadline=trio.current_time() + seconds)
 
     async def _call(self, name: str, hook: Hook, args: tuple[Any, ...], deadline: float) -> None:
         scope = trio.CancelScope(shield=True, deadline=min(deadline, self._latest))

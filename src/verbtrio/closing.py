@@ -63,6 +63,10 @@ class Cause(enum.StrEnum):
     """The server shuts down (1012)."""
 
 
+PEERS_ENDS = (Cause.PEER, Cause.GONE)
+"""Ends of the peer's making. What came before them is still handled; after the others, nothing is."""
+
+
 @dataclass(frozen=True, slots=True)
 class CloseInfo:
     """The one record of how a connection ended."""

@@ -6,9 +6,10 @@
     ├─ writer                only while there is backlog (see `outbox`)
     └─ handler's nursery     `ws.nursery`: the handler itself, and what it starts
 
-Whatever comes first (`WebSocket._end` records it once) closes the inbox and cancels the handler's nursery within
-`CANCEL_GRACE`. Then, shielded, with deadlines: memberships are removed, leave hooks, the error hook and the close
-hook run, while the closing handshake takes place beside them. Then reading and writing stop and nothing is left.
+Whatever comes first (`WebSocket._end` records it once) sends the Close frame, leaves all rooms and registries, closes
+the inbox and cancels the handler's nursery within `CANCEL_GRACE`. Then, shielded, with deadlines: leave hooks, the
+error hook and the close hook run, while the closing handshake takes place beside them. Then reading and writing stop
+and nothing is left.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Registry(Protocol):
         """It is known whose it is; called before the handler's first line. Returns whether it may go on."""
 
     def leave(self, connection: Connection) -> None:
-        """It has ended; called before the hooks."""
+        """It has begun to end; called once, at that moment."""
 
     def forget(self, connection: Connection) -> None:
         """Nothing of it is left."""
@@ -152,7 +153,7 @@ class Connection:
         ws = self.ws
         self._registry, self._reader = registry, reader
         outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counts)
-        ws._open(outbox)
+        ws._open(outbox, self._calls, self._ended)
         ws._inbox.on_room = self.low
         self._timer = registry.timers.at(self._due(), self._tick)
         try:
@@ -162,7 +163,6 @@ class Connection:
                 await handle(ws, self._run_handler, self._errors)
             finally:
                 ws._end(DRAINED)  # only where the handler did not begin
-                registry.leave(self)
                 await self._part()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
@@ -252,6 +252,7 @@ class Connection:
         if self.ws.closed is None:
             self._errors.append(error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+        self.written()
 
     def finished(self) -> None:
         self._peer_done = True
@@ -315,6 +316,19 @@ class Connection:
 
     # The end
 
+    def _ended(self) -> None:
+        """What `WebSocket._end` calls."""
+        self._registry.leave(self)
+        self.written()
+
+    def written(self) -> None:
+        """Nothing is queued any more. Where that is because our Close frame is out, or can't go out, the next
+        connection of this client or user may come in: nobody waits for hooks."""
+        ws, outbox = self.ws, self.ws._outbox
+        assert outbox is not None
+        if ws.closed is not None and (outbox.is_empty or outbox.broken or ws.closed.cause is Cause.GONE):
+            self.place.release()
+
     async def _part(self) -> None:
         limits = self.ws._limits
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
@@ -332,12 +346,14 @@ class Connection:
 
     def slow(self, reason: str) -> None:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
+        self.written()
 
     def gone(self) -> None:
         """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
         reader has to tell, if it is at it."""
         if not self._reading or self._peer_done:
             self.ws._end(CloseInfo(GONE.cause, GONE.code))
+        self.written()
 
 
 def _expiry(ws: WebSocket[Any]) -> float:

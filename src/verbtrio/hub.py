@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import trio
 
-from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
+from verbtrio.closing import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
 from verbtrio.counts import Counts
 from verbtrio.limits import Limits
@@ -54,11 +55,12 @@ class Statistics:
     """A moment's figures of one app."""
 
     connections: int
+    """Those that are open."""
     rooms: int
     memberships: int
     users: int
     ended: dict[str, int]
-    """How many connections and event streams have ended so far, by `Cause`."""
+    """How many connections and event streams have ended so far, or begun to, by `Cause`."""
     streams: int
     """Event streams of `app.sse` routes."""
     opened: int
@@ -98,10 +100,10 @@ class Users:
     def send(self, user_id: object, data: Data) -> int:
         """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast."""
         frame = encode(data)
-        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
-        for ws in open_ones:
+        connections = self.connections(user_id)
+        for ws in connections:
             ws._put(frame)
-        return len(open_ones)
+        return len(connections)
 
     def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
         """Close all connections of one user, who may no longer be here; return how many that were. Synchronous.
@@ -112,10 +114,10 @@ class Users:
             ValueError: `code` or `reason` must not be sent.
         """
         check_close(code, reason)
-        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
-        for ws in open_ones:
+        connections = self.connections(user_id)
+        for ws in connections:
             ws.close_nowait(code, reason)
-        return len(open_ones)
+        return len(connections)
 
     def _add(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
         self._connections.setdefault(user_id, {})[ws] = None
@@ -136,7 +138,8 @@ class Hub:
         self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
         self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection] = set()  # those that are open
+        self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
         self._listeners: set[Listener] = set()
         self._sessions: set[Drainable] = set()
         self._watched: set[int] = set()
@@ -173,8 +176,8 @@ class Hub:
             invalid=counts.invalid,
         )
 
-    # A connection's registry. It is in every list before its handler's first line runs, in none (but the count of those
-    # still ending) when its close hook runs.
+    # A connection's registry. It is in every list before its handler's first line runs, and in none from the moment at
+    # which it begins to end.
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -185,6 +188,8 @@ class Hub:
 
     def admit(self, connection: Connection) -> bool:
         ws = connection.ws
+        if ws.closed is not None:  # its peer has gone, having sent a token first: what it sent may be handled
+            return ws.closed.cause in PEERS_ENDS
         user_id = user_key(ws.user)  # known only now, where the first message has told it
         if (full := connection.place.take(user=user_id)) is not None:
             ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
@@ -198,16 +203,18 @@ class Hub:
 
     def leave(self, connection: Connection) -> None:
         ws = connection.ws
+        assert ws.closed is not None
+        self._connections.discard(connection)
+        self._ending.add(connection)
+        self._ended[ws.closed.cause] += 1
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
         if connection.user_id is not None:
             self.users._remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
-        if connection.ws.closed is not None:
-            self._ended[connection.ws.closed.cause] += 1
         connection.place.leave()
-        self._connections.discard(connection)
+        self._ending.discard(connection)
         self._empty.unpark_all()
 
     def start(self) -> None:
@@ -238,21 +245,25 @@ class Hub:
 
     @contextmanager
     def listening(self, listener: Listener, room: str) -> Iterator[None]:
-        """Have `listener` in `room`, and among its user's connections, while the block is entered."""
+        """Have `listener` in `room`, and among its user's connections, until it ends, at the block's end at last."""
         user_id = user_key(listener.user)
         self._listeners.add(listener)
         self.counts.opened += 1
         self.rooms.join(room, listener)
         if user_id is not None:
             self.users._add(user_id, listener)
+        listener.on_end = partial(self._leave_listening, listener, room, user_id)
         try:
             yield
         finally:
-            self.rooms.leave(room, listener)
-            if user_id is not None:
-                self.users._remove(user_id, listener)
-            self._listeners.discard(listener)
-            self._ended[listener.end(GONE).cause] += 1
+            listener.end(GONE)
+
+    def _leave_listening(self, listener: Listener, room: str, user_id: str | None, info: CloseInfo) -> None:
+        self.rooms.leave(room, listener)
+        if user_id is not None:
+            self.users._remove(user_id, listener)
+        self._listeners.discard(listener)
+        self._ended[info.cause] += 1
 
     def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections: an ASGI application's WebSocket beside ours."""
@@ -288,12 +299,13 @@ class Hub:
             one.drain()
         for connection in tuple(self._connections):
             connection.drain()
+        for connection in tuple(self._ending):
             connection.hurry(self._deadline)
         with trio.move_on_at(self._deadline + CUT_SECONDS):
-            while self._connections:
+            while self._ending:
                 await self._empty.park()
-        if self._connections:
-            logger.warning("%d connections did not end in time", len(self._connections))
+        if self._ending:
+            logger.warning("%d connections did not end in time", len(self._ending))
 
 
 @asynccontextmanager

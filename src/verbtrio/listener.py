@@ -10,7 +10,7 @@ import base64
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import trio
@@ -58,6 +58,8 @@ class Listener(HTTPConnection):
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._info: CloseInfo | None = None
+        self.on_end: Callable[[CloseInfo], None] = lambda info: None
+        """Called when it ends, at that moment."""
 
     def __repr__(self) -> str:
         return f"<Listener {self.id[:8]} {self.scope['path']!r}>"
@@ -126,6 +128,7 @@ class Listener(HTTPConnection):
         if self._info is not None:
             return self._info
         self._info = info
+        self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
             self._queue.clear()
             self._queued = 0

@@ -1,4 +1,5 @@
-"""What follows when a connection's handler is over: rooms are left, hooks called, hands shaken; all with deadlines."""
+"""What follows when a connection has ended and its handler is over: hooks are called, hands shaken; all with
+deadlines."""
 
 from __future__ import annotations
 
@@ -58,12 +59,10 @@ class Parting:
         self._scope.deadline = min(self._scope.deadline, deadline)
 
     async def run(self) -> None:
-        """Leave the rooms; then hooks and closing handshake, side by side, each within its limit."""
+        """Hooks and closing handshake, side by side, each within its limit."""
         ws = self._ws
-        for membership in list(ws._memberships.values()):
-            if (hook := membership._leave()) is not None:
-                ws._farewells.append((hook, membership.room))
-        if not ws._farewells and not self._handler.has_last_words and self.peer_done.is_set() and self._outbox.is_empty:
+        has_hooks = ws._memberships.owed or self._handler.has_last_words
+        if not has_hooks and self.peer_done.is_set() and self._outbox.is_empty:
             # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
             # task and four scopes less for them.
             await self._let_go()
@@ -96,8 +95,8 @@ class Parting:
         """Call the hooks: all of them within one time limit."""
         ws, info, calls = self._ws, self._info, self._calls
         deadline = min(trio.current_time() + ws._limits.hook_timeout, self._scope.deadline)
-        for hook, room in ws._farewells:
-            await calls.call("leave", hook, room, deadline=deadline)
+        for hook, room in ws._memberships.owed:
+            await calls.call("leave", hook, room, ws, deadline=deadline)
         for error in self._errors:
             await calls.tell(error, deadline=deadline)
         if self._handler.has_last_words:

@@ -4,7 +4,7 @@ and a handler in each of its forms. The clock is virtual, and a client answers o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import trio
@@ -62,7 +62,8 @@ class _StreamClient:
             self.said.append(payload.decode())
 
     async def close(self, code: int = 1000) -> None:
-        await self._stream.send_all(_frame(0x88, code.to_bytes(2, "big")))
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # one of both has gone
+            await self._stream.send_all(_frame(0x88, code.to_bytes(2, "big")))
 
     async def hang_up(self) -> None:
         await trio.aclose_forcefully(self._stream)
@@ -86,7 +87,8 @@ class _ASGIClient:
         self.said: list[str] = []
 
     async def run(self, app: App) -> None:
-        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "extensions": {}}
+        scope: dict[str, Any] = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": []}
+        scope["extensions"] = {"websocket.http.response": {}}
         await app(scope, self.receive.receive, self.send_out.send)
         await self.send_out.aclose()
 
@@ -127,15 +129,17 @@ class Clients:
         self.service = service
         self._way = way
 
-    async def __call__(self) -> Client:
+    async def __call__(self, pair: Any = None) -> Client:
         if self._way == "plain ASGI":
             one = _ASGIClient()
             self.service.connections.start_soon(one.run, self.service.app)
-            assert (await one._next())["type"] == "websocket.accept"
+            answer = await one._next()
+            assert answer["type"] == "websocket.accept", f"denied with {answer.get('status', 403)}"
             return one
-        pair = socket_stream_pair if self._way == "sockets" else trio.testing.memory_stream_pair
-        stream = self.service.open_stream(pair)
-        await shake_hands(stream)
+        usual = socket_stream_pair if self._way == "sockets" else trio.testing.memory_stream_pair
+        stream = self.service.open_stream(pair or usual)
+        answer = await shake_hands(stream)
+        assert b" 101 " in answer, f"denied with {answer.split()[1].decode()}"
         return _StreamClient(stream)
 
 
