@@ -14,6 +14,7 @@ from trio.abc import Clock
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
 from verbtrio.closing import DRAINED
+from verbtrio.websocket import CANCEL_GRACE
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
@@ -260,6 +261,174 @@ class TestPresence:
             await trio.testing.wait_all_tasks_blocked()
             sockets.clear()
             await client.close()
+
+
+class TestMessages:
+    """After an end of the server's none is handled any more; what has come before the peer's is."""
+
+    @pytest.mark.parametrize("form", ["a coroutine", "a plain message hook", "an async message hook"])
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_turned_away_in_open(self, how: str, form: str, way: str, autojump_clock: Clock) -> None:
+        """By what it has to wait for: messages are there by then."""
+        app, handled = App(), list[str]()
+
+        async def opened(ws: WebSocket[str]) -> None:
+            await trio.sleep(1)
+            assert len(ws._inbox) == 2
+            ENDS[how][0](ws)
+
+        async def message(ws: WebSocket[str], text: str) -> None:
+            handled.append(text)
+
+        async def handler(ws: WebSocket[str]) -> None:
+            await opened(ws)
+            async for text in ws:
+                handled.append(text)
+
+        if form == "a coroutine":
+            app.ws("/ws", middleware=[sign_in], heartbeat=None)(handler)
+        else:
+            hook = message if form == "an async message hook" else lambda ws, text: handled.append(text)
+            app.ws("/ws", open=opened, message=hook, middleware=[sign_in], heartbeat=None)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("a", "b")
+            await client.closed()
+            await client.send("c")
+            await trio.sleep(1)
+            await client.close()
+        assert handled == []
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_after_the_first(self, how: str, form: str, way: str, autojump_clock: Clock) -> None:
+        app, handled = App(), list[str]()
+
+        def message(ws: WebSocket[str], text: str) -> None:
+            handled.append(text)
+            if text == "end":
+                ENDS[how][0](ws)
+
+        add_handler(app, form, message=message, middleware=[sign_in], heartbeat=None)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("end", *"abcdefgh")
+            await client.closed()
+            await client.send("late")
+            await trio.sleep(1)
+            await client.close()
+        assert handled == ["end"]
+
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_while_the_first_is_handled(self, how: str, way: str, autojump_clock: Clock) -> None:
+        """By somebody else; the hook has `CANCEL_GRACE` to finish that one."""
+        app, handled, sockets = App(), list[str](), list[WebSocket[str]]()
+
+        async def message(ws: WebSocket[str], text: str) -> None:
+            sockets.append(ws)
+            await trio.sleep(CANCEL_GRACE / 2)
+            handled.append(text)
+
+        app.ws("/ws", message=message, middleware=[sign_in], heartbeat=None)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send(*"abcdefgh")
+            await trio.testing.wait_all_tasks_blocked()
+            ENDS[how][0](sockets[0])
+            await client.closed()
+            await trio.sleep(1)
+            sockets.clear()
+            await client.close()
+        assert handled == ["a"]
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("how", ["close", "go"])
+    async def test_before_the_peers_end(self, how: str, form: str, way: str, autojump_clock: Clock) -> None:
+        app, handled = App(), list[str]()
+        add_handler(app, form, message=lambda ws, text: handled.append(text))
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send(*"abcdefgh")
+            if how == "close":
+                await client.close()
+            else:
+                await client.hang_up()
+        assert handled == [*"abcdefgh"]
+
+    @pytest.mark.parametrize("pre", [False, True], ids=["waiting", "queued"])
+    async def test_for_one_task_alone(self, pre: bool, way: str, autojump_clock: Clock) -> None:
+        app, told = App(), list[Any]()
+
+        async def receive(ws: WebSocket[str]) -> None:
+            try:
+                async for _ in ws:
+                    await trio.sleep(0.01)
+            except trio.BusyResourceError as error:
+                told.append(str(error))
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            if pre:
+                await trio.sleep(1)
+            ws.nursery.start_soon(receive, ws)
+            ws.nursery.start_soon(receive, ws)
+            await trio.sleep_forever()
+
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send(*"abcdefgh")
+            await trio.sleep(2)
+            await client.close()
+        assert len(told) == 1
+
+
+class TestHooksThatCancel:
+    """Plain functions that cancel their own nursery and then go on."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("where", ["opened", "message"])
+    async def test_and_raise(
+        self, where: str, form: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app, errors = App(), list[str]()
+
+        def fail(ws: WebSocket[str], *_: Any) -> None:
+            ws.nursery.cancel_scope.cancel()
+            raise ValueError("on purpose")
+
+        add_handler(app, form, failed=lambda ws, error: errors.append(repr(error)), **{where: fail})
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            if where == "message":
+                await client.send("x")
+            assert await client.closed() == (1011, "Internal server error")
+            await client.close()
+        assert errors == ([] if form == "a coroutine" else ["ValueError('on purpose')"])
+        assert [record.msg for record in caplog.records] == ["the handler of %r raised"]
+
+    @pytest.mark.parametrize("where", ["open", "message"])
+    async def test_and_return_a_coroutine(self, where: str, way: str, autojump_clock: Clock) -> None:
+        app, begun = App(), list[str]()
+
+        async def later() -> None:
+            begun.append(where)
+            await trio.sleep_forever()
+
+        def hook(ws: WebSocket[str], message: str = "") -> Any:
+            ws.nursery.cancel_scope.cancel()
+            return later()
+
+        hooks: Any = {where: hook}
+        app.ws("/ws", **hooks)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            if where == "message":
+                await client.send("x")
+            assert await client.closed() == (1000, "")
+            await client.close()
+        assert begun == [where]
 
 
 class TestLeaveHook:

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from verbtrio.calls import Calls
-from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.closing import NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
@@ -39,7 +39,8 @@ PATIENCE = 16
 """`send` gives way to other tasks at every so manieth message, if it has no need to wait."""
 CANCEL_GRACE = 0.1
 """Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
-for the messages that arrived before the end: a client that sends and closes expects them handled."""
+for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
+of the server's there are none, only this time."""
 
 
 class ReadyState(enum.IntEnum):
@@ -170,11 +171,13 @@ class WebSocket(HTTPConnection, Generic[T]):
     async def receive(self) -> T:
         """Wait for a message. One that is not what `T` says is answered with an error message and skipped.
 
-        What arrived before the connection ended is still received. If cancelled, no message is lost.
+        What arrived before the peer ended the connection is still received; nothing is after the server has. If
+        cancelled, no message is lost.
 
         Raises:
             ConnectionClosed: the connection has ended and there are no more messages.
-            trio.BusyResourceError: another task is receiving.
+            trio.BusyResourceError: another task receives: one can. (The first may hand over to another one, which then
+                has the connection to itself until it ends.)
         """
         while (message := await self._inbox.get()) is not None:
             try:
@@ -301,7 +304,7 @@ class WebSocket(HTTPConnection, Generic[T]):
         if self._info is not None:
             return
         self._info = info
-        self._inbox.close()
+        self._inbox.close(discard=info.cause not in PEERS_ENDS)
         if self._outbox is not None:
             if info.cause is Cause.SLOW:
                 self._outbox.clear()  # a peer that does not read has no use for more of the same

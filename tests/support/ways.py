@@ -46,7 +46,8 @@ class _StreamClient:
         self.said: list[str] = []
 
     async def send(self, *texts: str) -> None:
-        await self._stream.send_all(b"".join(_frame(0x81, text.encode()) for text in texts))
+        with suppress(trio.BrokenResourceError):  # the server has gone
+            await self._stream.send_all(b"".join(_frame(0x81, text.encode()) for text in texts))
 
     async def heard(self) -> str:
         kind, payload = await self._next()
