@@ -358,3 +358,32 @@ async def test_closing_after_a_cancelled_receive(autojump_clock: Clock) -> None:
         client = await service.connect("/")
         await client._close_handshake.wait()
     assert took == [pytest.approx(0)]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"),
+    [
+        (4000.0, "", TypeError),
+        (True, "", TypeError),
+        (1006, "", ValueError),
+        (4000, b"x", TypeError),
+        (4000, "x" * 124, ValueError),
+    ],
+)
+async def test_a_close_that_must_not_be_sent(
+    code: Any, reason: Any, error: type[Exception], autojump_clock: Clock
+) -> None:
+    """The application is told, and nothing has changed."""
+
+    async def body(receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        with pytest.raises(error, match="close (code|reason)"):
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+        await send({"type": "websocket.send", "text": "still here"})
+
+    async with serving(App(), application(body)) as service:
+        client = await service.connect("/")
+        assert await client.get_message() == "still here"
+        await client._close_handshake.wait()
+        assert client.closed is not None
+        assert client.closed.code == 1000

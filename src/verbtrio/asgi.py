@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause
+from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, SERVICE_RESTART, Cause, check_close
 from verbtrio.events import Closed
 from verbtrio.limits import Limits
 from verbtrio.messages import encode
@@ -168,7 +168,9 @@ class Session:
         Raises:
             PeerGone: the connection is closed, or the peer has not read for `Limits.send_timeout`.
             RuntimeError: `message` has no place in the connection's state.
-            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own.
+            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own; or a close has
+                a code or a reason that must not be sent.
+            TypeError: a close has a code or a reason of another type.
         """
         kind = message["type"]
         if self._state is _State.HANDSHAKE and kind == "websocket.accept":
@@ -184,7 +186,9 @@ class Session:
             data = message.get("bytes")
             await self._write(encode(message["text"] if data is None else data))
         elif self._state is _State.OPEN and kind == "websocket.close":
-            await self._close(int(message.get("code") or NORMAL_CLOSURE), message.get("reason") or "")
+            code, reason = message.get("code") or NORMAL_CLOSURE, message.get("reason") or ""
+            check_close(code, reason)
+            await self._close(code, reason)
         elif self._state is _State.CLOSED:
             raise PeerGone("the WebSocket is closed")
         else:

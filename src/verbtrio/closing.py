@@ -83,12 +83,29 @@ RETURNED = CloseInfo(Cause.RETURNED, NORMAL_CLOSURE)
 DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
 
 
-def check_close(code: int, reason: str) -> None:
-    """Raise `ValueError` where `code` or `reason` must not be sent in a Close frame (RFC 6455 section 7.4)."""
+def check_close(code: object, reason: object) -> None:
+    """Check that `code` and `reason` may be sent in a Close frame (RFC 6455 section 7.4).
+
+    Raises:
+        TypeError: `code` is no `int` (4000.0, as JSON may have it, or a `bool`), or `reason` no `str`.
+        ValueError: the code must not be sent, or the reason is no UTF-8, or over 123 bytes of it.
+    """
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a close code is a whole number, an int, not {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f'a close reason is text, not {reason!r}; where there is none, leave it out or use ""')
     if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
         raise ValueError(
             f"{code} is no close code that may be sent; use 1000 to 1014 (but 1004 to 1006) or 3000 to 4999"
         )
-    size = len(reason.encode())
+    try:
+        size = len(reason.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"the close reason {reason!r} is no UTF-8: surrogates stand for no character") from None
     if size > MAX_REASON_BYTES:
         raise ValueError(f"the close reason has {size} bytes; a Close frame holds {MAX_REASON_BYTES} at most")
+
+
+def fitting_reason(text: str) -> str:
+    """As much of `text`, an exception's, as a Close frame holds."""
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from verbtrio.calls import single
-from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo
+from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
 from verbtrio.errors import ConnectionClosed, LimitExceeded
 from verbtrio.websocket import WebSocket
 
@@ -87,4 +87,4 @@ def _info_of(failure: Exception) -> CloseInfo:
     first: Exception = limits
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
-    return CloseInfo(Cause.RATE, POLICY_VIOLATION, str(first))
+    return CloseInfo(Cause.RATE, POLICY_VIOLATION, fitting_reason(str(first)))

@@ -29,6 +29,7 @@ class Heartbeat:
     Raises:
         ValueError: `interval` or `timeout` is not positive, `timeout` leaves no time to answer a ping, or `code` or
             `reason` must not be sent.
+        TypeError: `code` is no `int`, or `reason` no `str`.
     """
 
     interval: float = 20.0

@@ -111,7 +111,8 @@ class Users:
         It keeps nobody out: whoever still has a valid token may come in again, unless your middleware says no.
 
         Raises:
-            ValueError: `code` or `reason` must not be sent.
+            ValueError: `code` or `reason` must not be sent (nobody is closed).
+            TypeError: `code` is no `int`, or `reason` no `str` (nobody is closed).
         """
         check_close(code, reason)
         connections = self.connections(user_id)

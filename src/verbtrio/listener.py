@@ -114,6 +114,7 @@ class Listener(HTTPConnection):
 
         Raises:
             ValueError: `code` or `reason` is none for a Close frame, and so none here.
+            TypeError: `code` is no `int`, or `reason` no `str`.
         """
         check_close(code, reason)
         self.end(CloseInfo(Cause.KICKED, code, reason))

@@ -207,7 +207,8 @@ class WebSocket(HTTPConnection, Generic[T]):
         Closing a connection that has ended does nothing. If cancelled, it is closed all the same.
 
         Raises:
-            ValueError: `code` or `reason` must not be sent.
+            ValueError: `code` or `reason` must not be sent; nothing has changed.
+            TypeError: `code` is no `int`, or `reason` no `str`; nothing has changed.
         """
         self.close_nowait(code, reason)
         await trio.lowlevel.checkpoint()
