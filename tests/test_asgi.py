@@ -377,7 +377,7 @@ async def test_a_close_that_must_not_be_sent(
 
     async def body(receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
-        with pytest.raises(error, match="close (code|reason)"):
+        with pytest.raises(error, match=r"close (code|reason)"):
             await send({"type": "websocket.close", "code": code, "reason": reason})
         await send({"type": "websocket.send", "text": "still here"})
 

@@ -115,14 +115,14 @@ class TestScope:
             assert app.statistics().ended == {"drain": 1}
 
 
-ENDS: dict[str, tuple[Callable[[WebSocket[str]], Any], Cause]] = {
-    "close_nowait": (lambda ws: ws.close_nowait(4000), Cause.KICKED),
-    "disconnect": (lambda ws: ws.app.users.disconnect(ws.user["id"]), Cause.KICKED),
-    "a limit": (lambda ws: ws._end(CloseInfo(Cause.RATE, 1008)), Cause.RATE),
-    "its token": (lambda ws: ws._end(CloseInfo(Cause.EXPIRED, 4401)), Cause.EXPIRED),
-    "a shutdown": (lambda ws: ws._end(DRAINED), Cause.DRAIN),
-    "slow": (lambda ws: ws._end(CloseInfo(Cause.SLOW, 1008)), Cause.SLOW),
-    "silent": (lambda ws: ws._end(CloseInfo(Cause.HEARTBEAT, 4000)), Cause.HEARTBEAT),
+ENDS: dict[str, Callable[[WebSocket[str]], Any]] = {
+    "close_nowait": lambda ws: ws.close_nowait(4000),
+    "disconnect": lambda ws: ws.app.users.disconnect(ws.user["id"]),
+    "a limit": lambda ws: ws._end(CloseInfo(Cause.RATE, 1008)),
+    "its token": lambda ws: ws._end(CloseInfo(Cause.EXPIRED, 4401)),
+    "a shutdown": lambda ws: ws._end(DRAINED),
+    "slow": lambda ws: ws._end(CloseInfo(Cause.SLOW, 1008)),
+    "silent": lambda ws: ws._end(CloseInfo(Cause.HEARTBEAT, 4000)),
 }
 """Ends that are the server's."""
 
@@ -179,7 +179,7 @@ class TestPresence:
             elif how == "the peer's going":
                 await client.hang_up()
             else:
-                ENDS[how][0](sockets[0])
+                ENDS[how](sockets[0])
             if how.startswith("the peer"):
                 await trio.testing.wait_all_tasks_blocked()
             assert presence(app) == NOBODY
@@ -229,7 +229,7 @@ class TestPresence:
             elif how == "the peer's going":
                 await client.hang_up()
             else:
-                ENDS[how][0](sockets[0])
+                ENDS[how](sockets[0])
                 await client.closed()
             await trio.testing.wait_all_tasks_blocked()
             another = await connect()
@@ -275,7 +275,7 @@ class TestMessages:
         async def opened(ws: WebSocket[str]) -> None:
             await trio.sleep(1)
             assert len(ws._inbox) == 2
-            ENDS[how][0](ws)
+            ENDS[how](ws)
 
         async def message(ws: WebSocket[str], text: str) -> None:
             handled.append(text)
@@ -307,7 +307,7 @@ class TestMessages:
         def message(ws: WebSocket[str], text: str) -> None:
             handled.append(text)
             if text == "end":
-                ENDS[how][0](ws)
+                ENDS[how](ws)
 
         add_handler(app, form, message=message, middleware=[sign_in], heartbeat=None)
         async with clients_of(app, way) as connect:
@@ -334,7 +334,7 @@ class TestMessages:
             client = await connect()
             await client.send(*"abcdefgh")
             await trio.testing.wait_all_tasks_blocked()
-            ENDS[how][0](sockets[0])
+            ENDS[how](sockets[0])
             await client.closed()
             await trio.sleep(1)
             sockets.clear()
@@ -429,6 +429,71 @@ class TestHooksThatCancel:
             assert await client.closed() == (1000, "")
             await client.close()
         assert begun == [where]
+
+
+class TestWhoClosed:
+    """A connection's own `close` is no kick."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("where", ["opened", "message"])
+    @pytest.mark.parametrize("who", ["itself", "a child", "a child of a child"])
+    async def test_its_own(self, who: str, where: str, form: str, way: str, autojump_clock: Clock) -> None:
+        app = App()
+
+        async def child(ws: WebSocket[str]) -> None:
+            await ws.close(4000, "done")
+
+        async def parent(ws: WebSocket[str]) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child, ws)
+
+        def end(ws: WebSocket[str], *_: Any) -> None:
+            if who == "itself":
+                ws.close_nowait(4000, "done")
+            else:
+                ws.nursery.start_soon(child if who == "a child" else parent, ws)
+
+        add_handler(app, form, **{where: end})
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            if where == "message":
+                await client.send("x")
+            assert await client.closed() == (4000, "done")
+            await client.close()
+            assert app.statistics().ended == {"closed": 1}
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("who", ["another's handler", "another task", "disconnect", "its own disconnect"])
+    async def test_somebody_elses(self, who: str, form: str, way: str, autojump_clock: Clock) -> None:
+        app, sockets = App(), list[WebSocket[str]]()
+
+        def message(ws: WebSocket[str], text: str) -> None:
+            if who == "another's handler":
+                sockets[0].close_nowait(4000)
+            else:
+                app.users.disconnect(7, code=4000)
+
+        add_handler(app, form, opened=sockets.append, message=message, middleware=[sign_in])
+        async with clients_of(app, way) as connect:
+            clients = [await connect()]
+            await trio.testing.wait_all_tasks_blocked()
+            if who == "another task":
+                await sockets[0].close(4000)
+            elif who == "disconnect":
+                app.users.disconnect(7, code=4000)
+            elif who == "its own disconnect":
+                await clients[0].send("x")
+            else:
+                clients.append(await connect())
+                await trio.testing.wait_all_tasks_blocked()
+                await clients[1].send("x")
+            assert await clients[0].closed() == (4000, "")
+            sockets.clear()
+            await trio.testing.wait_all_tasks_blocked()
+            assert app.statistics().ended == {"kicked": 1}
+            for client in clients:
+                await client.close()
 
 
 class TestLeaveHook:

@@ -96,11 +96,11 @@ async def test_a_close_that_must_not_be_sent(
 
     @app.ws("/ws", middleware=[sign_in])
     async def handler(ws: WebSocket) -> None:
-        with pytest.raises(error, match="close (code|reason)"):
+        with pytest.raises(error, match=r"close (code|reason)"):
             await close(ws)
         assert ws.closed is None
         await ws.close(4000, "x" * 123)
-        with pytest.raises(error, match="close (code|reason)"):
+        with pytest.raises(error, match=r"close (code|reason)"):
             await close(ws)
 
     async with serving(app) as service:

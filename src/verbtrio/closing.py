@@ -23,8 +23,10 @@ MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
-# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401.
+# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401 (Unauthorized), 4408 its 408 (Request
+# Timeout).
 TOKEN_EXPIRED = 4401
+HEARTBEAT_TIMEOUT = 4408
 
 MAX_CONTROL_BYTES = 125  # a control frame's payload (RFC 6455 section 5.5)
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # two are the code
@@ -42,7 +44,7 @@ class Cause(enum.StrEnum):
     ERROR = "error"
     """The handler or a hook raised (1011)."""
     HEARTBEAT = "heartbeat"
-    """The peer did not answer in time (1000, configurable)."""
+    """The peer did not answer in time (4408, configurable)."""
     EXPIRED = "expired"
     """The token the peer came in with has expired (4401)."""
     SLOW = "slow"
@@ -57,8 +59,10 @@ class Cause(enum.StrEnum):
     """The peer has sent more messages the handler does not take than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"
     """The peer broke RFC 6455 (1002), or sent text that is not UTF-8 (1007)."""
+    CLOSED = "closed"
+    """Its own handler, hook or a task of theirs called `close()` (1000, or the code that was given)."""
     KICKED = "kicked"
-    """The server's own `close()`."""
+    """Somebody else did, or `users.disconnect` (1008, or the code that was given)."""
     DRAIN = "drain"
     """The server shuts down (1012)."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import ref
 
 import trio
 
 from verbtrio.calls import single
 from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
 from verbtrio.errors import ConnectionClosed, LimitExceeded
-from verbtrio.websocket import WebSocket
+from verbtrio.websocket import WebSocket, handled_by
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -29,6 +30,7 @@ async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors:
     Args:
         errors: what the handler and its children have raised is added to it, as one exception.
     """
+    token = handled_by.set(ref(ws))
     try:
         async with trio.open_nursery() as ws.nursery:
             try:
@@ -48,6 +50,8 @@ async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors:
             ws._end(info)
     else:
         ws._end(RETURNED)
+    finally:
+        handled_by.reset(token)
 
 
 def _end(ws: WebSocket[Any], error: BaseException | None) -> None:

@@ -117,7 +117,7 @@ class Users:
         check_close(code, reason)
         connections = self.connections(user_id)
         for ws in connections:
-            ws.close_nowait(code, reason)
+            ws._end(CloseInfo(Cause.KICKED, code, reason))
         return len(connections)
 
     def _add(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:

@@ -137,6 +137,10 @@ class Listener(HTTPConnection):
         self._changed.unpark_all()
         return info
 
+    def _end(self, info: CloseInfo) -> None:
+        """What the registry of users calls, as on a `WebSocket`."""
+        self.end(info)
+
     def _overflow(self) -> None:
         limit, policy = self._limits.max_backlog_bytes, self._limits.backlog_policy
         if policy == "close":

@@ -6,7 +6,9 @@ import enum
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic
+from weakref import ref
 
 import trio
 from starlette.requests import HTTPConnection
@@ -41,6 +43,10 @@ CANCEL_GRACE = 0.1
 """Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
 for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
 of the server's there are none, only this time."""
+
+
+handled_by: ContextVar[ref[WebSocket[Any]] | None] = ContextVar("handled_by", default=None)
+"""Whose handler is at work: in its task, in those it starts, and in hooks that are called in place."""
 
 
 class ReadyState(enum.IntEnum):
@@ -218,7 +224,8 @@ class WebSocket(HTTPConnection, Generic[T]):
     def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection, without waiting. See `close`."""
         check_close(code, reason)
-        self._end(CloseInfo(Cause.KICKED, code, reason))
+        mine = handled_by.get()
+        self._end(CloseInfo(Cause.KICKED if mine is None or mine() is not self else Cause.CLOSED, code, reason))
 
     def join(self, name: str, *, on_leave: Hook | None = None) -> Membership:
         """Join the room `name`, now. The membership ends with the connection, if not before:
