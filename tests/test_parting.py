@@ -14,6 +14,7 @@ from trio.abc import Clock
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
 from verbtrio.closing import DRAINED
+from verbtrio.hub import CUT_SECONDS
 from verbtrio.websocket import CANCEL_GRACE
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
@@ -777,3 +778,127 @@ class TestErrorHook:
             await client.close()
         assert seen == []
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class TestDrain:
+    """Nothing holds a drain up beyond its time, and what has begun to end is in no registry however long it takes."""
+
+    @pytest.mark.parametrize("where", ["block", "leave", "leave_nowait", "end", "error hook", "close hook"])
+    async def test_hooks_are_cut_short(
+        self, where: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Wherever they are called; their own limit would let them go on for longer."""
+        app, ended = App(drain_timeout=2, limits=Limits(hook_timeout=60)), list[float]()
+
+        async def hang(*_: Any) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+        async def opened(ws: WebSocket[str]) -> None:
+            if where in ("block", "leave", "leave_nowait", "end"):
+                membership = ws.join("hall", on_leave=hang)
+            if where == "block":
+                async with membership:
+                    pass
+            elif where == "leave":
+                await membership.leave()
+            elif where == "leave_nowait":
+                membership.leave_nowait()
+            elif where == "error hook":
+                raise ValueError("on purpose")
+
+        hooks: dict[str, Any] = {"open": opened}
+        if where in ("error hook", "close hook"):
+            hooks[where.partition(" ")[0]] = hang
+        app.ws("/ws", **hooks)
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            begin = trio.current_time()
+            await app._running_hub().drain()
+            assert not app._running_hub()._ending
+            await connect.service.wait_ended(1)
+            await client.hang_up()
+        assert [moment - begin for moment in ended] == [pytest.approx(2)]
+        assert "given up" not in caplog.text
+
+    @pytest.mark.parametrize("what", ["its handler", "a child", "a start", "a leave hook", "a close hook"])
+    async def test_what_can_not_be_cut_is_given_up(
+        self, what: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Shields without a limit, and a `nursery.start` that somebody else waits for: one line says so, and the peer
+        is let go. When they are over at last, they find nothing left to do."""
+        app, sockets, closes = App(drain_timeout=2), list[WebSocket[str]](), list[int]()
+
+        async def shield(*_: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(LONG * 4)
+
+        async def opened(ws: WebSocket[str]) -> None:
+            sockets.append(ws)
+            if what == "its handler":
+                await shield()
+            elif what == "a child":
+                ws.nursery.start_soon(shield, name="the shielded child")
+            elif what == "a leave hook":
+                await ws.join("hall", on_leave=shield).leave()
+
+        async def closed(ws: WebSocket[str], code: int, reason: str) -> None:
+            closes.append(code)
+            if what == "a close hook":
+                await shield()
+
+        async def starting(task_status: trio.TaskStatus[None]) -> None:
+            await trio.sleep_forever()
+
+        app.ws("/ws", open=opened, close=closed)
+        async with trio.open_nursery() as elsewhere, clients_of(app, way) as connect:
+            client = await connect()
+            await trio.testing.wait_all_tasks_blocked()
+            if what == "a start":
+                elsewhere.start_soon(sockets[0].nursery.start, starting)
+                await trio.testing.wait_all_tasks_blocked()
+            hub = app._running_hub()
+            begin = trio.current_time()
+            await hub.drain()
+            assert trio.current_time() - begin <= 2 + CUT_SECONDS
+            assert not hub._ending
+            assert not hub._connections
+            assert len(hub.places) == 0
+            assert presence(app)["statistics"] == (0, 0, 0, 0, 0)
+            assert await client.closed() == (1012, "The server is restarting")
+            lines = [record.getMessage() for record in caplog.records if "given up" in record.msg]
+            assert len(lines) == 1
+            assert ("the shielded child" in lines[0]) == (what == "a child")
+            if what == "a start":
+                elsewhere.cancel_scope.cancel()
+            sockets.clear()
+            with trio.CancelScope(shield=True):
+                await connect.service.wait_ended(LONG * 5)
+            await client.hang_up()
+        assert closes == [1012]
+        assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+    async def test_many_are_given_up_in_one_line(
+        self, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App(drain_timeout=2)
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(LONG * 4)
+
+        async with clients_of(app, way) as connect:
+            clients = [await connect() for _ in range(10)]
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app._running_hub().drain)
+                nursery.start_soon(app._running_hub().drain)  # the lifespan's end and the worker's event
+            await connect.service.wait_ended(LONG * 5)
+            for client in clients:
+                await client.hang_up()
+        lines = [record for record in caplog.records if "given up" in record.msg]
+        assert len(lines) == 1

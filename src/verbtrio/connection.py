@@ -181,11 +181,27 @@ class Connection:
         self.ws._end(DRAINED)
 
     def hurry(self, deadline: float) -> None:
-        """Cut the closing handshake and the hooks short at `deadline`."""
+        """Cut the handler, the closing handshake and the hooks short at `deadline`."""
         self._hurry = deadline
         self._calls.hurry(deadline)
+        if hasattr(self.ws, "nursery"):
+            scope = self.ws.nursery.cancel_scope
+            scope.deadline = min(scope.deadline, deadline)
         if self._parting is not None:
             self._parting.hurry(deadline)
+
+    async def give_up(self) -> None:
+        """Let go of the peer and of the registry, although the handler, or a hook, is not over, and nothing can end it.
+
+        Once it is, the hooks that are left are called, and cancelled where they first wait. If cancelled, the peer is
+        let go all the same.
+        """
+        assert self.ws._outbox is not None
+        self.ws._outbox.shut()
+        self._reader.stop()
+        with trio.move_on_after(0, shield=True):
+            await self.ws._transport.aclose(linger=False)
+        self._registry.forget(self)
 
     async def _run_handler(self) -> None:
         if self.ws.closed is not None:  # let in while the server was already shutting down

@@ -54,6 +54,12 @@ async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors:
         handled_by.reset(token)
 
 
+def still_at_work(ws: WebSocket[Any]) -> str:
+    """The connection, and what of it does not end, for the log."""
+    tasks = sorted(task.name for task in ws.nursery.child_tasks) if hasattr(ws, "nursery") else []
+    return f"{ws!r} ({', '.join(tasks) or 'its handler, or a hook'})"
+
+
 def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
     """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
     nursery = ws.nursery

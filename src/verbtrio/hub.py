@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import trio
@@ -16,6 +17,7 @@ import trio
 from verbtrio.closing import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
 from verbtrio.counts import Counts
+from verbtrio.handling import still_at_work
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
 from verbtrio.messages import encode
@@ -36,6 +38,10 @@ FLUSH_MEMBERS = 256
 
 CUT_SECONDS = 0.5
 """What it may take to close the connections that are cut at the drain's deadline."""
+
+
+MAX_GIVEN_UP_SHOWN = 3
+"""Connections the log names of those that a drain has to give up."""
 
 
 class Waitable(Protocol):
@@ -290,7 +296,8 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most.
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Those that
+        something shielded still holds are given up then: their peers are let go, with one line in the log.
 
         Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
         """
@@ -305,8 +312,16 @@ class Hub:
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self._ending:
                 await self._empty.park()
-        if self._ending:
-            logger.warning("%d connections did not end in time", len(self._ending))
+        left, self._ending = self._ending, set()
+        if left:
+            shown = "; ".join([still_at_work(connection.ws) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            logger.warning(
+                "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
+                " cancellation, or being started: %s%s",
+                *(len(left), self._drain_timeout, shown, "; ..." if len(left) > MAX_GIVEN_UP_SHOWN else ""),
+            )
+        for connection in left:
+            await connection.give_up()
 
 
 @asynccontextmanager
