@@ -590,6 +590,28 @@ class TestLeaveHook:
             await client.close()
 
 
+async def test_a_handler_that_returns_at_once(way: str, autojump_clock: Clock) -> None:
+    """As `TestAtOnce`, for what hooks can't do."""
+    app, sockets = App(), list[WebSocket[str]]()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        sockets.append(ws)
+        ws.join("hall")
+        ws.nursery.start_soon(shielded)
+        await ws.receive()
+
+    async with clients_of(app, way) as connect:
+        client = await connect()
+        await client.send("go")
+        await trio.sleep(1)
+        assert sockets[0].closed == RETURNED
+        assert presence(app) == NOBODY
+        sockets.clear()
+        assert await client.closed() == (1000, "")
+        await client.close()
+
+
 def raises(error: type[Exception]) -> Callable[..., Any]:
     def fail(*_: Any) -> None:
         raise error("on purpose")
@@ -680,17 +702,24 @@ class TestErrorHook:
         assert errors == ["ValueError('on purpose')"]
         assert ends == [(Cause.PEER, 4001) if where == "closed" else (Cause.ERROR, 1011)]
 
+    @pytest.mark.parametrize("who", ["the hook", "a child"])
     async def test_one_that_fails_when_it_has_ended(
-        self, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+        self, who: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A message hook's `finally`: the exception is told, and is not what has ended the connection."""
+        """In a `finally`: the exception is told, and is not what has ended the connection."""
         app, seen = App(), list[Any]()
 
-        async def message(ws: WebSocket, text: str) -> None:
+        async def fail() -> None:
             try:
                 await trio.sleep_forever()
             finally:
                 raise ValueError("in its clean-up")
+
+        async def message(ws: WebSocket, text: str) -> None:
+            if who == "a child":
+                ws.nursery.start_soon(fail)
+            else:
+                await fail()
 
         def failed(ws: WebSocket, error: Exception) -> None:
             seen.append((type(error), str(error)))
