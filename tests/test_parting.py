@@ -95,11 +95,17 @@ class TestScope:
             assert app.statistics().ended == {"returned": 1}
 
     @pytest.mark.parametrize("own", [False, True], ids=["", "and it cancels its own while it ends"])
-    async def test_the_servers_own_cancellation_is_no_return(self, own: bool, way: str, autojump_clock: Clock) -> None:
+    @pytest.mark.parametrize("children", [0, 5])
+    async def test_the_servers_own_cancellation_is_no_return(
+        self, children: int, own: bool, way: str, autojump_clock: Clock
+    ) -> None:
+        """Children that are cancelled with their handler have Trio cancel its nursery's scope, too."""
         app = App()
 
         @app.ws("/ws")
         async def handler(ws: WebSocket) -> None:
+            for _ in range(children):
+                ws.nursery.start_soon(trio.sleep_forever)
             try:
                 await trio.sleep_forever()
             finally:
@@ -734,6 +740,32 @@ class TestErrorHook:
             await client.close(4001)
         assert seen == [(ValueError, "in its clean-up"), 4001]
         assert sum(record.levelno == logging.ERROR for record in caplog.records) == 1
+
+    async def test_one_that_fails_when_it_is_cancelled_from_outside(self, way: str, autojump_clock: Clock) -> None:
+        """Beside others that are cancelled: what the handler's nursery raises is both."""
+        app, errors = App(), list[str]()
+
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("in its clean-up")
+
+        async def message(ws: WebSocket, text: str) -> None:
+            ws.nursery.start_soon(fail)
+            ws.nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+
+        app.ws("/ws", message=message, error=lambda ws, error: errors.append(repr(error)))
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("x")
+            await trio.testing.wait_all_tasks_blocked()
+            connect.service.connections.cancel_scope.cancel()
+            code, _ = await client.closed()
+            assert code in (1011, 1012), "whichever task Trio has run first"
+            await client.close()
+        assert errors == ["ValueError('in its clean-up')"]
 
     @pytest.mark.parametrize("nested", [False, True])
     async def test_a_group_reaches_it_whole(self, nested: bool, way: str, autojump_clock: Clock) -> None:

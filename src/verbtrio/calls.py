@@ -28,7 +28,7 @@ class Calls:
         self._whose = whose
         self._tell = tell
         self._latest = float("inf")
-        self._running: list[trio.CancelScope] = []  # one for each hook that is being called
+        self._running: tuple[trio.CancelScope, ...] = ()  # one for each hook that is being called
 
     def hurry(self, deadline: float) -> None:
         """Cut those that are being called short at `deadline`, and those that are still to be called."""
@@ -80,12 +80,12 @@ class Calls:
 
     async def _call(self, name: str, hook: Hook, args: tuple[Any, ...], deadline: float) -> None:
         scope = trio.CancelScope(shield=True, deadline=min(deadline, self._latest))
-        self._running.append(scope)
+        self._running = (*self._running, scope)
         try:
             with scope:
                 await call(hook, *args)
         finally:
-            self._running.remove(scope)
+            self._running = tuple([one for one in self._running if one is not scope])
         if scope.cancelled_caught:
             logger.warning("the %s hook of %r was ended at its time limit", name, self._whose)
 

@@ -119,7 +119,7 @@ class Connection:
         """For the registry."""
         self._handler = handler
         self._calls = Calls(ws, partial(handler.error, ws) if handler.has_last_words else None)
-        self._errors: list[Exception] = []  # what was raised, for the error hook: the handler's, and ours
+        self._errors: tuple[Exception, ...] = ()  # what was raised, for the error hook: the handler's, and ours
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
@@ -160,7 +160,7 @@ class Connection:
             try:
                 registry.enter(self)
                 reader.start()
-                await handle(ws, self._run_handler, self._errors)
+                await handle(ws, self._handler, self._may_begin, self._owe)
             finally:
                 ws._end(DRAINED)  # only where the handler did not begin
                 await self._part()
@@ -203,13 +203,17 @@ class Connection:
             await self.ws._transport.aclose(linger=False)
         self._registry.forget(self)
 
-    async def _run_handler(self) -> None:
+    async def _may_begin(self) -> bool:
+        """Whether the handler's first line may run."""
         if self.ws.closed is not None:  # let in while the server was already shutting down
-            return
+            return False
         if self._gate is not None and not await self._gate.wait_admitted():
-            return
-        if self._registry.admit(self):
-            await self._handler.run(self.ws)
+            return False
+        return self._registry.admit(self)
+
+    def _owe(self, error: Exception) -> None:
+        """The error hook is to be told."""
+        self._errors = (*self._errors, error)
 
     # What the reader calls
 
@@ -266,7 +270,7 @@ class Connection:
     def failed(self, error: Exception) -> None:
         logger.error("reading from or writing to %r failed", self.ws, exc_info=error)
         if self.ws.closed is None:
-            self._errors.append(error)
+            self._owe(error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
         self.written()
 

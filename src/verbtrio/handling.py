@@ -17,24 +17,31 @@ import trio
 from verbtrio.calls import single
 from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
 from verbtrio.errors import ConnectionClosed, LimitExceeded
+from verbtrio.hooks import Handler
 from verbtrio.websocket import WebSocket, handled_by
 
 logger = logging.getLogger("verbtrio.connection")
 
 
-async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors: list[Exception]) -> None:
-    """Run the handler by `run` in `ws.nursery`, until both are over. Raises no `Exception`.
+async def handle(
+    ws: WebSocket[Any],
+    handler: Handler,
+    may_begin: Callable[[], Awaitable[bool]],
+    on_failure: Callable[[Exception], None],
+) -> None:
+    """Run the handler in `ws.nursery`, if it may begin, until both are over. Raises no `Exception`.
 
     If cancelled, the handler is; a connection that has not ended by then ends as drained.
 
     Args:
-        errors: what the handler and its children have raised is added to it, as one exception.
+        on_failure: called with what the handler and its children have raised, as one exception.
     """
-    token = handled_by.set(ref(ws))
+    handled_by.set(ref(ws))
     try:
         async with trio.open_nursery() as ws.nursery:
             try:
-                await run()
+                if await may_begin():
+                    await handler.run(ws)
             except BaseException as error:
                 _end(ws, error)
                 raise
@@ -44,14 +51,14 @@ async def handle(ws: WebSocket[Any], run: Callable[[], Awaitable[None]], errors:
     except* Exception as group:
         if (failure := _failure_of(ws, group)) is not None:
             info = _info_of(failure)
+            ws._end(info)
             if info.cause is Cause.ERROR:
                 logger.error("the handler of %r raised", ws, exc_info=failure)
-                errors.append(failure)
-            ws._end(info)
+                on_failure(failure)
     else:
         ws._end(RETURNED)
     finally:
-        handled_by.reset(token)
+        handled_by.set(None)
 
 
 def still_at_work(ws: WebSocket[Any]) -> str:
@@ -64,19 +71,19 @@ def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
     """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
     nursery = ws.nursery
     scope = nursery.cancel_scope
-    # What children have raised so far. Nothing public tells that before all of them are over: in a version of Trio
-    # that keeps it elsewhere, the connection ends then.
+    # What children have raised so far, and whose cancellation it is: nothing public tells either before all of them are
+    # over. In a version of Trio that keeps it elsewhere, the connection ends then.
     raised: list[BaseException] = [*getattr(nursery, "_pending_excs", ())]
+    from_outside = getattr(getattr(scope, "_cancel_status", None), "parent_cancellation_is_visible_to_us", None)
     if error is not None:
         raised.append(error)
     failure = _failure_of(ws, BaseExceptionGroup("", raised)) if raised else None
     if failure is not None:
         ws._end(_info_of(failure))
-    elif error is None or (scope.cancel_called and nursery.child_tasks):
+    elif error is None or (from_outside is False and scope.cancel_called):
         ws._end(RETURNED)
-    elif not scope.cancel_called:
-        ws._end(DRAINED)  # cancelled from outside
-    # Else its scope was cancelled, and perhaps one around it as well: the nursery knows, which ends now.
+    elif from_outside:
+        ws._end(DRAINED)
 
 
 def _failure_of(ws: WebSocket[Any], error: BaseException) -> Exception | None:
