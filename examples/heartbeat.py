@@ -12,7 +12,7 @@ PAGES = Path(__file__).parent / "pages"
 app = App()
 
 
-@app.ws("/ws", heartbeat=Heartbeat(interval=30, timeout=90, json=True))
+@app.ws("/ws", heartbeat=Heartbeat(interval=30, timeout=90, code=1000, json=True))
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})
     async for data in ws:  # pongs are the framework's and don't come here

@@ -30,7 +30,7 @@ async def chat(ws: WebSocket[dict[str, Any]], room: str) -> None:
             members.broadcast({**message, "timestamp": now}, exclude=ws)
 
 
-def announce_leave(members: Room) -> None:
+def announce_leave(members: Room, ws: WebSocket[Any]) -> None:
     left = {"type": "system", "message": "A user has left the room", "userCount": len(members)}
     members.broadcast(left)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
+from websockets import CloseCode
 from websockets.exceptions import ProtocolError
 
 from verbtrio import closing
-from verbtrio.closing import MAX_REASON_BYTES, Cause, CloseInfo, check_close, sendable_close
+from verbtrio.closing import MAX_REASON_BYTES, Cause, CloseInfo, check_close, fitting_reason, sendable_close
 from verbtrio.codec import Codec
 
 SENDABLE = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4401, 4999]
@@ -56,6 +58,30 @@ def test_reasons_are_measured_in_bytes(reason: str) -> None:
 def test_a_reason_that_is_no_text() -> None:
     with pytest.raises(ValueError, match="surrogates"):
         check_close(1000, "\ud800")
+
+
+@pytest.mark.parametrize("code", [4000.0, 1000.0, True, False, "4000", None, b"4000", 4000 + 0j])
+def test_a_code_that_is_no_int(code: object) -> None:
+    with pytest.raises(TypeError, match=f"a close code is a whole number, an int, not {re.escape(repr(code))}"):
+        check_close(code, "")
+
+
+@pytest.mark.parametrize("reason", [None, b"bye", 5, ["bye"]])
+def test_a_reason_of_another_type(reason: object) -> None:
+    with pytest.raises(TypeError, match="a close reason is text, not "):
+        check_close(1000, reason)
+
+
+def test_a_code_of_an_enumeration() -> None:
+    check_close(CloseCode.NORMAL_CLOSURE, "")
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * 124, "é" * 62, "€" * 42, "\ud800" * 200, "😀" * 31])
+def test_whatever_an_exception_says_can_be_made_to_fit(text: str) -> None:
+    fitting = fitting_reason(text)
+    check_close(1000, fitting)
+    assert text.startswith(fitting) or "\ud800" in text
+    assert len(fitting.encode()) > MAX_REASON_BYTES - 4 or len(fitting) == len(text)
 
 
 def test_a_cause_is_logged_as_its_value() -> None:

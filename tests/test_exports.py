@@ -23,6 +23,7 @@ INTERNAL = {
     "Member": "rooms take anything with an outlet; applications have a WebSocket",
     "Decoder": "made by the framework from a handler's annotation",
     "Rooms": "behind `Room`",
+    "Memberships": "made with a `WebSocket`; applications have each `Membership`",
     "Transport": "behind `WebSocket`",
     "Counts": "made by the hub; applications have `Statistics`",
 }

@@ -123,7 +123,7 @@ class TestPulse:
 
 class TestHeartbeat:
     def test_the_defaults(self) -> None:
-        assert Heartbeat() == Heartbeat(20.0, 40.0, 1000, "Connection timeout due to inactivity", json=False)
+        assert Heartbeat() == Heartbeat(20.0, 40.0, 4408, "Connection timeout due to inactivity", json=False)
 
     @pytest.mark.parametrize("interval", [0, -1, float("nan")])
     def test_an_interval_is_positive(self, interval: float) -> None:

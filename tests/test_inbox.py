@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -229,6 +230,43 @@ class TestServe:
         box.put_nowait("queued again")
         assert (handled, len(box)) == ([], 1)
 
+    @pytest.mark.parametrize("outcome", ["raises", "a coroutine", "a coroutine that raises", "a coroutine that waits"])
+    async def test_one_that_cancels_its_own_task_first(self, outcome: str, autojump_clock: MockClock) -> None:
+        """As if it had been called in that task: what it raises is raised, what it returns is run to where it waits."""
+        box, begun = inbox(), list[str]()
+        scope = trio.CancelScope()
+
+        async def later() -> None:
+            begun.append(outcome)
+            if outcome == "a coroutine that raises":
+                raise ValueError("on purpose")
+            if outcome == "a coroutine that waits":
+                await trio.sleep_forever()
+
+        def handle(message: str | bytes) -> Any:
+            scope.cancel()
+            if outcome == "raises":
+                raise ValueError("on purpose")
+            return later()
+
+        async def serve() -> None:
+            with scope:
+                await box.serve(handle)
+
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve)
+                await wait_all_tasks_blocked()
+                box.put_nowait("x")
+
+        if "raises" in outcome:
+            with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="on purpose")):
+                await main()
+        else:
+            await main()
+        assert scope.cancelled_caught == ("raises" not in outcome)
+        assert begun == ([] if outcome == "raises" else [outcome])
+
 
 class TestClose:
     async def test_there_is_room_again(self) -> None:
@@ -261,6 +299,46 @@ class TestClose:
                 box.close()
                 box.close()
         assert got == [None]
+
+    @pytest.mark.parametrize("queued", [0, 3])
+    async def test_what_is_left_can_be_thrown_away(self, queued: int) -> None:
+        box = inbox()
+        for message in "abc"[:queued]:
+            box.put_nowait(message)
+        box.close(discard=True)
+        box.put_nowait("too late")
+        assert (len(box), await box.get(), await box.get()) == (0, None, None)
+
+    async def test_what_is_on_its_way_is_thrown_away_as_well(self, autojump_clock: MockClock) -> None:
+        """The task that waited has been woken with a message, and not had its turn."""
+        for discard, expected in ((True, None), (False, "a")):
+            box, got = inbox(), list[str | bytes | None]()
+
+            async def get(box: Inbox = box, got: list[str | bytes | None] = got) -> None:
+                got.append(await box.get())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(get)
+                await wait_all_tasks_blocked()
+                box.put_nowait("a")
+                box.close(discard=discard)
+            assert got == [expected]
+
+    async def test_whoever_gives_way_gets_nothing_more(self) -> None:
+        """It was thrown away while a task that gets had let the others go first."""
+        box, got = inbox(messages=100), list[str | bytes | None]()
+        for number in range(10):
+            box.put_nowait(str(number))
+
+        async def get() -> None:
+            while (message := await box.get()) is not None:
+                got.append(message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(get)
+            await trio.lowlevel.checkpoint()
+            box.close(discard=True)
+        assert len(got) < PATIENCE
 
 
 class TestCancel:
@@ -306,6 +384,91 @@ class TestCancel:
             nursery.cancel_scope.cancel()
         box.put_nowait("a")
         assert await box.get() == "a"
+
+
+class TestWhoReceives:
+    """Two tasks would share the messages out by chance, so the second is told, whatever is queued."""
+
+    @pytest.mark.parametrize("tasks", [2, 3])
+    @pytest.mark.parametrize("pause", ["none", "a checkpoint", "a second"])
+    async def test_several_in_loops(self, pause: str, tasks: int, autojump_clock: MockClock) -> None:
+        box, got, told = inbox(messages=100), list[str | bytes | None](), list[int]()
+        for number in range(100):
+            box.put_nowait(str(number))
+
+        async def loop(number: int) -> None:
+            try:
+                for _ in range(50):
+                    got.append(await box.get())
+                    if pause == "a checkpoint":
+                        await trio.lowlevel.checkpoint()
+                    elif pause == "a second":
+                        await trio.sleep(1)
+                await trio.sleep_forever()
+            except trio.BusyResourceError:
+                told.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(tasks):
+                nursery.start_soon(loop, number)
+            await trio.sleep(100)
+            nursery.cancel_scope.cancel()
+        assert len(told) == tasks - 1
+        assert got == [str(number) for number in range(len(got))], "those that were told have taken nothing more"
+
+    async def test_one_whose_message_is_on_its_way(self, autojump_clock: MockClock) -> None:
+        box = inbox()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.get)
+            await wait_all_tasks_blocked()
+            box.put_nowait("the waiting task's")
+            box.put_nowait("queued")
+            with pytest.raises(trio.BusyResourceError):
+                await box.get()
+
+    async def test_while_it_is_served(self, autojump_clock: MockClock) -> None:
+        box = inbox()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.serve, lambda message: None)
+            await wait_all_tasks_blocked()
+            for get in (box.get, partial(box.serve, print)):
+                with pytest.raises(trio.BusyResourceError):
+                    await get()
+            nursery.cancel_scope.cancel()
+
+    async def test_one_that_has_ended_is_followed_by_anybody(self, autojump_clock: MockClock) -> None:
+        box, got = inbox(messages=10), list[str | bytes | None]()
+        for message in "abcd":
+            box.put_nowait(message)
+
+        async def get() -> None:
+            got.append(await box.get())
+
+        got.append(await box.get())
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(get)
+        got.append(await box.get())
+        assert got == ["a", "b", "c", "d"]
+
+    async def test_the_first_hands_over(self, autojump_clock: MockClock) -> None:
+        """A handler that reads a greeting and starts the one that goes on."""
+        box = inbox(messages=10)
+        for message in "abc":
+            box.put_nowait(message)
+
+        async def goes_on() -> None:
+            await box.get()
+            await trio.sleep_forever()
+
+        assert await box.get() == "a"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(goes_on)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await box.get()
+            nursery.cancel_scope.cancel()
+        assert await box.get() == "c"
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

@@ -330,7 +330,8 @@ class TestTheEnd:
             member.close_nowait(4000, "off you go")
             member.close_nowait(4001, "twice")
             del member
-            app.room("lobby").broadcast("too late")
+            assert len(app.room("lobby")) == app.statistics().streams == 0, "from that moment on"
+            assert app.room("lobby").broadcast("too late") == 0
             events = parse(await client.rest())
             assert [event.data for event in events] == ["bye", '{"code":4000,"reason":"off you go"}']
             await trio.testing.wait_all_tasks_blocked()

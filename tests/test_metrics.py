@@ -140,7 +140,7 @@ async def test_how_they_ended(autojump_clock: Clock) -> None:
     async def handler(ws: WebSocket[dict[str, str]], how: str) -> None:
         if how == "error":
             raise ValueError("a bug")
-        if how == "kicked":
+        if how == "closed":
             await ws.close(4000)
         if how == "rate":
             ws.join("one")
@@ -153,7 +153,7 @@ async def test_how_they_ended(autojump_clock: Clock) -> None:
     says["peer"] = b"\x88\x82\0\0\0\0\x03\xe8"
     async with serving(app) as service:
         assert {v for name, v in (await scrape(app)).items() if "_ended_" in name} == {0}
-        causes = ["error", "kicked", "rate", "returned", "gone", *says]
+        causes = ["error", "closed", "rate", "returned", "gone", *says]
         for how in causes:
             stream = service.open_stream()
             await shake_hands(stream, f"/ws/{how}")

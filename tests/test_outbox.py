@@ -139,6 +139,9 @@ class Line:
     def gone(self) -> None:
         self.gones += 1
 
+    def written(self) -> None:
+        pass
+
     def low(self) -> None:
         self.lows += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import trio
@@ -11,7 +12,18 @@ import trio_websocket
 from trio.abc import Clock
 
 from tests.support.memory import serving
-from verbtrio import App, ConnectionClosed, Limits, ReadyState, Room, WebSocket
+from verbtrio import (
+    App,
+    ConnectionClosed,
+    Heartbeat,
+    LimitExceeded,
+    Limits,
+    Listener,
+    ReadyState,
+    Room,
+    WebSocket,
+)
+from verbtrio.counts import Counts
 
 
 async def test_its_states(autojump_clock: Clock) -> None:
@@ -43,15 +55,53 @@ async def test_its_states(autojump_clock: Clock) -> None:
     assert states == [ReadyState.OPEN, ReadyState.CLOSING, ReadyState.CLOSED]
 
 
-async def test_a_close_that_must_not_be_sent(autojump_clock: Clock) -> None:
+BAD_CLOSES: list[tuple[Any, Any, type[Exception]]] = [
+    (1006, "", ValueError),
+    (999, "", ValueError),
+    (1000, "x" * 124, ValueError),
+    (1000, "é" * 62, ValueError),
+    (1000, "\ud800", ValueError),
+    (4000.0, "", TypeError),
+    (True, "", TypeError),
+    ("4000", "", TypeError),
+    (None, "", TypeError),
+    (4000, b"bye", TypeError),
+    (4000, None, TypeError),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "error"), BAD_CLOSES)
+@pytest.mark.parametrize("how", ["close", "close_nowait", "disconnect", "Listener", "Heartbeat"])
+async def test_a_close_that_must_not_be_sent(
+    how: str, code: Any, reason: Any, error: type[Exception], autojump_clock: Clock
+) -> None:
+    """Wherever a code is taken, it is checked before anything changes, on a connection that has ended, too."""
     app = App()
 
-    @app.ws("/ws")
+    async def sign_in(request: Any, call_next: Any) -> Any:
+        request.scope["user"] = {"id": 1}
+        return await call_next(request)
+
+    async def close(ws: WebSocket) -> None:
+        if how == "close":
+            await ws.close(code, reason)
+        elif how == "close_nowait":
+            ws.close_nowait(code, reason)
+        elif how == "disconnect":
+            app.users.disconnect(1, code=code, reason=reason)
+        elif how == "Listener":
+            Listener({"type": "http", "path": "/", "headers": []}, Limits(), Counts()).close_nowait(code, reason)
+        else:
+            Heartbeat(code=code, reason=reason)
+
+    @app.ws("/ws", middleware=[sign_in])
     async def handler(ws: WebSocket) -> None:
-        for code, reason in ((1006, ""), (999, ""), (1000, "x" * 124)):
-            with pytest.raises(ValueError, match="close"):
-                await ws.close(code, reason)
+        with pytest.raises(error, match=r"close (code|reason)"):
+            await close(ws)
+        assert ws.closed is None
         await ws.close(4000, "x" * 123)
+        with pytest.raises(error, match=r"close (code|reason)"):
+            await close(ws)
 
     async with serving(app) as service:
         client = await service.connect()
@@ -60,16 +110,31 @@ async def test_a_close_that_must_not_be_sent(autojump_clock: Clock) -> None:
         assert client.closed.code == 4000
 
 
+@pytest.mark.parametrize("text", ["x" * 200, "é" * 100, "\ud800"])
+async def test_a_limit_with_much_to_say(text: str, autojump_clock: Clock) -> None:
+    app = App()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket) -> None:
+        raise LimitExceeded(text)
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await client._close_handshake.wait()
+        assert client.closed is not None
+        assert client.closed.code == 1008
+
+
 async def test_a_leave_hook_has_its_time_wherever_leave_is_called(autojump_clock: Clock) -> None:
     app = App(limits=Limits(hook_timeout=5))
     left: list[str] = []
     begin = 0.0
 
-    async def slow(room: Room) -> None:
+    async def slow(room: Room, ws: WebSocket) -> None:
         await trio.sleep(1)
         left.append(f"{room.name} has {len(room)}")
 
-    async def hangs(room: Room) -> None:
+    async def hangs(room: Room, ws: WebSocket) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -143,7 +208,7 @@ async def test_leaving_from_a_plain_function(autojump_clock: Clock) -> None:
     @app.ws("/ws")
     class Handler:
         def open(self, ws: WebSocket) -> None:
-            self.membership = ws.join("hall", on_leave=lambda room: left.append(f"left, {len(room)} here"))
+            self.membership = ws.join("hall", on_leave=lambda room, ws: left.append(f"left, {len(room)} here"))
 
         def message(self, ws: WebSocket, message: str) -> None:
             self.membership.leave_nowait()

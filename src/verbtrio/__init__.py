@@ -28,6 +28,7 @@ from verbtrio.hub import Statistics as Statistics
 from verbtrio.hub import Users as Users
 from verbtrio.limits import Limits as Limits
 from verbtrio.listener import Listener as Listener
+from verbtrio.membership import Membership as Membership
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.proxies import TrustedProxies as TrustedProxies
@@ -39,7 +40,6 @@ from verbtrio.sse import last_event_id as last_event_id
 from verbtrio.streaming import JSONArray as JSONArray
 from verbtrio.streaming import Stream as Stream
 from verbtrio.types import JSON as JSON
-from verbtrio.websocket import Membership as Membership
 from verbtrio.websocket import ReadyState as ReadyState
 from verbtrio.websocket import WebSocket as WebSocket
 

@@ -181,7 +181,9 @@ class Session(Shared):
         Raises:
             PeerGone: the connection is closed, or the peer has not read for `Limits.send_timeout`.
             RuntimeError: `message` has no place in the connection's state.
-            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own.
+            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own; or a code or
+                a reason must not be sent.
+            TypeError: the code is no `int`, or the reason no `str`.
         """
         kind = message["type"]
         if self._state is _State.HANDSHAKE and kind == "websocket.accept":

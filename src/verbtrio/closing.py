@@ -25,8 +25,10 @@ MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
-# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401.
+# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401 (Unauthorized), 4408 its 408 (Request
+# Timeout).
 TOKEN_EXPIRED = 4401
+HEARTBEAT_TIMEOUT = 4408
 
 MAX_CONTROL_BYTES = 125  # a control frame's payload (RFC 6455 section 5.5)
 MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # two are the code
@@ -44,7 +46,7 @@ class Cause(enum.StrEnum):
     ERROR = "error"
     """The handler or a hook raised (1011)."""
     HEARTBEAT = "heartbeat"
-    """The peer did not answer in time (1000, configurable)."""
+    """The peer did not answer in time (4408, configurable)."""
     EXPIRED = "expired"
     """The token the peer came in with has expired (4401)."""
     SLOW = "slow"
@@ -60,10 +62,16 @@ class Cause(enum.StrEnum):
     """The peer has sent more messages the handler does not take than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"
     """The peer broke RFC 6455 (1002), or sent text that is not UTF-8 (1007)."""
+    CLOSED = "closed"
+    """Its own handler, hook or a task of theirs called `close()` (1000, or the code that was given)."""
     KICKED = "kicked"
-    """The server's own `close()`."""
+    """Somebody else did, or `users.disconnect` (1008, or the code that was given)."""
     DRAIN = "drain"
     """The server shuts down (1012)."""
+
+
+PEERS_ENDS = (Cause.PEER, Cause.GONE)
+"""Ends of the peer's making. What came before them is still handled; after the others, nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +86,40 @@ class CloseInfo:
     """What the handler raised, for `Cause.ERROR`."""
 
 
+RETURNED = CloseInfo(Cause.RETURNED, NORMAL_CLOSURE)
+DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
+
+
 def _may_be_sent(code: int) -> bool:
     return (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
 
 
-def check_close(code: int, reason: str) -> None:
-    """Raise `ValueError` where `code` or `reason` must not be sent in a Close frame (RFC 6455 section 7.4)."""
+def check_close(code: object, reason: object) -> None:
+    """Check that `code` and `reason` may be sent in a Close frame (RFC 6455 section 7.4).
+
+    Raises:
+        TypeError: `code` is no `int` (4000.0, as JSON may have it, or a `bool`), or `reason` no `str`.
+        ValueError: the code must not be sent, or the reason is no UTF-8, or over 123 bytes of it.
+    """
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a close code is a whole number, an int, not {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f'a close reason is text, not {reason!r}; where there is none, leave it out or use ""')
     if not _may_be_sent(code):
         raise ValueError(
             f"{code} is no close code that may be sent; use 1000 to 1014 (but 1004 to 1006) or 3000 to 4999"
         )
-    size = len(reason.encode())
+    try:
+        size = len(reason.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"the close reason {reason!r} is no UTF-8: surrogates stand for no character") from None
     if size > MAX_REASON_BYTES:
         raise ValueError(f"the close reason has {size} bytes; a Close frame holds {MAX_REASON_BYTES} at most")
+
+
+def fitting_reason(text: str) -> str:
+    """As much of `text`, an exception's, as a Close frame holds."""
+    return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def sendable_close(code: Any, reason: Any) -> tuple[int, str]:
@@ -111,4 +140,4 @@ def sendable_close(code: Any, reason: Any) -> tuple[int, str]:
             number = INTERNAL_ERROR
     if not isinstance(reason, str):
         return number, ""
-    return number, reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+    return number, fitting_reason(reason)

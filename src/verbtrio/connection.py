@@ -6,9 +6,10 @@
     ├─ writer                only while there is backlog (see `outbox`)
     └─ handler's nursery     `ws.nursery`: the handler itself, and what it starts
 
-Whatever comes first (`WebSocket._end` records it once) closes the inbox and cancels the handler's nursery within
-`CANCEL_GRACE`. Then, shielded, with deadlines: memberships are removed, leave hooks, the error hook and the close
-hook run, while the closing handshake takes place beside them. Then reading and writing stop and nothing is left.
+Whatever comes first (`WebSocket._end` records it once) sends the Close frame, leaves all rooms and registries, closes
+the inbox and cancels the handler's nursery within `CANCEL_GRACE`. Then, shielded, with deadlines: leave hooks, the
+error hook and the close hook run, while the closing handshake takes place beside them. Then reading and writing stop
+and nothing is left.
 """
 
 from __future__ import annotations
@@ -16,62 +17,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import trio
 
+from verbtrio.calls import Calls
 from verbtrio.closing import (
+    DRAINED,
     INTERNAL_ERROR,
-    NORMAL_CLOSURE,
     POLICY_VIOLATION,
-    SERVICE_RESTART,
     TOKEN_EXPIRED,
     Cause,
     CloseInfo,
 )
-from verbtrio.counts import Counts
-from verbtrio.errors import ConnectionClosed, LimitExceeded
 from verbtrio.events import GONE, Closed, Event, Pong
 from verbtrio.gate import gate_for
+from verbtrio.handling import handle
 from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.hooks import Handler
 from verbtrio.outbox import Outbox
 from verbtrio.parting import Parting
 from verbtrio.places import Place
-from verbtrio.poller import Poller
 from verbtrio.readers import PolledReader, Reader, TaskReader
-from verbtrio.timers import Timer, Timers
+from verbtrio.registry import Registry
+from verbtrio.timers import Timer
 from verbtrio.transports import Ping
 from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 from verbtrio.websocket import CANCEL_GRACE, WebSocket
 
 logger = logging.getLogger("verbtrio.connection")
-
-DRAINED = CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting")
-
-
-class Registry(Protocol):
-    """Where a connection is entered, and what all connections share: the hub."""
-
-    timers: Timers
-    poller: Poller | None
-    """Reads where it can; else a connection has a reader task of its own."""
-    nursery: trio.Nursery
-    """Owns the writers of connections that the poller reads."""
-    counts: Counts
-    """Where messages are counted."""
-
-    def enter(self, connection: Connection) -> None:
-        """It is open."""
-
-    def admit(self, connection: Connection) -> bool:
-        """It is known whose it is; called before the handler's first line. Returns whether it may go on."""
-
-    def leave(self, connection: Connection) -> None:
-        """It has ended; called before the hooks."""
-
-    def forget(self, connection: Connection) -> None:
-        """Nothing of it is left."""
 
 
 class Connection:
@@ -85,6 +60,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_calls",
+        "_errors",
         "_expires",
         "_flooded",
         "_gate",
@@ -111,6 +88,8 @@ class Connection:
         self.user_id: str | None = None
         """For the registry."""
         self._handler = handler
+        self._calls = Calls(ws, partial(handler.error, ws) if handler.has_last_words else None)
+        self._errors: tuple[Exception, ...] = ()  # what was raised, for the error hook: the handler's, and ours
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
@@ -146,7 +125,7 @@ class Connection:
         ws = self.ws
         self._registry, self._reader = registry, reader
         outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counts)
-        ws._open(outbox)
+        ws._open(outbox, self._calls, self._ended)
         ws._inbox.on_room = self.low
         self._timer = registry.timers.at(self._due(), self._tick)
         if ws._limits.message_timeout < NEVER:
@@ -155,10 +134,9 @@ class Connection:
             try:
                 registry.enter(self)
                 reader.start()
-                await self._handle()
+                await handle(ws, self._handler, self._may_begin, self._owe)
             finally:
-                ws._end(DRAINED)  # only where a cancellation from outside has come first
-                registry.leave(self)
+                ws._end(DRAINED)  # only where the handler did not begin
                 await self._part()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
@@ -177,44 +155,43 @@ class Connection:
         self.ws._end(DRAINED)
 
     def hurry(self, deadline: float) -> None:
-        """Cut the closing handshake and the hooks short at `deadline`."""
+        """Cut the handler, the closing handshake and the hooks short at `deadline`."""
         self._hurry = deadline
+        self._calls.hurry(deadline)
+        if hasattr(self.ws, "nursery"):
+            scope = self.ws.nursery.cancel_scope
+            scope.deadline = min(scope.deadline, deadline)
         if self._parting is not None:
             self._parting.hurry(deadline)
 
-    async def _handle(self) -> None:
-        """Run the handler in its nursery; whatever it raises becomes the end of this connection alone."""
-        ws = self.ws
-        try:
-            async with trio.open_nursery() as ws.nursery:
-                if ws.closed is not None:  # let in while the server was already shutting down
-                    return
-                if self._gate is not None and not await self._gate.wait_admitted():
-                    return
-                if not self._registry.admit(self):
-                    return
-                if self._gate is not None:
-                    self._gate.share(self.place.buckets, trio.current_time())
-                await self._handler.run(ws)
-                ws._end(CloseInfo(Cause.RETURNED, NORMAL_CLOSURE))
-                if ws.nursery.child_tasks:
-                    ws.nursery.cancel_scope.cancel()
-        except* ConnectionClosed as group:
-            _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
-            if others is not None:  # another connection's end, which the handler did not expect
-                self._failed(others)
-        except* Exception as group:
-            self._failed(group)
+    async def give_up(self) -> None:
+        """Let go of the peer and of the registry, although the handler, or a hook, is not over, and nothing can end it.
 
-    def _failed(self, group: ExceptionGroup[Exception]) -> None:
-        error: Exception = group
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, LimitExceeded):
-            self.ws._end(CloseInfo(Cause.RATE, POLICY_VIOLATION, str(error)))
-            return
-        logger.error("the handler of %r raised", self.ws, exc_info=error)
-        self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+        Once it is, the hooks that are left are called, and cancelled where they first wait. If cancelled, the peer is
+        let go all the same.
+        """
+        assert self.ws._outbox is not None
+        self.ws._outbox.shut()
+        self._reader.stop()
+        with trio.move_on_after(0, shield=True):
+            await self.ws._transport.aclose(linger=False)
+        self._registry.forget(self)
+
+    async def _may_begin(self) -> bool:
+        """Whether the handler's first line may run."""
+        if self.ws.closed is not None:  # let in while the server was already shutting down
+            return False
+        if self._gate is not None and not await self._gate.wait_admitted():
+            return False
+        if not self._registry.admit(self):
+            return False
+        if self._gate is not None:
+            self._gate.share(self.place.buckets, trio.current_time())
+        return True
+
+    def _owe(self, error: Exception) -> None:
+        """The error hook is to be told."""
+        self._errors = (*self._errors, error)
 
     # What the reader calls
 
@@ -275,7 +252,10 @@ class Connection:
 
     def failed(self, error: Exception) -> None:
         logger.error("reading from or writing to %r failed", self.ws, exc_info=error)
+        if self.ws.closed is None:
+            self._owe(error)
         self.ws._end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
+        self.written()
 
     def finished(self) -> None:
         self._peer_done = True
@@ -358,6 +338,19 @@ class Connection:
 
     # The end
 
+    def _ended(self) -> None:
+        """What `WebSocket._end` calls."""
+        self._registry.leave(self)
+        self.written()
+
+    def written(self) -> None:
+        """Nothing is queued any more. Where that is because our Close frame is out, or can't go out, the next
+        connection of this client or user may come in: nobody waits for hooks."""
+        ws, outbox = self.ws, self.ws._outbox
+        assert outbox is not None
+        if ws.closed is not None and (outbox.is_empty or outbox.broken or ws.closed.cause is Cause.GONE):
+            self.place.release()
+
     async def _part(self) -> None:
         limits = self.ws._limits
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
@@ -365,6 +358,8 @@ class Connection:
             self.ws,
             self._handler,
             self._reader,
+            self._calls,
+            self._errors,
             peer_done=self._peer_done,
             flooded=self._flooded,
             deadline=min(limit, self._hurry),
@@ -373,12 +368,14 @@ class Connection:
 
     def slow(self, reason: str) -> None:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
+        self.written()
 
     def gone(self) -> None:
         """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
         reader has to tell, if it is at it."""
         if not self._reading or self._peer_done:
             self.ws._end(CloseInfo(GONE.cause, GONE.code))
+        self.written()
 
 
 def _expiry(ws: WebSocket[Any]) -> float:

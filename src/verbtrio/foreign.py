@@ -33,11 +33,10 @@ from verbtrio.readers import PolledReader, Reader, TaskReader
 from verbtrio.streams import StreamTransport
 from verbtrio.timers import Timers
 from verbtrio.transports import Close, Ping
+from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 
 logger = logging.getLogger("verbtrio.foreign")
 
-LATE_SECONDS = 1.0
-"""As for our own connections: a timer that is this late has been asleep itself."""
 _UNREAD = (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
 """Causes after which the peer may still be sending what nobody will read."""
 
@@ -110,7 +109,10 @@ class Conversation:
         self._over = trio.Event()
         now = trio.current_time()
         self._pulse = None if heartbeat is None else Pulse(heartbeat, now)
-        self._timer = self._timers.at(float("inf") if self._pulse is None else self._pulse.next, self._tick)
+        self._unfinished: Unfinished | None = None  # there is one from the first message on that comes in pieces
+        self._timer = self._timers.at(self._due(), self._tick)
+        if limits.message_timeout < NEVER:
+            transport.watch(self._begun)
         self._reader.start()
 
     # What the application calls
@@ -200,6 +202,8 @@ class Conversation:
         if replies:
             self._outbox.put_nowait(replies)
         self._reading = self._has_room
+        if not self._reading and self._unfinished is not None:
+            self._unfinished.pause(now)
         return self._reading
 
     @property
@@ -235,24 +239,52 @@ class Conversation:
         if self._pulse is not None:  # its pong may stand behind what was not read
             self._pulse.heard(trio.current_time())
         self._reading, self._hung_up = True, False
+        if self._unfinished is not None and self._unfinished.resume(trio.current_time()):
+            self._reschedule()
         self._reader.resume()
 
+    def written(self) -> None:
+        """Nothing waits for that here."""
+
+    # Deadlines
+
+    def _begun(self, source: Source) -> None:
+        """The peer has begun a message that is not whole yet."""
+        if self._unfinished is None:
+            self._unfinished = Unfinished(source, self._limits)
+        if self._unfinished.begun(trio.current_time()) and self.closed is None:
+            self._reschedule()
+
+    def _due(self) -> float:
+        due = NEVER if self._unfinished is None else self._unfinished.due
+        return due if self._pulse is None else min(due, self._pulse.next)
+
+    def _reschedule(self) -> None:
+        self._timers.cancel(self._timer)
+        self._timer = self._timers.at(self._due(), self._tick)
+
     def _tick(self, now: float, due: float) -> None:
-        pulse = self._pulse
-        if self.closed is not None or pulse is None:
+        if self.closed is not None:
             return
+        if self._unfinished is not None and self._unfinished.is_overdue(now):
+            self._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
+            return
+        if self._pulse is not None and self._is_dead(self._pulse, now, due):
+            return
+        self._timer = self._timers.at(self._due(), self._tick)
+
+    def _is_dead(self, pulse: Pulse, now: float, due: float) -> bool:
+        """Ping the peer where that is due; end the connection, and say so, where it has not answered."""
         if (not self._reading and not self._hung_up) or now - due > LATE_SECONDS:
             pulse.heard(now)  # we have not been reading: its silence is ours
         beat = pulse.due(now)
-        if beat is Beat.DEAD:
-            if self._hung_up:
-                self._end(CloseInfo(GONE.cause, GONE.code))
-            else:
-                self._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
-            return
         if beat is Beat.PING:
             self._outbox.put_nowait(Ping())
-        self._timer = self._timers.at(pulse.next, self._tick)
+        elif beat is Beat.DEAD and self._hung_up:
+            self._end(CloseInfo(GONE.cause, GONE.code))
+        elif beat is Beat.DEAD:
+            self._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
+        return beat is Beat.DEAD
 
     # The end
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo
+from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
 from verbtrio.errors import AuthenticationError
 from verbtrio.messages import encode
 from verbtrio.places import user_key
@@ -151,7 +151,7 @@ class Gate:
         except AuthenticationError as error:
             if first:
                 code = TRY_AGAIN_LATER if error.status == 503 else POLICY_VIOLATION
-                self._end(Cause.UNAUTHENTICATED, code, str(error))
+                self._end(Cause.UNAUTHENTICATED, code, fitting_reason(str(error)))
             else:
                 self._answer(f"The token is not accepted: {error}")
             return

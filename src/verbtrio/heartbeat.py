@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from verbtrio.closing import NORMAL_CLOSURE, check_close
+from verbtrio.closing import HEARTBEAT_TIMEOUT, check_close
 from verbtrio.messages import Frame, encode
 
 
@@ -22,18 +22,20 @@ class Heartbeat:
     Args:
         interval: seconds between two pings.
         timeout: seconds without a sign of life after which the connection is closed.
-        code: the close code.
+        code: the close code, here and on the wire: 4408, as HTTP's 408 (Request Timeout), so that a dead peer is told
+            apart from one that has said goodbye. The peer sees it where it was silent and not gone.
         reason: the close reason.
         json: ping by message rather than by protocol.
 
     Raises:
         ValueError: `interval` or `timeout` is not positive, `timeout` leaves no time to answer a ping, or `code` or
             `reason` must not be sent.
+        TypeError: `code` is no `int`, or `reason` no `str`.
     """
 
     interval: float = 20.0
     timeout: float = 40.0
-    code: int = NORMAL_CLOSURE
+    code: int = HEARTBEAT_TIMEOUT
     reason: str = "Connection timeout due to inactivity"
     json: bool = False
 

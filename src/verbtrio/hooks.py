@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args, get_origin
 
+from verbtrio.calls import call
 from verbtrio.closing import CloseInfo
 from verbtrio.messages import Decoder
 from verbtrio.types import Hook
-from verbtrio.websocket import WebSocket, call
+from verbtrio.websocket import WebSocket
 
 HOOKS = {
     "open": ("ws",),
@@ -40,7 +41,7 @@ class Handler:
         """The close hook: called once, in a scope that is shielded and has a deadline."""
 
     async def error(self, ws: WebSocket[Any], error: BaseException) -> None:
-        """The error hook: called once if `run` raised, before `close`, in the same scope."""
+        """The error hook: called for whatever `run` or another hook has raised, in a scope with a deadline."""
 
 
 @dataclass(frozen=True, slots=True)

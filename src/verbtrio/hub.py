@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import trio
 
-from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
+from verbtrio.closing import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
 from verbtrio.connection import Connection
 from verbtrio.counts import Counts
+from verbtrio.handling import still_at_work
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
 from verbtrio.messages import encode
@@ -36,6 +39,10 @@ FLUSH_MEMBERS = 256
 
 CUT_SECONDS = 0.5
 """What it may take to close the connections that are cut at the drain's deadline."""
+
+
+MAX_GIVEN_UP_SHOWN = 3
+"""Connections the log names of those that a drain has to give up."""
 
 
 class Waitable(Protocol):
@@ -61,11 +68,12 @@ class Statistics:
     """A moment's figures of one app."""
 
     connections: int
+    """Those that are open."""
     rooms: int
     memberships: int
     users: int
     ended: dict[str, int]
-    """How many connections and event streams have ended so far, by `Cause`."""
+    """How many connections and event streams have ended so far, or begun to, by `Cause`."""
     streams: int
     """Event streams of `app.sse` routes."""
     opened: int
@@ -115,10 +123,10 @@ class Users:
         """
         self._check()
         frame = encode(data)
-        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
-        for ws in open_ones:
+        connections = self.connections(user_id)
+        for ws in connections:
             ws._put(frame)
-        return len(open_ones)
+        return len(connections)
 
     def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
         """Close all connections of one user, who may no longer be here; return how many that were. Synchronous.
@@ -126,15 +134,16 @@ class Users:
         It keeps nobody out: whoever still has a valid token may come in again, unless your middleware says no.
 
         Raises:
-            ValueError: `code` or `reason` must not be sent.
+            ValueError: `code` or `reason` must not be sent (nobody is closed).
+            TypeError: `code` is no `int`, or `reason` no `str` (nobody is closed).
             RuntimeError: called in another thread than the one in which the app is served (nobody is closed).
         """
         self._check()
         check_close(code, reason)
-        open_ones = [ws for ws in self.connections(user_id) if ws.closed is None]
-        for ws in open_ones:
-            ws.close_nowait(code, reason)
-        return len(open_ones)
+        connections = self.connections(user_id)
+        for ws in connections:
+            ws._end(CloseInfo(Cause.KICKED, code, reason))
+        return len(connections)
 
     def _add(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
         self._connections.setdefault(user_id, {})[ws] = None
@@ -155,7 +164,8 @@ class Hub:
         self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
         self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection] = set()  # those that are open
+        self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
         self._listeners: set[Listener] = set()
         self._sessions: set[Session] = set()
         self._watched: set[int] = set()
@@ -195,8 +205,8 @@ class Hub:
             invalid=counts.invalid,
         )
 
-    # A connection's registry. It is in every list before its handler's first line runs, in none (but the count of those
-    # still ending) when its close hook runs.
+    # A connection's registry. It is in every list before its handler's first line runs, and in none from the moment at
+    # which it begins to end.
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -207,6 +217,8 @@ class Hub:
 
     def admit(self, connection: Connection) -> bool:
         ws = connection.ws
+        if ws.closed is not None:  # its peer has gone, having sent a token first: what it sent may be handled
+            return ws.closed.cause in PEERS_ENDS
         user_id = user_key(ws.user)  # known only now, where the first message has told it
         if (full := connection.place.take(trio.current_time(), user=user_id)) is not None:
             ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
@@ -220,16 +232,18 @@ class Hub:
 
     def leave(self, connection: Connection) -> None:
         ws = connection.ws
+        assert ws.closed is not None
+        self._connections.discard(connection)
+        self._ending.add(connection)
+        self._ended[ws.closed.cause] += 1
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
         if connection.user_id is not None:
             self.users._remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
-        if connection.ws.closed is not None:
-            self._ended[connection.ws.closed.cause] += 1
         connection.place.leave(trio.current_time())
-        self._connections.discard(connection)
+        self._ending.discard(connection)
         self._empty.unpark_all()
 
     def start(self) -> None:
@@ -260,21 +274,25 @@ class Hub:
 
     @contextmanager
     def listening(self, listener: Listener, room: str) -> Iterator[None]:
-        """Have `listener` in `room`, and among its user's connections, while the block is entered."""
+        """Have `listener` in `room`, and among its user's connections, until it ends, at the block's end at last."""
         user_id = user_key(listener.user)
         self._listeners.add(listener)
         self.counts.opened += 1
         self.rooms.join(room, listener)
         if user_id is not None:
             self.users._add(user_id, listener)
+        listener.on_end = partial(self._leave_listening, listener, room, user_id)
         try:
             yield
         finally:
-            self.rooms.leave(room, listener)
-            if user_id is not None:
-                self.users._remove(user_id, listener)
-            self._listeners.discard(listener)
-            self._ended[listener.end(GONE).cause] += 1
+            listener.end(GONE)
+
+    def _leave_listening(self, listener: Listener, room: str, user_id: str | None, info: CloseInfo) -> None:
+        self.rooms.leave(room, listener)
+        if user_id is not None:
+            self.users._remove(user_id, listener)
+        self._listeners.discard(listener)
+        self._ended[info.cause] += 1
 
     def add_session(self, session: Session) -> None:
         """Drain `session` with the connections."""
@@ -305,7 +323,8 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most.
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Those that
+        something shielded still holds are given up then: their peers are let go, with one line in the log.
 
         Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
         """
@@ -315,12 +334,23 @@ class Hub:
             one.drain()
         for connection in (*self._sessions, *self._connections):
             connection.drain()
+        for connection in tuple(self._ending):
             connection.hurry(self._deadline)
         with trio.move_on_at(self._deadline + CUT_SECONDS):
-            while self._connections or self._sessions:
+            while self._ending or self._sessions:
                 await self._empty.park()
-        if left := len(self._connections) + len(self._sessions):
-            logger.warning("%d connections did not end in time", left)
+        left, self._ending = self._ending, set()
+        if left:
+            shown = "; ".join([still_at_work(connection.ws) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            logger.warning(
+                "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
+                " cancellation, or being started: %s%s",
+                *(len(left), self._drain_timeout, shown, "; ..." if len(left) > MAX_GIVEN_UP_SHOWN else ""),
+            )
+        for connection in left:
+            await connection.give_up()
+        if self._sessions:
+            logger.warning("%d WebSockets of other applications did not end in time", len(self._sessions))
 
 
 @asynccontextmanager

@@ -16,10 +16,14 @@ floods a second a p99 of 1.8 times the quiet one instead of 1.3.)"""
 
 
 class Inbox:
-    """One reader puts, one handler gets.
+    """One reader puts, one task gets.
 
     The bound is kept by the reader: it doesn't read from the peer while the inbox is full, so the peer's own
-    sends slow down (TCP's flow control). After `close` what is left can still be taken.
+    sends slow down (TCP's flow control). After `close` what is left can still be taken, unless it is thrown away.
+
+    Two tasks that get would share the messages out by chance, so the second has `trio.BusyResourceError`, whether
+    anything is queued or not. The task that was first may hand over to another one (it reads a greeting, and starts
+    who goes on); while that one lives, nobody else gets anything, the first included.
 
     Args:
         max_messages: full at this many messages.
@@ -30,10 +34,14 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_closed",
+        "_discarded",
+        "_handed_over",
+        "_inside",
         "_late",
         "_max_bytes",
         "_max_messages",
         "_queue",
+        "_receiver",
         "_serve",
         "_taken",
         "_waiter",
@@ -45,6 +53,10 @@ class Inbox:
         self._queue: deque[str | bytes] | None = None  # bounded by `is_full`; made when needed: an empty one is 600 B
         self._bytes = 0
         self._closed = False
+        self._discarded = False
+        self._receiver: trio.lowlevel.Task | None = None  # who got last
+        self._inside = False  # it is getting at this moment
+        self._handed_over = False  # it has taken over from one that still lives
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._was_full = False
@@ -99,34 +111,42 @@ class Inbox:
         """Wait for a message; `None` once the inbox is closed and empty. If cancelled, no message is lost.
 
         Raises:
-            trio.BusyResourceError: another task is waiting for one.
+            trio.BusyResourceError: another task receives.
         """
-        if self._queue or self._closed:
-            self._taken += 1
-            if self._taken % PATIENCE:
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
-                await trio.lowlevel.checkpoint()
-        while not self._queue:
-            if self._closed:
-                return None
-            self._begin_to_wait()
-            message: str | bytes | None = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            if message is not None:
-                return message
-        return self._pop(self._queue)
+        task = trio.lowlevel.current_task()
+        if task is not self._receiver:
+            self._take_over(task)
+        self._inside = True
+        try:
+            if self._queue or self._closed:
+                self._taken += 1
+                if self._taken % PATIENCE:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    await trio.lowlevel.checkpoint()
+            while not self._queue:
+                if self._closed:
+                    return None
+                self._waiter = task
+                message: str | bytes | None = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+                if message is not None:  # it was handed over, and may have been thrown away since
+                    return None if self._discarded else message
+            return self._pop(self._queue)
+        finally:
+            self._inside = False
 
     async def serve(self, handle: Callable[[str | bytes], Any]) -> None:
         """Handle messages until the inbox is closed: what is queued here, and from then on each in place, as it is put.
 
         `handle` is called in this task's context, but not in this task: it must not wait. Where it returns something
         that can be awaited, that is awaited here, and what arrives meanwhile is queued. What it raises is raised here.
-        If cancelled, messages are queued again.
+        If cancelled, messages are queued again; what `handle` has come to in the meantime is still raised, or awaited.
 
         Raises:
-            trio.BusyResourceError: another task is waiting for a message.
+            trio.BusyResourceError: another task receives.
         """
-        context = trio.lowlevel.current_task().context
+        task = trio.lowlevel.current_task()
+        context = task.context
         while True:
             while (message := await self._next_queued()) is not None:
                 result = handle(message)
@@ -134,24 +154,45 @@ class Inbox:
                     await result
             if self._closed:
                 return
+            if task is not self._receiver:
+                self._take_over(task)
+            self._inside = True
             self._serve = lambda message: context.run(handle, message)
+            self._waiter = task
             try:
-                self._begin_to_wait()
                 result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            except trio.Cancelled:  # by what was handled, perhaps, which then went on
+                if self._late is not None:
+                    await self._take_late()
+                raise
             finally:
                 self._serve = None
+                self._inside = False
             if self._late is not None:
-                late, self._late = self._late, None
-                result = late.unwrap()
+                result = self._take_late()
             if result is not None:
                 await result
+
+    def _take_late(self) -> Any:
+        """What was handled in place and ended after its task had been woken: what to await, or it is raised."""
+        assert self._late is not None
+        late, self._late = self._late, None
+        return late.unwrap()
 
     async def _next_queued(self) -> str | bytes | None:
         return await self.get() if self._queue else None
 
-    def close(self) -> None:
-        """No more messages; what comes is thrown away, so there is room. Wakes whoever waits; may be called twice."""
+    def close(self, *, discard: bool = False) -> None:
+        """No more messages; what comes is thrown away, so there is room. Wakes whoever waits; may be called twice.
+
+        Args:
+            discard: throw away what is queued, too: nobody gets anything from now on.
+        """
         self._closed = True
+        if discard:
+            self._discarded = True
+            self._queue = None
+            self._bytes = 0
         self._wake()
         self.on_room()
 
@@ -179,10 +220,12 @@ class Inbox:
             self._was_full = False
             self.on_room()
 
-    def _begin_to_wait(self) -> None:
-        if self._waiter is not None:
-            raise trio.BusyResourceError("another task is receiving from this connection: one at a time can")
-        self._waiter = trio.lowlevel.current_task()
+    def _take_over(self, task: trio.lowlevel.Task) -> None:
+        """`task` receives from now on."""
+        former = self._receiver is not None and _lives(self._receiver)
+        if former and (self._inside or self._handed_over):
+            raise trio.BusyResourceError("another task receives from this connection: one at a time can")
+        self._receiver, self._handed_over = task, former
 
     def _stop_waiting(self, _: Any) -> trio.lowlevel.Abort:
         self._waiter = self._serve = None
@@ -194,3 +237,7 @@ class Inbox:
             trio.lowlevel.reschedule(waiter, outcome.Value(None) if result is None else result)
         elif result is not None:  # it was woken by what the hook did, and runs only now
             self._late = result
+
+
+def _lives(task: trio.lowlevel.Task) -> bool:
+    return getattr(task.coro, "cr_frame", task) is not None

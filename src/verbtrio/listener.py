@@ -62,6 +62,8 @@ class Listener(HTTPConnection):
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._info: CloseInfo | None = None
+        self.on_end: Callable[[CloseInfo], None] = lambda info: None
+        """Called when it ends, at that moment."""
 
     def __repr__(self) -> str:
         return f"<Listener {self.id[:8]} {self.scope['path']!r}>"
@@ -117,6 +119,7 @@ class Listener(HTTPConnection):
 
         Raises:
             ValueError: `code` or `reason` is none for a Close frame, and so none here.
+            TypeError: `code` is no `int`, or `reason` no `str`.
         """
         self._check()
         check_close(code, reason)
@@ -132,12 +135,17 @@ class Listener(HTTPConnection):
         if self._info is not None:
             return self._info
         self._info = info
+        self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
             self._queue.clear()
             self._queued = 0
         self._body.deadline = trio.current_time() + END_SECONDS
         self._changed.unpark_all()
         return info
+
+    def _end(self, info: CloseInfo) -> None:
+        """What the registry of users calls, as on a `WebSocket`."""
+        self.end(info)
 
     def _overflow(self) -> None:
         limit, policy = self._limits.max_backlog_bytes, self._limits.backlog_policy

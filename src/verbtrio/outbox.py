@@ -40,6 +40,9 @@ class Owner(Protocol):
     def failed(self, error: Exception) -> None:
         """Writing failed by a bug of ours."""
 
+    def written(self) -> None:
+        """What was queued is written, all of it."""
+
     def low(self) -> None:
         """The backlog, having been over the high-water mark, no longer is."""
 
@@ -242,6 +245,7 @@ class Outbox:
                         self._owner.low()
                 self._queue = self._writer = None
                 self._wake()
+                self._owner.written()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.shut()
             self._owner.gone()

@@ -1,20 +1,18 @@
-"""What follows when a connection's handler is over: rooms are left, hooks called, hands shaken; all with deadlines."""
+"""What follows when a connection has ended and its handler is over: hooks are called, hands shaken; all with
+deadlines."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import trio
 
+from verbtrio.calls import Calls
 from verbtrio.closing import Cause
 from verbtrio.hooks import Handler
 from verbtrio.readers import Reader
-from verbtrio.websocket import WebSocket, call
-
-logger = logging.getLogger("verbtrio.connection")
+from verbtrio.websocket import WebSocket
 
 
 class Parting:
@@ -24,38 +22,47 @@ class Parting:
         ws: has ended (`ws.closed`).
         handler: whose error and close hooks are called.
         reader: stopped before the transport is closed.
+        calls: calls the hooks.
+        errors: what the error hook is to be told.
         peer_done: nothing more will come from the peer; the event is set when that becomes so.
         flooded: what the peer may still send is not read any more.
         deadline: for all of it.
     """
 
     def __init__(
-        self, ws: WebSocket[Any], handler: Handler, reader: Reader, *, peer_done: bool, flooded: bool, deadline: float
+        self,
+        ws: WebSocket[Any],
+        handler: Handler,
+        reader: Reader,
+        calls: Calls,
+        errors: Sequence[Exception],
+        *,
+        peer_done: bool,
+        flooded: bool,
+        deadline: float,
     ) -> None:
         assert ws.closed is not None
         assert ws._outbox is not None
         self._ws, self._info, self._outbox = ws, ws.closed, ws._outbox
         self._handler = handler
         self._reader = reader
+        self._calls = calls
+        self._errors = errors
         self._flooded = flooded
         self.peer_done = trio.Event()
         if peer_done:
             self.peer_done.set()
         self._scope = trio.CancelScope(shield=True, deadline=deadline)
-        self._hook = trio.CancelScope(shield=True)
 
     def hurry(self, deadline: float) -> None:
         """Be done by `deadline`."""
-        for scope in (self._scope, self._hook):
-            scope.deadline = min(scope.deadline, deadline)
+        self._scope.deadline = min(self._scope.deadline, deadline)
 
     async def run(self) -> None:
-        """Leave the rooms; then hooks and closing handshake, side by side, each within its limit."""
+        """Hooks and closing handshake, side by side, each within its limit."""
         ws = self._ws
-        for membership in list(ws._memberships.values()):
-            if (hook := membership._leave()) is not None:
-                ws._farewells.append((hook, membership.room))
-        if not ws._farewells and not self._handler.has_last_words and self.peer_done.is_set() and self._outbox.is_empty:
+        has_hooks = ws._memberships.owed or self._handler.has_last_words
+        if not has_hooks and self.peer_done.is_set() and self._outbox.is_empty:
             # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
             # task and four scopes less for them.
             await self._let_go()
@@ -86,25 +93,11 @@ class Parting:
 
     async def _say_farewell(self) -> None:
         """Call the hooks: all of them within one time limit."""
-        ws, info = self._ws, self._info
-        deadline = trio.current_time() + ws._limits.hook_timeout
-        for hook, room in ws._farewells:
-            await self._call_hook("leave", partial(call, hook, room), deadline)
+        ws, info, calls = self._ws, self._info, self._calls
+        deadline = min(trio.current_time() + ws._limits.hook_timeout, self._scope.deadline)
+        for hook, room in ws._memberships.owed:
+            await calls.call("leave", hook, room, ws, deadline=deadline)
+        for error in self._errors:
+            await calls.tell(error, deadline=deadline)
         if self._handler.has_last_words:
-            if info.exception is not None:
-                await self._call_hook("error", partial(self._handler.error, ws, info.exception), deadline)
-            await self._call_hook("close", partial(self._handler.close, ws, info), deadline)
-
-    async def _call_hook(self, name: str, hook: Callable[[], Awaitable[None]], deadline: float) -> None:
-        """Call a hook; what it raises is logged and stops neither the next one nor the rest of the end.
-
-        Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
-        """
-        deadline = min(deadline, self._scope.deadline)
-        try:
-            with trio.CancelScope(shield=True, deadline=deadline) as self._hook:
-                await hook()
-            if self._hook.cancelled_caught:
-                logger.warning("the %s hook of %r was ended at its time limit", name, self._ws)
-        except* Exception as group:
-            logger.error("the %s hook of %r raised", name, self._ws, exc_info=group)
+            await calls.call("close", self._handler.close, ws, info, deadline=deadline)

@@ -25,6 +25,8 @@ class Full(NamedTuple):
     """Seconds after which it may ask again: for a rate, when there will be room; else a guess."""
 
 
+ALL = ("all",)
+"""What each connection counts for, whosever it is."""
 FULL = Full(503, "Too many connections")
 FULL_FOR_CLIENT = Full(429, "Too many connections from your address")
 FULL_FOR_USER = Full(429, "Too many connections of one user")
@@ -55,7 +57,7 @@ class Places:
         """What a connection of `client` and `user` counts for: a key, its limit, and the answer over it."""
         found: list[tuple[Hashable, int, Full]] = []
         if self._everybody is not None:
-            found.append((("all",), self._everybody, FULL))
+            found.append((ALL, self._everybody, FULL))
         if self._per_client is not None and client is not None:
             found.append((("client", client), self._per_client, FULL_FOR_CLIENT))
         if self._per_user is not None and user is not None:
@@ -130,16 +132,24 @@ class Place:
         tables = [places._connecting for places in self._among if places._connecting is not None]
         return [(buckets, buckets.share(client, now)) for buckets in tables]
 
+    def release(self) -> None:
+        """Give back what is held for the client and the user; among all, the connection still counts."""
+        self._give_back([held for held in self._held if held[1] != ALL])
+
     def leave(self, now: float) -> None:
         """Give the place back. Leaving twice does nothing."""
         for buckets, bucket in self._shared:
             buckets.leave(bucket, now)
         self._shared.clear()
-        for places, key in self._held:
-            places._taken[key] -= 1
-            if not places._taken[key]:
-                del places._taken[key]
-        self._held.clear()
+        self._give_back(self._held.copy())
+
+    def _give_back(self, places: list[tuple[Places, Hashable]]) -> None:
+        for one in places:
+            self._held.remove(one)
+            among, key = one
+            among._taken[key] -= 1
+            if not among._taken[key]:
+                del among._taken[key]
 
 
 def _buckets(per_second: float | None, burst: int, of: str, *, whole: bool = False) -> Buckets | None:

@@ -35,8 +35,8 @@ class Outlet(Protocol):
         a member; the least Python function takes 0.15.)"""
 
     def flush(self) -> None:
-        """Send what is held now, or queue it within a bound. Never blocks, never raises for a slow or gone peer, never
-        leaves a room."""
+        """Send what is held now, or queue it within a bound. Never blocks, never raises for a slow or gone peer. Such a
+        member may leave its rooms meanwhile."""
 
 
 class Member(Protocol):
@@ -132,6 +132,7 @@ class Rooms:
         if group.held > FLUSH_BYTES:
             for outlet in outlets:
                 outlet.flush()
+            outlets = group.walk()  # some may have turned out to be too slow, and have left
         if exclude is None:
             reached = len(outlets)
             for outlet in outlets:

@@ -94,7 +94,8 @@ class Routes:
             open: `(ws)`, called first.
             message: `(ws, message)`, called for each message.
             close: `(ws, code, reason)`, called once when the connection has ended, whatever ended it.
-            error: `(ws, error)`, called once if a hook raised.
+            error: `(ws, error)`, called for what any of the others, a leave hook or a task of `ws.nursery` has
+                raised, whether that has ended the connection or came afterwards.
             middleware: as in `App`, for this route alone, inside the app's and the group's.
             limits, heartbeat, compression, allowed_origins, require_origin: for this route instead of the app's or
                 the group's.

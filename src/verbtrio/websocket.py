@@ -6,17 +6,20 @@ import enum
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic
+from weakref import ref
 
 import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.calls import Calls
+from verbtrio.closing import NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
+from verbtrio.membership import Membership, Memberships
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.outbox import Outbox
 from verbtrio.rooms import Outlet, Room, Rooms, check_name
@@ -38,7 +41,12 @@ PATIENCE = 16
 """`send` gives way to other tasks at every so manieth message, if it has no need to wait."""
 CANCEL_GRACE = 0.1
 """Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
-for the messages that arrived before the end: a client that sends and closes expects them handled."""
+for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
+of the server's there are none, only this time."""
+
+
+handled_by: ContextVar[ref[WebSocket[Any]] | None] = ContextVar("handled_by", default=None)
+"""Whose handler is at work: in its task, in those it starts, and in hooks that are called in place."""
 
 
 class ReadyState(enum.IntEnum):
@@ -86,8 +94,8 @@ class WebSocket(HTTPConnection, Generic[T]):
         self._refused = 0  # messages that were not what it takes
         self._inbox = Inbox(max_messages=limits.max_inbox_messages, max_bytes=limits.max_inbox_bytes)
         self._outbox: Outbox | None = None  # there is one while the connection lives
-        self._memberships: dict[str, Membership] = {}
-        self._farewells: list[tuple[Hook, Room]] = []  # leave hooks that the end of the connection owes
+        self._memberships = Memberships(self, rooms, limits.hook_timeout)
+        self._on_end: Callable[[], None]
         self._info: CloseInfo | None = None
         self._over = False
         self._sent = 0
@@ -131,7 +139,7 @@ class WebSocket(HTTPConnection, Generic[T]):
     @property
     def rooms(self) -> frozenset[str]:
         """The names of the rooms it is in."""
-        return frozenset(self._memberships)
+        return self._memberships.names
 
     @property
     def route(self) -> Room:
@@ -174,11 +182,13 @@ class WebSocket(HTTPConnection, Generic[T]):
     async def receive(self) -> T:
         """Wait for a message. One that is not what `T` says is answered with an error message and skipped.
 
-        What arrived before the connection ended is still received. If cancelled, no message is lost.
+        What arrived before the peer ended the connection is still received; nothing is after the server has. If
+        cancelled, no message is lost.
 
         Raises:
             ConnectionClosed: the connection has ended and there are no more messages.
-            trio.BusyResourceError: another task is receiving.
+            trio.BusyResourceError: another task receives: one can. (The first may hand over to another one, which then
+                has the connection to itself until it ends.)
         """
         self._rooms.check()
         while (message := await self._inbox.get()) is not None:
@@ -210,7 +220,8 @@ class WebSocket(HTTPConnection, Generic[T]):
         Closing a connection that has ended does nothing. If cancelled, it is closed all the same.
 
         Raises:
-            ValueError: `code` or `reason` must not be sent.
+            ValueError: `code` or `reason` must not be sent; nothing has changed.
+            TypeError: `code` is no `int`, or `reason` no `str`; nothing has changed.
         """
         self.close_nowait(code, reason)
         await trio.lowlevel.checkpoint()
@@ -221,7 +232,8 @@ class WebSocket(HTTPConnection, Generic[T]):
         """Close the connection, without waiting. See `close`."""
         self._rooms.check()
         check_close(code, reason)
-        self._end(CloseInfo(Cause.KICKED, code, reason))
+        mine = handled_by.get()
+        self._end(CloseInfo(Cause.KICKED if mine is None or mine() is not self else Cause.CLOSED, code, reason))
 
     def join(self, name: str, *, on_leave: Hook | None = None) -> Membership:
         """Join the room `name`, now. The membership ends with the connection, if not before:
@@ -231,8 +243,9 @@ class WebSocket(HTTPConnection, Generic[T]):
 
         Args:
             name: the room's name.
-            on_leave: called with the room once the member has left it, whatever the reason; a plain function or a
-                coroutine function, within `Limits.hook_timeout`.
+            on_leave: `(room, ws)`, called once this connection has left the room, whatever the reason; a plain function
+                or a coroutine function, within `Limits.hook_timeout`. What it raises is logged and goes to the error
+                hook; the connection goes on.
 
         Returns:
             The membership: `membership.room` is the room, `leave` and `leave_nowait` end it.
@@ -241,7 +254,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             ConnectionClosed: the connection has ended.
             LimitExceeded: it is in `Limits.max_rooms` rooms.
             RuntimeError: it is in that room already.
-            TypeError: `name` is no text.
+            TypeError: `name` is no text, or `on_leave` can't be called with `(room, ws)`.
         """
         self._rooms.check()
         check_name(name)
@@ -251,9 +264,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             raise RuntimeError(f"this connection is in the room {name!r} already")
         if self._limits.max_rooms is not None and len(self._memberships) >= self._limits.max_rooms:
             raise LimitExceeded(f"Too many rooms: at most {self._limits.max_rooms}")
-        self._rooms.join(name, self)
-        membership = self._memberships[name] = Membership(self, self._rooms.room(name), on_leave)
-        return membership
+        return self._memberships.join(name, on_leave)
 
     @property
     def outlet(self) -> Outlet:
@@ -261,8 +272,16 @@ class WebSocket(HTTPConnection, Generic[T]):
         assert self._outbox is not None, "who is in a room is open"
         return self._outbox
 
-    def _open(self, outbox: Outbox) -> None:
+    def _open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
+        """From now on there is a peer.
+
+        Args:
+            calls: calls its leave hooks.
+            on_end: called when the connection has begun to end, and its Close frame is on its way.
+        """
         self._outbox = outbox
+        self._memberships.calls = calls
+        self._on_end = on_end
 
     def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> Awaitable[None]:
         """Call `hook` for each message, in place where that can be (see `Inbox.serve`)."""
@@ -297,94 +316,19 @@ class WebSocket(HTTPConnection, Generic[T]):
         return self._outbox
 
     def _end(self, info: CloseInfo) -> None:
-        """The connection ends: the first call decides how. Synchronous, so nothing comes in between."""
+        """The connection ends: the first call decides how. Synchronous: whoever runs next finds it in no room, no list
+        and no count any more, and its Close frame behind all that it was sent."""
         if self._info is not None:
             return
         self._info = info
-        self._inbox.close()
+        self._inbox.close(discard=info.cause not in PEERS_ENDS)
         if self._outbox is not None:
             if info.cause is Cause.SLOW:
                 self._outbox.clear()  # a peer that does not read has no use for more of the same
             if info.cause is not Cause.GONE:
                 self._outbox.put_nowait(Close(info.code, info.reason))
+            self._memberships.leave_all()
+            self._on_end()
         if hasattr(self, "nursery"):
             scope = self.nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
-
-
-class Membership:
-    """One connection's place in one room. Made by `ws.join`.
-
-    As an async context manager it gives the room, and leaves it at the end of the block; a task that leaves for it
-    (`leave_nowait` elsewhere) cancels the block.
-    """
-
-    def __init__(self, ws: WebSocket[Any], room: Room, on_leave: Hook | None) -> None:
-        self._ws = ws
-        self.room = room
-        self._on_leave = on_leave
-        self._scope = trio.CancelScope()
-        self._left = False
-
-    async def __aenter__(self) -> Room:
-        # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
-        self._ws._rooms.check()
-        self._scope.__enter__()
-        return self.room
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._ws._rooms.check()
-        absorbed = self._scope.__exit__(kind, error, trace)
-        hook = self._leave()
-        if hook is not None:
-            if self._ws.closed is not None:
-                self._ws._farewells.append((hook, self.room))  # with the close hook, within one time limit
-            else:
-                await self._say_good_bye(hook)
-        return absorbed
-
-    def leave_nowait(self) -> None:
-        """Leave the room; the hook is called in a task of the connection's. For hooks that are plain functions."""
-        hook = self._leave()
-        if hook is not None:
-            if self._ws.closed is not None:
-                self._ws._farewells.append((hook, self.room))
-            else:
-                self._ws.nursery.start_soon(self._say_good_bye, hook)
-
-    def _leave(self) -> Hook | None:
-        """Leave the room; return the hook that is owed then, once."""
-        self._ws._rooms.check()
-        if self._left:
-            return None
-        self._left = True
-        self._ws._memberships.pop(self.room.name, None)  # type: ignore[call-overload]  # joined by name
-        self._ws._rooms.leave(self.room.name, self._ws)
-        self._scope.cancel()
-        return self._on_leave
-
-    async def leave(self) -> None:
-        """Leave the room and call the hook. Leaving twice does nothing.
-
-        If cancelled, it has left, and the hook still has its time limit.
-        """
-        hook = self._leave()
-        if hook is not None:
-            await self._say_good_bye(hook)
-        else:
-            await trio.lowlevel.checkpoint()
-
-    async def _say_good_bye(self, hook: Hook) -> None:
-        with trio.move_on_after(self._ws._limits.hook_timeout, shield=True) as limit:
-            await call(hook, self.room)
-        if limit.cancelled_caught:
-            logger.warning("the leave hook of %r was ended at its time limit", self._ws)
-
-
-async def call(hook: Callable[..., Any], *args: Any) -> None:
-    """Call a hook, a plain function or a coroutine function. A plain one is no checkpoint."""
-    result = hook(*args)
-    if result is not None and hasattr(result, "__await__"):
-        await result

@@ -13,7 +13,7 @@ logging.basicConfig(level=logging.DEBUG)
 async def named(ws: WebSocket[dict[str, Any]], name: str) -> None:
     """The client's names for its room and itself; then it fails, and so does its leaving."""
 
-    def left(room: Any) -> None:
+    def left(room: Any, ws: Any) -> None:
         raise RuntimeError("while leaving")
 
     ws.scope["user"] = {"id": name}

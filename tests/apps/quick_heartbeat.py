@@ -10,7 +10,7 @@ from verbtrio import JSON, App, Heartbeat, WebSocket
 app = App()
 
 
-@app.ws("/ws", heartbeat=Heartbeat(interval=0.3, timeout=1.2, json=True))
+@app.ws("/ws", heartbeat=Heartbeat(interval=0.3, timeout=1.2, code=1000, json=True))
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})
     async for data in ws:

@@ -1,0 +1,104 @@
+"""A connection's leave, error and close hooks, called: each within a time limit that a shutdown may shorten. What one
+raises is logged and told to the error hook, and goes no further."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from verbtrio.types import Hook
+
+logger = logging.getLogger("verbtrio.connection")
+
+
+class Calls:
+    """Calls one connection's hooks.
+
+    Args:
+        whose: what the log calls the connection.
+        tell: calls the error hook with what another hook has raised; `None`: there is none.
+    """
+
+    __slots__ = ("_latest", "_running", "_tell", "_whose")
+
+    def __init__(self, whose: object, tell: Callable[[Exception], Awaitable[None]] | None) -> None:
+        self._whose = whose
+        self._tell = tell
+        self._latest = float("inf")
+        self._running: tuple[trio.CancelScope, ...] = ()  # one for each hook that is being called
+
+    def hurry(self, deadline: float) -> None:
+        """Cut those that are being called short at `deadline`, and those that are still to be called."""
+        self._latest = min(self._latest, deadline)
+        for scope in self._running:
+            scope.deadline = min(scope.deadline, deadline)
+
+    async def call(self, name: str, hook: Hook, *args: Any, deadline: float) -> None:
+        """Call the hook. Raises no `Exception`; a cancellation from outside has to wait.
+
+        Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
+        """
+        try:
+            await self._call(name, hook, args, deadline)
+        except* Exception as group:
+            error = single(group)
+            self._log(name, error)
+            await self.tell(error, deadline=deadline)
+
+    def call_nowait(self, name: str, hook: Hook, *args: Any, nursery: trio.Nursery, seconds: float) -> None:
+        """Call a hook that is a plain function here and now; what is to be awaited then is, in `nursery`."""
+        try:
+            result = hook(*args)
+        except Exception as error:
+            self._log(name, error)
+            if self._tell is not None:
+                nursery.start_soon(self._tell_soon, error, seconds)
+        else:
+            if hasattr(result, "__await__"):
+                nursery.start_soon(self._call_soon, name, lambda: result, seconds)
+
+    async def tell(self, error: Exception, *, deadline: float) -> None:
+        """Call the error hook, if there is one. What it raises itself is logged."""
+        if self._tell is None:
+            return
+        try:
+            await self._call("error", self._tell, (error,), deadline)
+        except* Exception as group:
+            self._log("error", single(group))
+
+    def _log(self, name: str, error: Exception) -> None:
+        logger.error("the %s hook of %r raised", name, self._whose, exc_info=error)
+
+    async def _call_soon(self, name: str, hook: Hook, seconds: float) -> None:
+        await self.call(name, hook, deadline=trio.current_time() + seconds)
+
+    async def _tell_soon(self, error: Exception, seconds: float) -> None:
+        await self.tell(error, deadline=trio.current_time() + seconds)
+
+    async def _call(self, name: str, hook: Hook, args: tuple[Any, ...], deadline: float) -> None:
+        scope = trio.CancelScope(shield=True, deadline=min(deadline, self._latest))
+        self._running = (*self._running, scope)
+        try:
+            with scope:
+                await call(hook, *args)
+        finally:
+            self._running = tuple([one for one in self._running if one is not scope])
+        if scope.cancelled_caught:
+            logger.warning("the %s hook of %r was ended at its time limit", name, self._whose)
+
+
+async def call(hook: Callable[..., Any], *args: Any) -> None:
+    """Call a hook, a plain function or a coroutine function. A plain one is no checkpoint."""
+    result = hook(*args)
+    if result is not None and hasattr(result, "__await__"):
+        await result
+
+
+def single(error: Exception) -> Exception:
+    """The one exception in `error`, however many groups are around it; or `error`, where there are several."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,107 @@
+"""A handler in its nursery, and what it comes to: the end of its connection, and of nothing else.
+
+The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when somebody
+cancels `ws.nursery.cancel_scope`, which is the handler's own and so a return. What children are still cleaning up then
+holds up the hooks, but not the Close frame, nor the leaving of the rooms.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from weakref import ref
+
+import trio
+
+from verbtrio.calls import single
+from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
+from verbtrio.errors import ConnectionClosed, LimitExceeded
+from verbtrio.hooks import Handler
+from verbtrio.websocket import WebSocket, handled_by
+
+logger = logging.getLogger("verbtrio.connection")
+
+
+async def handle(
+    ws: WebSocket[Any],
+    handler: Handler,
+    may_begin: Callable[[], Awaitable[bool]],
+    on_failure: Callable[[Exception], None],
+) -> None:
+    """Run the handler in `ws.nursery`, if it may begin, until both are over. Raises no `Exception`.
+
+    If cancelled, the handler is; a connection that has not ended by then ends as drained.
+
+    Args:
+        on_failure: called with what the handler and its children have raised, as one exception.
+    """
+    handled_by.set(ref(ws))
+    try:
+        async with trio.open_nursery() as ws.nursery:
+            try:
+                if await may_begin():
+                    await handler.run(ws)
+            except BaseException as error:
+                _end(ws, error)
+                raise
+            _end(ws, None)
+            if ws.nursery.child_tasks:
+                ws.nursery.cancel_scope.cancel()
+    except* Exception as group:
+        if (failure := _failure_of(ws, group)) is not None:
+            info = _info_of(failure)
+            ws._end(info)
+            if info.cause is Cause.ERROR:
+                logger.error("the handler of %r raised", ws, exc_info=failure)
+                on_failure(failure)
+    else:
+        ws._end(RETURNED)
+    finally:
+        handled_by.set(None)
+
+
+def still_at_work(ws: WebSocket[Any]) -> str:
+    """The connection, and what of it does not end, for the log."""
+    tasks = sorted(task.name for task in ws.nursery.child_tasks) if hasattr(ws, "nursery") else []
+    return f"{ws!r} ({', '.join(tasks) or 'its handler, or a hook'})"
+
+
+def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
+    """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
+    nursery = ws.nursery
+    scope = nursery.cancel_scope
+    # What children have raised so far, and whose cancellation it is: nothing public tells either before all of them are
+    # over. In a version of Trio that keeps it elsewhere, the connection ends then.
+    raised: list[BaseException] = [*getattr(nursery, "_pending_excs", ())]
+    from_outside = getattr(getattr(scope, "_cancel_status", None), "parent_cancellation_is_visible_to_us", None)
+    if error is not None:
+        raised.append(error)
+    failure = _failure_of(ws, BaseExceptionGroup("", raised)) if raised else None
+    if failure is not None:
+        ws._end(_info_of(failure))
+    elif error is None or (from_outside is False and scope.cancel_called):
+        ws._end(RETURNED)
+    elif from_outside:
+        ws._end(DRAINED)
+
+
+def _failure_of(ws: WebSocket[Any], error: BaseException) -> Exception | None:
+    """What of `error` is a failure: its exceptions, but for the connection's own end, which a handler may let pass.
+    Several are one group."""
+    group, _ = BaseExceptionGroup("", [error]).split(Exception)
+    if group is None:
+        return None
+    _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
+    return None if others is None else single(others)
+
+
+def _info_of(failure: Exception) -> CloseInfo:
+    """How a connection ends whose handler has raised `failure`."""
+    limits, others = ExceptionGroup("", [failure]).split(LimitExceeded)
+    if others is not None or limits is None:
+        return CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", failure)
+    first: Exception = limits
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return CloseInfo(Cause.RATE, POLICY_VIOLATION, fitting_reason(str(first)))

@@ -1,0 +1,172 @@
+"""The rooms one connection is in, and its leave hooks: called once for each room left, whatever the reason."""
+
+from __future__ import annotations
+
+import inspect
+from types import TracebackType
+from typing import Protocol
+
+import trio
+
+from verbtrio.calls import Calls
+from verbtrio.rooms import Member, Room, Rooms
+from verbtrio.types import Hook
+
+
+class Joined(Member, Protocol):
+    """Who is in the rooms: a connection."""
+
+    nursery: trio.Nursery
+    """Where leave hooks run that nobody waits for."""
+
+
+class Memberships:
+    """One connection's memberships, by the rooms' names.
+
+    Args:
+        member: who is in the rooms.
+        rooms: the app's.
+        seconds: how long a leave hook may take.
+    """
+
+    __slots__ = ("_by_name", "_member", "_rooms", "_seconds", "calls", "owed")
+
+    calls: Calls
+    """Set before the first join."""
+
+    def __init__(self, member: Joined, rooms: Rooms, seconds: float) -> None:
+        self._member = member
+        self._rooms = rooms
+        self._seconds = seconds
+        self._by_name: dict[str, Membership] = {}
+        self.owed: list[tuple[Hook, Room]] = []
+        """Leave hooks that the connection's end has to call."""
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._by_name)
+
+    def check(self) -> None:
+        """Raise `RuntimeError` in another thread than the one in which the app is served."""
+        self._rooms.check()
+
+    def join(self, name: str, on_leave: Hook | None) -> Membership:
+        """Join the room, which the member is not in yet.
+
+        Raises:
+            TypeError: `on_leave` can't be called with `(room, ws)`.
+        """
+        if on_leave is not None:
+            _check_hook(on_leave)
+        self._rooms.join(name, self._member)
+        membership = self._by_name[name] = Membership(self, self._rooms.room(name), name, on_leave)
+        return membership
+
+    def leave(self, name: str) -> None:
+        """Leave the room."""
+        self._by_name.pop(name, None)
+        self._rooms.leave(name, self._member)
+
+    def leave_all(self) -> None:
+        """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` go on."""
+        for membership in list(self._by_name.values()):
+            if (hook := membership._go()) is not None:
+                self.owed.append((hook, membership.room))
+
+    async def tell(self, hook: Hook, room: Room) -> None:
+        """Call a leave hook, within its time; what it raises goes to the log and the error hook."""
+        await self.calls.call("leave", hook, room, self._member, deadline=trio.current_time() + self._seconds)
+
+    def tell_nowait(self, hook: Hook, room: Room) -> None:
+        """Call a leave hook that is a plain function now, a coroutine function in a task of the connection's. If by
+        then the connection is in that room again, the hook is not called: nobody has left."""
+        nursery = self._member.nursery
+        if inspect.iscoroutinefunction(hook):
+            nursery.start_soon(self._tell_unless_back, hook, room)
+        else:
+            self.calls.call_nowait("leave", hook, room, self._member, nursery=nursery, seconds=self._seconds)
+
+    async def _tell_unless_back(self, hook: Hook, room: Room) -> None:
+        if room.name not in self._by_name:
+            await self.tell(hook, room)
+
+
+class Membership:
+    """One connection's place in one room. Made by `ws.join`.
+
+    As an async context manager it gives the room, and leaves it at the end of the block; a task that leaves for it
+    (`leave_nowait` elsewhere) cancels the block.
+    """
+
+    __slots__ = ("_all", "_left", "_name", "_on_leave", "_scope", "room")
+
+    def __init__(self, memberships: Memberships, room: Room, name: str, on_leave: Hook | None) -> None:
+        self._all = memberships
+        self._name = name
+        self.room = room
+        self._on_leave = on_leave
+        self._scope = trio.CancelScope()
+        self._left = False
+
+    async def __aenter__(self) -> Room:
+        # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
+        self._all.check()
+        self._scope.__enter__()
+        return self.room
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._all.check()
+        absorbed = self._scope.__exit__(kind, error, trace)
+        if (hook := self._leave()) is not None:
+            await self._all.tell(hook, self.room)
+        return absorbed
+
+    def leave_nowait(self) -> None:
+        """Leave the room. For hooks that are plain functions. Leaving twice does nothing.
+
+        The leave hook is called at once, where it is a plain function; else in a task of the connection's, unless the
+        connection has joined that room again before the task begins.
+        """
+        if (hook := self._leave()) is not None:
+            self._all.tell_nowait(hook, self.room)
+
+    async def leave(self) -> None:
+        """Leave the room and call the hook. Leaving twice does nothing.
+
+        If cancelled, it has left, and the hook still has its time limit.
+        """
+        if (hook := self._leave()) is not None:
+            await self._all.tell(hook, self.room)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _leave(self) -> Hook | None:
+        """Leave the room and its block; return the hook that is owed then, once."""
+        self._all.check()
+        self._scope.cancel()
+        return self._go()
+
+    def _go(self) -> Hook | None:
+        if self._left:
+            return None
+        self._left = True
+        self._all.leave(self._name)
+        return self._on_leave
+
+
+def _check_hook(hook: Hook) -> None:
+    """Raise `TypeError` where a leave hook can't be called with what it will be called with."""
+    try:
+        inspect.signature(hook).bind("room", "ws")
+    except TypeError as error:
+        raise TypeError(f"the leave hook {hook!r} is called with (room, ws): {error}") from None
+    except ValueError:
+        pass  # a built-in, which tells nothing about itself

@@ -1,0 +1,35 @@
+"""What a connection is entered in, as it knows it: the hub."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import trio
+
+from verbtrio.counts import Counts
+from verbtrio.poller import Poller
+from verbtrio.timers import Timers
+
+
+class Registry(Protocol):
+    """Where a connection is entered, and what all connections share: the hub."""
+
+    timers: Timers
+    poller: Poller | None
+    """Reads where it can; else a connection has a reader task of its own."""
+    nursery: trio.Nursery
+    """Owns the writers of connections that the poller reads."""
+    counts: Counts
+    """Where messages are counted."""
+
+    def enter(self, connection: Any) -> None:
+        """It is open."""
+
+    def admit(self, connection: Any) -> bool:
+        """It is known whose it is; called before the handler's first line. Returns whether it may go on."""
+
+    def leave(self, connection: Any) -> None:
+        """It has begun to end; called once, at that moment."""
+
+    def forget(self, connection: Any) -> None:
+        """Nothing of it is left."""
