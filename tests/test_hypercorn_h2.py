@@ -11,6 +11,8 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
+import h2.settings
 import hpack
 import httpx
 import pytest
@@ -25,7 +27,7 @@ from trio.abc import Clock
 
 from tests.support.http2 import open_http2_websocket
 from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, headers, replaced, reset
-from tests.support.memory import serving
+from tests.support.memory import Service, serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
@@ -452,3 +454,341 @@ async def statuses_of(wire: Wire, *, until: int) -> dict[int, bytes]:
                     fields = dict(decoder.decode(payload, raw=True))
                     statuses[stream] = fields[b":status"]
     return statuses
+
+
+def frame_of(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def frames_in(received: bytes) -> list[tuple[int, int, bytes]]:
+    """Each frame's type, stream and payload."""
+    found = []
+    while received:
+        size = int.from_bytes(received[:3])
+        found.append((received[3], int.from_bytes(received[5:9]), received[9 : 9 + size]))
+        received = received[9 + size :]
+    return found
+
+
+async def said_to(service: Service, *parts: bytes) -> list[tuple[int, int, bytes]]:
+    """All that the server says to `parts`, until it closes the connection; what it reads no more is not sent."""
+    stream = service.open_stream()
+    received = b""
+
+    async def send() -> None:
+        try:
+            for part in parts:
+                await stream.send_all(part)
+                await trio.sleep(0.01)
+        except trio.BrokenResourceError:
+            pass  # it has seen enough
+
+    with trio.fail_after(500):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            while data := await stream.receive_some():
+                received += data
+            nursery.cancel_scope.cancel()
+    return frames_in(received)
+
+
+def goodbyes(frames: list[tuple[int, int, bytes]]) -> list[int]:
+    return [int.from_bytes(payload[4:8]) for kind, _, payload in frames if kind == GoAwayFrame.type]
+
+
+def post(stream: int = 1, path: bytes = b"/") -> bytes:
+    return headers(replaced(replaced(GET, b":path", path), b":method", b"POST"), stream=stream, flags=OPEN)
+
+
+def app_of_all_kinds() -> App:
+    """`/`: a body's size. `/deaf`: waits for ever and does not read. `/large`: 20 MB."""
+    app = App(http2_cleartext=True)
+    block = bytes(20_000_000)
+
+    @app.get("/")
+    @app.post("/")
+    async def size(request: Request) -> Response:
+        return PlainTextResponse(str(len(await request.body())))
+
+    @app.post("/deaf")
+    async def deaf(request: Request) -> Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    @app.get("/large")
+    async def large(request: Request) -> Response:
+        begun.append("begun")
+        return Response(block)
+
+    @app.get("/closing")
+    async def closing(request: Request) -> Response:
+        fields = {"Connection": "close", "Keep-Alive": "timeout=5", "Upgrade": "x", "X-Kept": "yes"}
+        return PlainTextResponse("here", headers=fields)
+
+    @app.post("/early")
+    async def early(request: Request) -> Response:
+        return PlainTextResponse("no", 413)
+
+    begun = list[str]()
+    app.state.begun = begun
+    return app
+
+
+ENHANCE_YOUR_CALM, NO_ERROR = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, h2.errors.ErrorCodes.NO_ERROR
+PRIORITY = frame_of(2, b"\0\0\0\1\x0f", stream=5)
+EXCLUSIVE = frame_of(2, b"\x80\0\0\1\x0f", stream=5)
+FLOODS = {
+    "PRIORITY": PRIORITY,
+    "exclusive PRIORITY": EXCLUSIVE,
+    "PING": frame_of(6, bytes(8)),
+    "PING, acknowledged": frame_of(6, bytes(8), flags=1),
+    "SETTINGS": frame_of(4),
+    "SETTINGS, acknowledged": frame_of(4, flags=1),
+    "WINDOW_UPDATE": frame_of(8, b"\0\0\0\1"),
+    "an unknown type": frame_of(0xEE, b"x"),
+    "an empty DATA": frame_of(0, stream=1),
+    "WINDOW_UPDATE of a stream": frame_of(8, b"\0\0\0\1", stream=1),
+    "ALTSVC": frame_of(0xA, b"\0\0x", stream=1),
+}
+
+
+class TestFloods:
+    """Beyond a rate: ENHANCE_YOUR_CALM. Up to there others have their turns between slices."""
+
+    @pytest.mark.parametrize("kind", FLOODS)
+    async def test_frames_that_lead_to_nothing(self, kind: str, autojump_clock: Clock) -> None:
+        async with serving(app_of_all_kinds()) as service:
+            frames = await said_to(service, HELLO + post(path=b"/deaf"), *[FLOODS[kind] * 500] * 10)
+            assert goodbyes(frames)[-1] == ENHANCE_YOUR_CALM, frames[-3:]
+            service.connections.cancel_scope.cancel()
+
+    @pytest.mark.parametrize("kind", FLOODS)
+    async def test_as_many_as_honest_clients_send(self, kind: str, autojump_clock: Clock) -> None:
+        count = 50 if kind == "SETTINGS" else 500
+        more = headers(GET, stream=3) + headers(GET, stream=5)
+        async with serving(app_of_all_kinds()) as service:
+            parts = [HELLO + post(path=b"/"), FLOODS[kind] * count, frame_of(0, b"x", flags=1, stream=1) + more]
+            frames = await said_to(service, *parts)
+        assert ENHANCE_YOUR_CALM not in goodbyes(frames)
+        assert {stream for code, stream, _ in frames if code == HeadersFrame.type} == {1, 3, 5}
+
+    async def test_resets_again_and_again(self, autojump_clock: Clock) -> None:
+        async with serving(app_of_all_kinds()) as service:
+            frames = await said_to(service, HELLO + headers(GET), *[reset() * 500] * 10)
+        assert ENHANCE_YOUR_CALM in goodbyes(frames)
+
+    async def test_requests_behind_the_last_one(self, autojump_clock: Clock) -> None:
+        """They are refused, and that is work, too."""
+        async with serving(app_of_all_kinds()) as service:
+            service.config.keep_alive_max_requests = 1
+            asked = [headers(GET, stream=2 * number + 1) for number in range(5000)]
+            frames = await said_to(service, HELLO, *[b"".join(asked[n : n + 50]) for n in range(0, 5000, 50)])
+        assert ENHANCE_YOUR_CALM in goodbyes(frames)
+
+    @pytest.mark.parametrize("count", [32, 33, 2000])
+    async def test_settings_without_number(self, count: int, autojump_clock: Clock) -> None:
+        many = frame_of(4, b"".join((0x1000 + n).to_bytes(2) + bytes(4) for n in range(count)))
+        async with serving(app_of_all_kinds()) as service:
+            frames = await said_to(service, HELLO + many + headers(GET))
+        assert (ENHANCE_YOUR_CALM in goodbyes(frames)) is (count > 32)
+
+    async def test_window_updates_that_belong_to_a_response(self, autojump_clock: Clock) -> None:
+        """A client that credits each DATA frame twice, for a download of 20 MB: 2,500 of them."""
+        app = app_of_all_kinds()
+        async with serving(app) as service:
+            client = Client(service.open_stream())
+            asked = client.get("/large")
+            await client.send()
+            with trio.fail_after(100):
+                while asked not in client.answered:
+                    data = await client.stream.receive_some()
+                    assert data, "the server hung up"
+                    for event in client.state.receive_data(bytes(data)):
+                        if isinstance(event, h2.events.StreamEnded):
+                            client.answered.add(event.stream_id)
+                        elif isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+                            client.state.increment_flow_control_window(event.flow_controlled_length)
+                            with contextlib.suppress(h2.exceptions.ProtocolError):
+                                client.state.increment_flow_control_window(event.flow_controlled_length, asked)
+                    await client.send()
+            await client.stream.aclose()
+
+    @pytest.mark.parametrize("kind", FLOODS)
+    async def test_others_have_their_turns(self, kind: str) -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with serving(app_of_all_kinds()) as service, trio.open_nursery() as nursery:
+            stream = service.open_stream()
+            await stream.send_all(HELLO + post(path=b"/deaf"))
+            await stream.receive_some()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(count)
+            await trio.lowlevel.checkpoint()
+            before = turns
+            await stream.send_all(FLOODS[kind] * 96)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            assert turns - before >= 96 / 8
+            nursery.cancel_scope.cancel()
+            service.connections.cancel_scope.cancel()
+
+
+async def test_a_stream_that_is_not_read_holds_up_no_other(autojump_clock: Clock) -> None:
+    """Fifteen small parts of a body, or a whole window of it: its own stream waits, the connection goes on."""
+    for size, count in ((10, 15), (1, 3000), (16_000, 4)):
+        async with serving(app_of_all_kinds()) as service:
+            client = Client(service.open_stream())
+            client.state.send_headers(
+                deaf := client.state.get_next_available_stream_id(),
+                [(":method", "POST"), (":scheme", "http"), (":path", "/deaf"), (":authority", "x")],
+            )
+            for _ in range(count):
+                client.state.send_data(deaf, b"x" * size)
+            await client.send()
+            with trio.fail_after(20):
+                for _ in range(20):
+                    asked = client.get()
+                    await client.send()
+                    while asked not in client.answered:
+                        assert await client.receive(), "the server hung up"
+            await client.stream.aclose()
+            service.connections.cancel_scope.cancel()
+
+
+async def test_a_body_is_credited_when_it_is_taken(autojump_clock: Clock) -> None:
+    """A stream whose handler does not read gets its window and no more; one that reads gets all it wants to send."""
+    async with serving(app_of_all_kinds()) as service:
+        client = Client(service.open_stream())
+        fields = [(":method", "POST"), (":scheme", "http"), (":authority", "x")]
+        ids = {}
+        for path in ("/deaf", "/"):
+            ids[path] = client.state.get_next_available_stream_id()
+            client.state.send_headers(ids[path], [*fields, (":path", path)])
+        await client.send()
+        sent = dict.fromkeys(ids, 0)
+        with trio.move_on_after(20):
+            while sent["/"] < 1_000_000:
+                for path, stream_id in ids.items():
+                    room = min(client.state.local_flow_control_window(stream_id), 16_000)
+                    if room > 0:
+                        client.state.send_data(stream_id, bytes(room))
+                        sent[path] += room
+                await client.send()
+                with trio.move_on_after(0.01):
+                    await client.receive()
+        assert sent["/deaf"] == 65_535
+        assert sent["/"] >= 1_000_000
+        await client.stream.aclose()
+        service.connections.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("method", [b"connect", b"Connect", b"cONNECT", b"get", b"Post", b"foo"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"WebSocket", None])
+async def test_methods_are_compared_exactly(method: bytes, protocol: bytes | None, autojump_clock: Clock) -> None:
+    fields = replaced(CONNECT if protocol else GET, b":method", method)
+    if protocol:
+        fields = replaced(fields, b":protocol", protocol)
+    async with serving(app_of_all_kinds()) as service:
+        frames = await said_to(service, HELLO + headers(fields, flags=OPEN) + headers(GET, stream=3))
+    decoder = hpack.Decoder()
+    statuses = {
+        stream: dict(decoder.decode(payload, raw=True))[b":status"]
+        for kind, stream, payload in frames
+        if kind == HeadersFrame.type
+    }
+    assert statuses.get(1, b"501") == b"501", "or h2 has found fault with it"
+    assert not any(b"sec-websocket" in payload for _, _, payload in frames)
+
+
+@pytest.mark.parametrize("size", [17_000, 40_000, 60_000])
+async def test_a_head_that_is_too_long(size: int, autojump_clock: Clock) -> None:
+    """Its stream alone: the connection goes on."""
+    fields = [*GET, *((b"x-%d" % number, b"x" * 1000) for number in range(size // 1000))]
+    async with serving(app_of_all_kinds()) as service:
+        client = Client(service.open_stream())
+        client.state.max_outbound_frame_size = 16_384
+        statuses: dict[int, bytes] = {}
+        client.state.send_headers(1, fields, end_stream=True)
+        client.state.send_headers(
+            3, [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x")], end_stream=True
+        )
+        await client.send()
+        with trio.fail_after(5):
+            while len(statuses) < 2:
+                for event in client.state.receive_data(bytes(await client.stream.receive_some())):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        statuses[event.stream_id or 0] = dict(event.headers or [])[b":status"]
+        assert statuses == {1: b"431", 3: b"200"}
+        await client.stream.aclose()
+
+
+async def test_headers_that_http2_has_no_place_for(autojump_clock: Clock) -> None:
+    """h2 would send no such response at all, and the client would wait for ever."""
+    async with serving(app_of_all_kinds()) as service:
+        frames = await said_to(service, HELLO + headers(replaced(GET, b":path", b"/closing")))
+    (payload,) = (payload for kind, _, payload in frames if kind == HeadersFrame.type)
+    fields = dict(hpack.Decoder().decode(payload, raw=True))
+    assert fields[b":status"] == b"200"
+    assert fields[b"x-kept"] == b"yes"
+    assert not {b"connection", b"keep-alive", b"upgrade"} & set(fields)
+
+
+async def test_the_rest_of_a_request_that_is_answered_is_not_waited_for(autojump_clock: Clock) -> None:
+    """RST_STREAM with NO_ERROR behind the answer (RFC 9113 section 8.1): the stream does not stay open."""
+    async with serving(app_of_all_kinds()) as service:
+        frames = await said_to(service, HELLO + post(path=b"/early") + frame_of(0, b"x", stream=1))
+    kinds = [(kind, payload) for kind, stream, payload in frames if stream == 1]
+    assert kinds[0][0] == HeadersFrame.type
+    assert kinds[-1] == (RstStreamFrame.type, NO_ERROR.to_bytes(4))
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing", "part"])
+async def test_a_body_that_does_not_come(begun: bool, autojump_clock: Clock) -> None:
+    """408, for its stream alone."""
+    async with serving(app_of_all_kinds()) as service:
+        client = Client(service.open_stream())
+        stream = client.state.get_next_available_stream_id()
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "x")]
+        client.state.send_headers(stream, fields)
+        if begun:
+            client.state.send_data(stream, b"x")
+        await client.send()
+        statuses: dict[int, bytes] = {}
+        with trio.fail_after(70):
+            while stream not in statuses:
+                for event in client.state.receive_data(bytes(await client.stream.receive_some())):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        statuses[event.stream_id or 0] = dict(event.headers or [])[b":status"]
+        assert statuses == {stream: b"408"}
+        assert trio.current_time() == pytest.approx(60, abs=1)
+        asked = client.get()
+        await client.send()
+        with trio.fail_after(5):
+            while asked not in client.answered:
+                assert await client.receive(), "the server hung up"
+        await client.stream.aclose()
+
+
+async def test_large_responses_to_a_window_of_nothing_are_bounded(autojump_clock: Clock) -> None:
+    """A hundred of 20 MB: those that are begun hold 32 MiB, and one more; the others wait until there is room."""
+    app = app_of_all_kinds()
+    async with serving(app) as service:
+        client = Client(service.open_stream())
+        client.state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        asked = [client.get("/large") for _ in range(50)]
+        await client.send()
+        await trio.sleep(1)
+        assert len(app.state.begun) == 2
+        client.state.reset_stream(asked[0])
+        await client.send()
+        await trio.sleep(1)
+        assert len(app.state.begun) == 3
+        await client.stream.aclose()
+        await trio.sleep(1)
+    assert len(app.state.begun) == 3, "nobody is there for the others"

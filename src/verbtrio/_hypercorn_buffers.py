@@ -56,14 +56,30 @@ class Buffer(StreamBuffer):
     def __init__(self, event_class: Any, held: Held) -> None:
         super().__init__(event_class)
         self._held = held
+        self._expected = 0
 
     @property
     def is_ended(self) -> bool:
         """Nothing more will be put in."""
         return self._complete
 
+    def expect(self, count: int) -> None:
+        """So much is announced, and counts as held until its first part comes: the head of a response is on its way
+        before its body is handed over, and as long others would be begun."""
+        self._held.add(count - self._expected)
+        self._expected = count
+
+    def set_complete(self) -> None:
+        self.expect(0)
+        super().set_complete()
+
+    async def close(self) -> None:
+        self.expect(0)
+        await super().close()
+
     async def push(self, data: bytes) -> None:
         """Take `data`, a piece at a time. If cancelled, a part of it has been taken: the response can't go on."""
+        self.expect(0)
         left = len(data)
         self._held.add(left)
         try:

@@ -144,6 +144,9 @@ class H2(H2Protocol):
             else:
                 if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                     self._unfinished.discard(event.stream_id or 0)
+                if isinstance(event, h2.events.StreamReset):
+                    # hypercorn 0.18 finds out when it has to send, and so not while the client's window is closed.
+                    await self._drop(event.stream_id or 0)
                 await super()._handle_events([event])
         await self._flush()
 
@@ -304,7 +307,10 @@ class H2(H2Protocol):
 
     async def _send_data(self, stream_id: int) -> None:
         self._frames.forgive(PER_SENT_FRAME)
-        await super()._send_data(stream_id)
+        try:
+            await super()._send_data(stream_id)
+        except (KeyError, MissingStreamError):
+            return  # it was dropped while a part of it was written
         if stream_id not in self.stream_buffers:
             self._finish(stream_id)
             await self._flush()
@@ -314,6 +320,9 @@ class H2(H2Protocol):
         if isinstance(event, Response):
             fields = [field for field in event.headers if field[0].lower() not in CONNECTION_HEADERS]
             event = Response(stream_id=event.stream_id, headers=fields, status_code=event.status_code)
+            length = dict(fields).get(b"content-length", b"")
+            if event.stream_id in self.stream_buffers and length.isdigit():
+                self.stream_buffers[event.stream_id].expect(int(length))
         elif isinstance(event, Body | EndBody) and isinstance(stream, HTTPStream):
             scope: Any = stream.scope
             await self._send_body(event, link_of(scope))
@@ -355,13 +364,18 @@ class H2(H2Protocol):
         await self.send(Updated(idle=self.idle))
 
     async def _reset(self, stream_id: int) -> None:
+        if await self._drop(stream_id):
+            self._reset_stream(stream_id, _ERRORS.INTERNAL_ERROR)
+            self.task_group.spawn(self._flush)
+
+    async def _drop(self, stream_id: int) -> bool:
+        """Let go of what a stream has still to send. Returns whether it was open."""
         buffer = self.stream_buffers.pop(stream_id, None)
         if buffer is None:
-            return
+            return False
         await buffer.close()
         try:
             self.priority.remove_stream(stream_id)
         except MissingStreamError:
-            pass  # the client has reset it
-        self._reset_stream(stream_id, _ERRORS.INTERNAL_ERROR)
-        self.task_group.spawn(self._flush)
+            pass
+        return True
