@@ -268,7 +268,7 @@ async def test_a_second_receive(pair: Any, autojump_clock: Clock) -> None:
 
             nursery.start_soon(first)
             await wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError, match="another task is receiving"):
+            with pytest.raises(trio.BusyResourceError, match="another task receives"):
                 await receive()
             await send({"type": "websocket.send", "text": "go"})
 

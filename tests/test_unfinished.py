@@ -78,7 +78,7 @@ class Peer:
 
 def app_with(handler: str = "coroutine", **options: Any) -> tuple[App, list[Any], list[CloseInfo | None]]:
     """An app with a handler of that form; what it has received, and how its connections ended."""
-    app = App(compression=True, http2_websockets=True, **options)
+    app = App(compression=True, http2_websockets=True, http2_cleartext=True, **options)
     received: list[Any] = []
     ends: list[CloseInfo | None] = []
 

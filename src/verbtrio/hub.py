@@ -334,8 +334,8 @@ class Hub:
             one.drain()
         for connection in (*self._sessions, *self._connections):
             connection.drain()
-        for connection in tuple(self._ending):
-            connection.hurry(self._deadline)
+        for ending in (*self._sessions, *self._ending):
+            ending.hurry(self._deadline)
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self._ending or self._sessions:
                 await self._empty.park()

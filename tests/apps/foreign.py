@@ -16,4 +16,4 @@ async def busy(websocket: WebSocket) -> None:
     await websocket.close(4000, "done")
 
 
-app = App(routes=[WebSocketRoute("/busy", busy)], http2_websockets=True)
+app = App(routes=[WebSocketRoute("/busy", busy)], http2_websockets=True, http2_cleartext=True)
