@@ -396,6 +396,14 @@ class TestTakeOver:
             assert issubclass(hypercorn_run.TCPServer, _hypercorn.TakeOverServer)  # type: ignore[attr-defined]
         assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
 
+    async def test_http3_is_not_served_past_it(self) -> None:
+        run: Any = hypercorn_run
+        before = run.UDPServer
+        async with App().lifespan(), App().lifespan():
+            with pytest.raises(RuntimeError, match="does not take HTTP/3 over: leave out `quic_bind`"):
+                run.UDPServer(None, None, None, {}, None)
+        assert run.UDPServer is before
+
     async def test_switched_off(self) -> None:
         before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
         async with App(take_over=False).lifespan():

@@ -251,7 +251,16 @@ NOTHING_OF_TRIO = {
 }
 """Classes whose modules don't import Trio: values, and what is made of them."""
 
-GENERATED = {"__init__", "__post_init__", "__eq__", "__hash__", "__new__", "__subclasshook__", "__copy__", "__deepcopy__"}
+GENERATED = {
+    "__init__",
+    "__post_init__",
+    "__eq__",
+    "__hash__",
+    "__new__",
+    "__subclasshook__",
+    "__copy__",
+    "__deepcopy__",
+}
 
 
 def page(request: Request) -> Response:

@@ -30,6 +30,7 @@ import trio
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.udp_server import UDPServer
 from hypercorn.utils import valid_server_name
 
 from verbtrio._hypercorn_clients import Clients, turn_away
@@ -99,12 +100,21 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     hush()
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
     hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
+    hypercorn_run.UDPServer = _refuse_quic  # type: ignore[attr-defined]
     try:
         with sparing():
             yield {STATE_KEY: settings}
     finally:
         if hypercorn_run.TCPServer is subclass:  # type: ignore[attr-defined]
             hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
+            hypercorn_run.UDPServer = UDPServer  # type: ignore[attr-defined]
+
+
+def _refuse_quic(*_: Any) -> Any:
+    """In the place of hypercorn's server for HTTP/3, whose WebSockets would be hypercorn's own, without a limit."""
+    raise RuntimeError(
+        "verbtrio does not take HTTP/3 over: leave out `quic_bind`, or let a reverse proxy speak HTTP/3 to clients"
+    )
 
 
 class TakeOverServer(TCPServer):
