@@ -99,15 +99,14 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
         return
     hush()
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
-    hypercorn_run.TCPServer = subclass  # type: ignore[attr-defined]  # hypercorn exports nothing by intention
-    hypercorn_run.UDPServer = _refuse_quic  # type: ignore[attr-defined]
+    run: Any = hypercorn_run  # hypercorn exports nothing by intention
+    run.TCPServer, run.UDPServer = subclass, _refuse_quic
     try:
         with sparing():
             yield {STATE_KEY: settings}
     finally:
-        if hypercorn_run.TCPServer is subclass:  # type: ignore[attr-defined]
-            hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
-            hypercorn_run.UDPServer = UDPServer  # type: ignore[attr-defined]
+        if run.TCPServer is subclass:
+            run.TCPServer, run.UDPServer = TCPServer, UDPServer
 
 
 def _refuse_quic(*_: Any) -> Any:
