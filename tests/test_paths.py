@@ -198,3 +198,26 @@ async def test_slashes_redirect_to_this_host_alone(catch_all: str | None) -> Non
                     assert response.status_code == 307
                     assert urlsplit(location)[:2] == ("http", "test"), (path + end, location)
     assert redirects >= 2
+
+
+@pytest.mark.parametrize("digits", [4300, 4301, 15_000])
+async def test_a_number_that_python_refuses_to_read(
+    digits: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 404 as any other path that is no route's: neither a 500 nor a traceback."""
+    app = App()
+    added(app)
+    number = "1" * digits
+    async with serving(app) as service:
+        statuses = set()
+        for path in (f"/n/{number}", f"/s/{number}", f"/p/x/{number}x"):
+            stream = service.open_stream()
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            statuses.add(bytes((await stream.receive_some())[9:12]))
+            await stream.aclose()
+        assert statuses == ({b"200"} if digits <= 4300 else {b"404"})
+        assert (await shake_hands(service.open_stream(), f"/wn/{number}"))[9:12] == (
+            b"101" if digits <= 4300 else b"404"
+        )
+        await service.hang_up()
+    assert not caplog.records

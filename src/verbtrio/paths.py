@@ -1,4 +1,4 @@
-"""Which paths are looked up at all: none with a control character.
+"""Which paths are looked up at all: none with a control character, or a number that Python refuses to read.
 
 Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
 `/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. The check stands before the
@@ -17,14 +17,16 @@ from verbtrio.middleware import deny
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 """What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives."""
+_HUGE_NUMBER = re.compile(r"(?<![0-9])[0-9]{4301}").search
+"""Python's `int` raises for more than 4,300 digits (CVE-2020-10735), and so would `{n:int}`: a 500 with a traceback."""
 
 
 class PathRouter(Router):
-    """Starlette's router, which answers 404 to a path with a control character: for HTTP as to any unknown path, for a
-    WebSocket before the upgrade."""
+    """Starlette's router, which answers 404 to such a path: for HTTP as to any unknown path, for a WebSocket before the
+    upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or _CONTROL(scope["path"]) is None:
+        if scope["type"] == "lifespan" or not (_CONTROL(scope["path"]) or _HUGE_NUMBER(scope["path"])):
             await self.middleware_stack(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
