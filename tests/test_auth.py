@@ -323,6 +323,31 @@ def test_an_empty_key_shows_at_once(key: Any) -> None:
         JWTAuth(key)
 
 
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "hs256"])
+@pytest.mark.parametrize("kind", [str, bytes])
+@pytest.mark.parametrize("where", ["key", "keys", "signing_key"])
+def test_a_short_secret_shows_at_once(where: str, kind: type, algorithm: str) -> None:
+    """And is not repeated in the error, which may be logged."""
+
+    def make(size: int) -> JWTAuth:
+        secret: Any = "s" * size if kind is str else b"s" * size
+        arguments: dict[str, Any] = {"keys": {"good": KEY * 2, "it": secret}} if where == "keys" else {where: secret}
+        if where == "signing_key":
+            arguments["key"] = KEY * 2
+        return JWTAuth(**arguments, algorithms=[algorithm])
+
+    needed = int(algorithm[2:]) // 8
+    make(needed)
+    with pytest.raises(ValueError, match=f"has {needed - 1} bytes, and {algorithm} needs {needed} or more") as caught:
+        make(needed - 1)
+    assert f"secrets.token_urlsafe({needed})" in str(caught.value)
+    assert "sss" not in str(caught.value)
+
+
+def test_a_public_key_may_have_any_length() -> None:
+    JWTAuth("short, and PyJWT's to judge", algorithms=["ES256"])
+
+
 class TestDoorTable:
     """What a forger or a mistake may bring: 401, before the handshake is accepted."""
 

@@ -34,6 +34,10 @@ MAX_TOKEN_CHARACTERS = 16 * 1024
 
 Key = str | bytes
 
+SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""What a secret has at least: as many bytes as the hash (RFC 7518 section 3.2). A shorter one can be guessed from one
+token, on the guesser's own machine."""
+
 
 class JWTAuth:
     """Middleware that lets in who has a valid token, for HTTP and WebSocket routes alike.
@@ -44,7 +48,7 @@ class JWTAuth:
     user by then, as a message `{"type": "auth", "token": "..."}`. Without a valid token the answer is 401.
 
     Args:
-        key: the secret (HS256: 32 bytes at least) or the public key.
+        key: the secret (HS256: 32 bytes at least, HS384: 48, HS512: 64) or the public key.
         keys: several of them by their id, the token's `kid`: to change keys without logging everybody out. The first
             is the one to issue with.
         jwks_url: where the public keys are (RFC 7517), fetched when needed. While they can't be had the answer is 503.
@@ -59,8 +63,8 @@ class JWTAuth:
             own routes wait for it, not those of other frameworks beside them. `None`: they need one to come in.
 
     Raises:
-        ValueError: not exactly one of `key`, `keys` and `jwks_url` is given, or it is empty; `algorithms` has none,
-            unsigned ones, or secrets' and public keys' at once.
+        ValueError: not exactly one of `key`, `keys` and `jwks_url` is given, or it is empty, or a secret that is too
+            short; `algorithms` has none, unsigned ones, or secrets' and public keys' at once.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class JWTAuth:
             raise ValueError("the key is empty: JWTAuth needs a secret of 32 bytes or more, or a public key")
         if sum(map(bool, (key, keys, jwks_url))) != 1 or (keys and not all(keys.values())):
             raise ValueError("JWTAuth takes one of key, keys and jwks_url, and no empty key")
+        for secret in filter(None, (key, signing_key, *(keys or {}).values())):
+            _check_secret(secret, self._algorithms)
         self._key = key
         self._keys = dict(keys or {})
         self._key_set = KeySet(jwks_url) if jwks_url else None
@@ -223,6 +229,18 @@ def _checked(algorithms: Sequence[str] | None, *, secrets_allowed: bool) -> list
             f"with it. Use one kind"
         )
     return list(algorithms)
+
+
+def _check_secret(secret: Key, algorithms: Sequence[str]) -> None:
+    """Raise `ValueError` for a secret that is too short for one of `algorithms`. What it is, is not said."""
+    size = len(secret.encode() if isinstance(secret, str) else secret)
+    for name in algorithms:
+        needed = SECRET_BYTES.get(name.upper(), 0)
+        if size < needed:
+            raise ValueError(
+                f"the secret has {size} bytes, and {name} needs {needed} or more (RFC 7518 section 3.2). To make one: "
+                f'python -c "import secrets; print(secrets.token_urlsafe({needed}))"'
+            )
 
 
 def _scopes(claims: Mapping[str, Any]) -> set[str]:
