@@ -86,8 +86,9 @@ class JWTAuth:
             raise ValueError("the key is empty: JWTAuth needs a secret of 32 bytes or more, or a public key")
         if sum(map(bool, (key, keys, jwks_url))) != 1 or (keys and not all(keys.values())):
             raise ValueError("JWTAuth takes one of key, keys and jwks_url, and no empty key")
-        for secret in filter(None, (key, signing_key, *(keys or {}).values())):
-            _check_secret(secret, self._algorithms)
+        for secret in (key, signing_key, *(keys or {}).values()):
+            if secret:
+                _check_secret(secret, self._algorithms)
         self._key = key
         self._keys = dict(keys or {})
         self._key_set = KeySet(jwks_url) if jwks_url else None
