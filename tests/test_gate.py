@@ -136,16 +136,20 @@ async def test_pongs_count_and_are_no_way_around(autojump_clock: Clock) -> None:
         await client.aclose()
 
 
-@pytest.mark.parametrize(("where", "refused"), [("app", True), ("group", False), ("route", True)])
+@pytest.mark.parametrize(("where", "refused"), [("app", True), ("group", True), ("none", False), ("route", True)])
 async def test_per_app_per_group_per_route(where: str, refused: bool, autojump_clock: Clock) -> None:
-    """The nearest limits count, as a whole: a group without a rate has none, whatever the app says."""
+    """The nearest that names a limit counts; a group that names none has the app's."""
     app = App(limits=LIMITS)
-    group = app.group("/group", limits=Limits())
+    group = app.group("/group", limits=Limits(max_rooms=3))
     for routes, path in ((app, "/app"), (group, "/ws")):
         routes.ws(path, message=lambda ws, message: ws.send_nowait(message))
+    none = Limits(max_messages_per_second=None)
+    group.ws("/none", message=lambda ws, message: ws.send_nowait(message), limits=none)
     group.ws("/own", message=lambda ws, message: ws.send_nowait(message), limits=LIMITS)
     async with serving(app) as service:
-        client = await service.connect({"app": "/app", "group": "/group/ws", "route": "/group/own"}[where])
+        client = await service.connect(
+            {"app": "/app", "group": "/group/ws", "none": "/group/none"}.get(where, "/group/own")
+        )
         for number in range(6):
             await client.send_message(str(number))
         assert (json.loads((await answers(client))[-1]) == REFUSAL) is refused

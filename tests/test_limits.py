@@ -75,3 +75,47 @@ def test_the_policy_is_one_of_three() -> None:
 def test_limits_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Limits().send_timeout = 1.0  # type: ignore[misc]
+
+
+class TestOverride:
+    """A route's limits change what they name, and keep the rest of the app's."""
+
+    APP = Limits(max_messages_per_second=20, message_burst=5, max_message_bytes=1000, max_connections_per_client=3)
+
+    @pytest.mark.parametrize("name", NUMBERS)
+    def test_each_by_itself(self, name: str) -> None:
+        for value in (2**17, getattr(Limits(), name)):  # its default, too, where it is named
+            named: dict[str, Any] = {name: value}
+            merged = self.APP.override(Limits(**named))
+            assert getattr(merged, name) == value
+            assert dataclasses.replace(merged, **{name: getattr(self.APP, name)}) == self.APP
+
+    def test_the_policy(self) -> None:
+        assert self.APP.override(Limits(backlog_policy="drop_oldest")).backlog_policy == "drop_oldest"
+
+    def test_none_and_nothing(self) -> None:
+        assert self.APP.override(None) == self.APP.override(Limits()) == self.APP
+
+    def test_one_after_the_other(self) -> None:
+        merged = self.APP.override(Limits(max_rooms=3)).override(Limits(max_message_bytes=5))
+        assert (merged.max_rooms, merged.max_message_bytes, merged.message_burst) == (3, 5, 5)
+
+    def test_named_in_order(self) -> None:
+        assert self.APP.override(Limits(9)).max_connections == 9
+
+    def test_what_is_replaced_is_named_whole(self) -> None:
+        assert self.APP.override(dataclasses.replace(Limits(), max_rooms=3)).message_burst == 100
+
+    def test_that_do_not_go_together(self) -> None:
+        app = Limits(max_backlog_bytes=2**20)
+        with pytest.raises(ValueError, match="high_water_bytes must not be more"):
+            app.override(Limits(max_backlog_bytes=2**30, high_water_bytes=2**25)).override(
+                Limits(max_backlog_bytes=2**16, high_water_bytes=2**16)
+            ).override(Limits(max_backlog_bytes=2**17, high_water_bytes=2**17)).override(Limits(high_water_bytes=2**18))
+
+    def test_only_what_it_names_is_counted_by_itself(self) -> None:
+        own = Limits(max_connections=1, max_messages_per_second_per_user=5)
+        counted = self.APP.override(own).counted_by(own)
+        assert (counted.max_connections, counted.max_messages_per_second_per_user) == (1, 5)
+        assert counted.max_connections_per_client is None
+        assert counted.message_burst == 5

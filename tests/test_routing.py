@@ -240,16 +240,17 @@ class TestSettings:
         plain = app.group("/a")
         assert isinstance(plain, Group)
         assert (plain.limits, plain.heartbeat, plain.compression) == (limits, heartbeat, True)
-        own = app.group("/b", limits=Limits(), heartbeat=None, compression=False)
-        assert (own.limits, own.heartbeat, own.compression) == (Limits(), None, False)
+        own = app.group("/b", limits=Limits(max_rooms=3), heartbeat=None, compression=False)
+        merged = Limits(send_timeout=1, max_rooms=3)
+        assert (own.limits, own.heartbeat, own.compression) == (merged, None, False)
         within = own.group("/c")
-        assert (within.limits, within.heartbeat, within.compression) == (Limits(), None, False)
+        assert (within.limits, within.heartbeat, within.compression) == (merged, None, False)
 
     async def test_reach_the_connections(self, autojump_clock: Clock) -> None:
         app = App()
         group = app.group("/api", limits=Limits(max_message_bytes=5))
         group.ws("/small", message=lambda ws, message: ws.send_nowait("taken"))
-        group.ws("/large", message=lambda ws, message: ws.send_nowait("taken"), limits=Limits())
+        group.ws("/large", message=lambda ws, message: ws.send_nowait("taken"), limits=Limits(max_message_bytes=6))
         async with serving(app) as service:
             small, large = await service.connect("/api/small"), await service.connect("/api/large")
             for client in (small, large):

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from verbtrio.types import Shared
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
+class _Named(Shared):
+    """Remembers which of its arguments were given."""
+
+    __slots__ = ("_named",)
+    _named: frozenset[str]
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        made = object.__new__(cls)
+        in_order = [field.name for field in fields(cls)[: len(args)]]  # type: ignore[arg-type]  # a dataclass below
+        object.__setattr__(made, "_named", frozenset((*in_order, *named)))
+        return made
+
+
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(_Named):
     """What connections may cost. Sizes are bytes, times are seconds, `None` is no limit.
 
-    An app's limits hold for each of its groups and routes that has none of its own. What is counted for more than one
-    connection (`max_connections`, and all that end in `_per_client` or `_per_user`) counts all of the app's (in one
-    worker) and, where a group or a route has limits of its own, also that group's or route's, by itself.
+    An app's limits hold for all of its groups and routes. One with limits of its own changes those that it names, and
+    keeps the others. What is counted for more than one connection (`max_connections`, and all that end in `_per_client`
+    or `_per_user`) counts all of the app's (in one worker) and, where a group or a route names it, also that group's or
+    route's, by itself.
 
     Raises:
         ValueError: a limit is not positive, or the high-water mark is over the backlog's limit.
@@ -104,3 +120,24 @@ class Limits:
             raise ValueError(
                 f"Limits.backlog_policy must be 'close', 'drop_oldest' or 'drop_newest', not {self.backlog_policy!r}"
             )
+
+    def override(self, own: Limits | None) -> Limits:
+        """These limits, with those that `own` names in their places.
+
+        Raises:
+            ValueError: they don't go together.
+        """
+        if own is None:
+            return self
+        return replace(self, **{name: getattr(own, name) for name in own._named})
+
+    def counted_by(self, own: Limits) -> Limits:
+        """These limits, for a count of its own: of what is counted for several connections only what `own` names."""
+        not_its_own: dict[str, Any] = {
+            field.name: None for field in fields(self) if _is_shared(field.name) and field.name not in own._named
+        }
+        return replace(self, **not_its_own)
+
+
+def _is_shared(name: str) -> bool:
+    return name == "max_connections" or name.endswith(("_per_client", "_per_user"))

@@ -98,7 +98,7 @@ class Routes:
                 raised, whether that has ended the connection or came afterwards.
             middleware: as in `App`, for this route alone, inside the app's and the group's.
             limits, heartbeat, compression, allowed_origins, require_origin: for this route instead of the app's or
-                the group's.
+                the group's. Of `limits` those count that are named; the others stay the app's or the group's.
             subprotocols: what the handler speaks, in its order of preference.
             sends: the type of what clients are sent, a union where there are several: for `app.asyncapi` alone.
             name: the route's name, for `url_path_for`.
@@ -111,12 +111,13 @@ class Routes:
         path = starlette_path(path)
         heartbeat = self.heartbeat if heartbeat is UNSET else heartbeat
         _check_settings(limits or self.limits, heartbeat)
+        merged = self.limits.override(limits)
         settings: dict[str, Any] = {
-            "limits": limits or self.limits,
+            "limits": merged,
             "heartbeat": heartbeat,
             "compression": self.compression if compression is None else compression,
             "origins": self.origins.replace(allowed_origins, require_origin),
-            "places": self._places + _own(limits),
+            "places": self._places + _own(limits, merged),
             "subprotocols": subprotocols,
             "sends": sends,
         }
@@ -166,7 +167,7 @@ class Routes:
             guard: `async def may_listen(request, room)`: whether this client may listen (if not, it gets a 403), or the
                 response it gets instead. Without a guard, whoever the middleware lets through may.
             middleware: as in `ws`; with `JWTAuth` the stream ends when the token does.
-            limits: for this route instead of the app's or the group's: how many there may be, and the backlog.
+            limits: as in `ws`: how many there may be, and the backlog.
             keep_alive: seconds of silence after which a comment is sent; `None` for never.
             retry: seconds a client is to wait before it connects again (its own default is about 3).
             sends: as in `ws`.
@@ -177,15 +178,15 @@ class Routes:
         """
         path = starlette_path(path)
         params = set(compile_path(self._prefix + path)[2])
-        chosen = limits or self.limits
-        _check_settings(chosen, None)
+        _check_settings(limits or self.limits, None)
+        merged = self.limits.override(limits)
         endpoint = ListenerEndpoint(
             "{room}" if room is None else room,
             params,
             guard,
             self._hub_now,
-            limits=chosen,
-            places=self._places + _own(limits),
+            limits=merged,
+            places=self._places + _own(limits, merged),
             keep_alive=keep_alive,
             retry=retry,
             sends=sends,
@@ -270,7 +271,8 @@ class Routes:
             prefix: `:name` and `{name}` are parameters, as in the routes' own paths.
             middleware: as in `App`, for these routes, inside the app's and outside a route's own. There is one of
                 each, which all routes of the group share.
-            limits, heartbeat, compression, allowed_origins, require_origin: for these routes instead of the app's.
+            limits, heartbeat, compression, allowed_origins, require_origin: for these routes instead of the app's. Of
+                `limits` those count that are named; the others stay the app's.
 
         Raises:
             ValueError: `prefix` is not empty and does not begin with "/", or ends with one.
@@ -278,6 +280,7 @@ class Routes:
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f'a group\'s prefix is "" or like "/api", not {prefix!r}')
         _check_settings(limits or self.limits, self.heartbeat)
+        merged = self.limits.override(limits)
         path = starlette_path(prefix)
         mount = _GroupMount(path, routes=[], middleware=as_middleware(middleware))
         self._added.append(mount)
@@ -285,11 +288,11 @@ class Routes:
             mount.routes,
             self._hub_now,
             prefix=self._prefix + path,
-            limits=limits or self.limits,
+            limits=merged,
             heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
             compression=self.compression if compression is None else compression,
             origins=self.origins.replace(allowed_origins, require_origin),
-            places=self._places + _own(limits),
+            places=self._places + _own(limits, merged),
         )
 
 
@@ -314,8 +317,9 @@ class _GroupMount(Mount):
         return (best, child_scope) if best is not Match.NONE else (best, {})
 
 
-def _own(limits: Limits | None) -> tuple[Places, ...]:
-    return () if limits is None else (Places(limits),)
+def _own(limits: Limits | None, merged: Limits) -> tuple[Places, ...]:
+    """Where connections are counted for limits of their own."""
+    return () if limits is None else (Places(merged.counted_by(limits)),)
 
 
 def _check_settings(limits: object, heartbeat: object) -> None:
