@@ -1,7 +1,9 @@
-"""Which paths are looked up at all: none with a control character.
+"""Which paths are looked up at all: none with a control character, or `.` or `..` for a segment.
 
 Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
-`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. The check stands before the
+`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. And a proxy takes dots out
+(RFC 3986 section 5.2.4) before it compares a path, but sends it on as it came: `/admin/..` is `/` for nginx, and would
+be of a route `/admin/{rest:path}` here. Browsers take dots out before they ask. The check stands before the
 application's router, so it holds for every route in it, whoever has made it.
 """
 
@@ -15,16 +17,17 @@ from starlette.types import Receive, Scope, Send
 
 from verbtrio.middleware import deny
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
-"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives."""
+_BAD = re.compile(r"[\x00-\x1f\x7f-\x9f]|(?:^|/)\.\.?(?:[/#]|$)").search
+"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives; and segments of dots.
+(A `#`, which nobody may send, ends a path for nginx.)"""
 
 
 class PathRouter(Router):
-    """Starlette's router, which answers 404 to a path with a control character: for HTTP as to any unknown path, for a
-    WebSocket before the upgrade."""
+    """Starlette's router, which answers 404 to a path with a control character or a segment of dots: for HTTP as to any
+    unknown path, for a WebSocket before the upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or _CONTROL(scope["path"]) is None:
+        if scope["type"] == "lifespan" or _BAD(scope["path"]) is None:
             await self.middleware_stack(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
