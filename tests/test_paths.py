@@ -110,7 +110,13 @@ async def status_of(app: App, path: str) -> int:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "headers": [(b"host", b"test")]}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "headers": [(b"host", b"test")],
+    }
     scope |= {"path": unquote(path), "raw_path": path.encode(), "query_string": b"", "root_path": ""}
     await app(scope, receive, send)
     return int(sent[0]["status"])
