@@ -20,7 +20,12 @@ nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2.9"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-SYSTEM_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver", "cc": "build-essential"}
+SYSTEM_PACKAGES = {
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "cc": "build-essential",
+    "nginx": "nginx-light",
+}
 """Commands the tests run, and the Debian packages that bring them."""
 ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""
@@ -166,13 +171,17 @@ def install_peers(session: nox.Session) -> None:
 
 def install_system_packages(session: nox.Session, packages: dict[str, str] = SYSTEM_PACKAGES) -> None:
     """Bring what the tests need from Debian. Where that can't be done they skip, loudly; with CI=true that fails."""
-    missing = [package for command, package in packages.items() if shutil.which(command) is None]
+    # Where nginx is, and what dpkg needs: not on the PATH of every root's shell.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    missing = [package for command, package in packages.items() if shutil.which(command, path=path) is None]
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         session.warn(f"not installed, and not installable here (needs apt-get and root): {', '.join(missing)}")
         return
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    # Debian starts a service that it installs: the tests start an nginx of their own, and nobody has asked for another.
+    no_services = {"RUNLEVEL": "1", "SYSTEMD_OFFLINE": "1"}
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "PATH": path, **no_services}
     session.log(f"installing {', '.join(missing)} by apt-get (once; some minutes)")
     session.run("apt-get", "update", "-qq", external=True, env=environment)
     session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, external=True, env=environment)

@@ -106,7 +106,7 @@ def inputs(pieces: tuple[str, ...]) -> Iterator[Callable[[int], str]]:
 
 def test_the_patterns_are_found() -> None:
     names = " ".join(PATTERNS)
-    for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._CONTROL", "handshake._TOKEN"):
+    for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._BAD", "handshake._TOKEN"):
         assert name in names
     assert "_hypercorn_upgrade._plain_head" in names
     assert "_hypercorn_logs._CONTROL" in names

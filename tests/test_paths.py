@@ -1,6 +1,7 @@
 """Paths that are no route's, although they look like one's to a regular expression, or to a reverse proxy.
 
 `location = /admin { deny all; }` in nginx does not cover `/admin%0a`: so that must not be `/admin` here either.
+And `/admin/..` is `/` for it, whatever is guarded: so that must not be in `/admin` here.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from starlette.applications import Starlette
@@ -26,6 +27,21 @@ from verbtrio.security import SecurityHeaders
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
+DOTS = (
+    "/..",
+    "/.",
+    "/../",
+    "/./",
+    "/../x",
+    "/./x",
+    "/%2e%2e",
+    "/.%2e/",
+    "/%2E",
+    "%2f..",
+    "%2f%2e%2f",
+    "/x/../..",
+    "//..",
+)
 SPELLINGS = ("{path}{bad}", "{path}{bad}/", "{path}/{bad}", "{bad}{path}", "/{bad}{path}")
 
 
@@ -84,8 +100,30 @@ PATHS: list[tuple[Callable[[App], None], str, str]] = [
 ]
 
 
+async def status_of(app: App, path: str) -> int:
+    """The answer to a GET with the path as it is: httpx takes dots out of it, as browsers do."""
+    sent = list[Any]()
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "headers": [(b"host", b"test")],
+    }
+    scope |= {"path": unquote(path), "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+    await app(scope, receive, send)
+    return int(sent[0]["status"])
+
+
 @pytest.mark.parametrize("add", [added, grouped, starlettes])
-async def test_http_with_a_control_character_is_not_found(add: Callable[[App], None]) -> None:
+async def test_http_with_a_control_character_or_dots_is_not_found(add: Callable[[App], None]) -> None:
     app = App()
     add(app)
     paths = [path for adds, method, path in PATHS if adds is add and method == "GET"]
@@ -97,12 +135,16 @@ async def test_http_with_a_control_character_is_not_found(add: Callable[[App], N
                 url = spelling.format(path=path, bad=quote(bad))
                 if url.startswith("/"):
                     assert (await client.get(url)).status_code == 404, url
+            for dots in DOTS:
+                assert await status_of(app, path + dots) == 404, (path, dots)
+                assert await status_of(app, "/.." + path) == 404, path
+                assert await status_of(app, path.replace("/", dots.rstrip("/x") + "/", 1)) == 404, (dots, path)
             for method in METHODS:
                 assert (await client.request(method, path + "%0a")).status_code == 404, (method, path)
 
 
 @pytest.mark.parametrize("add", [added, grouped, starlettes])
-async def test_a_websocket_with_a_control_character_is_not_found(
+async def test_a_websocket_with_a_control_character_or_dots_is_not_found(
     add: Callable[[App], None], autojump_clock: Clock
 ) -> None:
     app = App()
@@ -112,7 +154,7 @@ async def test_a_websocket_with_a_control_character_is_not_found(
             stream = service.open_stream()
             assert b" 101 " in await shake_hands(stream, path), f"{path} is a route's"
             await stream.aclose()
-            for bad in ("%0a", "%0d", "%0d%0a", "%00", "%1b", "%7f", "%c2%85", "/%0a", "%0a/"):
+            for bad in ("%0a", "%0d", "%0d%0a", "%00", "%1b", "%7f", "%c2%85", "/%0a", "%0a/", *DOTS):
                 answer = await shake_hands(service.open_stream(), path + bad)
                 assert answer.startswith(b"HTTP/1.1 404 "), (path, bad)
 
@@ -143,7 +185,24 @@ async def test_it_is_answered_as_other_unknown_paths_are() -> None:
     assert (bad.status_code, bad.text, bad.headers) == (404, "ours", unknown.headers)
 
 
-@pytest.mark.parametrize("path", ["/s/a%20b", "/s/%C3%BC", "/s/%F0%9F%8E%89", "/s/a%5Cb", "/s/%250a"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/s/a%20b",
+        "/s/%C3%BC",
+        "/s/%F0%9F%8E%89",
+        "/s/a%5Cb",
+        "/s/%250a",
+        "/s/...",
+        "/s/.a",
+        "/s/a.",
+        "/s/a..b",
+        "/s/..a",
+        "/s/.well-known",
+        "/p/a/.../b",
+        "/s/%252e%252e",
+    ],
+)
 async def test_whatever_else_is_a_parameter(path: str) -> None:
     app = App()
     added(app)

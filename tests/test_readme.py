@@ -8,11 +8,28 @@ import re
 from typing import Any
 
 import pytest
+from hypercorn.config import Config
 from trio.abc import Clock
 
 from tests.support.memory import serving
 from tests.support.process import ROOT
 from verbtrio import App, Limits
+from verbtrio._hypercorn_buffers import HELD_BYTES
+from verbtrio._hypercorn_frames import (
+    BURST,
+    MAX_SETTINGS,
+    MAX_SETTINGS_FRAMES,
+    PER_REQUEST,
+    PER_SECOND,
+    PER_SENT_FRAME,
+    SLICE_BYTES,
+    SLICE_FRAMES,
+)
+from verbtrio._hypercorn_h1 import EVENTS_AT_ONCE
+from verbtrio._hypercorn_h2 import IN_PROGRESS
+from verbtrio._hypercorn_tasks import BODY_BYTES, PROGRESS_BYTES
+from verbtrio.poller import TURN_BYTES
+from verbtrio.rate import MAX_WAITING
 
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = "\n".join(README.splitlines()[:20])
@@ -63,6 +80,30 @@ def test_the_security_page_has_every_limit() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     table = page[page.index("## Limits") : page.index("## Behind a reverse proxy")]
     assert not [field.name for field in dataclasses.fields(Limits) if f"`{field.name}`" not in table]
+
+
+def test_the_threat_model_has_every_bound() -> None:
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    table = page[page.index("## What is bounded") : page.index("## What is refused")]
+    names = re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)+", " ".join(re.findall(r"`([^`]*)`", table)))
+    assert not [field.name for field in dataclasses.fields(Limits) if field.name not in names]
+    config = Config()
+    for name in names:
+        assert name in Limits.__slots__ or hasattr(config, name) or name == "max_body_size", f"there is no {name}"
+    sizes = [f"{BODY_BYTES // 1024} KiB", f"{PROGRESS_BYTES // 1024} KiB more", f"{HELD_BYTES // 1024**2} MiB"]
+    rates = [f"{BURST:,.0f} at once, {PER_SECOND:.0f} a second", f"{PER_REQUEST:.0f} for each request"]
+    counts = [
+        f"{PER_SENT_FRAME:.0f} for each DATA frame",
+        f"{MAX_SETTINGS} parameters",
+        f"{MAX_SETTINGS_FRAMES} frames",
+    ]
+    slices = [f"{EVENTS_AT_ONCE} events", f"{SLICE_FRAMES} frames or {SLICE_BYTES // 1024} KiB", f"{MAX_WAITING:,}"]
+    slices.append(f"{TURN_BYTES // 1024} KiB of WebSockets")
+    hypercorn = [
+        f"{config.h11_max_incomplete_size // 1024} KiB",
+        f"| {IN_PROGRESS * config.h2_max_concurrent_streams} |",
+    ]
+    assert not [figure for figure in sizes + rates + counts + slices + hypercorn if figure not in table]
 
 
 PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]

@@ -1,7 +1,9 @@
-"""Which paths are looked up at all: none with a control character, or a number that Python refuses to read.
+"""Which paths are looked up at all: none with a control character, `.` or `..` for a segment, or too long a number.
 
 Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
-`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. The check stands before the
+`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. And a proxy takes dots out
+(RFC 3986 section 5.2.4) before it compares a path, but sends it on as it came: `/admin/..` is `/` for nginx, and would
+be of a route `/admin/{rest:path}` here. Browsers take dots out before they ask. The check stands before the
 application's router, so it holds for every route in it, whoever has made it.
 """
 
@@ -15,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from verbtrio.middleware import deny
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
-"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives."""
+_BAD = re.compile(r"[\x00-\x1f\x7f-\x9f]|(?:^|/)\.\.?(?:[/#]|$)").search
+"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives; and segments of dots.
+(A `#`, which nobody may send, ends a path for nginx.)"""
 _HUGE_NUMBER = re.compile(r"(?<![0-9])[0-9]{4301}").search
 """Python's `int` raises for more than 4,300 digits (CVE-2020-10735), and so would `{n:int}`: a 500 with a traceback."""
 
@@ -26,7 +29,7 @@ class PathRouter(Router):
     upgrade."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not (_CONTROL(scope["path"]) or _HUGE_NUMBER(scope["path"])):
+        if scope["type"] == "lifespan" or not (_BAD(scope["path"]) or _HUGE_NUMBER(scope["path"])):
             await self.middleware_stack(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
