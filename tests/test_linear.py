@@ -108,7 +108,7 @@ def test_the_patterns_are_found() -> None:
     names = " ".join(PATTERNS)
     for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._CONTROL", "handshake._TOKEN"):
         assert name in names
-    assert "_hypercorn_h1._plain_head" in names
+    assert "_hypercorn_upgrade._plain_head" in names
     assert "_hypercorn_logs._CONTROL" in names
 
 
