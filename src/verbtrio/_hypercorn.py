@@ -269,10 +269,7 @@ class TakeOverServer(TCPServer):
 
     async def serve_tunnel(self, tunnel: Tunnel) -> None:
         """The same over HTTP/2: one WebSocket in one of the connection's streams, in a task of the connection's."""
-        headers = [(name, value) for name, value in tunnel.headers if not name.startswith(b":")]
-        pseudo = dict(tunnel.headers)
-        headers.append((b"host", pseudo.get(b":authority", b"")))
-        scope = self._scope("2", pseudo.get(b":path", b"/"), headers)
+        scope = self._scope("2", tunnel.path, tunnel.headers)
         try:
             await self._serve(scope, tunnel, TunnelResponse(tunnel), check_http2, b"")
         except* _PEER_GONE:

@@ -13,6 +13,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protoco
 from hypercorn.protocol.http_stream import HTTPStream
 
 from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket, fault_of
+from verbtrio._hypercorn_targets import answer_for_all, resource_of
 from verbtrio._hypercorn_upgrade import upgrade_of
 
 EVENTS_AT_ONCE = 16
@@ -105,8 +106,13 @@ class H11(H11Protocol):
         assert isinstance(self.connection, h11.Connection)
         if (upgrade := upgrade_of(request, self.connection)) is not None:
             raise upgrade
+        raw = self.config.h11_pass_raw_headers
+        headers = request.headers.raw_items() if raw else list(request.headers)
+        resource = resource_of(request.method, request.target, headers)
+        assert resource is not None, "else `fault_of` had it refused"
+        target, headers = resource
         self.stream = HTTPStream(
-            self.app,
+            answer_for_all if target == b"*" else self.app,
             self.config,
             self.context,
             self.task_group,
@@ -116,14 +122,13 @@ class H11(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        raw = self.config.h11_pass_raw_headers
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=request.headers.raw_items() if raw else list(request.headers),
+                headers=headers,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii"),
-                raw_path=request.target,
+                raw_path=target,
                 state=self.connection_state,
             )
         )

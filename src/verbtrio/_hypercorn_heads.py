@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import h11
 
+from verbtrio._hypercorn_targets import is_authority, resource_of
+
 
 def is_method(method: bytes) -> bool:
     """Whether `method` can be told to an application. Methods are compared exactly (RFC 9110 section 9.1), and ASGI has
@@ -20,7 +22,13 @@ def fault_of(request: h11.Request) -> int:
         return 505
     if not is_method(request.method):
         return 501
-    names = [name for name, _ in request.headers]
+    if request.method == b"CONNECT":
+        has_port = request.target[-1:].isdigit()
+        return 501 if has_port and is_authority(request.target) else 400
+    headers = list(request.headers)
+    if resource_of(request.method, request.target, headers) is None:
+        return 400
+    names = [name for name, _ in headers]
     if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
         return 400  # whoever is in front may have found another end of it (RFC 9112 section 6.1)
     return 0
