@@ -243,6 +243,8 @@ class Conversation:
             return
         if (not self._reading and not self._hung_up) or now - due > LATE_SECONDS:
             pulse.heard(now)  # we have not been reading: its silence is ours
+        if not self._hung_up:
+            pulse.look(self._outbox.progress(), now)
         beat = pulse.due(now)
         if beat is Beat.DEAD:
             if self._hung_up:
