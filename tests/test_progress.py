@@ -92,7 +92,7 @@ def app_with(*, json: bool, foreign: bool, ends: list[float]) -> App:
             except (OSError, WebSocketDisconnect):
                 ends.append(trio.current_time())
                 return
-            message = {}
+            message: Any = {}
             while message.get("type") != "websocket.disconnect":
                 message = await ws.receive()
                 if message["type"] == "websocket.receive":

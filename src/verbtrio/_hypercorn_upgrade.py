@@ -64,6 +64,8 @@ _NOT_PLAIN = (b"content-length", b"transfer-encoding")
 
 def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
     """The upgrade request that a connection has begun with; `None` where `data` is anything else, or not all of it."""
+    if data[:1] in (b"\r", b"\n"):
+        return None  # empty lines first
     end = data.find(b"\r\n\r\n")
     if end < 0 or b"websocket" not in data.lower() or end + 4 > config.h11_max_incomplete_size:
         return None
