@@ -20,8 +20,9 @@ from trio.abc import Clock
 from tests.support.memory import serving, shake_hands, socket_stream_pair
 from tests.test_hypercorn_patience import tls_pair
 from verbtrio import App, Heartbeat, Limits, WebSocket
+from verbtrio.events import Progress
 from verbtrio.heartbeat import Beat, Pulse
-from verbtrio.progress import Progress, acknowledged, on_its_way
+from verbtrio.progress import acknowledged, on_its_way
 
 SIZE = 8 * 2**20
 RATE = 130_000

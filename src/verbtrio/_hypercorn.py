@@ -35,6 +35,7 @@ from hypercorn.utils import valid_server_name
 from verbtrio._hypercorn_clients import Clients, turn_away
 from verbtrio._hypercorn_contract import what_is_missing
 from verbtrio._hypercorn_h2 import H2, hush
+from verbtrio._hypercorn_linger import LingeringServer
 from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_patience import send_all
 from verbtrio._hypercorn_protocols import Protocols, addresses_of
@@ -50,7 +51,6 @@ from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.limits import Limits
 from verbtrio.proxies import TrustedProxies
-from verbtrio.streams import LINGER_BYTES, LINGER_SECONDS, drain
 from verbtrio.types import EXTENSION, Shared
 
 logger = logging.getLogger("verbtrio.hypercorn")
@@ -107,11 +107,10 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
             hypercorn_run.TCPServer = TCPServer  # type: ignore[attr-defined]
 
 
-class TakeOverServer(TCPServer):
+class TakeOverServer(LingeringServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
     last_settings: TakeOver
-    _read_all = False
     _upgrade: Upgrade | None = None
 
     @property
@@ -160,7 +159,7 @@ class TakeOverServer(TCPServer):
         if isinstance(event, Closed):
             # The same cancellation would leave a connection open that is to be closed after its response.
             with trio.move_on_after(TIMER_SECONDS, shield=True) as limit:
-                await super().protocol_send(event)
+                await self._end_http()
             if limit.cancelled_caught:
                 await trio.aclose_forcefully(self.stream)
             return
@@ -204,6 +203,7 @@ class TakeOverServer(TCPServer):
         async with tasks as self._task_group, watching(self.stream, host.poller, tasks.hang_up):
             protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
+            self._reading = trio.CancelScope()
             await protocol.initiate()
             await self.idle_task.restart(self._task_group, self._await_first)
             try:
@@ -222,7 +222,12 @@ class TakeOverServer(TCPServer):
                 await self.idle_task.stop()  # else it keeps a connection that is gone for the keep-alive's time
         if self._upgrade is None:
             await self._close()
-        del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
+        del (
+            protocol,
+            self.protocol,
+            self._task_group,
+            self._reading,
+        )  # an open WebSocket needs nothing of the HTTP phase
         return self._upgrade is not None
 
     def _at_hand(self) -> bytes:
@@ -250,11 +255,6 @@ class TakeOverServer(TCPServer):
             await self.protocol.spoken.give_up(stream.stream_id)
         else:
             await trio.aclose_forcefully(self.stream)
-
-    async def linger(self) -> None:
-        """Have the client receive what it was sent last, before the connection is closed."""
-        with trio.move_on_after(LINGER_SECONDS):
-            await drain(self.stream, LINGER_BYTES)
 
     def _take_upgrade(self) -> tuple[Any, trio.abc.Stream, H11Response, Callable[[RawHeaders], Handshake], bytes]:
         """The arguments of `_serve`. A call of its own, so that nothing on the stack keeps the request and h11's state

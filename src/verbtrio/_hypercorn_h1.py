@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
 
 import h11
 import trio
@@ -25,13 +24,8 @@ class _NobodyThere(Exception):  # noqa: N818 -- a way out of the loop over what 
 
 
 class H11(H11Protocol):
-    """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1).
+    """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1)."""
 
-    Attributes:
-        linger: has the client receive what it was sent last.
-    """
-
-    linger: Callable[[], Awaitable[None]]
     _closed = False
 
     def begin(self, *, knows_http2: bool) -> None:
@@ -62,7 +56,9 @@ class H11(H11Protocol):
                 headers = self.config.response_headers("h11")
                 await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
             try:
-                event = connection.next_event()
+                # Behind its last request what a client says is nothing (RFC 9112 section 9.6), for h11 a mistake.
+                is_last = connection.their_state is h11.MUST_CLOSE and connection.trailing_data[0]
+                event = h11.PAUSED if is_last else connection.next_event()
             except h11.RemoteProtocolError as error:
                 await self._end(error.error_status_hint)
                 return
@@ -96,7 +92,6 @@ class H11(H11Protocol):
         """Answer a request that is none, if nothing has been answered yet, and close the connection."""
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._send_error_response(status)
-            await self.linger()
         await self.send(Closed())
 
     async def _create_stream(self, request: h11.Request) -> None:

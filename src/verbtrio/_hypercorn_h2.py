@@ -64,10 +64,8 @@ class H2(H2Protocol):
 
     Attributes:
         serve_tunnel: runs one WebSocket; `None`: they are not offered, and asking for one is answered with 501.
-        linger: has the client receive what it was sent last.
     """
 
-    linger: Callable[[], Awaitable[None]]
     serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
     _said_goodbye = False
 
@@ -129,7 +127,6 @@ class H2(H2Protocol):
     async def _hang_up(self) -> None:
         """Close the connection; the client is to see why."""
         await self._flush()
-        await self.linger()
         await self.send(Closed())
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:

@@ -69,8 +69,8 @@ class HeadConnection(h11.Connection):
         return event
 
     def _without_empty_lines(self) -> tuple[bytes, bool]:
-        """What is there of a head, and whether that is all there will be. Empty lines before it are taken away (RFC 9112
-        section 2.2): h11 takes them for a request."""
+        """What is there of a head, and whether that is all there will be. Empty lines before it are taken away (RFC
+        9112 section 2.2): h11 takes them for a request."""
         data, ended = self.trailing_data
         found = _empty_lines(data)
         if found is not None and (count := found.end()):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from verbtrio.closing import NORMAL_CLOSURE, check_close
+from verbtrio.events import Progress
 from verbtrio.messages import Frame, encode
-from verbtrio.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ import trio
 
 from verbtrio.closing import MAX_CONTROL_BYTES
 from verbtrio.counts import Counts
+from verbtrio.events import Progress
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
-from verbtrio.progress import Progress
 from verbtrio.transports import Close, Packet, Transport
 
 CHUNK_BYTES = 64 * 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 _TCP_INFO_BYTES = 152
 _UNACKNOWLEDGED = 24
@@ -17,17 +17,6 @@ _BYTES_ACKED = 120
 """How many bytes the peer has acknowledged (Linux 4.1 and later)."""
 _NOT_SENT = 144
 """How many bytes wait to be sent (Linux 4.6 and later)."""
-
-
-class Progress(NamedTuple):
-    """A look at a peer. Two looks tell whether it has done anything between them."""
-
-    taken: int = 0
-    """Grows with what the peer has taken."""
-    waits: bool = False
-    """Whether something is on its way to it, so that `taken` may grow without anything new."""
-    coming: int = 0
-    """Bytes of a message that has begun to come and is not whole; 0 without one."""
 
 
 def acknowledged(stream: Any) -> int:

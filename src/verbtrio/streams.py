@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import trio
 
 from verbtrio.codec import Codec
-from verbtrio.events import GONE, Event
+from verbtrio.events import GONE, Event, Progress
 from verbtrio.messages import Frame
-from verbtrio.progress import Progress, on_its_way
+from verbtrio.progress import on_its_way
 from verbtrio.tls import RECORD_BYTES, Tls
 from verbtrio.transports import Close, Packet, Transport
 from verbtrio.unfinished import Source

@@ -15,9 +15,8 @@ import trio
 from starlette.types import Receive, Send
 
 from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
-from verbtrio.events import Closed, Event
+from verbtrio.events import Closed, Event, Progress
 from verbtrio.messages import Frame
-from verbtrio.progress import Progress
 from verbtrio.unfinished import Source
 
 
