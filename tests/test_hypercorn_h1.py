@@ -165,6 +165,68 @@ class TestHeads:
             assert statuses(await to_end(stream)) == [200]
 
 
+EMPTY = [b"\r\n", b"\n", b"\r\n" * 5, b"\n" * 5, b"\r\n\n\r\n"]
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("piece", [1, 3, 65_536])
+class TestEmptyLines:
+    """RFC 9112 section 2.2: before a request they are nothing."""
+
+    @pytest.mark.parametrize("lines", EMPTY)
+    @pytest.mark.parametrize("requests", [[GET], [GET, GET], [POST, GET], [POST, POST, GET]])
+    async def test_before_and_between_requests(
+        self, requests: list[bytes], lines: bytes, piece: int, autojump_clock: Clock
+    ) -> None:
+        assert await answers_to(lines + lines.join(requests) + lines, piece) == [200] * len(requests)
+
+    @pytest.mark.parametrize("lines", EMPTY)
+    @pytest.mark.parametrize("before", [b"", GET, POST])
+    async def test_before_an_upgrade(self, before: bytes, lines: bytes, piece: int, autojump_clock: Clock) -> None:
+        expected = [200, 101] if before else [101]
+        assert await answers_to(before + lines + UPGRADE + b"\x88\x80\0\0\0\0", piece) == expected
+
+    @pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+    @pytest.mark.parametrize("before", [b"", GET])
+    async def test_not_without_end(self, before: bytes, line: bytes, piece: int, autojump_clock: Clock) -> None:
+        """They count for the head's size."""
+        many = line * (16 * 1024 // len(line) + 1)
+        assert await answers_to(before + many + GET, max(piece, 1000)) == [200, 431][not before :]
+        few = line * (15 * 1024 // len(line))
+        assert await answers_to(before + few + GET + few + GET, max(piece, 1000)) == [200] * (3 if before else 2)
+
+    @pytest.mark.parametrize("lines", [b"\r", b"\r\r\n", b" \r\n", b"\r\n ", b"\t\n", b"\r\n\r", b"\n\r\r\n"])
+    async def test_what_is_none(self, lines: bytes, piece: int, autojump_clock: Clock) -> None:
+        assert await answers_to(lines + GET, piece) == [400]
+
+
+async def answers_to(sent: bytes, piece: int) -> list[int]:
+    app = app_with()
+
+    @app.ws("/ws")
+    async def ignore(ws: WebSocket) -> None:
+        async for _ in ws:
+            pass
+
+    async with serving(app) as service:
+        stream = service.open_stream()
+        try:
+            for begin in range(0, len(sent), piece):
+                await stream.send_all(sent[begin : begin + piece])
+                if piece < 1000:
+                    await trio.testing.wait_all_tasks_blocked()
+            await stream.send_eof()
+        except trio.BrokenResourceError:
+            pass
+        received = await to_end(stream)
+        await stream.aclose()
+    return statuses(received)
+
+
 class TestFraming:
     CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
 

@@ -25,7 +25,8 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from verbtrio import App, Limits, Stream
-from verbtrio._hypercorn_patience import LOOKS, PIECE_BYTES, acknowledged, patience
+from verbtrio._hypercorn_patience import LOOKS, PIECE_BYTES, patience
+from verbtrio.progress import acknowledged
 from verbtrio.timers import Timers
 
 SIZE = 20 * PIECE_BYTES

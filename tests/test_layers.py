@@ -25,6 +25,7 @@ LAYERS: dict[str, list[str]] = {
         "messages",
         "codec",
         "unfinished",
+        "progress",
         "transports",
         "tls",
         "streams",
@@ -71,12 +72,14 @@ LAYERS: dict[str, list[str]] = {
         "routing",
         "paths",
         "_hypercorn_logs",
+        "_hypercorn_linger",
         "_hypercorn_contract",
         "_hypercorn_patience",
         "_hypercorn_watch",
         "_hypercorn_frames",
         "_hypercorn_buffers",
         "_hypercorn_tasks",
+        "_hypercorn_targets",
         "_hypercorn_heads",
         "_hypercorn_upgrade",
         "_hypercorn_h1",
@@ -133,6 +136,7 @@ PURE = [
     "places",
     "_hypercorn_frames",
     "_hypercorn_heads",
+    "_hypercorn_targets",
 ]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
 
@@ -140,6 +144,7 @@ IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket",
 ONLY_IN = {
     "hypercorn": {
         "_hypercorn_contract",
+        "_hypercorn_linger",
         "_hypercorn_buffers",
         "_hypercorn_clients",
         "_hypercorn_logs",
@@ -153,8 +158,8 @@ ONLY_IN = {
         "_hypercorn_tunnel",
         "server",
     },
-    "h11": {"_hypercorn_protocols", "_hypercorn_heads", "_hypercorn_upgrade", "_hypercorn_h1"},
-    "h2": {"_hypercorn_h2", "_hypercorn_tunnel"},
+    "h11": {"_hypercorn_contract", "_hypercorn_protocols", "_hypercorn_heads", "_hypercorn_upgrade", "_hypercorn_h1"},
+    "h2": {"_hypercorn_h2", "_hypercorn_targets", "_hypercorn_tunnel"},
     "jwt": {"auth", "jwks"},
     "prometheus_client": {"metrics"},
 }

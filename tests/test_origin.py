@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands
 from verbtrio import App, WebSocket
-from verbtrio.origin import MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
+from verbtrio.origin import MAX_NAMED, MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
 
 OWN = server_origin("wss", "example.com")
 
@@ -56,6 +58,22 @@ def test_same_origin(origin: str, scheme: str, host: str, same: bool) -> None:
     assert (Origins().refusal([origin], own, session=False) is None) is same
 
 
+OWN_NAMES = [
+    "file://",
+    "app://",
+    "app://.",
+    "capacitor-electron://-",
+    "capacitor://localhost",
+    "ionic://localhost",
+    "tauri://localhost",
+    "vscode-webview://1abc",
+    "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+    "moz-extension://b5f4a2c9-8e8a-4c0f-9f4e-0d8f2b1f1d11",
+    "safari-web-extension://B5F4A2C9-8E8A-4C0F-9F4E-0D8F2B1F1D11",
+]
+"""What programs that are a browser inside name as their pages' origin."""
+
+
 @pytest.mark.parametrize(
     ("allowed", "origin", "passes"),
     [
@@ -71,7 +89,16 @@ def test_same_origin(origin: str, scheme: str, host: str, same: bool) -> None:
         ("https://*.example.org:444", "https://a.example.org", False),
         ("https://*.example.org", "https://a.example.org.evil.com", False),
         ("chrome-extension://abcdef", "chrome-extension://abcdef", True),
+        *((own, own, True) for own in OWN_NAMES),
+        *((own, own.upper(), True) for own in OWN_NAMES),
+        *((own, "app://evil", False) for own in OWN_NAMES),
+        ("file://", "file:///", False),
+        ("file://", "file://host", False),
+        ("file://", "app://", False),
+        ("app://*.example", "app://a.example", True),
         ("null", "null", True),
+        ("null", "file://", False),
+        ("file://", "null", False),
         ("null", "https://evil.com", False),
         ("*", "https://evil.com", True),
         ("*", "null", True),
@@ -84,7 +111,22 @@ def test_allowed(allowed: str, origin: str, passes: bool) -> None:
     assert origins.refusal(["https://example.com"], OWN, session=True) is None, "its own are always let in"
 
 
-@pytest.mark.parametrize("allowed", ["example.org", "https://example.org/", "https://", "https://*example.org", ""])
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "example.org",
+        "https://example.org/",
+        "https://*example.org",
+        "",
+        *(scheme + "://" for scheme in ("http", "https", "HTTPS", "ws", "wss")),
+        "file://:80",
+        "file:///",
+        "file://*",
+        "file://*.",
+        "app:",
+        "file:// ",
+    ],
+)
 def test_what_is_no_origin_shows_at_once(allowed: str) -> None:
     with pytest.raises(ValueError, match="is no origin"):
         Origins([allowed])
@@ -123,6 +165,15 @@ class TestHint:
         assert "Host header" in reason
         assert "trusted_proxies" in reason
 
+    @pytest.mark.parametrize("origin", ["null", *OWN_NAMES, "https://a" + "b" * 250 + ".example"])
+    def test_what_it_says_to_add_lets_exactly_that_in(self, origin: str) -> None:
+        reason = str(Origins().refusal([origin], OWN, session=True))
+        (quoted,) = re.findall(r"allowed_origins=\[(['\"].*?['\"])\]", reason)
+        allowed = ast.literal_eval(quoted)
+        assert Origins([allowed]).refusal([origin], OWN, session=True) is None
+        assert allowed == origin.lower()
+        assert ("reverse proxy" in reason) is origin.startswith("https:"), "no proxy serves pages of the others"
+
     def test_null(self) -> None:
         assert 'allowed_origins=["null"]' in str(Origins().refusal(["null"], OWN, session=False))
 
@@ -130,7 +181,7 @@ class TestHint:
     def test_is_one_short_line(self, own: Origin | None) -> None:
         for value in ("https://" + "a" * 60_000, "\r\nforged line" + "b" * 60_000, "\x1b[31m"):
             reason = str(Origins().refusal([value], own, session=False))
-            assert len(reason) < 5 * MAX_SHOWN + 100
+            assert len(reason) < 5 * MAX_SHOWN + MAX_NAMED
             assert reason.isprintable()
 
 

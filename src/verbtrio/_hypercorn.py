@@ -36,6 +36,7 @@ from hypercorn.utils import valid_server_name
 from verbtrio._hypercorn_clients import Clients, turn_away
 from verbtrio._hypercorn_contract import what_is_missing
 from verbtrio._hypercorn_h2 import H2, hush
+from verbtrio._hypercorn_linger import LingeringServer
 from verbtrio._hypercorn_logs import escape_access_log, sparing
 from verbtrio._hypercorn_patience import send_all
 from verbtrio._hypercorn_protocols import Protocols, addresses_of
@@ -51,7 +52,6 @@ from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.limits import Limits
 from verbtrio.proxies import TrustedProxies
-from verbtrio.streams import LINGER_BYTES, LINGER_SECONDS, drain
 from verbtrio.types import EXTENSION, Shared
 
 logger = logging.getLogger("verbtrio.hypercorn")
@@ -116,11 +116,10 @@ def _refuse_quic(*_: Any) -> Any:
     )
 
 
-class TakeOverServer(TCPServer):
+class TakeOverServer(LingeringServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
     last_settings: TakeOver
-    _read_all = False
     _upgrade: Upgrade | None = None
 
     @property
@@ -169,7 +168,7 @@ class TakeOverServer(TCPServer):
         if isinstance(event, Closed):
             # The same cancellation would leave a connection open that is to be closed after its response.
             with trio.move_on_after(TIMER_SECONDS, shield=True) as limit:
-                await super().protocol_send(event)
+                await self._end_http()
             if limit.cancelled_caught:
                 await trio.aclose_forcefully(self.stream)
             return
@@ -213,6 +212,7 @@ class TakeOverServer(TCPServer):
         async with tasks as self._task_group, watching(self.stream, host.poller, tasks.hang_up):
             protocol = Protocols(self, alpn, ssl, client, local)
             self.protocol: Any = protocol
+            self._reading = trio.CancelScope()
             await protocol.initiate()
             await self.idle_task.restart(self._task_group, self._await_first)
             try:
@@ -231,7 +231,12 @@ class TakeOverServer(TCPServer):
                 await self.idle_task.stop()  # else it keeps a connection that is gone for the keep-alive's time
         if self._upgrade is None:
             await self._close()
-        del protocol, self.protocol, self._task_group  # an open WebSocket needs nothing of the HTTP phase
+        del (
+            protocol,
+            self.protocol,
+            self._task_group,
+            self._reading,
+        )  # an open WebSocket needs nothing of the HTTP phase
         return self._upgrade is not None
 
     def _at_hand(self) -> bytes:
@@ -260,11 +265,6 @@ class TakeOverServer(TCPServer):
         else:
             await trio.aclose_forcefully(self.stream)
 
-    async def linger(self) -> None:
-        """Have the client receive what it was sent last, before the connection is closed."""
-        with trio.move_on_after(LINGER_SECONDS):
-            await drain(self.stream, LINGER_BYTES)
-
     def _take_upgrade(self) -> tuple[Any, trio.abc.Stream, H11Response, Callable[[RawHeaders], Handshake], bytes]:
         """The arguments of `_serve`. A call of its own, so that nothing on the stack keeps the request and h11's state
         for as long as the WebSocket lives (measured: 13 KB of 42 a connection)."""
@@ -278,10 +278,7 @@ class TakeOverServer(TCPServer):
 
     async def serve_tunnel(self, tunnel: Tunnel) -> None:
         """The same over HTTP/2: one WebSocket in one of the connection's streams, in a task of the connection's."""
-        headers = [(name, value) for name, value in tunnel.headers if not name.startswith(b":")]
-        pseudo = dict(tunnel.headers)
-        headers.append((b"host", pseudo.get(b":authority", b"")))
-        scope = self._scope("2", pseudo.get(b":path", b"/"), headers)
+        scope = self._scope("2", tunnel.path, tunnel.headers)
         try:
             await self._serve(scope, tunnel, TunnelResponse(tunnel), check_http2, b"")
         except* _PEER_GONE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -30,6 +31,7 @@ def what_is_missing() -> list[str]:
         (H2Protocol._handle_events, ["self", "events"]),
         (H2Protocol._send_data, ["self", "stream_id"]),
         (H2Protocol.stream_send, ["self", "event"]),
+        (ReceiveBuffer.maybe_extract_at_most, ["self", "count"]),
         (StreamBuffer.pop, ["self", "max_length"]),
     ]
     missing = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
 
 import h11
 import trio
@@ -13,6 +12,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protoco
 from hypercorn.protocol.http_stream import HTTPStream
 
 from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket, fault_of
+from verbtrio._hypercorn_targets import answer_for_all, resource_of
 from verbtrio._hypercorn_upgrade import upgrade_of
 
 EVENTS_AT_ONCE = 16
@@ -24,13 +24,8 @@ class _NobodyThere(Exception):  # noqa: N818 -- a way out of the loop over what 
 
 
 class H11(H11Protocol):
-    """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1).
+    """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1)."""
 
-    Attributes:
-        linger: has the client receive what it was sent last.
-    """
-
-    linger: Callable[[], Awaitable[None]]
     _closed = False
 
     def begin(self, *, knows_http2: bool) -> None:
@@ -61,7 +56,9 @@ class H11(H11Protocol):
                 headers = self.config.response_headers("h11")
                 await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
             try:
-                event = connection.next_event()
+                # Behind its last request what a client says is nothing (RFC 9112 section 9.6), for h11 a mistake.
+                is_last = connection.their_state is h11.MUST_CLOSE and connection.trailing_data[0]
+                event = h11.PAUSED if is_last else connection.next_event()
             except h11.RemoteProtocolError as error:
                 await self._end(error.error_status_hint)
                 return
@@ -95,7 +92,6 @@ class H11(H11Protocol):
         """Answer a request that is none, if nothing has been answered yet, and close the connection."""
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._send_error_response(status)
-            await self.linger()
         await self.send(Closed())
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -105,8 +101,13 @@ class H11(H11Protocol):
         assert isinstance(self.connection, h11.Connection)
         if (upgrade := upgrade_of(request, self.connection)) is not None:
             raise upgrade
+        raw = self.config.h11_pass_raw_headers
+        headers = request.headers.raw_items() if raw else list(request.headers)
+        resource = resource_of(request.method, request.target, headers)
+        assert resource is not None, "else `fault_of` had it refused"
+        target, headers = resource
         self.stream = HTTPStream(
-            self.app,
+            answer_for_all if target == b"*" else self.app,
             self.config,
             self.context,
             self.task_group,
@@ -116,14 +117,13 @@ class H11(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        raw = self.config.h11_pass_raw_headers
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=request.headers.raw_items() if raw else list(request.headers),
+                headers=headers,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii"),
-                raw_path=request.target,
+                raw_path=target,
                 state=self.connection_state,
             )
         )

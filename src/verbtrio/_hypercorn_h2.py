@@ -21,7 +21,6 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import GoAwayFrame
 from priority.priority import DuplicateStreamError, MissingStreamError
 
@@ -29,6 +28,7 @@ from verbtrio._hypercorn_buffers import Buffers, Streams
 from verbtrio._hypercorn_frames import PER_REQUEST, PER_SENT_FRAME, Frames
 from verbtrio._hypercorn_heads import is_method
 from verbtrio._hypercorn_patience import patience
+from verbtrio._hypercorn_targets import answer_for_all, are_trailers, fields_of, is_path
 from verbtrio._hypercorn_tunnel import Tunnel
 from verbtrio.handshake import RawHeaders
 from verbtrio.streaming import Link, link_of
@@ -64,10 +64,8 @@ class H2(H2Protocol):
 
     Attributes:
         serve_tunnel: runs one WebSocket; `None`: they are not offered, and asking for one is answered with 501.
-        linger: has the client receive what it was sent last.
     """
 
-    linger: Callable[[], Awaitable[None]]
     serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
     _said_goodbye = False
 
@@ -80,6 +78,8 @@ class H2(H2Protocol):
         self._unfinished = set[int]()  # streams whose requests have not ended
         self._owed = dict[int, int]()  # flow control to give back, by stream; the connection's is stream 0's
         self._max_head = min(self.config.h2_max_header_list_size, self.config.h11_max_incomplete_size)
+        # `fields_of` does that: of h2 a malformed request would end the connection, with all of its streams.
+        self.connection.config.validate_inbound_headers = False
         values: Any = {**self.connection.local_settings, _CODES.MAX_HEADER_LIST_SIZE: self._max_head}
         if serve_tunnel is None:
             values.pop(_CODES.ENABLE_CONNECT_PROTOCOL, None)
@@ -127,7 +127,6 @@ class H2(H2Protocol):
     async def _hang_up(self) -> None:
         """Close the connection; the client is to see why."""
         await self._flush()
-        await self.linger()
         await self.send(Closed())
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
@@ -141,6 +140,9 @@ class H2(H2Protocol):
                 await self._take_data(event, event.stream_id or 0)
             elif isinstance(event, h2.events.PriorityUpdated):
                 pass
+            elif isinstance(event, h2.events.TrailersReceived) and not are_trailers(_raw(event.headers)):
+                await self._end(_ERRORS.PROTOCOL_ERROR)
+                return
             else:
                 if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                     self._unfinished.discard(event.stream_id or 0)
@@ -223,20 +225,23 @@ class H2(H2Protocol):
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         """Begin a request. (hypercorn's own would make a WebSocket of its own of a CONNECT.)"""
-        headers: RawHeaders = [(bytes(name), bytes(value)) for name, value in request.headers or []]
+        headers = _raw(request.headers)
         pseudo, stream_id = dict(headers), request.stream_id or 0
         method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
         self.keep_alive_requests += 1
         await self.context.mark_request()
+        fields = fields_of(headers)
         if sum(len(name) + len(value) + FIELD_BYTES for name, value in headers) > self._max_head:
             await self._refuse(stream_id, b"431")
-        elif not (method.isascii() and path.isascii()):
+        elif fields is None or not (method.isascii() and path.isascii()):
             await self._refuse(stream_id, b"400")  # hypercorn would end the connection, with all of its streams
         elif not is_method(method):
             await self._refuse(stream_id, b"501")
+        elif b":path" in pseudo and not is_path(method, path):
+            await self._refuse(stream_id, b"400")
         elif method != b"CONNECT":
             stream = HTTPStream(
-                self.app,
+                answer_for_all if path == b"*" else self.app,
                 self.config,
                 self.context,
                 self.task_group,
@@ -250,7 +255,7 @@ class H2(H2Protocol):
             await stream.handle(
                 Request(
                     stream_id=stream_id,
-                    headers=filter_pseudo_headers(headers),
+                    headers=fields,
                     http_version="2",
                     method=method.decode("ascii"),
                     raw_path=path,
@@ -260,7 +265,7 @@ class H2(H2Protocol):
         elif self.serve_tunnel is None or pseudo.get(b":protocol") != b"websocket":
             await self._refuse(stream_id, b"501")
         else:
-            tunnel = Tunnel(self, stream_id, headers)
+            tunnel = Tunnel(self, stream_id, path, fields)
             self._add_stream(stream_id, tunnel)
             self._tasks.in_progress.add(tunnel)
             self.task_group.spawn(self._serve, self.serve_tunnel, tunnel)
@@ -379,3 +384,7 @@ class H2(H2Protocol):
         except MissingStreamError:
             pass
         return True
+
+
+def _raw(headers: Any) -> RawHeaders:
+    return [(bytes(name), bytes(value)) for name, value in headers or []]

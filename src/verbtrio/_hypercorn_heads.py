@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import h11
 
+from verbtrio._hypercorn_targets import is_authority, resource_of
+
 
 def is_method(method: bytes) -> bool:
     """Whether `method` can be told to an application. Methods are compared exactly (RFC 9110 section 9.1), and ASGI has
@@ -20,12 +22,19 @@ def fault_of(request: h11.Request) -> int:
         return 505
     if not is_method(request.method):
         return 501
-    names = [name for name, _ in request.headers]
+    if request.method == b"CONNECT":
+        has_port = request.target[-1:].isdigit()
+        return 501 if has_port and is_authority(request.target) else 400
+    headers = list(request.headers)
+    if resource_of(request.method, request.target, headers) is None:
+        return 400
+    names = [name for name, _ in headers]
     if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
         return 400  # whoever is in front may have found another end of it (RFC 9112 section 6.1)
     return 0
 
 
+_empty_lines = re.compile(rb"(?:\r?\n)*").match
 _end_of_head = re.compile(rb"\n\r?\n").search
 _control_character = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
@@ -41,17 +50,34 @@ class HeadConnection(h11.Connection):
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._max_head_bytes = max_head_bytes
+        self._empty_bytes = 0  # of empty lines before the head, which count for it
 
     def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         if self.their_state is h11.IDLE:
-            data, _ = self.trailing_data
+            data, ended = self._without_empty_lines()
+            if data == b"\r" and not ended:
+                return h11.NEED_DATA  # half of an empty line
             found = _end_of_head(data)
             end = len(data) if found is None else found.end()
-            if end > self._max_head_bytes:
+            if self._empty_bytes + end > self._max_head_bytes:
                 raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
             if _control_character(data, 0, end):
                 raise h11.RemoteProtocolError("a head has no control characters", error_status_hint=400)
-        return super().next_event()
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._empty_bytes = 0
+        return event
+
+    def _without_empty_lines(self) -> tuple[bytes, bool]:
+        """What is there of a head, and whether that is all there will be. Empty lines before it are taken away (RFC
+        9112 section 2.2): h11 takes them for a request."""
+        data, ended = self.trailing_data
+        found = _empty_lines(data)
+        if found is not None and (count := found.end()):
+            self._receive_buffer.maybe_extract_at_most(count)
+            self._empty_bytes += count
+            data = data[count:]
+        return data, ended
 
 
 def asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:

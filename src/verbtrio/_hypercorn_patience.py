@@ -8,15 +8,13 @@ needs, however long that is; one that has taken nothing for the time it has been
 from __future__ import annotations
 
 import logging
-import socket
-import struct
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import trio
 
+from verbtrio.progress import acknowledged
 from verbtrio.timers import Timers
 
 logger = logging.getLogger("verbtrio.hypercorn")
@@ -28,10 +26,6 @@ MAX_SECONDS = 60.0
 PIECE_BYTES = 64 * 1024
 """What is written at a time. Where the kernel does not tell what has been taken, this is the least that shows; and TLS
 would encrypt all it is given before the first byte is on its way."""
-
-_TCP_INFO_BYTES = 128
-_BYTES_ACKED = 120
-"""Where Linux (4.1 and later) keeps, in its `struct tcp_info`, how many bytes the peer has acknowledged."""
 
 
 @contextmanager
@@ -88,19 +82,3 @@ async def send_all(stream: trio.abc.SendStream, data: bytes, timers: Timers, sec
         logger.warning("a connection was ended: %s", message)
         await trio.aclose_forcefully(stream)
         raise trio.BrokenResourceError(message)
-
-
-def acknowledged(stream: Any) -> int:
-    """How many bytes the client's system has taken so far; 0 where nothing tells (other systems, UNIX sockets).
-
-    A write says less: a socket's buffer may hold megabytes, and lets nobody write until a third of it is free.
-    """
-    connection = getattr(getattr(stream, "transport_stream", stream), "socket", None)
-    if connection is None or sys.platform != "linux":
-        return 0
-    try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        (count,) = struct.unpack_from("=Q", info, _BYTES_ACKED)
-    except (OSError, struct.error):
-        return 0
-    return int(count)

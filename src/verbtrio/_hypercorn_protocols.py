@@ -54,7 +54,6 @@ class Protocols:
         protocol = kind(
             server.app, server.config, server.context, server._task_group, server.state.copy(), *self._arguments
         )
-        protocol.linger = server.linger
         if kind is H2:
             protocol.offer(server.serve_tunnel if server.settings.http2_websockets else None)
         else:

@@ -23,17 +23,19 @@ class Tunnel(trio.abc.HalfCloseableStream):
 
     Args:
         protocol: the connection's `H2`.
-        stream_id, headers: the request's.
+        stream_id, path, headers: the request's; `headers` without pseudo-headers, with one `host`.
     """
 
     idle = False
 
-    def __init__(self, protocol: Any, stream_id: int, headers: RawHeaders) -> None:
+    def __init__(self, protocol: Any, stream_id: int, path: bytes, headers: RawHeaders) -> None:
+        self.path = path
         self.headers = headers
         self._protocol = protocol
         self._id = stream_id
         self._buffer = bytearray()  # bounded by the stream's flow-control window (64 KiB)
         self._changed = trio.lowlevel.ParkingLot()
+        self._taken = 0  # as of the last look
         self._eof = False
         self._ended = False
 
@@ -71,6 +73,14 @@ class Tunnel(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that flow control has let through so far."""
+        buffer = self._protocol.stream_buffers.get(self._id)
+        if buffer is not None:
+            self._taken = buffer.taken
+        return self._taken
 
     async def send_eof(self) -> None:
         await self._protocol.stream_send(EndData(stream_id=self._id))

@@ -14,6 +14,7 @@ from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 
 from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket
+from verbtrio._hypercorn_targets import resource_of
 from verbtrio.errors import HandshakeError
 from verbtrio.handshake import RawHeaders
 
@@ -22,7 +23,8 @@ class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an er
     """The peer asks for a WebSocket over HTTP/1.1.
 
     Attributes:
-        method, target, version, headers: the request's; the headers' names in lower case.
+        method, target, version, headers: the request's; the headers' names in lower case. The target is a path, if it
+            is a valid one.
         early: what came behind it.
         connection: gives h11's side of the conversation, which has received the request.
     """
@@ -49,18 +51,21 @@ def upgrade_of(request: h11.Request, connection: h11.Connection) -> Upgrade | No
     if not asks_for_websocket(request.method, request.headers):
         return None
     headers = [(bytes(name), bytes(value)) for name, value in request.headers]
+    target, headers = resource_of(request.method, request.target, headers) or (request.target, headers)
     early, _ = connection.trailing_data
-    return Upgrade(request.method, request.target, request.http_version, headers, early, lambda: connection)
+    return Upgrade(request.method, target, request.http_version, headers, early, lambda: connection)
 
 
 # A head that leaves nothing to interpret: h11 would take it apart in the same way. (Possessive: the time is linear.)
 _FIELD = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]++:[\t\x20-\x7e\x80-\xff]*+\r\n"
-_plain_head = re.compile(rb"GET (?P<target>[!-~]++) HTTP/1\.1\r\n(?P<fields>(?:%b)++)\r\n" % _FIELD).match
+_plain_head = re.compile(rb"GET (?P<target>/[!-~]*+) HTTP/1\.1\r\n(?P<fields>(?:%b)++)\r\n" % _FIELD).match
 _NOT_PLAIN = (b"content-length", b"transfer-encoding")
 
 
 def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
     """The upgrade request that a connection has begun with; `None` where `data` is anything else, or not all of it."""
+    if data[:1] in (b"\r", b"\n"):
+        return None  # empty lines first
     end = data.find(b"\r\n\r\n")
     if end < 0 or b"websocket" not in data.lower() or end + 4 > config.h11_max_incomplete_size:
         return None

@@ -320,9 +320,10 @@ class Connection:
         elif pulse is not None:
             if not self._reading or now - due > LATE_SECONDS:
                 pulse.heard(now)  # we have not been reading: its silence is ours
+            assert ws._outbox is not None
+            pulse.look(ws._outbox.progress(), now)
             beat = pulse.due(now)
             if beat is Beat.PING:
-                assert ws._outbox is not None
                 ws._outbox.put_nowait(PING_MESSAGE if pulse.settings.json else Ping())
             elif beat is Beat.DEAD:
                 ws._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from verbtrio.closing import ABNORMAL_CLOSURE, Cause
 
@@ -34,3 +34,14 @@ GONE = Closed(Cause.GONE, ABNORMAL_CLOSURE, "")
 
 Event: TypeAlias = str | bytes | Pong | Closed
 """A text message, a binary message, a pong, or the end."""
+
+
+class Progress(NamedTuple):
+    """A look at a peer. Two looks tell whether it has done anything between them."""
+
+    taken: int = 0
+    """Grows with what the peer has taken."""
+    waits: bool = False
+    """Whether something is on its way to it, so that `taken` may grow without anything new."""
+    coming: int = 0
+    """Bytes of a message that has begun to come and is not whole; 0 without one."""

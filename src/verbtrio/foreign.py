@@ -277,6 +277,8 @@ class Conversation:
         """Ping the peer where that is due; end the connection, and say so, where it has not answered."""
         if (not self._reading and not self._hung_up) or now - due > LATE_SECONDS:
             pulse.heard(now)  # we have not been reading: its silence is ours
+        if not self._hung_up:
+            pulse.look(self._outbox.progress(), now)
         beat = pulse.due(now)
         if beat is Beat.PING:
             self._outbox.put_nowait(Ping())

@@ -104,6 +104,8 @@ def check_http1(method: str, target: str, http_version: str, headers: RawHeaders
         raise HandshakeError(405, "an upgrade request is a GET", [(b"allow", b"GET")])
     if http_version != "1.1":
         raise HandshakeError(505, "an upgrade request is HTTP/1.1")
+    if not target.startswith("/"):
+        raise HandshakeError(400, "the target is a path, or an http(s) URL with a host (RFC 9112 section 3.2)")
     decoded = _decode(headers)
     if decoded.get_all("Transfer-Encoding") or any(v != "0" for v in decoded.get_all("Content-Length")):
         raise HandshakeError(400, "an upgrade request has no body (RFC 6455 section 4.1)")

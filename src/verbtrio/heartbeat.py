@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from verbtrio.closing import HEARTBEAT_TIMEOUT, check_close
+from verbtrio.events import Progress
 from verbtrio.messages import Frame, encode
 
 
@@ -18,6 +19,10 @@ class Heartbeat:
     By default the server sends protocol pings (RFC 6455 section 5.5.2), which every client and browser answers by
     itself, and whatever the peer sends is a sign of life. With `json=True` the ping is the message
     `{"type":"ping"}` and only the message `{"type":"pong"}` counts; the framework consumes it.
+
+    A peer that is in the middle of something large is there, too: the ping waits behind what it takes slowly, and its
+    pong behind what it sends. So what it has taken of that, or sent of a message that is not whole yet, counts as a
+    sign of life. It is looked at with each ping: who gets no further is found an interval later at the most.
 
     Args:
         interval: seconds between two pings.
@@ -66,16 +71,28 @@ class Pulse:
         now: the time at which the connection began, in the caller's clock (as all times here).
     """
 
-    __slots__ = ("_last", "_next_ping", "settings")
+    __slots__ = ("_last", "_next_ping", "_seen", "settings")
 
     def __init__(self, heartbeat: Heartbeat, now: float) -> None:
         self.settings = heartbeat
         self._last = now
+        self._seen: Progress | None = None
         self._next_ping = now + heartbeat.interval
 
     def heard(self, now: float) -> None:
         """The peer gave a sign of life."""
         self._last = now
+
+    def look(self, progress: Progress, now: float) -> None:
+        """Look at what the peer has done since the last look. To be called before `due`.
+
+        What was sent to a peer that waited for nothing is no sign: its system takes a ping for a program that hangs.
+        """
+        last, self._seen = self._seen, progress
+        if last is None:
+            return
+        if (last.waits and progress.taken != last.taken) or (progress.coming and progress.coming != last.coming):
+            self._last = now
 
     @property
     def next(self) -> float:

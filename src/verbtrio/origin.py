@@ -15,6 +15,9 @@ from typing import NamedTuple
 MAX_SHOWN = 100
 """Characters of a header's value that are shown in a log line."""
 
+MAX_NAMED = 300
+"""Characters of an origin that are shown as what to allow: a host has 253 at most (RFC 1035 section 2.3.4)."""
+
 MAX_TOLD = 20
 """See `Refusals`."""
 
@@ -24,7 +27,7 @@ WEB_SCHEMES = {"ws": "http", "wss": "https"}
 
 _AUTHORITY = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
 _match_authority = re.compile(_AUTHORITY, re.IGNORECASE | re.ASCII).fullmatch
-_match_origin = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_AUTHORITY}", re.IGNORECASE | re.ASCII).fullmatch
+_match_origin = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:{_AUTHORITY})?", re.IGNORECASE | re.ASCII).fullmatch
 
 
 class Origin(NamedTuple):
@@ -32,6 +35,7 @@ class Origin(NamedTuple):
 
     scheme: str
     host: str
+    """Empty for a scheme without hosts: `file://`."""
     port: int | None
     """`None`: the scheme's default."""
 
@@ -42,7 +46,12 @@ class Origin(NamedTuple):
 def parse_origin(text: str) -> Origin | None:
     """The origin that `text` is, or `None`: "null", a URL with a path or a user, or nothing one can read."""
     match = _match_origin(text)
-    return None if match is None else _origin(match["scheme"].lower(), match)
+    if match is None:
+        return None
+    scheme = match["scheme"].lower()
+    if match["host"] is None:
+        return None if scheme in DEFAULT_PORTS or scheme in WEB_SCHEMES else Origin(scheme, "", None)
+    return _origin(scheme, match)
 
 
 def server_origin(scheme: str, host: str) -> Origin | None:
@@ -84,10 +93,11 @@ class Origins:
     """The origins that may come in beside the server's own.
 
     Args:
-        allowed: origins like "https://example.com"; "https://*.example.com" for all below a domain (not itself),
-            "null" for pages without one (files, sandboxed frames), "*" for everybody.
-        require: whether a request must have an `Origin`, which only browsers send. `None`: where cookies may let it
-            in, that is where there is a session.
+        allowed: origins like "https://example.com", "app://localhost" or "file://"; "https://*.example.com" for all
+            below a domain (not itself), "null" for pages without one (sandboxed frames, and files in most browsers),
+            "*" for everybody.
+        require: whether a request must have an `Origin`, which every browser sends and other programs need not.
+            `None`: where cookies may let it in, that is where there is a session.
 
     Raises:
         ValueError: one of `allowed` is none of these.
@@ -103,13 +113,15 @@ class Origins:
         for text in self.allowed:
             if text in ("*", "null"):
                 continue
+            below = "://*." in text
             origin = parse_origin(text.replace("://*.", "://", 1))
-            if origin is None:
+            if origin is None or (below and not origin.host):
                 raise ValueError(
                     f"{text!r} is no origin: use a scheme, a host and, if need be, a port, without a path or a slash "
-                    f'at the end, like "https://example.com", "https://*.example.com" or "http://localhost:5173"'
+                    f'at the end, like "https://example.com", "https://*.example.com" or "http://localhost:5173"; '
+                    f'or "file://", "null"'
                 )
-            if "://*." in text:
+            if below:
                 self._below.add(origin._replace(host=f".{origin.host}"))
             else:
                 self._exact.add(origin)
@@ -140,12 +152,17 @@ class Origins:
         shown = ", ".join(values)[:MAX_SHOWN]
         origin = parse_origin(values[0])
         if len(values) > 1 or origin is None:
-            hint = 'allowed_origins=["null"] lets files and sandboxed frames in' if values == ["null"] else ""
+            hint = 'allowed_origins=["null"] lets sandboxed frames and files in' if values == ["null"] else ""
             return f"its origin {shown!r} is none of a page. {hint}".rstrip(" .")
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
-        return (
+        reason = (
             f"its origin {shown!r} is not {here}, where it was sent. If these pages may come in, add "
-            f"allowed_origins=[{str(origin)[:MAX_SHOWN]!r}]. Behind a reverse proxy they may be your own: let it pass "
+            f"allowed_origins=[{str(origin)[:MAX_NAMED]!r}]"
+        )
+        if origin.scheme not in DEFAULT_PORTS:
+            return reason
+        return (
+            f"{reason}. Behind a reverse proxy they may be your own: let it pass "
             f"the Host header on, and name it in App(trusted_proxies=[...]) if it ends TLS"
         )
 

@@ -19,6 +19,7 @@ import trio
 
 from verbtrio.closing import MAX_CONTROL_BYTES
 from verbtrio.counts import Counts
+from verbtrio.events import Progress
 from verbtrio.limits import Limits
 from verbtrio.messages import Frame
 from verbtrio.transports import Close, Packet, Transport
@@ -116,6 +117,11 @@ class Outbox:
     def is_empty(self) -> bool:
         """Whether all is written."""
         return self._queue is None and not self.held
+
+    def progress(self) -> Progress:
+        """What the peer has done so far, for a heartbeat."""
+        seen = self._transport.progress()
+        return seen if self._queue is None else seen._replace(waits=True)
 
     @property
     def is_low(self) -> bool:

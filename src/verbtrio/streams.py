@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import trio
 
 from verbtrio.codec import Codec
-from verbtrio.events import GONE, Event
+from verbtrio.events import GONE, Event, Progress
 from verbtrio.messages import Frame
+from verbtrio.progress import on_its_way
 from verbtrio.tls import RECORD_BYTES, Tls
 from verbtrio.transports import Close, Packet, Transport
 from verbtrio.unfinished import Source
@@ -43,7 +44,7 @@ class StreamTransport(Transport):
         early: bytes the peer sent behind its upgrade request.
     """
 
-    __slots__ = ("_codec", "_joins", "_stream", "_tls", "_unread", "fd")
+    __slots__ = ("_codec", "_joins", "_stream", "_tls", "_unread", "_written", "fd")
 
     can_ping = True
 
@@ -52,6 +53,7 @@ class StreamTransport(Transport):
         self._codec = codec
         self._joins = not codec.compresses  # here, where a broadcast need not go to the codec's own memory for it
         self._unread = early
+        self._written = 0  # pieces of a backlog
         self._tls = Tls.taken_from(stream)
         if isinstance(stream, trio.SSLStream) and self._tls is not None:
             self._stream = stream.transport_stream
@@ -137,6 +139,11 @@ class StreamTransport(Transport):
         owed = self._codec.owed
         return min(owed, RECEIVE_BYTES) if owed > SLICE_BYTES else SLICE_BYTES
 
+    def progress(self) -> Progress:
+        taken, waits = on_its_way(self._stream) or (self._written, False)
+        coming = self._codec.progress if self._codec.unfinished else 0
+        return Progress(taken + int(getattr(self._stream, "taken", 0)), waits, coming)
+
     def replies(self) -> bytes:
         return self._codec.replies()
 
@@ -180,6 +187,7 @@ class StreamTransport(Transport):
         data = b"".join(packets)  # type: ignore[arg-type]  # packed ones are bytes
         if data:
             await self._stream.send_all(data)
+            self._written += 1
         else:
             await trio.lowlevel.checkpoint()
 

@@ -15,7 +15,7 @@ import trio
 from starlette.types import Receive, Send
 
 from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
-from verbtrio.events import Closed, Event
+from verbtrio.events import Closed, Event, Progress
 from verbtrio.messages import Frame
 from verbtrio.unfinished import Source
 
@@ -67,6 +67,10 @@ class Transport(ABC):
     def has_unread(self) -> bool:
         """Whether something that was read is still to be looked at: `receive` will not wait for the peer."""
         return False
+
+    def progress(self) -> Progress:
+        """What the peer has done so far. (Of a server nothing is known.)"""
+        return Progress()
 
     @abstractmethod
     def replies(self) -> bytes:
