@@ -75,7 +75,9 @@ class Sequence:
 
     def _any(self) -> int:
         """A stream: the last one, one that there may be, the connection, or none."""
-        return self._chance.choice((max(self._last, 1), max(self._last, 1), self._chance.randrange(1, 30, 2), 0, 2**31 - 1))
+        return self._chance.choice(
+            (max(self._last, 1), max(self._last, 1), self._chance.randrange(1, 30, 2), 0, 2**31 - 1)
+        )
 
     def _head(self, stream: int, fields: Headers, flags: int) -> None:
         chance = self._chance

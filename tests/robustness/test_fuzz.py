@@ -348,8 +348,8 @@ PROBES = [
 ]
 PROBES.append(
     Probe(
-        f"{{n}} sequences of HTTP/2 frames of 64 KiB at most, the same way, and one in {TLS_SHARE} in-process over TLS: "
-        "no death, no traceback, nothing left, and no step of the event loop takes 50 ms of processor time",
+        f"{{n}} sequences of HTTP/2 frames of 64 KiB at most, the same way, and one in {TLS_SHARE} in-process over "
+        "TLS: no death, no traceback, nothing left, and no step of the event loop takes 50 ms of processor time",
         partial(fuzz, name="http2"),
         100_000,
         "{tried} tried, {tracebacks} tracebacks, {left} left, the longest step {longest_ms:.0f} ms",
