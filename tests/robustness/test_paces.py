@@ -34,7 +34,7 @@ def deflate(data: bytes) -> bytes:
 
 async def endless_messages(target: Target, n: int, figures: Figures, *, patience: float = 8.0) -> None:
     """`n` clients, each with a compressed message of which a byte comes now and then."""
-    figures.update(ended=0, seconds=0.0)
+    figures.update(cut=0, seconds=0.0)
     message = deflate(bytes(range(32, 127)) * 20)
     part, rest = message[:20], message[20:]
     async with with_app(target, APP).serve() as server:
@@ -54,7 +54,8 @@ async def endless_messages(target: Target, n: int, figures: Figures, *, patience
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(drip)
                     with trio.move_on_after(patience):
-                        figures["ended"] += await wire.close_code() == 1008
+                        code = await wire.close_code()
+                        figures["cut"] += code == 1008
                         figures["seconds"] = max(figures["seconds"], trio.current_time() - begin)
                     nursery.cancel_scope.cancel()
 
@@ -98,7 +99,7 @@ async def reconnecting(target: Target, n: int, figures: Figures) -> None:
 
 async def test_compressed_messages_that_never_end() -> None:
     figures = await figures_of(partial(endless_messages, patience=30.0), 10)
-    assert (figures["ended"], figures["served"], figures["left"]) == (10, True, 0)
+    assert (figures["cut"], figures["served"], figures["left"]) == (10, True, 0)
 
 
 async def test_connecting_again_brings_no_new_burst() -> None:
@@ -114,8 +115,8 @@ PROBES = [
         "message's time) and the pause between two bytes",
         endless_messages,
         100,
-        "{ended} of 100 within {seconds:.1f} s, {left} left",
-        lambda f: f["ended"] == 100 and f["seconds"] <= SECONDS + 2 and f["served"] and f["left"] == 0,
+        "{cut} of 100 within {seconds:.1f} s, {left} left",
+        lambda f: f["cut"] == 100 and f["seconds"] <= SECONDS + 2 and f["served"] and f["left"] == 0,
     ),
     Probe(
         f"One client that connects {{n}} times and each time sends {MESSAGES} messages, where it may send {RATE} a "

@@ -98,7 +98,7 @@ def upgrades() -> dict[str, tuple[bytes, ...]]:
     """What might be taken for a WebSocket over HTTP/1.1, by name."""
     spelled = {method: request().replace(b"GET", method.encode()) for method in CASES}
     others = {
-        f"{version} {token!r} {connection!r}": request()
+        f"{version!r} {token!r} {connection!r}": request()
         .replace(b"HTTP/1.1", version)
         .replace(b"Upgrade: websocket", b"Upgrade: " + token)
         .replace(b"Connection: Upgrade", b"Connection: " + connection)
