@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +17,10 @@ from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from verbtrio import App, ConnectionClosed, Heartbeat, Limits, WebSocket
+from verbtrio import App, ConnectionClosed, EventStream, Heartbeat, Limits, Stream, WebSocket
 
 app = App(
-    limits=Limits(max_message_bytes=65536, http_send_timeout=2),
+    limits=Limits(max_message_bytes=65536, http_send_timeout=2, http_receive_timeout=2),
     heartbeat=Heartbeat(interval=20, timeout=40),
     http2_cleartext=True,
 )
@@ -193,6 +195,10 @@ def resident_bytes() -> int:
 
 @app.get("/left")
 async def left(request: Request) -> Response:
+    return await left_of(app)
+
+
+async def left_of(app: App) -> Response:
     """What an idle worker is left with."""
     await trio.testing.wait_all_tasks_blocked()
     statistics = app.statistics()
@@ -241,6 +247,89 @@ async def ignored(request: Request) -> Response:
     """Has no use for the body."""
     await trio.sleep(0.1)
     return PlainTextResponse("ignored")
+
+
+@app.post("/unread")
+async def unread(request: Request) -> Response:
+    """Takes its time, and no body."""
+    await trio.sleep(UNREAD_SECONDS)
+    return PlainTextResponse("unread")
+
+
+UNREAD_SECONDS = 3.0
+BIG_BYTES = 20 * 10**6
+
+
+@app.get("/big")
+async def big(request: Request) -> Response:
+    """20 MB, made at once; unlike `/download`'s zeros they cost memory."""
+    return Response(b"x" * BIG_BYTES)
+
+
+@app.get("/longpoll")
+async def longpoll(request: Request) -> Response:
+    """Waits until its client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    events.append(["told"])
+    return PlainTextResponse("too late")
+
+
+async def ticks() -> AsyncIterator[str]:
+    """A piece, and no other until the client has left."""
+    try:
+        yield "tick"
+        await trio.sleep_forever()
+    finally:
+        events.append(["told"])
+
+
+@app.get("/ticks")
+async def ticking(request: Request) -> Response:
+    return Stream(ticks())
+
+
+@app.get("/clock")
+async def clock(request: Request) -> Response:
+    return EventStream(ticks())
+
+
+async def without_end() -> AsyncIterator[bytes]:
+    while True:
+        yield b"x" * 1000
+        await trio.lowlevel.checkpoint()
+
+
+@app.get("/busy/stream")
+async def busy_stream(request: Request) -> Response:
+    return Stream(without_end())
+
+
+@app.get("/busy/starlette")
+async def busy_starlette(request: Request) -> Response:
+    return StreamingResponse(without_end())
+
+
+BUSY_SECONDS = 1.0
+
+
+@app.get("/busy/computing")
+async def busy_computing(request: Request) -> Response:
+    """Computes, and lets others have their turns."""
+    end = trio.current_time() + BUSY_SECONDS
+    while trio.current_time() < end:
+        sum(range(1000))
+        await trio.lowlevel.checkpoint()
+    return PlainTextResponse("done")
+
+
+@app.get("/busy/thread")
+def busy_thread(request: Request) -> Response:
+    """Computes in a thread."""
+    end = time.monotonic() + BUSY_SECONDS
+    while time.monotonic() < end:
+        sum(range(1000))
+    return PlainTextResponse("done")
 
 
 mounted = Starlette(routes=[Mount("/inner", app=app)], lifespan=app.lifespan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -24,7 +25,7 @@ async def app(scope: Any, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
     elif scope["type"] == "http":
-        await http(scope, send)
+        await http(scope, receive, send)
     else:
         await websocket(scope, receive, send)
 
@@ -35,8 +36,11 @@ async def lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def http(scope: Any, send: Send) -> None:
+async def http(scope: Any, receive: Receive, send: Send) -> None:
     status, body = 404, b""
+    if (path := scope["path"]) in PAGES or path.startswith("/room/"):
+        await PAGES.get(path, endless)(receive, send)
+        return
     if scope["path"] == "/left":
         status, body = 200, json.dumps(await left()).encode()
     elif scope["path"] == "/events":
@@ -44,9 +48,88 @@ async def http(scope: Any, send: Send) -> None:
     elif scope["path"] == "/download":
         query = parse_qs(scope["query_string"].decode())
         status, body = 200, bytes(int(query.get("size", [50 * 2**20])[0]))
+    await respond(send, body, status)
+
+
+async def respond(send: Send, body: bytes, status: int = 200) -> None:
     headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def body_size(receive: Receive, send: Send) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    await respond(send, str(size).encode())
+
+
+async def unread(receive: Receive, send: Send) -> None:
+    await trio.sleep(3)
+    await respond(send, b"unread")
+
+
+async def big(receive: Receive, send: Send) -> None:
+    await respond(send, b"x" * 20 * 10**6)
+
+
+async def longpoll(receive: Receive, send: Send) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    events.append(["told"])
+
+
+async def ticks(receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+    await longpoll(receive, send)
+
+
+async def endless(receive: Receive, send: Send) -> None:
+    async def stream() -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        nursery.cancel_scope.cancel()
+
+
+async def computing(receive: Receive, send: Send) -> None:
+    end = trio.current_time() + 1
+    while trio.current_time() < end:
+        sum(range(1000))
+        await trio.lowlevel.checkpoint()
+    await respond(send, b"done")
+
+
+async def thread(receive: Receive, send: Send) -> None:
+    def compute() -> None:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            sum(range(1000))
+
+    await trio.to_thread.run_sync(compute)
+    await respond(send, b"done")
+
+
+PAGES = {
+    "/body": body_size,
+    "/unread": unread,
+    "/big": big,
+    "/longpoll": longpoll,
+    "/ticks": ticks,
+    "/clock": ticks,
+    "/busy/stream": endless,
+    "/busy/starlette": endless,
+    "/busy/computing": computing,
+    "/busy/thread": thread,
+}
 
 
 def resident_bytes() -> int:
@@ -148,6 +231,8 @@ async def room(receive: Receive, send: Send) -> None:
 ROUTES = {
     "ws": echo,
     "deflate": echo,
+    "tell": echo,
+    "rated": echo,
     "once": once,
     "flood": flood,
     "busy": busy,

@@ -27,14 +27,21 @@ from tests.support.pages import replace_part
 
 MODULES = (
     "test_handshakes",
+    "test_protocols",
     "test_fuzz",
     "test_frames",
     "test_closes",
     "test_sizes",
     "test_floods",
+    "test_http2_floods",
+    "test_http2_streams",
     "test_slow_peers",
+    "test_slow_clients",
+    "test_leaving",
+    "test_paces",
     "test_handlers",
     "test_descriptors",
+    "test_worker",
     "test_logs",
 )
 """Whose probes are run, in the table's order."""

@@ -9,8 +9,10 @@ tests run each against verbtrio with a small `n` and assert on counts, codes and
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +21,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import trio
+import trustme
 
-from tests.support.process import ROOT, Server, hypercorn
+from tests.support.process import ROOT, Server, free_port, hypercorn
 from tests.support.wire import BINARY, FIN, KIB, PING, Wire, frame, plain, websocket
 
 Figures: TypeAlias = dict[str, Any]
@@ -74,6 +77,42 @@ VERBTRIO = Target("verbtrio", "tests.apps.recorder:app")
 ONE_PROCESS = replace(VERBTRIO, options=("-w", "0"))
 """Without a worker of its own: it starts and ends in a third of the time."""
 STOCK = Target("stock hypercorn", "tests.apps.stock:app", ("-c", "tests/apps/stock.toml"))
+
+
+def with_app(target: Target, app: str) -> Target:
+    """verbtrio's, with another application; stock hypercorn has one that does for all."""
+    return target if target.app == STOCK.app else replace(target, app=app)
+
+
+@dataclass(frozen=True)
+class Secure:
+    """A server's door with TLS.
+
+    Attributes:
+        port: where it is.
+        context: a client's, which trusts it.
+    """
+
+    port: int
+    context: ssl.SSLContext
+
+
+@asynccontextmanager
+async def serve_secure(target: Target, *options: str) -> AsyncIterator[tuple[Server, Secure]]:
+    """A server that listens twice: in clear text, and with TLS."""
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    certificate = authority.issue_cert("127.0.0.1")
+    with tempfile.TemporaryDirectory() as folder:
+        certfile, keyfile = Path(folder) / "cert.pem", Path(folder) / "key.pem"
+        certificate.cert_chain_pems[0].write_to_path(certfile)
+        certificate.private_key_pem.write_to_path(keyfile)
+        port = free_port()
+        tls = (f"--certfile={certfile}", f"--keyfile={keyfile}", f"--insecure-bind=127.0.0.1:{port}")
+        async with target.serve(*tls, *options) as server:
+            yield replace(server, port=port), Secure(server.port, context)
+
 
 Run: TypeAlias = Callable[[Target, int, Figures], Awaitable[None]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -21,6 +22,7 @@ from tests.robustness.probes import (
     settled,
     warm,
 )
+from tests.support.process import Server
 from tests.support.wire import BINARY, CONTINUATION, FIN, KIB, MIB, PING, PONG, TEXT, Wire, close, frame, websocket
 
 FLOODS: dict[str, tuple[bytes, bytes, int]] = {
@@ -46,6 +48,23 @@ async def flood(
     """`n` of a kind from one client, and from another one until `flooded` seconds have gone, while another one echoes:
     its p99 before and meanwhile."""
     first, each, _ = FLOODS[kind]
+
+    async def one(server: Server) -> None:
+        async with websocket(server.port) as flooder:
+            await send_and_read(flooder, first, each, n)
+
+    await beside(target, figures, one, quiet=quiet, flooded=flooded)
+
+
+async def beside(
+    target: Target,
+    figures: Figures,
+    one: Callable[[Server], Awaitable[None]],
+    *,
+    quiet: float,
+    flooded: float,
+) -> None:
+    """`one` flood after the other, until `flooded` seconds have gone, beside a client that echoes."""
     figures["floods"] = 0
     async with target.serve() as server:
         before = await warm(server)
@@ -55,8 +74,7 @@ async def flood(
             begin = now = time.perf_counter()
             with trio.move_on_after(PATIENCE_SECONDS) as limit:
                 while figures["floods"] == 0 or now < begin + flooded:
-                    async with websocket(server.port) as flooder:
-                        await send_and_read(flooder, first, each, n)
+                    await one(server)
                     now = time.perf_counter()
                     figures["floods"] += 1
                     figures["seconds"] = (now - begin) / figures["floods"]

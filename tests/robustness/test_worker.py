@@ -7,14 +7,19 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import httpx
 import pytest
 import trio
 import trio_websocket
+from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 
+from tests.robustness.probes import Figures, Probe, Target, figures_of, left, repeat
+from tests.support.http2_frames import GET, PREFACE, headers, replaced
 from tests.support.peers import Peer, connect
 from tests.support.process import Server, free_port, hypercorn, running
+from tests.support.wire import plain
 
 SECONDS = 20.0
 
@@ -90,6 +95,43 @@ async def test_sigint_drains_whatever_is_at_work() -> None:
             assert "Traceback" not in server.log_text()
 
 
+AT_WORK = list(product((1, 2), ("stream", "starlette", "computing", "thread")))
+"""A version of HTTP, and what its response does when the signal comes."""
+WIDE = 2**31 - 1
+AT_ONCE = 4
+"""Servers that run at the same time."""
+
+
+async def interrupted(target: Target, n: int, figures: Figures) -> None:
+    """SIGINT, in `n` servers without a worker process, while a client reads a response that is being made."""
+    figures["clean"] = 0
+
+    async def one(number: int) -> None:
+        version, path = AT_WORK[number % len(AT_WORK)]
+        async with target.serve("-w", "0", "--graceful-timeout", "1") as server, plain(server.port) as wire:
+            await left(server)  # it has started: it listens before
+            if version == 2:
+                settings = SettingsFrame(0, settings={4: WIDE}).serialize()
+                window = WindowUpdateFrame(0, WIDE - 65535).serialize()
+                await wire.send(
+                    PREFACE + settings + window + headers(replaced(GET, b":path", f"/busy/{path}".encode()))
+                )
+            else:
+                await wire.send(f"GET /busy/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wire.to_end)
+                await trio.sleep(0.3)
+                code = await trio.to_thread.run_sync(server.stop, signal.SIGINT)
+                nursery.cancel_scope.cancel()
+            figures["clean"] += code == 0 and "Traceback" not in server.log_text()
+
+    await repeat(n, one, at_once=AT_ONCE)
+
+
+async def test_sigint_while_a_response_is_made() -> None:
+    assert (await figures_of(interrupted, len(AT_WORK)))["clean"] == len(AT_WORK)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_hypercorn_with_worker_processes(workers: str) -> None:
     """hypercorn 0.18 loses its worker's exit code, and stops the others. Should this fail, it has been mended: then
@@ -97,3 +139,17 @@ def test_hypercorn_with_worker_processes(workers: str) -> None:
     with hypercorn("tests.apps.dying:app", "-w", workers) as server:
         assert exit_code_of(server) == 0
         assert "RuntimeError: on purpose" in server.log_text()
+
+
+PROBES = [
+    Probe(
+        "SIGINT to a server without worker processes while a client reads a response that is being made (HTTP/1.1 and "
+        "HTTP/2; a stream, Starlette's, a handler that computes, one in a thread), {n} times: exit code 0, no "
+        "traceback",
+        interrupted,
+        8,
+        "{clean} of 8",
+        lambda f: f["clean"] == 8,
+        limit=120,
+    ),
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import hpack
 from hyperframe.frame import (
     ContinuationFrame,
@@ -59,6 +61,36 @@ def raw(kind: type[Frame], stream: int, body: bytes) -> bytes:
 
 def reset(stream: int = 1) -> bytes:
     return RstStreamFrame(stream, 8).serialize()
+
+
+@dataclass
+class Answers:
+    """What a server has said, as far as tests ask.
+
+    Attributes:
+        statuses: by stream.
+        resets: the error code of each stream that was reset.
+        goodbye: the GOAWAY's error code.
+    """
+
+    statuses: dict[int, bytes] = field(default_factory=dict)
+    resets: dict[int, int] = field(default_factory=dict)
+    goodbye: int | None = None
+    _decoder: hpack.Decoder = field(default_factory=hpack.Decoder)
+    _received: bytearray = field(default_factory=bytearray)
+
+    def receive(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        while len(received) >= 9 and len(received) >= (end := 9 + int.from_bytes(received[:3])):
+            kind, stream, payload = received[3], int.from_bytes(received[5:9]), bytes(received[9:end])
+            del received[:end]
+            if kind == HeadersFrame.type:
+                self.statuses[stream] = dict(self._decoder.decode(payload, raw=True))[b":status"]
+            elif kind == RstStreamFrame.type:
+                self.resets[stream] = int.from_bytes(payload)
+            elif kind == GoAwayFrame.type:
+                self.goodbye = int.from_bytes(payload[4:8])
 
 
 OPEN: tuple[str, ...] = ("END_HEADERS",)
