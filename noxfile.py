@@ -77,7 +77,7 @@ def lowest(session: nox.Session) -> None:
 def robustness(session: nox.Session) -> None:
     """What one client can do to others, in full numbers, beside stock hypercorn: writes the table of docs/promises.md.
 
-    Takes some 17 minutes, and wants a quiet machine. Arguments go to tests/robustness (`-- --help`); with any, the
+    Takes some 25 minutes, and wants a quiet machine. Arguments go to tests/robustness (`-- --help`); with any, the
     table is not written.
     """
     session.install("-e", ".", *groups("test"))

@@ -12,7 +12,7 @@ from tests.robustness.probes import Figures, Probe, Target, figures_of
 from tests.robustness.test_floods import beside, kept
 from tests.support.http2_frames import HELLO, OPEN, POST, Answers, data, headers, replaced
 from tests.support.process import Server
-from tests.support.wire import KIB, plain
+from tests.support.wire import KIB, MIB, plain
 
 CALM = 11
 """ENHANCE_YOUR_CALM (RFC 9113 section 7)."""
@@ -97,7 +97,7 @@ async def test_a_flood_of_frames(kind: str) -> None:
     _, _, n, is_refused = FLOODS[kind]
     figures = await figures_of(partial(flood, kind=kind, quiet=0.05, flooded=0), min(n, 5000))
     assert (figures["finished"], figures["floods"], figures["calmed"]) == (True, 1, is_refused)
-    assert figures["grown"] < 8 * KIB * KIB
+    assert figures["grown"] < 8 * MIB
     assert (figures["left"], figures["served"]) == (0, True)
 
 

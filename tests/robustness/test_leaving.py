@@ -20,6 +20,7 @@ from tests.robustness.probes import (
     settled,
     warm,
 )
+from tests.robustness.test_slow_peers import PAUSE_SECONDS
 from tests.support.http2_frames import HELLO, OPEN, POST, Answers, headers, replaced
 from tests.support.wire import Wire, plain
 
@@ -87,7 +88,8 @@ async def bodies(
     async with target.serve("--keep-alive", f"{keep_alive:g}") as server:
         before = await warm(server)
 
-        async def one(_: int) -> None:
+        async def one(number: int) -> None:
+            await trio.sleep(number * PAUSE_SECONDS)
             begin = trio.current_time()
             async with plain(server.port) as wire:
                 with trio.move_on_after(patience) as limit:
