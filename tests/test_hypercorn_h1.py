@@ -250,6 +250,53 @@ class TestFraming:
         async with serving(app_with()) as service:
             assert statuses(await said_to(service, request)) == [400]
 
+    @pytest.mark.parametrize(
+        ("rest", "status"),
+        [
+            (b"0\r\nX:" + b" " * 15_000 + b"\0\r\n\r\n", 400),
+            (b"0\r\nX:" + b" " * 15_000 + b"\rx\r\n\r\n", 400),
+            (b"5\r\nhello\r\n000\r\nX: a\x01\r\n\r\n", 400),
+            (b"0\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+            (b"0\r\n" + b"a:\r\n" * 10_000 + b"\r\n", 431),
+            (b"0;" + b" " * 30_000 + b"\nx\r\n", 400),
+            (b"5;" + b"x" * 300 + b"\r\nhello\r\n0\r\n\r\n", 400),
+            (b"5;x=y\r\nhello\r\n0;z\r\nX: y\r\nZ: \r\n\r\n", 200),
+            (b"5\r\nhello\r\n0\r\n\r\n", 200),
+        ],
+    )
+    @pytest.mark.parametrize("at_once", [True, False])
+    async def test_what_stands_around_chunks(
+        self, at_once: bool, rest: bytes, status: int, autojump_clock: Clock
+    ) -> None:
+        """h11 would look through some of it again and again, for seconds."""
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        async with serving(app_with()) as service:
+            stream = service.open_stream()
+            parts = [head + rest] if at_once else [head, *(rest[n : n + 997] for n in range(0, len(rest), 997))]
+            for part in parts:
+                try:
+                    await stream.send_all(part)
+                except trio.BrokenResourceError:
+                    break  # it has seen enough
+                await trio.sleep(0.001)
+            assert statuses(await to_end(stream)) == [status]
+
+    @pytest.mark.parametrize("bad", [b"\rx", b"\0", b"\x0b", b"\x0c", b"\x7f"])
+    @pytest.mark.parametrize("upgrade", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
+    async def test_control_characters_in_a_head(self, upgrade: bytes, bad: bytes, autojump_clock: Clock) -> None:
+        head = b"GET / HTTP/1.1\r\nHost: x\r\n" + upgrade + b"X:" + b" " * 14_000 + bad + b"\r\n\r\n"
+        async with serving(app_with()) as service:
+            assert statuses(await said_to(service, head)) == [400]
+
+    async def test_a_head_that_is_cut_within_a_line_break(self, autojump_clock: Clock) -> None:
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        async with serving(app_with()) as service:
+            stream = service.open_stream()
+            for number in range(len(head)):
+                await stream.send_all(head[number : number + 1])
+                await trio.sleep(0.001)
+            assert statuses(await to_end(stream)) == [200]
+
     async def test_ten_thousand_chunks_give_others_their_turns(self) -> None:
         app = app_with()
         turns = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import h2.config
@@ -22,7 +22,7 @@ import trio.testing
 from hyperframe.frame import GoAwayFrame, HeadersFrame, RstStreamFrame, WindowUpdateFrame
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from trio.abc import Clock
 
 from tests.support.http2 import open_http2_websocket
@@ -32,6 +32,8 @@ from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
 from verbtrio import App, WebSocket
+from verbtrio._hypercorn_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
+from verbtrio._hypercorn_responses import UPLOAD_SECONDS
 
 
 @pytest.fixture
@@ -743,7 +745,7 @@ async def test_headers_that_http2_has_no_place_for(autojump_clock: Clock) -> Non
 
 
 async def test_the_rest_of_a_request_that_is_answered_is_not_waited_for(autojump_clock: Clock) -> None:
-    """RST_STREAM with NO_ERROR behind the answer (RFC 9113 section 8.1): the stream does not stay open."""
+    """RST_STREAM with NO_ERROR behind the answer (RFC 9113 section 8.1), after a while: it does not stay open."""
     async with serving(app_of_all_kinds()) as service:
         frames = await said_to(service, HELLO + post(path=b"/early") + frame_of(0, b"x", stream=1))
     kinds = [(kind, payload) for kind, stream, payload in frames if stream == 1]
@@ -779,7 +781,8 @@ async def test_a_body_that_does_not_come(begun: bool, autojump_clock: Clock) -> 
 
 
 async def test_large_responses_to_a_window_of_nothing_are_bounded(autojump_clock: Clock) -> None:
-    """A hundred of 20 MB: those that are begun hold 32 MiB, and one more; the others wait until there is room."""
+    """Fifty of 20 MB: those that are begun hold 32 MiB by what they announce; the others wait until there is room, or
+    for their turn, one in ten seconds."""
     app = app_of_all_kinds()
     async with serving(app) as service:
         client = Client(service.open_stream())
@@ -787,11 +790,181 @@ async def test_large_responses_to_a_window_of_nothing_are_bounded(autojump_clock
         asked = [client.get("/large") for _ in range(50)]
         await client.send()
         await trio.sleep(1)
-        assert len(app.state.begun) == 2
-        client.state.reset_stream(asked[0])
+        begun = len(app.state.begun)
+        assert 2 <= begun <= HELD_BYTES // EXPECTED_BYTES
+        for stream in asked[:begun]:
+            client.state.reset_stream(stream)
         await client.send()
         await trio.sleep(1)
-        assert len(app.state.begun) == 3
+        more = len(app.state.begun)
+        assert 2 <= more - begun <= HELD_BYTES // EXPECTED_BYTES
+        await trio.sleep(HELD_SECONDS + 0.5)
+        assert len(app.state.begun) == more + 1
         await client.stream.aclose()
         await trio.sleep(1)
-    assert len(app.state.begun) == 3, "nobody is there for the others"
+    assert len(app.state.begun) == more + 1, "nobody is there for the others"
+
+
+async def test_a_response_that_is_paused_does_not_hold_up_the_others_for_good(autojump_clock: Clock) -> None:
+    app = app_of_all_kinds()
+
+    @app.get("/slow")
+    async def announces(request: Request) -> Response:
+        await request._send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9" * 9)]})
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with serving(app) as service:
+        client = Client(service.open_stream())
+        for _ in range(3):
+            client.get("/slow")
+        asked = client.get("/")
+        await client.send()
+        with trio.fail_after(1):
+            while asked not in client.answered:
+                assert await client.receive(), "the server hung up"
+        await client.stream.aclose()
+        service.connections.cancel_scope.cancel()
+
+
+RESET_AT_ONCE = headers(GET) + reset()
+ENDS = {
+    "a method in lower case": headers(replaced(GET, b":method", b"get")),
+    "CONNECT": headers([(b":method", b"CONNECT"), (b":authority", b"x:1")]),
+    "no WebSocket": headers(CONNECT, flags=OPEN) + reset(),
+    "a long head": headers([*GET, *((b"x-%d" % n, b"x" * 1000) for n in range(15)), (b"y", b"y" * 1000)]),
+    "a reset": RESET_AT_ONCE,
+    "a reset stream": headers(replaced(GET, b":path", b"/endless")) + reset(),
+    "another server's name": headers(replaced(GET, b":authority", b"other")),
+}
+
+
+class TestIdleConnections:
+    """However a request ends, the keep-alive's time begins behind it."""
+
+    @pytest.mark.parametrize("kind", ENDS)
+    async def test_they_are_closed(self, kind: str, autojump_clock: Clock) -> None:
+        app = App(http2_cleartext=True)
+
+        @app.get("/endless")
+        async def endless(request: Request) -> Response:
+            async def ticks() -> AsyncIterator[str]:
+                while True:
+                    yield "tick"
+                    await trio.sleep(100)
+
+            return StreamingResponse(ticks())
+
+        async with serving(app) as service:
+            if kind == "another server's name":
+                service.config.server_names = ["x"]
+            await said_to(service, HELLO + ENDS[kind])
+            assert trio.current_time() <= service.config.keep_alive_timeout + 1
+
+    async def test_another_servers_name_over_http_1(self, autojump_clock: Clock) -> None:
+        async with serving(App()) as service:
+            service.config.server_names = ["x"]
+            stream = service.open_stream()
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: other\r\n\r\n")
+            received = b""
+            with trio.fail_after(6):
+                while data := await stream.receive_some():
+                    received += data
+            assert received.startswith(b"HTTP/1.1 404 ")
+
+    async def test_a_tunnel_that_is_reset(self, autojump_clock: Clock) -> None:
+        app = App(http2_websockets=True, http2_cleartext=True)
+
+        @app.ws("/ws")
+        async def echo(ws: WebSocket) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        async with serving(app) as service:
+            await said_to(service, HELLO + headers(CONNECT, flags=OPEN), reset())
+            assert trio.current_time() <= service.config.keep_alive_timeout + 1
+
+
+@pytest.mark.parametrize("size", [0, 5, 20_000, 60_000])
+async def test_an_answer_in_flight_ends_before_the_goodbye(size: int, autojump_clock: Clock) -> None:
+    """A server that shuts down completes what it has begun: END_STREAM, then GOAWAY."""
+    app = App(http2_cleartext=True)
+
+    @app.get("/nowhere")
+    async def slow(request: Request) -> Response:
+        await trio.sleep(0.5)
+        return Response(b"x" * size)
+
+    async with serving(app) as service:
+
+        async def shut_down() -> None:
+            await trio.sleep(0.1)
+            await service.shut_down()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shut_down)
+            received = b""
+            stream = service.open_stream()
+            await stream.send_all(HELLO + headers(GET))
+            with trio.fail_after(10):
+                while data := await stream.receive_some():
+                    received += data
+    ended, at = [], 0
+    while at < len(received):
+        length, kind, flags = int.from_bytes(received[at : at + 3]), received[at + 3], received[at + 4]
+        if kind in (0, 1) and flags & 1:
+            ended.append("end")
+        if kind == GoAwayFrame.type:
+            ended.append("goodbye")
+        at += 9 + length
+    assert ended == ["end", "goodbye"]
+
+
+async def test_an_upload_goes_on_for_a_while_behind_its_answer(autojump_clock: Clock) -> None:
+    """It is thrown away, and the window given back: curl and httpx would lose the answer by a reset at once."""
+    async with serving(app_of_all_kinds()) as service:
+        client = Client(service.open_stream())
+        stream = client.state.get_next_available_stream_id()
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/early"), (":authority", "x")]
+        client.state.send_headers(stream, fields)
+        await client.send()
+        sent, resets = 0, list[float]()
+        with trio.fail_after(20):
+            while not resets:
+                room = min(client.state.local_flow_control_window(stream), 16_000)
+                if room > 0 and sent < 1_000_000:
+                    client.state.send_data(stream, bytes(room))
+                    sent += room
+                await client.send()
+                with trio.move_on_after(0.01):
+                    for event in client.state.receive_data(bytes(await client.stream.receive_some())):
+                        if isinstance(event, h2.events.StreamReset):
+                            assert event.error_code == NO_ERROR
+                            resets.append(trio.current_time())
+        assert sent >= 1_000_000
+        assert resets == [pytest.approx(UPLOAD_SECONDS, abs=0.5)]
+        await client.stream.aclose()
+
+
+class TestFloodsThatWentPast:
+    @pytest.mark.parametrize("streams", [1, 10, 100])
+    async def test_window_updates_with_many_streams(self, streams: int, autojump_clock: Clock) -> None:
+        """What sends nothing forgives nothing."""
+        asked = b"".join(post(stream=2 * number + 1, path=b"/deaf") for number in range(streams))
+        async with serving(app_of_all_kinds()) as service:
+            frames = await said_to(service, HELLO + asked, *[FLOODS["WINDOW_UPDATE"] * 500] * 10)
+            assert ENHANCE_YOUR_CALM in goodbyes(frames)
+            service.connections.cancel_scope.cancel()
+
+    async def test_padding_alone(self, autojump_clock: Clock) -> None:
+        async with serving(app_of_all_kinds()) as service:
+            padding = frame_of(0, b"\0", flags=8, stream=1)
+            frames = await said_to(service, HELLO + post(path=b"/deaf"), *[padding * 500] * 10)
+            assert ENHANCE_YOUR_CALM in goodbyes(frames)
+            service.connections.cancel_scope.cancel()
+
+    async def test_a_block_of_headers_in_many_frames(self, autojump_clock: Clock) -> None:
+        part = b"x" * 16_000
+        block = frame_of(1, part, stream=1) + frame_of(9, part, stream=1) * 50
+        async with serving(app_of_all_kinds()) as service:
+            assert ENHANCE_YOUR_CALM in goodbyes(await said_to(service, HELLO, block))

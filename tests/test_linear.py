@@ -26,8 +26,8 @@ from starlette.requests import HTTPConnection
 
 import verbtrio
 from verbtrio import TrustedProxies
-from verbtrio._hypercorn_upgrade import upgrade_in
 from verbtrio._hypercorn_logs import escape
+from verbtrio._hypercorn_upgrade import upgrade_in
 from verbtrio.auth import JWTAuth, _find_token, _roles, _scopes
 from verbtrio.codec import Codec
 from verbtrio.errors import HandshakeError, MessageError

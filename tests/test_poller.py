@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -257,3 +258,26 @@ async def test_those_who_have_more_come_after_those_who_are_ready() -> None:
         await settled()
         assert it.log.count("busy") == 800
         assert it.log.index("other") < 8 * 10 + 8 + 4
+
+
+async def test_what_was_seen_of_a_closed_socket_is_not_told_to_the_next() -> None:
+    """A turn that breaks off keeps what it has seen for the next one; by then the descriptor may be another's."""
+    poller = Poller(lambda: None)
+    flooding, gone, new = (Owner(poller, [], name) for name in ("flooding", "gone", "new"))
+    flooding.portion = TURN_BYTES
+    poller.add(flooding.fd, flooding)
+    poller.watch(gone.fd, gone)
+    flooding.peer.sendall(b"x" * TURN_BYTES)
+    gone.peer.close()
+    poller._turn(0)
+    assert [fd for fd, _ in poller._ready] == [gone.fd], "it breaks off before the one that has gone"
+    poller.unwatch(gone.fd, gone)
+    os.dup2(new.fd, gone.fd)
+    poller.watch(gone.fd, new)
+    poller._turn(1)
+    assert (gone.hung_up, new.hung_up) == (0, 0)
+    poller.unwatch(gone.fd, new)
+    for owner in (flooding, gone, new):
+        owner.close()
+    poller._epoll.close()
+    os.close(poller._bell)

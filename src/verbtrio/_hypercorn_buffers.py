@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -12,11 +13,19 @@ HELD_BYTES = 32 * 1024 * 1024
 is 0 would otherwise hold a hundred whole responses: of 20 MB each, 2 GB."""
 
 
+EXPECTED_BYTES = 8 * 1024 * 1024
+"""What an announced length counts for at the most: it need not come as one piece."""
+HELD_SECONDS = 10.0
+"""How long a request waits for room before it is begun all the same, one at a time: a response that is paused must not
+hold up the others of its connection for good."""
+
+
 class Held:
     """How much of a connection's responses has been handed to it, and waits for the client."""
 
     def __init__(self) -> None:
         self._bytes = 0
+        self._turn = trio.Lock()
         self._room = trio.lowlevel.ParkingLot()
 
     @property
@@ -29,11 +38,12 @@ class Held:
         if count < 0 and not self.is_full:
             self._room.unpark()
 
-    async def wait_for_room(self) -> None:
-        """Wait until a request may be begun: one after the other, since each may fill it up again."""
-        while self.is_full:
-            await self._room.park()
-        self._room.unpark()
+    async def wait_for_room(self, is_over: Callable[[], bool]) -> None:
+        """Wait until a request may be begun, or `is_over`: one after the other, since each may fill it up again."""
+        async with self._turn:
+            with trio.move_on_after(HELD_SECONDS):
+                while self.is_full and not is_over():
+                    await self._room.park()
 
 
 class Streams(dict[int, Any]):
@@ -66,6 +76,7 @@ class Buffer(StreamBuffer):
     def expect(self, count: int) -> None:
         """So much is announced, and counts as held until its first part comes: the head of a response is on its way
         before its body is handed over, and as long others would be begun."""
+        count = min(count, EXPECTED_BYTES)
         self._held.add(count - self._expected)
         self._expected = count
 

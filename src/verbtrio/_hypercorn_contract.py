@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
@@ -39,6 +40,10 @@ def what_is_missing() -> list[str]:
         for function, parameters in expected
         if list(inspect.signature(function).parameters) != parameters
     ]
+    used = {"_bytes_in_chunk", "_bytes_to_discard", "_reading_trailer"} - set(vars(ChunkedReader()))
+    missing += [f"h11's ChunkedReader.{name} is gone" for name in sorted(used)]
+    if not hasattr(ReceiveBuffer(), "_data"):
+        missing.append("h11's ReceiveBuffer._data is gone")
     if not inspect.isclass(getattr(hypercorn_run, "TCPServer", None)):
         missing.append("hypercorn.trio.run.TCPServer is gone")
     return missing

@@ -29,8 +29,13 @@ MAX_SETTINGS = 32
 MAX_SETTINGS_FRAMES = 100
 """SETTINGS frames of one connection. h2 keeps each parameter it has ever been told, known or not."""
 
-DATA, SETTINGS = 0x0, 0x4
+MAX_BLOCK_BYTES = 64 * 1024
+"""What one block of headers may have on the wire, its CONTINUATION frames included. h2 takes a megabyte, and decodes it
+in one go: 0.3 s."""
+
+DATA, HEADERS, SETTINGS, CONTINUATION = 0x0, 0x1, 0x4, 0x9
 ACK = END_STREAM = 0x1
+END_HEADERS = 0x4
 
 
 class Frames:
@@ -42,6 +47,7 @@ class Frames:
         self._debt = 0.0
         self._at = float("-inf")
         self._settings = 0
+        self._block = 0
         self.is_flood = False
         """The client has sent more of what leads to nothing than it may: the slices up to there have been given."""
 
@@ -74,6 +80,11 @@ class Frames:
         """So many control frames belong to what has been asked for, or answered."""
         self._debt = max(0.0, self._debt - count)
 
+    def charge(self) -> None:
+        """A frame that seemed to bring something has brought nothing: padding."""
+        self._debt += 1
+        self.is_flood = self.is_flood or self._debt > BURST
+
     def _count(self, head: bytes) -> None:
         size, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
         if kind == DATA and (size or flags & END_STREAM):
@@ -82,4 +93,9 @@ class Frames:
         if kind == SETTINGS and not flags & ACK:
             self._settings += 1
             self.is_flood = size > 6 * MAX_SETTINGS or self._settings > MAX_SETTINGS_FRAMES
+        elif kind in (HEADERS, CONTINUATION):
+            self._block += size
+            self.is_flood = self._block > MAX_BLOCK_BYTES
+            if flags & END_HEADERS:
+                self._block = 0
         self.is_flood = self.is_flood or self._debt > BURST

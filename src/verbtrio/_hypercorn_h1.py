@@ -7,7 +7,7 @@ import itertools
 import h11
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request
+from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
@@ -129,3 +129,7 @@ class H11(H11Protocol):
         )
         self.keep_alive_requests += 1
         await self.context.mark_request()
+        stream: HTTPStream | None = self.stream
+        if stream is not None and stream.closed:
+            # Another server's name: hypercorn 0.18 leaves the connection open behind its 404, for ever.
+            await self.stream_send(StreamClosed(stream_id=STREAM_ID))

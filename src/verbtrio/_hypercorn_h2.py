@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import h2.errors
@@ -18,20 +17,17 @@ import h2.exceptions
 import h2.settings
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
-from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hypercorn.protocol.events import Body, Request, StreamClosed
+from hypercorn.protocol.h2 import StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
-from hyperframe.frame import GoAwayFrame
-from priority.priority import DuplicateStreamError, MissingStreamError
+from priority.priority import DuplicateStreamError
 
-from verbtrio._hypercorn_buffers import Buffers, Streams
-from verbtrio._hypercorn_frames import PER_REQUEST, PER_SENT_FRAME, Frames
+from verbtrio._hypercorn_frames import PER_REQUEST
 from verbtrio._hypercorn_heads import is_method
-from verbtrio._hypercorn_patience import patience
+from verbtrio._hypercorn_responses import Responses
 from verbtrio._hypercorn_targets import answer_for_all, are_trailers, fields_of, is_path
 from verbtrio._hypercorn_tunnel import Tunnel
 from verbtrio.handshake import RawHeaders
-from verbtrio.streaming import Link, link_of
 
 CREDIT_BYTES = 16 * 1024
 """Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""
@@ -42,9 +38,6 @@ that it has reset (a page that is left, with all it was loading) and whose handl
 
 FIELD_BYTES = 32
 """What a header counts for beside its characters (RFC 9113 section 6.5.2)."""
-
-CONNECTION_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-"""What HTTP/2 has no place for (RFC 9113 section 8.2.2): h2 would send no response that has one of them."""
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -59,7 +52,7 @@ def hush() -> None:
         log.setLevel(logging.INFO)
 
 
-class H2(H2Protocol):
+class H2(Responses):
     """hypercorn's HTTP/2, with WebSockets in tunnels, or none.
 
     Attributes:
@@ -67,16 +60,11 @@ class H2(H2Protocol):
     """
 
     serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None = None
-    _said_goodbye = False
 
     def offer(self, serve_tunnel: Callable[[Tunnel], Awaitable[None]] | None) -> None:
         """Say whether WebSockets are offered, before the connection begins."""
         self.serve_tunnel = serve_tunnel
-        self.streams: Any = Streams()
-        self.stream_buffers: Any = Buffers(self.context.event_class, self._tasks.held)
-        self._frames = Frames()
-        self._unfinished = set[int]()  # streams whose requests have not ended
-        self._owed = dict[int, int]()  # flow control to give back, by stream; the connection's is stream 0's
+        self.prepare()
         self._max_head = min(self.config.h2_max_header_list_size, self.config.h11_max_incomplete_size)
         # `fields_of` does that: of h2 a malformed request would end the connection, with all of its streams.
         self.connection.config.validate_inbound_headers = False
@@ -84,11 +72,6 @@ class H2(H2Protocol):
         if serve_tunnel is None:
             values.pop(_CODES.ENABLE_CONNECT_PROTOCOL, None)
         self.connection.local_settings = h2.settings.Settings(client=False, initial_values=values)
-
-    @property
-    def _tasks(self) -> Any:
-        """The connection's `RequestTasks`."""
-        return self.task_group
 
     # What comes
 
@@ -101,6 +84,7 @@ class H2(H2Protocol):
             # hypercorn 0.18 lets a response wait for ever for flow control that can't come any more.
             for buffer in list(self.stream_buffers.values()):
                 await buffer.close()
+            self._written.unpark_all()
 
     async def _receive(self, data: bytes) -> None:
         """Take what was read, in slices. The others have their turns between them."""
@@ -146,10 +130,13 @@ class H2(H2Protocol):
             else:
                 if isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                     self._unfinished.discard(event.stream_id or 0)
+                    self._owed.pop(event.stream_id or 0, None)
                 if isinstance(event, h2.events.StreamReset):
                     # hypercorn 0.18 finds out when it has to send, and so not while the client's window is closed.
                     await self._drop(event.stream_id or 0)
                 await super()._handle_events([event])
+                if isinstance(event, h2.events.StreamReset):
+                    await self.send(Updated(idle=self.idle))  # else the keep-alive's time may never begin
         await self._flush()
 
     async def _begin(self, event: h2.events.RequestReceived, stream_id: int) -> bool:
@@ -164,8 +151,9 @@ class H2(H2Protocol):
             await self._end(_ERRORS.ENHANCE_YOUR_CALM, stream_id - 2)
             return False
         self._frames.forgive(PER_REQUEST)
+        self._last = stream_id
         await self._create_stream(event)
-        await self.send(Updated(idle=False))
+        await self.send(Updated(idle=self.idle))
         if self.keep_alive_requests >= self.config.keep_alive_max_requests:
             await self._say_goodbye(stream_id)
         return True
@@ -175,7 +163,10 @@ class H2(H2Protocol):
         data, counted = bytes(event.data or b""), event.flow_controlled_length or 0
         self.credit(0, counted)
         stream = self.streams.get(stream_id)
-        if stream is None:
+        if counted and not data:
+            self._frames.charge()
+        if stream is None:  # it has its answer, and is thrown away until the client takes note, or `_finish` says so
+            self.credit(stream_id, counted)
             return
         if isinstance(stream, Tunnel):
             stream.feed(data)
@@ -198,14 +189,6 @@ class H2(H2Protocol):
         self.task_group.spawn(self._flush)
 
     # Requests
-
-    async def _say_goodbye(self, stream_id: int) -> None:
-        """GOAWAY with the last request that the connection may have (`keep_alive_max_requests`).
-
-        hypercorn 0.18 begins all that came in one read; and h2 lets no answer be sent after a GOAWAY of its own.
-        """
-        self._said_goodbye = True
-        await self.send(RawData(self.connection.data_to_send() + GoAwayFrame(0, last_stream_id=stream_id).serialize()))
 
     def _is_beyond(self) -> bool:
         """Whether the client has gone beyond all measure by reset requests.
@@ -262,6 +245,8 @@ class H2(H2Protocol):
                     state=self.connection_state,
                 )
             )
+            if stream.closed:  # another server's name: hypercorn 0.18 leaves the stream open behind its 404
+                await self.stream_send(StreamClosed(stream_id=stream_id))
         elif self.serve_tunnel is None or pseudo.get(b":protocol") != b"websocket":
             await self._refuse(stream_id, b"501")
         else:
@@ -293,97 +278,6 @@ class H2(H2Protocol):
             pass  # the peer has reset the stream by now
         self._finish(stream_id)
         await self._flush()
-
-    def _finish(self, stream_id: int) -> None:
-        """A response is complete. The rest of its request is of no use (RFC 9113 section 8.1)."""
-        self._owed.pop(stream_id, None)
-        if stream_id in self._unfinished:
-            self._reset_stream(stream_id, _ERRORS.NO_ERROR)
-
-    def _reset_stream(self, stream_id: int, error: h2.errors.ErrorCodes) -> None:
-        self._unfinished.discard(stream_id)
-        self._owed.pop(stream_id, None)
-        try:
-            self.connection.reset_stream(stream_id, error)
-        except h2.exceptions.ProtocolError:
-            pass  # the client has reset it
-
-    # What goes out
-
-    async def _send_data(self, stream_id: int) -> None:
-        self._frames.forgive(PER_SENT_FRAME)
-        try:
-            await super()._send_data(stream_id)
-        except (KeyError, MissingStreamError):
-            return  # it was dropped while a part of it was written
-        if stream_id not in self.stream_buffers:
-            self._finish(stream_id)
-            await self._flush()
-
-    async def stream_send(self, event: Any) -> None:
-        stream = self.streams.get(event.stream_id)
-        if isinstance(event, Response):
-            fields = [field for field in event.headers if field[0].lower() not in CONNECTION_HEADERS]
-            event = Response(stream_id=event.stream_id, headers=fields, status_code=event.status_code)
-            length = dict(fields).get(b"content-length", b"")
-            if event.stream_id in self.stream_buffers and length.isdigit():
-                self.stream_buffers[event.stream_id].expect(int(length))
-        elif isinstance(event, Body | EndBody) and isinstance(stream, HTTPStream):
-            scope: Any = stream.scope
-            await self._send_body(event, link_of(scope))
-            return
-        elif isinstance(event, StreamClosed):
-            # hypercorn 0.18 leaves the client of a response that has ended before its end waiting for more.
-            buffer = self.stream_buffers.get(event.stream_id)
-            if buffer is not None and not buffer.is_ended:
-                await self._reset(event.stream_id)
-        await super().stream_send(event)
-
-    async def _send_body(self, event: Any, link: Link | None) -> None:
-        """Send a part of a response; if its client takes nothing of it, it is as if that had left."""
-        if link is None:  # hypercorn's own answer
-            await super().stream_send(event)
-            return
-        taken = partial(self._taken, event.stream_id)
-        with patience(self._tasks.timers, lambda: link.send_timeout, taken) as limit:
-            await super().stream_send(event)
-        if limit.cancelled_caught:
-            logger.warning("a response over HTTP/2 was ended: its client took nothing for %g s", link.send_timeout)
-            await self.give_up(event.stream_id)
-
-    def _taken(self, stream_id: int) -> object:
-        """Something else whenever the client lets the stream go on, as far as that is a matter of flow control."""
-        state = self.connection.streams.get(stream_id)
-        if state is None or state.outbound_flow_control_window <= 0:
-            buffer = self.stream_buffers.get(stream_id)
-            return None if buffer is None else buffer.taken
-        if self.connection.outbound_flow_control_window <= 0:
-            return "others have used up", sum(buffer.taken for buffer in self.stream_buffers.values())
-        return object()  # it is others' turn; or the socket's, which is waited for where it is written to
-
-    async def give_up(self, stream_id: int) -> None:
-        """Reset the stream of a response in the middle; its application is told what it is of a client that has left.
-        Does not wait for the client, and does the same in a cancelled scope."""
-        await self._reset(stream_id)
-        await self._close_stream(stream_id)
-        await self.send(Updated(idle=self.idle))
-
-    async def _reset(self, stream_id: int) -> None:
-        if await self._drop(stream_id):
-            self._reset_stream(stream_id, _ERRORS.INTERNAL_ERROR)
-            self.task_group.spawn(self._flush)
-
-    async def _drop(self, stream_id: int) -> bool:
-        """Let go of what a stream has still to send. Returns whether it was open."""
-        buffer = self.stream_buffers.pop(stream_id, None)
-        if buffer is None:
-            return False
-        await buffer.close()
-        try:
-            self.priority.remove_stream(stream_id)
-        except MissingStreamError:
-            pass
-        return True
 
 
 def _raw(headers: Any) -> RawHeaders:

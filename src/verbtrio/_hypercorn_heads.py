@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 import h11
+from h11._readers import ChunkedReader
 
 from verbtrio._hypercorn_targets import is_authority, resource_of
 
@@ -36,15 +37,19 @@ def fault_of(request: h11.Request) -> int:
 
 _empty_lines = re.compile(rb"(?:\r?\n)*").match
 _end_of_head = re.compile(rb"\n\r?\n").search
-_control_character = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_control_character = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)").search
+_last_chunk = re.compile(rb"0+(?![0-9a-fA-F])").match
+
+MAX_CHUNK_LINE = 256
+"""Bytes of the line before a chunk: its size, and extensions, which nobody uses."""
 
 
 class HeadConnection(h11.Connection):
-    """h11's, which is shown no head that it should not see.
+    """h11's, which is shown no head, no line before a chunk and no trailers that it should not see.
 
-    h11's own limit is for heads that are incomplete: here it holds however one comes. And behind a control character,
-    which no head may have (RFC 9110 section 5.5), h11 looks for the end of a value again and again: 8,000 blanks and a
-    NUL took it 0.4 s, 60,000 blanks 16 s.
+    h11's own limit is for what is incomplete: here it holds however it comes. And behind a control character, which no
+    field may have (RFC 9110 section 5.5), a bare CR among them, h11 looks for the end of a value again and again:
+    8,000 blanks and a NUL took it 0.4 s, 60,000 blanks 16 s.
     """
 
     def __init__(self, max_head_bytes: int) -> None:
@@ -59,14 +64,38 @@ class HeadConnection(h11.Connection):
                 return h11.NEED_DATA  # half of an empty line
             found = _end_of_head(data)
             end = len(data) if found is None else found.end()
-            if self._empty_bytes + end > self._max_head_bytes:
-                raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
-            if _control_character(data, 0, end):
-                raise h11.RemoteProtocolError("a head has no control characters", error_status_hint=400)
+            self._check_fields(data, 0, end, self._empty_bytes)
+        elif isinstance(self._reader, ChunkedReader):
+            self._check_chunk(self._reader)
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._empty_bytes = 0
         return event
+
+    def _check_fields(self, data: bytes | bytearray, begin: int, end: int, more: int = 0) -> None:
+        if end - begin + more > self._max_head_bytes:
+            raise h11.RemoteProtocolError("the head is too long", error_status_hint=431)
+        if _control_character(data, begin, end):
+            raise h11.RemoteProtocolError("a head has no control characters", error_status_hint=400)
+
+    def _check_chunk(self, reader: ChunkedReader) -> None:
+        """The line before a chunk; behind the last one the trailers, which h11 reads in the same go."""
+        data = self._receive_buffer._data  # not copied: there may be 10,000 chunks in it
+        if reader._bytes_in_chunk:
+            return
+        begin = 0
+        if not reader._reading_trailer:
+            start = len(reader._bytes_to_discard)
+            line_end = data.find(b"\r\n", start, start + MAX_CHUNK_LINE)
+            if line_end < 0 and len(data) >= start + MAX_CHUNK_LINE:
+                raise h11.RemoteProtocolError("the line before a chunk is too long", error_status_hint=400)
+            if line_end < 0 or not _last_chunk(data, start):
+                return
+            begin = line_end + 1  # at its LF, so that no trailers are an empty line, too
+        elif data.startswith((b"\r", b"\n")):
+            return
+        found = _end_of_head(data, begin)
+        self._check_fields(data, begin, len(data) if found is None else found.end())
 
     def _without_empty_lines(self) -> tuple[bytes, bool]:
         """What is there of a head, and whether that is all there will be. Empty lines before it are taken away (RFC

@@ -227,7 +227,7 @@ class RequestTasks(TaskGroup):
         async def run() -> None:
             try:
                 if self.held.is_full:
-                    await self.held.wait_for_room()
+                    await self.held.wait_for_room(lambda: incoming.is_over)
                     if incoming.is_over:
                         return
                 await _handle(app, config, scope, incoming.receive, answer, *_THREADS)

@@ -100,6 +100,8 @@ class Poller:
         """Watch it no more; to be called before it is closed."""
         if self._owners.pop(fd, None) is not None:
             self._again.pop(fd, None)
+            if self._ready:  # another's by then, perhaps, who must not be told what was seen of this one
+                self._ready = [event for event in self._ready if event[0] != fd]
             if not self._epoll.closed:
                 self._epoll.unregister(fd)
 
