@@ -13,6 +13,8 @@ PREFACE_BYTES = 24
 HEAD_BYTES = 9
 SLICE_FRAMES = 8
 """Frames in a slice: a third of a millisecond, of those that cost most 2 ms."""
+REQUEST_FRAMES = 4
+"""What a request counts for: it begins a handler."""
 SLICE_BYTES = 16 * 1024
 """A slice has no more than this, whatever frames they are."""
 
@@ -66,11 +68,11 @@ class Frames:
                 at += len(more)
                 self._head += more
                 if len(self._head) == HEAD_BYTES:
-                    self._count(self._head)
+                    kind = self._count(self._head)
                     self._skip = int.from_bytes(self._head[:3])
                     self._head = b""
-                    frames += 1
-            if (frames == SLICE_FRAMES and not self._skip) or at - begin >= SLICE_BYTES:
+                    frames += REQUEST_FRAMES if kind == HEADERS else 1
+            if (frames >= SLICE_FRAMES and not self._skip) or at - begin >= SLICE_BYTES:
                 yield data[begin:at]
                 begin, frames = at, 0
         if at > begin:
@@ -85,10 +87,11 @@ class Frames:
         self._debt += 1
         self.is_flood = self.is_flood or self._debt > BURST
 
-    def _count(self, head: bytes) -> None:
+    def _count(self, head: bytes) -> int:
+        """Count a frame by its head; its type."""
         size, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
         if kind == DATA and (size or flags & END_STREAM):
-            return
+            return kind
         self._debt += 1
         if kind == SETTINGS and not flags & ACK:
             self._settings += 1
@@ -99,3 +102,4 @@ class Frames:
             if flags & END_HEADERS:
                 self._block = 0
         self.is_flood = self.is_flood or self._debt > BURST
+        return kind

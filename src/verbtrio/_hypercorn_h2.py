@@ -36,6 +36,9 @@ IN_PROGRESS = 2
 """Times `h2_max_concurrent_streams` that requests may be in progress: as many as a client may have open, and as many
 that it has reset (a page that is left, with all it was loading) and whose handlers have not returned."""
 
+CLOSED_AT_ONCE = 8
+"""Streams that end before others have their turns."""
+
 FIELD_BYTES = 32
 """What a header counts for beside its characters (RFC 9113 section 6.5.2)."""
 
@@ -79,12 +82,22 @@ class H2(Responses):
         if isinstance(event, RawData):
             await self._receive(event.data)
             return
-        await super().handle(event)
-        if isinstance(event, Closed):
+        if not self.closed:  # it is told again, by whoever sends and by whoever reads
+            await self._close()
+
+    async def _close(self) -> None:
+        """The connection is closed: end all its streams, some at a time. A hundred handlers that are told at once would
+        hold everybody else up for 30 ms."""
+        self.closed = True
+        for number, stream_id in enumerate({**self.streams, **self.stream_buffers}):
+            if number % CLOSED_AT_ONCE == CLOSED_AT_ONCE - 1:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            await self._close_stream(stream_id)
             # hypercorn 0.18 lets a response wait for ever for flow control that can't come any more.
-            for buffer in list(self.stream_buffers.values()):
+            if (buffer := self.stream_buffers.get(stream_id)) is not None:
                 await buffer.close()
-            self._written.unpark_all()
+        self._written.unpark_all()
+        await self.has_data.set()
 
     async def _receive(self, data: bytes) -> None:
         """Take what was read, in slices. The others have their turns between them."""
