@@ -34,6 +34,7 @@ MODULES = (
     "test_sizes",
     "test_floods",
     "test_http2_floods",
+    "test_stalls",
     "test_http2_streams",
     "test_slow_peers",
     "test_slow_clients",
