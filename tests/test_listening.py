@@ -296,7 +296,7 @@ class TestTheEnd:
             assert trio.current_time() - begin < 0.1
             assert [event.event for event in events] == ["message", "close"]
             assert json.loads(events[1].data) == {"code": 1012, "reason": "The server is restarting"}
-            await service.wait_ended(1)
+            await service.wait_ended(1.5)
             assert ended(app) == {"drain": 1}
 
     @pytest.mark.parametrize("middleware", [[], [pass_through]])
