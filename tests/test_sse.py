@@ -158,7 +158,7 @@ class TestEventStream:
             await service.shut_down()
             assert await client.rest() == b""
             assert trio.current_time() - begin < 0.1
-            await service.wait_ended(1)
+            await service.wait_ended(1.5)
 
     async def test_a_comment_that_nobody_reads_delays_no_shutdown(self, autojump_clock: Clock) -> None:
         async with serving(app_with(pause=1000, keep_alive=15)) as service:

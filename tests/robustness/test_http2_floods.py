@@ -92,7 +92,10 @@ async def said_to_flood(server: Server, flood: bytes) -> Answers:
     return answers
 
 
-@pytest.mark.parametrize("kind", FLOODS)
+# The others, and more, are in tests/test_hypercorn_h2.py, without a process for each.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FLOODS if "PRIORITY" in kind or "100 open" in kind or "one byte" in kind]
+)
 async def test_a_flood_of_frames(kind: str) -> None:
     _, _, n, is_refused = FLOODS[kind]
     figures = await figures_of(partial(flood, kind=kind, quiet=0.05, flooded=0), min(n, 5000))

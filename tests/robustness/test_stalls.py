@@ -70,7 +70,8 @@ async def say(server: Server, message: str) -> None:
             await wire.frame()
 
 
-@pytest.mark.parametrize("kind", [*REQUESTS, *MESSAGES])
+# The others are in tests/test_hypercorn_h1.py and tests/test_linear.py, without a process for each.
+@pytest.mark.parametrize("kind", ["a `Forwarded` header with 15,000 blanks", *MESSAGES])
 async def test_nobody_is_held_up(kind: str) -> None:
     """While they are taken apart, another client has its turns."""
     figures = await figures_of(partial(stall, kind=kind, quiet=0.05, flooded=0), 10, ONE_PROCESS)
