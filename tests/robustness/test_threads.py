@@ -15,16 +15,15 @@ from tests.support.sse import parse
 PATIENCE = 10.0
 
 
-async def test_calls_from_a_thread() -> None:
-    """Each is refused, in the route's thread and in the background task's; everybody is served, and the worker ends."""
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_from_a_thread(name: str) -> None:
+    """It is refused, in the route's thread and in the background task's; everybody is served, and the worker ends."""
     with hypercorn("tests.apps.threaded:app", "--graceful-timeout", "60") as server:
         listener = await Exchange(await trio.open_tcp_stream("127.0.0.1", server.port)).request("/events/lobby")
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream, trio.open_nursery() as nursery:
             ws = await trio_websocket.wrap_client_stream(nursery, stream, "test", "/ws")
-            for name in CALLS:
-                with trio.fail_after(PATIENCE):
-                    await use(name, server, ws, listener)
             with trio.fail_after(PATIENCE):
+                await use(name, server, ws, listener)
                 assert await trio.to_thread.run_sync(server.stop) == 0
             (event,) = parse(await listener.rest())
             assert (event.event, event.data) == ("close", '{"code":1012,"reason":"The server is restarting"}')
