@@ -33,6 +33,7 @@ from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
 from verbtrio import App, WebSocket
 from verbtrio._hypercorn_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
+from verbtrio._hypercorn_h2 import H2
 from verbtrio._hypercorn_responses import UPLOAD_SECONDS
 
 
@@ -944,6 +945,33 @@ async def test_an_upload_goes_on_for_a_while_behind_its_answer(autojump_clock: C
         assert sent >= 1_000_000
         assert resets == [pytest.approx(UPLOAD_SECONDS, abs=0.5)]
         await client.stream.aclose()
+
+
+async def test_an_upload_whose_connection_is_gone_before_it_is_reset(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer that would reset it finds nobody to send for it: a RuntimeError, once."""
+    async with serving(app_of_all_kinds()) as service:
+        client = Client(service.open_stream())
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/early"), (":authority", "x")]
+        client.state.send_headers(client.state.get_next_available_stream_id(), fields)
+        await client.send()
+        with trio.fail_after(10):
+            while not any(
+                isinstance(event, h2.events.StreamEnded)
+                for event in client.state.receive_data(bytes(await client.stream.receive_some()))
+            ):
+                pass
+
+        async def fail(protocol: H2, data: bytes) -> None:
+            raise trio.BrokenResourceError
+
+        monkeypatch.setattr(H2, "_receive", fail)
+        client.state.ping(b"12345678")
+        await client.send()
+        await trio.sleep(UPLOAD_SECONDS + 1)
+        await client.stream.aclose()
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
 class TestFloodsThatWentPast:

@@ -228,6 +228,7 @@ class TakeOverServer(LingeringServer):
                 raise
             finally:
                 self._read_all = True
+                protocol.end()
                 await self.idle_task.stop()  # else it keeps a connection that is gone for the keep-alive's time
         if self._upgrade is None:
             await self._close()

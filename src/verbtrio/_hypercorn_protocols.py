@@ -49,6 +49,12 @@ class Protocols:
         if isinstance(protocol, H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await protocol._send_error_response(400)
 
+    def end(self) -> None:
+        """The connection is read no further, whatever has ended that: what a timer would send has no use any more, and
+        no task to send it."""
+        if isinstance(self._protocol, H2):
+            self._protocol.closed = True
+
     def _make(self, kind: Any) -> Any:
         server = self._server
         protocol = kind(

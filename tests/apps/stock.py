@@ -175,6 +175,13 @@ async def echo(receive: Receive, send: Send) -> None:
     events.append(["close", "", message.get("code"), message.get("reason") or ""])
 
 
+async def keys(receive: Receive, send: Send) -> None:
+    """Takes a JSON object with numbers for its keys."""
+    while (message := await receive())["type"] == "websocket.receive":
+        numbers = {int(key): value for key, value in json.loads(message["text"]).items()}
+        await send({"type": "websocket.send", "text": str(len(numbers))})
+
+
 async def once(receive: Receive, send: Send) -> None:
     """Answers one message and returns."""
     message = await receive()
@@ -233,6 +240,7 @@ ROUTES = {
     "deflate": echo,
     "tell": echo,
     "rated": echo,
+    "keys": keys,
     "once": once,
     "flood": flood,
     "busy": busy,
