@@ -144,7 +144,8 @@ PURE = [
 ]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
 
-# hypercorn's insides are known to the take-over alone, which is imported when all of them have been found; and PyJWT is loaded only by those who import `verbtrio.auth`.
+# hypercorn's insides are known to the take-over alone, which is imported when all of them have been found, and PyJWT is
+# loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
     "hypercorn": {
         "_hypercorn_linger",

@@ -181,7 +181,6 @@ STARLETTE: tuple[Use, ...] = (
     Call(_ROUTING + "Router.__call__", "self, scope, receive, send", is_async=True),
     Attributes(_ROUTING + "Router", lambda: find(_ROUTING + "Router")(), "default routes", {"routes": list}),
     *(Name(f"{_ROUTING}Match.{name}") for name in ("NONE", "PARTIAL", "FULL")),
-    Name(_ROUTING + "BaseRoute", type),
     Call(_ROUTING + "BaseRoute.matches", "self, scope"),
     Call(_ROUTING + "Mount", "path, routes=, middleware="),
     Call(_ROUTING + "Mount.matches", "self, scope"),

@@ -105,7 +105,7 @@ def _take_attribute(stack: ExitStack, make: Callable[[], Any], name: str) -> Non
             getattr(self, "__dict__", {}).pop(name, None)
 
     stack.callback(setattr, kind, "__init__", original)
-    kind.__init__ = init  # type: ignore[misc]  # that is the point
+    kind.__init__ = init
 
 
 def _renamed(code: types.CodeType, name: str, to: str = "somewhere_else") -> types.CodeType:
@@ -140,14 +140,15 @@ def moved(module: str, name: str) -> Iterator[None]:
 Change = Callable[[inspect.Signature, Call], inspect.Signature | None]
 
 
-def more(signature: inspect.Signature, use: Call, *, optional: bool) -> inspect.Signature:
-    """A parameter has been added."""
+def more(signature: inspect.Signature, use: Call, *, optional: bool, by_position: bool = False) -> inspect.Signature:
+    """A parameter has been added, behind the others of its kind."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
     default = None if optional else inspect.Parameter.empty
-    added = inspect.Parameter("added", inspect.Parameter.KEYWORD_ONLY, default=default)
-    *others, last = [*signature.parameters.values()] or [None]
-    parameters = [parameter for parameter in (*others, last) if parameter is not None]
-    at = len(parameters) - (bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
-    return signature.replace(parameters=[*parameters[:at], added, *parameters[at:]])
+    parameters = list(signature.parameters.values())
+    at = sum(parameter.kind <= kind for parameter in parameters)  # the kinds stand in order
+    return signature.replace(
+        parameters=[*parameters[:at], inspect.Parameter("added", kind, default=default), *parameters[at:]]
+    )
 
 
 def names_of(signature: inspect.Signature, use: Call) -> list[str]:
@@ -201,7 +202,7 @@ def replaced(use: Call, signature: inspect.Signature, *, is_async: bool) -> Iter
             """Never called."""
 
     substitute.__signature__ = signature
-    before = vars(owner)[name] if name in vars(owner) else None
+    before = vars(owner).get(name)
     setattr(owner, name, staticmethod(substitute) if isinstance(owner, type) else substitute)
     try:
         yield
