@@ -69,10 +69,12 @@ def _protocol() -> Any:
 WEBSOCKETS: tuple[Use, ...] = (
     Gives("websockets.frames:apply_mask", (b"\x03\x03\x03\x03\x03", b"\x01\x02\x03\x04"), b"\x02\x01\x00\x07\x02"),
     Name("websockets.frames:CloseCode", type),
-    Name("websockets.frames:Opcode.CONT", int),
+    *(Name(f"websockets.frames:Opcode.{name}", int) for name in ("BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT")),
     Call("websockets.frames:Close.parse", "data"),
     Call("websockets.frames:Frame", "opcode, data"),
     Call("websockets.frames:Frame.serialize", "self, mask=, extensions="),
+    Attributes("websockets.frames:Frame", lambda: find("websockets.frames:Frame")(1, b""), "data fin opcode"),
+    Attributes("websockets.frames:Close", lambda: find("websockets.frames:Close")(1000, ""), "code reason"),
     Call("websockets.exceptions:PayloadTooBig", "size_or_message, max_size"),
     Name("websockets.exceptions:ProtocolError", type),
     Name("websockets.exceptions:InvalidHandshake", type),

@@ -181,7 +181,7 @@ HTTP: tuple[Use, ...] = (
         {"_data": bytearray},
     ),
     Attributes("h11:Connection", lambda: find("h11:Connection")(find("h11:SERVER")), "_reader _receive_buffer"),
-    Name("h2.utilities:HeaderValidationFlags", type),
+    Call("h11._headers:Headers.raw_items", "self"),
     Call("h2.utilities:HeaderValidationFlags", "is_client=, is_trailer=, is_response_header=, is_push_promise="),
     Call("h2.utilities:validate_headers", "headers, hdr_validation_flags"),
     Attributes(
