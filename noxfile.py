@@ -68,8 +68,25 @@ def tests(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """All tests, with the lowest versions that pyproject.toml admits: its bounds are to be true."""
     install_system_packages(session)
-    dependencies = PYPROJECT["project"]["dependencies"]
-    session.install("-e", ".", *(entry.replace(">=", "==") for entry in dependencies), *groups("test"))
+    lowest = [entry.partition(",")[0].replace(">=", "==") for entry in PYPROJECT["project"]["dependencies"]]
+    session.install("-e", ".", *lowest, *groups("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """All tests, with the newest version of each package that pyproject.toml bounds above, beyond that bound, too.
+
+    Where it passes, the bound can be widened. pip says that verbtrio does not admit such a version: that is the point.
+    """
+    install_system_packages(session)
+    bounded = [entry for entry in PYPROJECT["project"]["dependencies"] if "<" in entry]
+    names = [entry.partition(">=")[0] for entry in bounded]
+    session.install("-e", ".", *groups("test"))
+    session.install("--upgrade", *names)
+    versions = session.run("python", "-m", "pip", "freeze", silent=True)
+    bare = {name.partition("[")[0] for name in names}
+    session.log(", ".join(line for line in str(versions).splitlines() if line.partition("==")[0].lower() in bare))
     session.run("pytest", *session.posargs)
 
 

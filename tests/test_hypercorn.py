@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -13,7 +12,6 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import run as hypercorn_run
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -367,29 +365,6 @@ class TestOtherApplications:
 
 
 class TestTakeOver:
-    async def test_an_unknown_hypercorn_is_left_alone(
-        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async def changed(self: Any, request: Any, more: Any) -> None: ...
-
-        monkeypatch.setattr(H11Protocol, "_create_stream", changed)
-        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
-        async with App().lifespan():
-            assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
-        (record,) = caplog.records
-        assert "run over plain ASGI" in record.message
-
-    async def test_a_hypercorn_that_cannot_even_be_imported_from(
-        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """A name that has moved is a hypercorn we don't know, not an application that can't start."""
-        monkeypatch.delattr(verbtrio, "_hypercorn")
-        monkeypatch.setitem(sys.modules, "verbtrio._hypercorn", None)
-        async with App().lifespan():
-            pass
-        (record,) = caplog.records
-        assert "run over plain ASGI" in record.message
-
     async def test_it_is_undone(self) -> None:
         before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
         async with App().lifespan():

@@ -65,6 +65,10 @@ LAYERS: dict[str, list[str]] = {
     ],
     "hub": ["hub"],
     "edge": [
+        "_uses",
+        "_contract_hypercorn",
+        "_contract",
+        "_needed",
         "unwind",
         "endpoint",
         "listening",
@@ -73,7 +77,6 @@ LAYERS: dict[str, list[str]] = {
         "paths",
         "_hypercorn_logs",
         "_hypercorn_linger",
-        "_hypercorn_contract",
         "_hypercorn_patience",
         "_hypercorn_watch",
         "_hypercorn_frames",
@@ -141,10 +144,10 @@ PURE = [
 ]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
 
-# hypercorn's insides are known in one place, and PyJWT is loaded only by those who import `verbtrio.auth`.
+# hypercorn's insides are known to the take-over alone, which is imported when all of them have been found, and PyJWT is
+# loaded only by those who import `verbtrio.auth`.
 ONLY_IN = {
     "hypercorn": {
-        "_hypercorn_contract",
         "_hypercorn_linger",
         "_hypercorn_buffers",
         "_hypercorn_clients",
@@ -160,7 +163,7 @@ ONLY_IN = {
         "_hypercorn_tunnel",
         "server",
     },
-    "h11": {"_hypercorn_contract", "_hypercorn_protocols", "_hypercorn_heads", "_hypercorn_upgrade", "_hypercorn_h1"},
+    "h11": {"_hypercorn_protocols", "_hypercorn_heads", "_hypercorn_upgrade", "_hypercorn_h1"},
     "h2": {"_hypercorn_h2", "_hypercorn_responses", "_hypercorn_targets", "_hypercorn_tunnel"},
     "jwt": {"auth", "jwks"},
     "prometheus_client": {"metrics"},

@@ -11,7 +11,9 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.contract import moved
 from tests.support.memory import socket_stream_pair
+from verbtrio._contract import TLS
 from verbtrio.codec import Codec
 from verbtrio.events import GONE
 from verbtrio.messages import encode
@@ -182,6 +184,23 @@ class TestTransport:
             await client.transport_stream.send_all(b"\0" * 100)
             assert await self._receive(transport, polled=polled) == [GONE]
             await transport.aclose(linger=False)
+
+    @pytest.mark.parametrize("name", TLS.uses[0].names.split())  # type: ignore[attr-defined]  # it has one, of attributes
+    async def test_a_trio_that_keeps_it_elsewhere(self, name: str) -> None:
+        """Before anything has been sent: a server's session tickets (TLS 1.3) are not, either."""
+        with moved("trio._ssl", name):
+            client, transport = await self._connect()
+            assert client.version() == "TLSv1.3"
+            async with client:
+                assert transport.fd is None, "it is read and written by tasks, through Trio's own stream"
+                frame = encode("hello")
+                with trio.fail_after(10):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(transport.write, [transport.pack(frame)])
+                        assert await client.receive_some() == frame.wire
+                        nursery.start_soon(client.send_all, b"\x82\x85\0\0\0\0hello")
+                        assert await self._receive(transport, polled=False) == [b"hello"]
+                await transport.aclose(linger=False)
 
     async def test_what_the_socket_does_not_take_is_not_encrypted_twice(self) -> None:
         client, transport = await self._connect()

@@ -34,7 +34,6 @@ from hypercorn.trio.udp_server import UDPServer
 from hypercorn.utils import valid_server_name
 
 from verbtrio._hypercorn_clients import Clients, turn_away
-from verbtrio._hypercorn_contract import what_is_missing
 from verbtrio._hypercorn_h2 import H2, hush
 from verbtrio._hypercorn_linger import LingeringServer
 from verbtrio._hypercorn_logs import escape_access_log, sparing
@@ -85,18 +84,8 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     """Take WebSocket connections over while the block is entered; give what belongs into the lifespan's state.
 
     (An application that wraps our lifespan in its own may lose the state; then the last one to have started counts.)
-    With a hypercorn whose insides are not what we know, one warning is logged, and the application runs over plain
-    ASGI.
+    For a hypercorn that has what `_contract.TAKE_OVER` lists: whoever calls this has looked.
     """
-    missing = what_is_missing()
-    if missing:
-        logger.warning(
-            "this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI, without the promises that "
-            "the take-over makes; see docs/architecture.md",
-            "; ".join(missing),
-        )
-        yield {}
-        return
     hush()
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})
     run: Any = hypercorn_run  # hypercorn exports nothing by intention

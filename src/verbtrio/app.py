@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from verbtrio import _needed  # noqa: F401 -- first: it says in words what the others would fail for
+from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
 from verbtrio.channels import channels
 from verbtrio.errors import NotRunning
@@ -29,8 +30,6 @@ from verbtrio.routing import UNSET, Routes
 from verbtrio.types import Shared
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
-
-logger = logging.getLogger("verbtrio.app")
 
 
 class App(Shared, Routes, Starlette):
@@ -137,17 +136,18 @@ class App(Shared, Routes, Starlette):
                 await stack.enter_async_context(mounted._running(outermost=False))
             if self._inner_lifespan is not None:
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
-            if self._take_over and outermost:
+            if outermost:
+                can_be_had(NURSERY)
+            if self._take_over and outermost and can_be_had(TAKE_OVER):
+                for part in (TLS, UNWIND):
+                    can_be_had(part)
                 state |= self._take_connections_over(stack, hub)
             yield state
 
     def _take_connections_over(self, stack: AsyncExitStack, hub: Hub) -> dict[str, Any]:
         """Begin the take-over, until `stack` is left; give what belongs into the lifespan's state."""
-        try:
-            from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
-        except ImportError as error:
-            logger.warning("this hypercorn is not one verbtrio knows (%s): WebSockets run over plain ASGI", error)
-            return {}
+        from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+
         settings = _hypercorn.TakeOver(
             hub,
             self.limits,

@@ -73,8 +73,11 @@ def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
     scope = nursery.cancel_scope
     # What children have raised so far, and whose cancellation it is: nothing public tells either before all of them are
     # over. In a version of Trio that keeps it elsewhere, the connection ends then.
-    raised: list[BaseException] = [*getattr(nursery, "_pending_excs", ())]
+    raised_before = getattr(nursery, "_pending_excs", None)
     from_outside = getattr(getattr(scope, "_cancel_status", None), "parent_cancellation_is_visible_to_us", None)
+    if not isinstance(raised_before, list) or not isinstance(from_outside, bool):
+        return
+    raised: list[BaseException] = [*raised_before]
     if error is not None:
         raised.append(error)
     failure = _failure_of(ws, BaseExceptionGroup("", raised)) if raised else None

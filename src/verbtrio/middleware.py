@@ -65,14 +65,14 @@ class FunctionMiddleware(BaseHTTPMiddleware):
             )
 
         super().__init__(app, dispatch=checked)
+        self._function = checked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await super().__call__(scope, receive, send)
             return
         try:
-            function: Any = self.dispatch_func  # Starlette types it for HTTP requests alone
-            response: Response = await function(UpgradeRequest(scope), _grant)
+            response = await self._function(UpgradeRequest(scope), _grant)
         except HTTPException as error:
             response = PlainTextResponse(error.detail, error.status_code, headers=error.headers)
         except Exception:

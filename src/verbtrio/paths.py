@@ -30,7 +30,7 @@ class PathRouter(Router):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not (_BAD(scope["path"]) or _HUGE_NUMBER(scope["path"])):
-            await self.middleware_stack(scope, receive, send)
+            await super().__call__(scope, receive, send)
         elif scope["type"] == "websocket":
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
         else:

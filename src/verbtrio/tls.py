@@ -46,14 +46,17 @@ class Tls:
         """
         if sys.platform != "linux" or not isinstance(stream, trio.SSLStream):
             return None
+        if not isinstance(stream.transport_stream, trio.SocketStream):
+            return None
         session = getattr(stream, "_ssl_object", None)
         incoming, outgoing = getattr(stream, "_incoming", None), getattr(stream, "_outgoing", None)
-        if not (isinstance(session, ssl.SSLObject) and isinstance(stream.transport_stream, trio.SocketStream)):
-            return None
         if not (isinstance(incoming, ssl.MemoryBIO) and isinstance(outgoing, ssl.MemoryBIO)):
             return None
-        # Trio sends a server's session tickets (TLS 1.3) with the first data only: a client may never read them.
-        return cls(session, incoming, outgoing, getattr(stream, "_delayed_outgoing", None) or b"")
+        if not (isinstance(session, ssl.SSLObject) and hasattr(stream, "_delayed_outgoing")):
+            return None
+        # Trio sends a server's session tickets (TLS 1.3) with the first data only: a client may never read them. They
+        # are records like others: a client that misses them can read nothing that comes behind them.
+        return cls(session, incoming, outgoing, stream._delayed_outgoing or b"")
 
     def decrypt(self, data: bytes, at_least: int) -> bytes:
         """Take what was received; return what it says: nothing where no record is whole yet, and no more records

@@ -1,0 +1,12 @@
+"""Imported first: where verbtrio can't work, it says so at once and in words, not by an error from the depths."""
+
+from __future__ import annotations
+
+from verbtrio._contract import STARLETTE
+
+_FAULTS = [fault for use in STARLETTE for fault in use.faults()]
+if _FAULTS:
+    raise ImportError(
+        f"this version of Starlette is not one verbtrio can work with ({'; '.join(_FAULTS[:3])}): install one that "
+        f"verbtrio's own requirements admit, as `pip install verbtrio` does; see docs/architecture.md, By contract"
+    )
