@@ -115,7 +115,7 @@ async def test_sigterm(server: Server) -> None:
 
 
 async def test_denials(server: Server) -> None:
-    for path, status in (("/starlette-undecided", 500), ("/nowhere", 403)):
+    for path, status in (("/starlette-undecided", 500), ("/nowhere", 404)):
         with pytest.raises(Refused) as caught:
             async with connect(ws_url(server, path), http2=True):
                 pass
