@@ -342,12 +342,12 @@ class TestAnAddressThatCannotBeHad:
 
         @asynccontextmanager
         async def lifespan(app: App) -> AsyncIterator[None]:
-            if app is not None:
-                raise OSError(errno.EADDRINUSE, "mine")
-            yield
+            with socket.create_server(taken.getsockname()):
+                yield
 
-        with pytest.raises(BaseException) as caught:  # noqa: PT011 -- whatever hypercorn makes of it
-            await App(lifespan=lifespan).serve(0)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 -- whatever hypercorn makes of it
+                await App(lifespan=lifespan).serve(0)
         assert "can't listen" not in repr(caught.value)
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -234,7 +234,7 @@ ROUTES: dict[str, Call] = {
 """Adds a route, in whatever thread the app is written: one entry more in a list, and nobody waits for one."""
 
 SENTENCES = {
-    *("WebSocket.__getattr__", "WebSocket.__iter__", "WebSocket.__aenter__", "WebSocket.__aexit__"),
+    *("WebSocket.__iter__", "WebSocket.__aenter__", "WebSocket.__aexit__"),
     *("Membership.__enter__", "Membership.__exit__"),
 }
 """What is there only to say what to write instead (see test_mistakes): it reads nothing, and changes nothing."""

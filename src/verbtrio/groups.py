@@ -44,8 +44,8 @@ def check_not_taken(routes: Iterable[BaseRoute], route: Route | WebSocketRoute, 
             taken = isinstance(other, Route) and (other.methods is None or (route.methods or {""}) <= other.methods)
         if taken:
             raise ValueError(
-                f"{path!r} has a handler already, {_handler(other)} by {other_path!r}: of it and {_handler(route)}, one "
-                f"would never be called. Give one of them another path"
+                f"{path!r} has a handler already, {_handler(other)} by {other_path!r}: of it and {_handler(route)}, "
+                f"one would never be called. Give one of them another path"
             )
 
 

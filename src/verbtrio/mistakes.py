@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Never, TypeVar, cast
 
 from starlette.middleware import Middleware
 
+C = TypeVar("C", bound=type)
 M = TypeVar("M", bound=Callable[..., Any])
 
 # Which of a connection's attributes does what other libraries' WebSocket has under another name.
@@ -79,10 +80,29 @@ _AMBIGUOUS = {"connect", "receive", "disconnect"}
 """Names that a handler's other methods may well have."""
 
 
-def instead_of(attribute: str) -> str | None:
-    """The sentence for who looks for `attribute` in a WebSocket, as another library's has it."""
-    instead = _WEBSOCKET.get(attribute)
-    return None if instead is None else f"a verbtrio.WebSocket has no {attribute!r}; use {instead}"
+class Habit:
+    """An attribute of another library's WebSocket: asked for, it is not there, and says what to use.
+
+    (A `__getattr__` would have every access to any attribute cost three times as much, under Python 3.11.)
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Never:
+        text = f"a verbtrio.WebSocket has no {self._name!r}; use {_WEBSOCKET[self._name]}"
+        raise AttributeError(text, name=self._name, obj=owner if instance is None else instance)
+
+
+def with_habits(kind: C) -> C:
+    """The class, with a sentence for each attribute that other libraries' WebSockets have and it has not. Whoever sets
+    an attribute of such a name has it; type checkers know of none."""
+    for name in _WEBSOCKET:
+        if not hasattr(kind, name):
+            setattr(kind, name, Habit(name))
+    return kind
 
 
 def no_injection(marker: str, name: str, receiver: str) -> str | None:

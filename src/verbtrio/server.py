@@ -53,7 +53,7 @@ class _Config(Config):
         return Sockets([sock], [], []) if self.ssl_enabled else Sockets([], [sock], [])
 
 
-_ADVICE = {
+_ADVICE: dict[int | None, str] = {
     errno.EADDRINUSE: "for another port: PORT=...; 0 takes a free one",
     errno.EACCES: "ports below 1024 need a privilege; for another port: PORT=...",
 }
@@ -78,7 +78,7 @@ def config(
     for name in (certfile, keyfile):
         if name is not None and not os.path.isfile(name):
             raise ValueError(f"no such file: {name!r}")
-    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+    if port is not None and type(port) is not int:
         raise TypeError(f"port is an int, like {DEFAULT_PORT}, not {port!r:.100}")
     port = environment_port(DEFAULT_PORT) if port is None else check_port("port", port)
     settings = _Config()

@@ -21,7 +21,7 @@ from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
 from verbtrio.membership import Membership, Memberships
 from verbtrio.messages import Decoder, Frame, encode
-from verbtrio.mistakes import instead_of
+from verbtrio.mistakes import with_habits
 from verbtrio.outbox import Outbox
 from verbtrio.rooms import Outlet, Room, Rooms, check_name
 from verbtrio.transports import Close, Transport
@@ -59,6 +59,7 @@ class ReadyState(enum.IntEnum):
     CLOSED = 3
 
 
+@with_habits
 class WebSocket(HTTPConnection, Generic[T]):
     """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come.
 
@@ -105,12 +106,6 @@ class WebSocket(HTTPConnection, Generic[T]):
         return f"<WebSocket {self.id[:8]} {self.scope['path']!r} {self.ready_state.name}>"
 
     if not TYPE_CHECKING:  # a type checker says it by itself, where they are missing
-
-        def __getattr__(self, name: str) -> Any:
-            """Called for what there is not: what to write instead of another library's name for it."""
-            if (instead := instead_of(name)) is not None:
-                raise AttributeError(instead, name=name, obj=self)
-            return object.__getattribute__(self, name)  # Python's own words, or a property's
 
         def __iter__(self) -> NoReturn:
             raise TypeError("messages are waited for: write `async for message in ws` (ws.scope has the ASGI scope)")
