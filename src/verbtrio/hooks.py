@@ -146,7 +146,8 @@ def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
         signature.bind(*(("self",) if with_self else ()), *arguments)
     except TypeError as error:
         raise TypeError(
-            f"the {hook} hook {name_of(function)} is called with ({', '.join(arguments)}): {error}"
+            f"the {hook} hook {name_of(function)} is called with ({', '.join(arguments)}): {error}. "
+            f"The path's parameters are in ws.params"
         ) from None
     except ValueError:
         return  # a built-in, which tells nothing about itself

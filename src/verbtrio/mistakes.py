@@ -148,8 +148,8 @@ def explained(*keywords: str) -> Callable[[M], M]:
             if not path:
                 raise TypeError(f'app.{name} takes a path: app.{name}("/path")')
             _check_path(name, path[0], needs_slash=first.name == "path")
-            for extra in path[1:]:
-                raise TypeError(_one_too_many(name, extra))
+            if len(path) > 1:
+                raise TypeError(_one_too_many(name, path[1]))
             return method(self, *positional, **options)
 
         return cast("M", call)
