@@ -122,6 +122,14 @@ async def test_denials(server: Server) -> None:
         assert caught.value.status == status
 
 
+async def test_a_plain_request_of_a_websocket(server: Server) -> None:
+    """426, without the headers that HTTP/2 has not (RFC 9113 section 8.2.2)."""
+    async with httpx.AsyncClient(http1=False, http2=True) as client:
+        response = await client.get(f"{server.url}/recorder/ws")
+    assert (response.http_version, response.status_code) == ("HTTP/2", 426)
+    assert not {"connection", "upgrade"} & set(response.headers)
+
+
 def test_asking_where_it_is_not_offered() -> None:
     """501, late data is ignored, and the connection goes on."""
     with (

@@ -328,7 +328,6 @@ class TestAnAddressThatCannotBeHad:
         [
             ("192.0.2.1", "host is an address of this machine"),
             ("nowhere.invalid", "host is an address of this machine"),
-            ("2001:db8::1", "host is an address of this machine"),
         ],
     )
     async def test_a_host_of_nobody(self, host: str, advice: str) -> None:
@@ -336,6 +335,24 @@ class TestAnAddressThatCannotBeHad:
         with pytest.raises(OSError, match=rf"can't listen on .*: .* \({advice}") as caught:
             await app.serve(3000, host=host)
         assert "attempting" not in str(caught.value)
+
+    async def test_a_port_that_is_not_for_everybody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And another problem, for which there is no advice. (Whoever runs the tests may have every port.)"""
+
+        def refusing(number: int) -> Any:
+            def create_server(*args: Any, **options: Any) -> socket.socket:
+                raise OSError(number, os.strerror(number))
+
+            return create_server
+
+        app, _ = chat()
+        for number, problem in (
+            (errno.EACCES, r"Permission denied \(ports below 1024 need a privilege"),
+            (errno.EMFILE, "Too many open files$"),
+        ):
+            monkeypatch.setattr(socket, "create_server", refusing(number))
+            with pytest.raises(OSError, match=rf"can't listen on 127\.0\.0\.1:80: {problem}"):
+                await app.serve(80)
 
     async def test_an_error_of_the_applications_own_is_left_alone(self) -> None:
         """Its lifespan may listen to something, too."""

@@ -69,7 +69,8 @@ class ParameterError(Exception):
 
 
 class Parameters:
-    """The path parameters that a handler takes behind its first parameter.
+    """The path parameters that a handler takes behind its first parameter. `**rest` takes those that have no parameter
+    of their own, as the path's convertors leave them.
 
     Args:
         function: the handler.

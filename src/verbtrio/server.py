@@ -46,18 +46,19 @@ class _Config(Config):
             sock = socket.create_server(self.address, family=family, backlog=self.backlog, dualstack_ipv6=both)
         except OSError as error:
             problem = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is there already
-            text = f"can't listen on {self.bind[0]}: {problem} ({_ADVICE.get(error.errno, _OTHER_HOST)})"
-            raise ListenError(error.errno, text) from None
+            advice = _ADVICE.get(error.errno, "")
+            if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # the resolver's are negative
+                advice = " (host is an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for everybody)"
+            raise ListenError(error.errno, f"can't listen on {self.bind[0]}: {problem}{advice}") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         return Sockets([sock], [], []) if self.ssl_enabled else Sockets([], [sock], [])
 
 
 _ADVICE: dict[int | None, str] = {
-    errno.EADDRINUSE: "for another port: PORT=...; 0 takes a free one",
-    errno.EACCES: "ports below 1024 need a privilege; for another port: PORT=...",
+    errno.EADDRINUSE: " (for another port: PORT=...; 0 takes a free one)",
+    errno.EACCES: " (ports below 1024 need a privilege; for another port: PORT=...)",
 }
-_OTHER_HOST = "host is an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for everybody"
 
 
 def config(
