@@ -302,6 +302,14 @@ class TestMistakes:
         with pytest.raises(TypeError, match=problem):
             App().ws("/ws", **hook)
 
+    def test_a_hook_that_asks_for_a_path_parameter(self) -> None:
+        class Chat:
+            def open(self, ws: WebSocket, room: str) -> None: ...
+
+        for add in (lambda: App().ws("/ws/:room", open=lambda ws, room: None), lambda: App().ws("/ws/:room")(Chat)):
+            with pytest.raises(TypeError, match=r"'room'.*The path's parameters are in ws\.params"):
+                add()
+
     def test_a_method_that_cannot_be_called(self) -> None:
         class Handler:
             def close(self, ws: WebSocket) -> None: ...

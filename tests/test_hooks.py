@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from starlette.routing import compile_path
 
 from verbtrio.closing import Cause, CloseInfo
 from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
+from verbtrio.parameters import Convertors
 from verbtrio.types import JSON
 from verbtrio.websocket import WebSocket
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 class Say(msgspec.Struct):
     text: str
+
+
+def params(*names: str) -> Convertors:
+    """The parameters of a path that has these."""
+    return compile_path("".join(f"/{{{name}}}" for name in names))[2]
 
 
 class Conversation:
@@ -43,7 +50,7 @@ class Conversation:
 
 async def run(kind: HandlerKind, ws: Any) -> None:
     """A connection's life, as the connection calls it."""
-    handler = kind.make()
+    handler = kind.make(ws.params)
     await handler.run(ws)
     await handler.error(ws, ValueError("what"))
     await handler.close(ws, CloseInfo(Cause.PEER, 1001, "bye"))
@@ -51,20 +58,20 @@ async def run(kind: HandlerKind, ws: Any) -> None:
 
 class TestCoroutine:
     async def test_is_given_the_path_parameters_it_asks_for(self) -> None:
-        async def chat(ws: WebSocket, room: str, missing: int = 5) -> None:
-            calls.append((ws, room, missing))
+        async def chat(ws: WebSocket, room: str) -> None:
+            calls.append((ws, room))
 
         calls: list[Any] = []
         ws = Conversation(room="lobby", other="x")
-        await run(handler_kind(chat, {"room", "other"}), ws)
-        assert calls == [(ws, "lobby", 5)]
+        await run(handler_kind(chat, params("room", "other")), ws)
+        assert calls == [(ws, "lobby")]
 
     async def test_is_given_all_of_them(self) -> None:
         async def chat(ws: WebSocket, room: str, **rest: str) -> None:
             calls.append((room, rest))
 
         calls: list[Any] = []
-        await run(handler_kind(chat, {"room", "other"}), Conversation(room="lobby", other="x"))
+        await run(handler_kind(chat, params("room", "other")), Conversation(room="lobby", other="x"))
         assert calls == [("lobby", {"other": "x"})]
 
     async def test_a_default_gives_way_to_the_path(self) -> None:
@@ -72,7 +79,7 @@ class TestCoroutine:
             calls.append(room)
 
         calls: list[str] = []
-        await run(handler_kind(chat, {"room"}), Conversation(room="lobby"))
+        await run(handler_kind(chat, params("room")), Conversation(room="lobby"))
         assert calls == ["lobby"]
 
     async def test_a_method(self) -> None:
@@ -82,7 +89,7 @@ class TestCoroutine:
 
         calls: list[Any] = []
         chat = Chat()
-        kind = handler_kind(chat.handle, {"room"})
+        kind = handler_kind(chat.handle, params("room"))
         await run(kind, Conversation(room="lobby"))
         assert calls == [(chat, "lobby")]
         assert kind.decoder.kind is Say
@@ -100,7 +107,7 @@ class TestCoroutine:
             calls.append(room)
 
         calls: list[str] = []
-        kind = handler_kind(chat, {"room"})
+        kind = handler_kind(chat, params("room"))
         await run(kind, Conversation(room="lobby"))
         assert (calls, kind.decoder.kind) == (["lobby"], Say)
 
@@ -111,7 +118,7 @@ class TestCoroutine:
             calls.append((room, database))
 
         calls: list[Any] = []
-        kind = handler_kind(partial(chat, database="db"), {"room"})
+        kind = handler_kind(partial(chat, database="db"), params("room"))
         await run(kind, Conversation(room="lobby"))
         assert (calls, kind.decoder.kind) == ([("lobby", "db")], Say)
 
@@ -119,22 +126,22 @@ class TestCoroutine:
         async def chat(ws: WebSocket, rom: str) -> None: ...
 
         with pytest.raises(TypeError) as caught:
-            handler_kind(chat, {"room", "id"})
+            handler_kind(chat, params("room", "id"))
         assert str(caught.value).endswith("chat asks for 'rom', which the path doesn't have (its parameters: id, room)")
         with pytest.raises(TypeError, match=r"\(its parameters: none\)"):
-            handler_kind(chat, set())
+            handler_kind(chat, {})
 
     def test_one_that_asks_for_that_and_all_the_rest(self) -> None:
         async def chat(ws: WebSocket, rom: str, **rest: str) -> None: ...
 
         with pytest.raises(TypeError, match="asks for 'rom'"):
-            handler_kind(chat, {"room"})
+            handler_kind(chat, params("room"))
 
     def test_one_without_a_connection(self) -> None:
         async def chat() -> None: ...
 
         with pytest.raises(TypeError, match="chat takes too few parameters; the first one is the connection"):
-            handler_kind(chat, set())
+            handler_kind(chat, {})
 
     def test_no_handlers(self) -> None:
         def plain(ws: WebSocket) -> None: ...
@@ -144,9 +151,9 @@ class TestCoroutine:
 
         for target in (plain, generator):
             with pytest.raises(TypeError, match=rf"{target.__name__} is no handler: use `async def {target.__name__}"):
-                handler_kind(target, set())
+                handler_kind(target, {})
         with pytest.raises(TypeError, match=r"'text' is no handler: use `async def handler\(ws\)`, or a class"):
-            handler_kind("text", set())
+            handler_kind("text", {})
 
 
 class TestClass:
@@ -169,7 +176,7 @@ class TestClass:
                 self.log.append((code, reason))
 
         instances: list[Chat] = []
-        kind = handler_kind(Chat, set())
+        kind = handler_kind(Chat, {})
         assert instances == []
         await run(kind, Conversation("a", "b"))
         await run(kind, Conversation("c"))
@@ -188,16 +195,16 @@ class TestClass:
                 calls.append(message)
 
         calls: list[Say] = []
-        kind = handler_kind(Chat, set())
+        kind = handler_kind(Chat, {})
         await run(kind, Conversation(Say("hi")))
         assert (calls, kind.decoder.kind) == ([Say("hi")], Say)
 
     def test_without_hooks(self) -> None:
         class Chat:
-            def on_message(self) -> None: ...
+            def say(self) -> None: ...
 
         with pytest.raises(TypeError, match="Chat has none of the hooks open, message, close, error"):
-            handler_kind(Chat, set())
+            handler_kind(Chat, {})
 
 
 class TestFunctions:
@@ -267,7 +274,7 @@ class TestKinds:
         ],
     )
     def test_of_a_coroutine(self, function: Any, kind: Any) -> None:
-        assert handler_kind(function, set()).decoder.kind == kind
+        assert handler_kind(function, {}).decoder.kind == kind
 
     @pytest.mark.parametrize(
         ("function", "kind"),
@@ -280,7 +287,7 @@ class TestKinds:
         async def chat(ws: Any) -> None: ...
 
         chat.__annotations__["ws"] = WebSocket[Say]
-        assert handler_kind(chat, set()).decoder.kind is Say
+        assert handler_kind(chat, {}).decoder.kind is Say
 
     def test_of_hooks_without_messages(self) -> None:
         assert hooks_kind({"open": bare}).decoder.kind == str | bytes
@@ -289,7 +296,7 @@ class TestKinds:
         async def chat(ws: Say) -> None: ...
 
         with pytest.raises(TypeError, match=r"chat: the connection's parameter is annotated .*Say.*; use `WebSocket`"):
-            handler_kind(chat, set())
+            handler_kind(chat, {})
 
     def test_a_message_hook_without_a_message(self) -> None:
         def message(ws: WebSocket) -> None: ...
@@ -303,17 +310,17 @@ class TestKinds:
         with pytest.raises(
             TypeError, match=r"the annotation 'WebSocket\[Hidden\]' can't be read .*'Hidden'.*TYPE_CHECK"
         ):
-            handler_kind(chat, set())
+            handler_kind(chat, {})
 
     def test_a_type_that_is_misspelt(self) -> None:
         async def chat(ws: WebSocket[msgspec.Stuct]) -> None: ...  # type: ignore[name-defined]
 
         with pytest.raises(TypeError, match="can't be read"):
-            handler_kind(chat, set())
+            handler_kind(chat, {})
 
     def test_other_annotations_are_not_read(self) -> None:
-        """What the other parameters are, only the type checker needs to know (ruff's TC rules move it there)."""
+        """What is bound already, only the type checker needs to know (ruff's TC rules move it there)."""
 
-        async def chat(ws: WebSocket[Say], limit: Hidden | None = None) -> None: ...
+        async def chat(ws: WebSocket[Say], limit: Hidden | None) -> None: ...
 
-        assert handler_kind(chat, set()).decoder.kind is Say
+        assert handler_kind(partial(chat, limit=None), {}).decoder.kind is Say

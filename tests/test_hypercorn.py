@@ -193,7 +193,7 @@ class TestGuard:
         assert statuses["version 8"] == "426"
         assert statuses["a lower-case method"] == "405"  # and not hypercorn's own WebSocket
         assert statuses["odd white space"] in ("400", "426")
-        assert statuses["bytes behind a rejected upgrade"] == "403"
+        assert statuses["bytes behind a rejected upgrade"] == "404"
         assert statuses["bytes behind an accepted upgrade"] == "101"
 
     async def test_nothing_is_left(self, server: Server) -> None:

@@ -69,7 +69,7 @@ REQUESTS: dict[str, tuple[bytes, list[int], int]] = {
     "501": (b"get / HTTP/1.1\r\n" + CLOSE, [501], 0),
     "505": (b"GET / HTTP/1.2\r\n" + CLOSE, [505], 0),
     "403": (UPGRADE.replace(b"Host: x", b"Host: x\r\nOrigin: http://evil"), [403], 0),
-    "403, nowhere": (UPGRADE.replace(b"/ws", b"/nowhere"), [403], 0),
+    "404": (UPGRADE.replace(b"/ws", b"/nowhere"), [404], 0),
     "426": (UPGRADE.replace(b"13", b"12"), [426], 0),
     "400, upgrade": (UPGRADE.replace(b"Sec-WebSocket-Key", b"X"), [400], 0),
     "last": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [200], 4),

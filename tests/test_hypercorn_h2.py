@@ -116,11 +116,19 @@ async def test_sigterm(server: Server) -> None:
 
 
 async def test_denials(server: Server) -> None:
-    for path, status in (("/starlette-undecided", 500), ("/nowhere", 403)):
+    for path, status in (("/starlette-undecided", 500), ("/nowhere", 404)):
         with pytest.raises(Refused) as caught:
             async with connect(ws_url(server, path), http2=True):
                 pass
         assert caught.value.status == status
+
+
+async def test_a_plain_request_of_a_websocket(server: Server) -> None:
+    """426, without the headers that HTTP/2 has not (RFC 9113 section 8.2.2)."""
+    async with httpx.AsyncClient(http1=False, http2=True) as client:
+        response = await client.get(f"{server.url}/recorder/ws")
+    assert (response.http_version, response.status_code) == ("HTTP/2", 426)
+    assert not {"connection", "upgrade"} & set(response.headers)
 
 
 def test_asking_where_it_is_not_offered() -> None:

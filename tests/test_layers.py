@@ -18,7 +18,7 @@ FOLDER = Path(verbtrio.__file__).parent
 # From the ground up. A module may import those in the layers below it, and those before it in its own.
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "ground": ["closing", "counts", "errors", "types", "limits", "threads"],
+    "ground": ["closing", "counts", "errors", "types", "limits", "threads", "mistakes"],
     "wire": [
         "events",
         "collisions",
@@ -54,6 +54,7 @@ LAYERS: dict[str, list[str]] = {
         "membership",
         "websocket",
         "listener",
+        "parameters",
         "hooks",
         "gate",
         "handling",
@@ -73,6 +74,7 @@ LAYERS: dict[str, list[str]] = {
         "endpoint",
         "listening",
         "channels",
+        "groups",
         "routing",
         "paths",
         "_hypercorn_logs",
@@ -132,6 +134,7 @@ PURE = [
     "handshake",
     "heartbeat",
     "limits",
+    "mistakes",
     "unfinished",
     "rooms",
     "origin",

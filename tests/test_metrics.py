@@ -182,14 +182,15 @@ async def test_who_was_not_let_in(autojump_clock: Clock) -> None:
             assert b" 503 " in await shake_hands(service.open_stream())
         elsewhere = b"Origin: http://elsewhere.example\r\n"
         assert b" 403 " in await shake_hands(service.open_stream(), headers=elsewhere)
-        assert b" 403 " in await shake_hands(service.open_stream(), "/nowhere")
+        assert b" 404 " in await shake_hands(service.open_stream(), "/nowhere")
         assert b" 400 " in await shake_hands(service.open_stream(), headers=b"Sec-WebSocket-Key: again\r\n")
         await trio.sleep(1.5)  # they are counted when their clients have had time to read the answer
         figures = await scrape(app)
         refused = {name: value for name, value in figures.items() if "refused" in name}
         assert refused == {
             "verbtrio_upgrades_refused_total{status=503}": 2,
-            "verbtrio_upgrades_refused_total{status=403}": 2,
+            "verbtrio_upgrades_refused_total{status=403}": 1,
+            "verbtrio_upgrades_refused_total{status=404}": 1,
             "verbtrio_upgrades_refused_total{status=400}": 1,
         }
         assert figures["verbtrio_connections_opened_total"] == 1, "the one that was let in"

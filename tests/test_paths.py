@@ -23,6 +23,7 @@ from trio.abc import Clock
 from tests.support.memory import serving, shake_hands
 from tests.test_app import http
 from verbtrio import App, WebSocket
+from verbtrio.origin import MAX_TOLD
 from verbtrio.security import SecurityHeaders
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -280,3 +281,197 @@ async def test_a_number_that_python_refuses_to_read(
         )
         await service.hang_up()
     assert not caplog.records
+
+
+def mixed() -> App:
+    """An app with routes of each kind, in groups and by Starlette's means, and others' applications."""
+    app = App()
+    app.ws("/ws", message=lambda ws, message: None)
+    app.ws("/ws/:room/{n:int}", message=lambda ws, message: None)
+    app.group("/g").group("/:name").ws("/ws", message=lambda ws, message: None)
+    app.group("").ws("/bare", message=lambda ws, message: None)
+    app.router.routes.append(WebSocketRoute("/starlettes", welcome))
+    app.get("/page")(page)
+    app.ws("/both", message=lambda ws, message: None)
+    app.get("/both")(page)
+    app.ws("/posted", message=lambda ws, message: None)
+    app.post("/posted")(page)
+    inner = App()
+    inner.ws("/ws", message=lambda ws, message: None)
+    app.mount("/inner", inner)
+    app.mount("/other", Starlette(routes=[WebSocketRoute("/ws", welcome)]))
+    return app
+
+
+KNOWN = (
+    "/ws, /ws/{room}/{n:int}, /g/{name}/ws, /bare, /starlettes, /both, /posted, /inner/ws, /other/ws",
+    "/inner/ws",
+)
+
+
+class TestAnUnknownWebSocket:
+    @pytest.mark.parametrize(
+        ("path", "known"),
+        [
+            *(
+                (path, KNOWN[0])
+                for path in ("/", "/wss", "/ws/", "/ws/a/b", "/g/x", "/g//ws", "/page", "/WS", "/bare/x")
+            ),
+            *((path, KNOWN[1]) for path in ("/inner/", "/inner/wss")),
+        ],
+    )
+    async def test_is_404_and_a_line_that_names_the_routes(
+        self, path: str, known: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serving(mixed()) as service:
+            assert (await shake_hands(service.open_stream(), path)).startswith(b"HTTP/1.1 404 ")
+            (record,) = caplog.records
+            assert record.levelname == "WARNING"
+            assert record.getMessage() == (
+                f"the upgrade of {path!r} is refused with 404: the WebSocket routes are {known}"
+            )
+
+    async def test_without_any_routes(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        async with serving(App()) as service:
+            assert b" 404 " in await shake_hands(service.open_stream(), "/ws")
+        assert "there are no WebSocket routes" in caplog.text
+
+    async def test_with_many(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        app = App()
+        for number in range(25):
+            app.ws(f"/ws{number}", message=lambda ws, message: None)
+        async with serving(app) as service:
+            assert b" 404 " in await shake_hands(service.open_stream(), "/nowhere")
+        assert "/ws9 and 15 more" in caplog.text
+        assert "/ws10" not in caplog.text
+
+    async def test_does_not_fill_the_log(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        """Each once, so many at all, and only the beginning of a long one."""
+        caplog.set_level("DEBUG", logger="verbtrio.paths")
+        async with serving(mixed()) as service:
+            for path in ("/" + "x" * 5000, *(f"/{number // 2}" for number in range(60))):
+                await shake_hands(service.open_stream(), path)
+            warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert len(warnings) == len({record.getMessage() for record in warnings}) == MAX_TOLD
+            assert len(caplog.records) == 61
+            assert max(len(record.getMessage()) for record in caplog.records) < 400
+
+    async def test_of_another_application_is_its_own_to_answer(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serving(mixed()) as service:
+            assert b" 403 " in await shake_hands(service.open_stream(), "/other/wss")
+        assert caplog.records == []
+
+    @pytest.mark.parametrize("denial", [True, False])
+    async def test_over_plain_asgi(self, denial: bool, caplog: pytest.LogCaptureFixture) -> None:
+        """A server without the denial extension can only say 403."""
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        app = App(take_over=False)
+        scope: dict[str, Any] = {"type": "websocket", "path": "/nowhere", "query_string": b"", "headers": []}
+        if denial:
+            scope["extensions"] = {"websocket.http.response": {}}
+        await app(scope, receive, send)
+        assert sent[0]["type"] == ("websocket.http.response.start" if denial else "websocket.close")
+        assert sent[0].get("status", 404) == 404
+        assert "'/nowhere' is refused with 404" in caplog.text
+
+    async def test_goes_through_the_apps_middleware(self, autojump_clock: Clock) -> None:
+        async def stamp(request: Any, call_next: Any) -> Response:
+            response: Response = await call_next(request)
+            response.headers["x-stamp"] = "1"
+            return response
+
+        async def refuse(request: Any, call_next: Any) -> Response:
+            return PlainTextResponse("who are you?", 401)
+
+        for middleware, status in ((stamp, b" 404 "), (refuse, b" 401 ")):
+            app = App(middleware=[middleware])
+            async with serving(app) as service:
+                answer = await shake_hands(service.open_stream(), "/nowhere")
+            assert status in answer
+            assert (b"x-stamp: 1" in answer) is (middleware is stamp)
+
+
+class TestAPlainRequestOfAWebSocket:
+    @pytest.mark.parametrize("method", METHODS)
+    async def test_is_426(self, method: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Whatever the method: there is none to name in a 405."""
+        async with http(mixed()) as client:
+            for path in ("/ws", "/ws/a/5", "/g/x/ws", "/bare", "/starlettes", "/inner/ws"):
+                response = await client.request(method, path)
+                assert response.status_code == 426, path
+                assert response.headers["upgrade"] == "websocket"
+                assert response.headers["connection"] == "Upgrade"
+                assert method == "HEAD" or "ws:// or wss://" in response.text
+        assert caplog.records == []
+
+    @pytest.mark.parametrize("method", METHODS)
+    async def test_is_not_what_other_paths_are(self, method: str) -> None:
+        """An HTTP route of that path has the word; and no other path is a WebSocket's."""
+        expected = {"/page": 200, "/both": 200, "/posted": 405, "/nowhere": 404, "/ws/a/b": 404, "/ws/a": 404}
+        expected |= {"/ws%0a": 404, "/ws/..": 404, "/other/ws": 404, "/g//ws": 404, "/ws/a/" + "1" * 5000: 404}
+        async with http(mixed()) as client:
+            for path, status in expected.items():
+                if path in ("/page", "/both") and method not in ("GET", "HEAD"):
+                    status = 405
+                elif path == "/posted" and method == "POST":
+                    status = 200
+                if path != "/ws/..":
+                    assert (await client.request(method, path)).status_code == status, path
+        assert await status_of(mixed(), "/ws/..") == 404
+
+    async def test_is_the_apps_to_answer(self) -> None:
+        """As a 404 is: by its exception handlers, and within its middleware."""
+
+        async def ours(request: Request, error: Exception) -> Response:
+            return PlainTextResponse("ours", 426)
+
+        app = App(exception_handlers={426: ours}, middleware=[Middleware(SecurityHeaders)])
+        app.ws("/ws", message=lambda ws, message: None)
+        async with http(app) as client:
+            response = await client.get("/ws")
+            assert (response.status_code, response.text) == (426, "ours")
+            assert response.headers["x-content-type-options"] == "nosniff"
+
+    async def test_over_http_2_names_no_connection(self) -> None:
+        """There `Connection` and `Upgrade` are forbidden (RFC 9113 section 8.2.2)."""
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "http_version": "2",
+            "method": "GET",
+            "path": "/ws",
+            "query_string": b"",
+            "headers": [],
+        }
+        await mixed()(scope, receive, send)
+        assert sent[0]["status"] == 426
+        assert not {b"connection", b"upgrade"} & {name for name, _ in sent[0]["headers"]}
+
+    async def test_on_the_wire(self, autojump_clock: Clock) -> None:
+        """With the connection as it was: another request may follow."""
+        async with serving(mixed()) as service:
+            stream = service.open_stream()
+            for method in (b"GET", b"HEAD", b"GET"):
+                await stream.send_all(method + b" /ws HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = bytes(await stream.receive_some())
+                while b"\r\n\r\n" not in answer or (method == b"GET" and not answer.endswith(b"wss://")):
+                    answer += await stream.receive_some()
+                assert answer.startswith(b"HTTP/1.1 426 ")
+                assert b"upgrade: websocket\r\n" in answer.lower()
+            await stream.aclose()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -282,11 +285,120 @@ def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config(9000, host="::1").bind == ["[::1]:9000"]
 
 
-def test_an_address_that_is_taken_is_one_line() -> None:
-    port = free_port()
-    command = [sys.executable, "examples/echo.py"]
-    with running(command, port, PORT=str(port)):
-        environment = {**os.environ, "PORT": str(port)}
-        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert second.stderr == f"can't listen on 127.0.0.1:{port}: Address already in use (for another port: PORT=...)\n"
+@pytest.mark.parametrize("port", [-1, 65536, 10**20])
+def test_a_port_that_is_none(port: int) -> None:
+    with pytest.raises(ValueError, match=f"port is {port}, which is no port"):
+        config(port)
+
+
+def test_a_port_of_another_type() -> None:
+    for port in ("3000", 3000.0, True):
+        wrong: Any = port
+        with pytest.raises(TypeError, match="port is an int, like 3000, not "):
+            config(wrong)
+
+
+class TestAnAddressThatCannotBeHad:
+    """One sentence, with the address and what to do."""
+
+    async def test_serve(self) -> None:
+        """An `OSError` by itself, for whoever waits for the start; the app can be served again."""
+        (one, _), (two, _) = chat(), chat()
+        async with trio.open_nursery() as nursery:
+            (url,) = await nursery.start(one.serve, 0)
+            port = int(url.rpartition(":")[2])
+            for _ in range(2):
+                with pytest.raises(
+                    OSError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"
+                ) as caught:
+                    await nursery.start(two.serve, port)
+                assert caught.value.errno == errno.EADDRINUSE
+                assert caught.value.__context__ is None or caught.value.__suppress_context__
+            await nursery.start(two.serve, 0)
+            nursery.cancel_scope.cancel()
+
+    async def test_serve_without_waiting_for_the_start(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            app, _ = chat()
+            with pytest.raises(OSError, match="Address already in use"):
+                await app.serve(taken.getsockname()[1])
+
+    @pytest.mark.parametrize(
+        ("host", "advice"),
+        [
+            ("192.0.2.1", "host is an address of this machine"),
+            ("nowhere.invalid", "host is an address of this machine"),
+        ],
+    )
+    async def test_a_host_of_nobody(self, host: str, advice: str) -> None:
+        app, _ = chat()
+        with pytest.raises(OSError, match=rf"can't listen on .*: .* \({advice}") as caught:
+            await app.serve(3000, host=host)
+        assert "attempting" not in str(caught.value)
+
+    async def test_a_port_that_is_not_for_everybody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And another problem, for which there is no advice. (Whoever runs the tests may have every port.)"""
+
+        def refusing(number: int) -> Any:
+            def create_server(*args: Any, **options: Any) -> socket.socket:
+                raise OSError(number, os.strerror(number))
+
+            return create_server
+
+        app, _ = chat()
+        for number, problem in (
+            (errno.EACCES, r"Permission denied \(ports below 1024 need a privilege"),
+            (errno.EMFILE, "Too many open files$"),
+        ):
+            monkeypatch.setattr(socket, "create_server", refusing(number))
+            with pytest.raises(OSError, match=rf"can't listen on 127\.0\.0\.1:80: {problem}"):
+                await app.serve(80)
+
+    async def test_an_error_of_the_applications_own_is_left_alone(self) -> None:
+        """Its lifespan may listen to something, too."""
+
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[None]:
+            with socket.create_server(taken.getsockname()):
+                yield
+
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 -- whatever hypercorn makes of it
+                await App(lifespan=lifespan).serve(0)
+        assert "can't listen" not in repr(caught.value)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+    async def test_one_that_can(self, host: str) -> None:
+        app, _ = chat()
+        async with trio.open_nursery() as nursery:
+            try:
+                (url,) = await nursery.start(lambda task_status: app.serve(0, host=host, task_status=task_status))
+            except OSError:
+                assert host == "::1"
+                pytest.skip("there is no IPv6 here")
+            async with connect(url.replace("http", "ws") + "/ws") as peer:
+                await peer.send({"a": 1})
+                assert await peer.receive() == {"a": 1}
+            nursery.cancel_scope.cancel()
+
+    def test_a_script(self) -> None:
+        """Exit code 1 and the sentence: no traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            second = self.run(PORT=port)
+        problem = (
+            f"can't listen on 127.0.0.1:{port}: Address already in use (for another port: PORT=...; 0 takes a free one)"
+        )
+        assert (second.returncode, second.stderr) == (1, f"{problem}\n")
+
+    @pytest.mark.parametrize("port", ["abc", "65536"])
+    def test_a_script_whose_port_is_none(self, port: str) -> None:
+        result = self.run(PORT=port)
+        assert result.returncode == 1
+        assert re.fullmatch(f"PORT is '?{port}'?, which is no .*\n", result.stderr)
+
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "examples/echo.py"]
+        return subprocess.run(
+            command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+        )

@@ -270,6 +270,8 @@ class App(Shared, Routes, Starlette):
 
         Raises:
             RuntimeError: it is being served already.
+            OSError: the address can't be had: another program has it, or it is none of this machine's.
+            ValueError: the port is none (the environment's PORT, perhaps), or a file is missing.
         """
         self._check_not_running()
         from verbtrio import server
@@ -293,15 +295,16 @@ class App(Shared, Routes, Starlette):
 
         Raises:
             RuntimeError: it is being served already.
+            SystemExit: the port or the certificate is none, or the address can't be had: one line, and exit code 1.
         """
         self._check_not_running()
         from verbtrio import server
 
-        server.listen(
-            self,
-            server.config(port, host=host, certfile=certfile, keyfile=keyfile),
-            drain_timeout=self._drain_timeout,
-        )
+        try:
+            config = server.config(port, host=host, certfile=certfile, keyfile=keyfile)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+        server.listen(self, config, drain_timeout=self._drain_timeout)
 
 
 def _proxy_middleware(proxies: TrustedProxies) -> list[Middleware]:

@@ -20,6 +20,7 @@ from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.middleware import deny
 from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
+from verbtrio.parameters import ParameterError
 from verbtrio.places import Full, Place, Places, client_key, user_key
 from verbtrio.transports import ASGITransport, Transport
 from verbtrio.types import EXTENSION, Shared
@@ -92,7 +93,13 @@ class WebSocketEndpoint(Shared):
             self._refusals.tell(f"the upgrade of {scope['path'][:MAX_SHOWN]!r} is refused: {reason}")
             await deny(PlainTextResponse("Forbidden", 403), scope, receive, send)
             return
-        handler = self._kind.make()  # a class that can't be made is answered with 500, not with a broken WebSocket
+        try:
+            # A class that can't be made is answered with 500, not with a broken WebSocket.
+            handler = self._kind.make(scope.get("path_params", {}))
+        except ParameterError as error:
+            logger.info("the upgrade of %r is refused: %s", scope["path"][:MAX_SHOWN], error)
+            await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
+            return
         place = Place(hub.places, *self._places)
         client, user = client_key(scope.get("client")), user_key(scope.get("user"))
         full = place.take(trio.current_time(), client=client, user=user)

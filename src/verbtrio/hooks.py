@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, get_args, get_origin
 
 from verbtrio.calls import call
 from verbtrio.closing import CloseInfo
 from verbtrio.messages import Decoder
+from verbtrio.mistakes import check_hook_names, check_made
+from verbtrio.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
 from verbtrio.types import Hook
 from verbtrio.websocket import WebSocket
 
@@ -46,34 +47,42 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class HandlerKind:
-    """A route's handler: how to make one for a connection, and what it receives."""
+    """A route's handler: how to make one for a connection, and what it receives.
 
-    make: Callable[[], Handler]
+    Attributes:
+        make: called with the path's parameters; raises `ParameterError` where they are not what the handler takes.
+    """
+
+    make: Callable[[Mapping[str, Any]], Handler]
     decoder: Decoder[Any]
     name: str
 
 
-def handler_kind(target: Any, path_params: set[str]) -> HandlerKind:
+def handler_kind(target: Any, path_params: Convertors) -> HandlerKind:
     """The handler behind `target`: a coroutine function `(ws, **path parameters)`, or a class with hooks.
 
     Raises:
-        TypeError: `target` is neither, or asks for a parameter the path doesn't have.
+        TypeError: `target` is neither, or asks for a parameter the path doesn't have (see `Parameters`).
     """
-    name = _name(target)
+    name = name_of(target)
     if inspect.isclass(target):
+        check_hook_names(target, HOOKS, name)
         hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
         if not hooks:
             raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}")
+        check_made(target, name)
         for hook, function in hooks.items():
             plain = inspect.isfunction(inspect.getattr_static(target, hook))
             _check_signature(hook, function, with_self=plain)
         message = inspect.getattr_static(target, "message", None)
         decoder = _decoder(hooks, skip_self=inspect.isfunction(message))
-        return HandlerKind(lambda: _Hooks(_methods(target())), decoder, name)
+        return HandlerKind(lambda _: _Hooks(_methods(target())), decoder, name)
     if inspect.iscoroutinefunction(target):
-        wanted = _wanted_params(target, path_params, name)
+        parameters = Parameters(target, path_params, first="connection")
         kind = _message_type(target, position=0)
-        return HandlerKind(lambda: _Coroutine(target, wanted), Decoder(kind), name)
+        return HandlerKind(lambda values: _Coroutine(target, parameters.arguments(values)), Decoder(kind), name)
+    if any(callable(getattr(target, hook, None)) for hook in HOOKS):
+        raise TypeError(f"{name} is an instance: give its class, of which each connection has one of its own")
     raise TypeError(
         f"{name} is no handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
         f"hooks {', '.join(HOOKS)}"
@@ -84,17 +93,19 @@ def hooks_kind(hooks: Mapping[str, Hook]) -> HandlerKind:
     """The handler made of hook functions."""
     for hook, function in hooks.items():
         _check_signature(hook, function, with_self=False)
-    name = ", ".join(map(_name, hooks.values()))
-    return HandlerKind(lambda: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
+    name = ", ".join(map(name_of, hooks.values()))
+    return HandlerKind(lambda _: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
 
 
 class _Coroutine(Handler):
-    def __init__(self, function: Callable[..., Any], wanted: tuple[str, ...]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Arguments) -> None:
         self._function = function
-        self._wanted = wanted
+        self._arguments = arguments
 
     def run(self, ws: WebSocket[Any]) -> Coroutine[Any, Any, None]:
-        handler: Coroutine[Any, Any, None] = self._function(ws, **{name: ws.params[name] for name in self._wanted})
+        positional, named = self._arguments
+        del self._arguments  # the coroutine has them, for as long as it needs them
+        handler: Coroutine[Any, Any, None] = self._function(ws, *positional, **named)
         return handler
 
 
@@ -131,26 +142,17 @@ def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
     """Raise `TypeError` where a hook can't be called with what it will be called with."""
     arguments = HOOKS[hook]
     try:
-        inspect.signature(function).bind(*(("self",) if with_self else ()), *arguments)
+        signature = inspect.signature(function)
+        signature.bind(*(("self",) if with_self else ()), *arguments)
     except TypeError as error:
-        raise TypeError(f"the {hook} hook {_name(function)} is called with ({', '.join(arguments)}): {error}") from None
+        raise TypeError(
+            f"the {hook} hook {name_of(function)} is called with ({', '.join(arguments)}): {error}. "
+            f"The path's parameters are in ws.params"
+        ) from None
     except ValueError:
-        pass  # a built-in, which tells nothing about itself
-
-
-def _wanted_params(function: Any, path_params: set[str], name: str) -> tuple[str, ...]:
-    """The path parameters the coroutine asks for by name."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    takes_rest = False
-    for parameter in parameters:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            takes_rest = True
-        elif parameter.name not in path_params and parameter.default is parameter.empty:
-            known = ", ".join(sorted(path_params)) or "none"
-            raise TypeError(
-                f"{name} asks for {parameter.name!r}, which the path doesn't have (its parameters: {known})"
-            )
-    return tuple(sorted(path_params)) if takes_rest else tuple(p.name for p in parameters if p.name in path_params)
+        return  # a built-in, which tells nothing about itself
+    for parameter in signature.parameters.values():
+        check_markers(function, parameter, "ws")
 
 
 def _decoder(hooks: Mapping[str, Any], *, skip_self: bool) -> Decoder[Any]:
@@ -173,7 +175,7 @@ def _message_type(function: Any, *, position: int) -> Any:
     if get_origin(annotation) is WebSocket:
         return get_args(annotation)[0]
     raise TypeError(
-        f"{_name(function)}: the connection's parameter is annotated {annotation!r}; use "
+        f"{name_of(function)}: the connection's parameter is annotated {annotation!r}; use "
         f"`WebSocket`, or `WebSocket[...]` with the type of its messages"
     )
 
@@ -181,23 +183,5 @@ def _message_type(function: Any, *, position: int) -> Any:
 def _annotation(function: Any, *, position: int) -> Any:
     parameters = list(inspect.signature(function).parameters.values())
     if position >= len(parameters):
-        raise TypeError(f"{_name(function)} takes too few parameters; the first one is the connection")
-    annotation = parameters[position].annotation
-    if not isinstance(annotation, str):
-        return annotation
-    plain = function
-    while isinstance(plain, partial):
-        plain = plain.func
-    try:
-        # This one annotation, in its module: the others may name what only a type checker imports.
-        return eval(annotation, getattr(inspect.unwrap(plain), "__globals__", {}))
-    except Exception as error:
-        raise TypeError(
-            f"{_name(function)}: the annotation {annotation!r} can't be read ({error}); define the message's "
-            f"type at the top of its module, not in a function or under TYPE_CHECKING"
-        ) from error
-
-
-def _name(function: Any) -> str:
-    name: str = getattr(function, "__qualname__", repr(function))
-    return name
+        raise TypeError(f"{name_of(function)} takes too few parameters; the first one is the connection")
+    return annotation_of(function, parameters[position])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import trio
 
@@ -128,6 +128,13 @@ class Membership:
         if (hook := self._leave()) is not None:
             await self._all.tell(hook, self.room)
         return absorbed
+
+    if not TYPE_CHECKING:  # a type checker says it by itself, where they are missing
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("a room is left by waiting: write `async with ws.join(...)`, not `with ws.join(...)`")
+
+        def __exit__(self, *_: object) -> None: ...
 
     def leave_nowait(self) -> None:
         """Leave the room. For hooks that are plain functions. Leaving twice does nothing.

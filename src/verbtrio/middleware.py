@@ -20,6 +20,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from verbtrio.mistakes import check_list
+
 logger = logging.getLogger("verbtrio.middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Response]]
@@ -122,9 +124,12 @@ def as_middleware(entries: Sequence[MiddlewareFunction | Middleware]) -> list[Mi
     """`entries` as Starlette takes them: functions wrapped, Starlette's own left as they are.
 
     Raises:
-        TypeError: an entry is a class, or can't be called.
+        TypeError: they are in no list; an entry is a class, or can't be called.
     """
+    check_list(entries)
     for entry in entries:
+        if isinstance(entry, list | tuple):
+            raise TypeError("middleware is one list, not a list in a list; `app.use(one, another)` takes no list")
         if inspect.isclass(entry) or not (isinstance(entry, Middleware) or callable(entry)):
             raise TypeError(
                 f"{entry!r} is no middleware: use a function (request, call_next), an instance of a class that has "

@@ -1,4 +1,5 @@
 """Which paths are looked up at all: none with a control character, `.` or `..` for a segment, or too long a number.
+And what is said to whoever asks for one that there is not.
 
 Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
 `/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. And a proxy takes dots out
@@ -9,13 +10,23 @@ application's router, so it holds for every route in it, whoever has made it.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Match, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from verbtrio.middleware import deny
+from verbtrio.origin import MAX_SHOWN, Refusals
+
+logger = logging.getLogger("verbtrio.paths")
+
+MAX_NAMED = 10
+"""Routes that are named in a log line."""
 
 _BAD = re.compile(r"[\x00-\x1f\x7f-\x9f]|(?:^|/)\.\.?(?:[/#]|$)").search
 """What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives; and segments of dots.
@@ -26,7 +37,16 @@ _HUGE_NUMBER = re.compile(r"(?<![0-9])[0-9]{4301}").search
 
 class PathRouter(Router):
     """Starlette's router, which answers 404 to such a path: for HTTP as to any unknown path, for a WebSocket before the
-    upgrade."""
+    upgrade.
+
+    To a WebSocket's request for a path that no route has, it answers 404, too, where Starlette's says 403; and to an
+    HTTP request for a path that WebSocket routes alone have, 426 (RFC 9110 section 15.5.22). Middleware of the app's is
+    around both; that of a group or a route is not, so they tell anybody that there is such a route.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._refusals = Refusals(logger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not (_BAD(scope["path"]) or _HUGE_NUMBER(scope["path"])):
@@ -34,4 +54,34 @@ class PathRouter(Router):
         elif scope["type"] == "websocket":
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
         else:
-            await self.default(scope, receive, send)
+            await super().not_found(scope, receive, send)
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what none of the routes takes."""
+        if scope["type"] == "websocket":
+            self._refusals.tell(self._unknown(scope))
+            await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
+            return
+        asked = {**scope, "type": "websocket"}
+        if not any(route.matches(asked)[0] is Match.FULL for route in self.routes):
+            await super().not_found(scope, receive, send)
+            return
+        # Whatever the method: a 405 would have to name those that there are, and there are none.
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if scope["http_version"] in ("1.0", "1.1") else {}
+        raise HTTPException(426, "This is a WebSocket: connect to it by ws:// or wss://", headers)
+
+    def _unknown(self, scope: Scope) -> str:
+        """That nobody answers here, and where somebody does, for the log."""
+        paths = list(_websocket_paths(self.routes, scope.get("root_path", "")[:MAX_SHOWN]))
+        known = f"the WebSocket routes are {', '.join(paths[:MAX_NAMED])}" if paths else "there are no WebSocket routes"
+        more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+        return f"the upgrade of {scope['path'][:MAX_SHOWN]!r} is refused with 404: {known}{more}"
+
+
+def _websocket_paths(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[str]:
+    """The paths of the WebSocket routes among `routes`, and in what is mounted there."""
+    for route in routes:
+        if isinstance(route, WebSocketRoute):
+            yield prefix + route.path
+        elif isinstance(inner := getattr(route, "routes", None), list):
+            yield from _websocket_paths(inner, prefix + getattr(route, "path", ""))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute, compile_path
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
 
 from verbtrio.endpoint import WebSocketEndpoint
+from verbtrio.groups import GroupMount, check_not_taken
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 from verbtrio.hub import Hub
 from verbtrio.limits import Limits
 from verbtrio.listening import Guard, ListenerEndpoint
 from verbtrio.middleware import MiddlewareFunction, as_middleware
+from verbtrio.mistakes import explained
 from verbtrio.origin import Origins
+from verbtrio.parameters import http_endpoint
 from verbtrio.places import Places
 from verbtrio.sse import KEEP_ALIVE
 from verbtrio.types import Hook
@@ -28,6 +30,13 @@ UNSET: Any = object()
 """The default of an argument for which `None` means something."""
 
 
+class RouteOptions(TypedDict, total=False):
+    """What `get` and its like take beside the path: as in `ws`."""
+
+    middleware: Sequence[MiddlewareFunction | Middleware]
+    name: str | None
+
+
 class Routes:
     """What an `App` and a `Group` have in common: the methods that add routes.
 
@@ -35,6 +44,7 @@ class Routes:
         routes: the list of routes that is added to.
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
         prefix: what stands before the paths of these routes, as Starlette writes it.
+        tree: all of the app's routes, with the groups'. Default: `routes`.
         limits, heartbeat, compression, origins: for routes that say nothing else.
         places: where their connections are counted beside the app's.
 
@@ -48,6 +58,7 @@ class Routes:
         hub: Callable[[], Hub],
         *,
         prefix: str = "",
+        tree: list[BaseRoute] | None = None,
         limits: Limits,
         heartbeat: Heartbeat | None,
         compression: bool,
@@ -58,12 +69,14 @@ class Routes:
         self._added = routes
         self._hub_now = hub
         self._prefix = prefix
+        self._tree = routes if tree is None else tree
         self.limits = limits
         self.heartbeat = heartbeat
         self.compression = compression
         self.origins = origins
         self._places = places
 
+    @explained()
     def ws(
         self,
         path: str,
@@ -105,8 +118,12 @@ class Routes:
 
         Hooks may be plain functions or coroutine functions.
 
+        A coroutine's path parameters are converted by their annotations (see `parameters`): `n: int` gets an `int`, or
+        the upgrade is refused with 404. `ws.params` has them as the path's own convertors leave them.
+
         Raises:
-            TypeError: the handler is none, or asks for a parameter the path doesn't have.
+            TypeError: the handler is none, or asks for what the path doesn't have, or contradicts it.
+            ValueError: the path does not begin with "/", or has a handler already.
         """
         path = starlette_path(path)
         heartbeat = self.heartbeat if heartbeat is UNSET else heartbeat
@@ -123,16 +140,17 @@ class Routes:
         }
         if isinstance(subprotocols, str):
             raise TypeError(f"subprotocols is a sequence: [{subprotocols!r}]")
+        wrapped = as_middleware(middleware)
 
         def add(kind: HandlerKind, description: str | None = None) -> None:
             settings["description"] = description
             endpoint = WebSocketEndpoint(self._prefix + path, kind, self._hub_now, **settings)
-            self._added.append(WebSocketRoute(path, endpoint, name=name, middleware=as_middleware(middleware)))
+            self._add(WebSocketRoute(path, endpoint, name=name, middleware=wrapped))
 
         def decorate(handler: F) -> F:
             if hooks:
                 raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
-            add(handler_kind(handler, set(compile_path(self._prefix + path)[2])), handler.__doc__)
+            add(handler_kind(handler, compile_path(self._prefix + path)[2]), handler.__doc__)
             return handler
 
         given = {"open": open, "message": message, "close": close, "error": error}
@@ -141,6 +159,7 @@ class Routes:
             add(hooks_kind(hooks))
         return decorate
 
+    @explained()
     def sse(
         self,
         path: str,
@@ -175,6 +194,7 @@ class Routes:
 
         Raises:
             TypeError: `room` asks for a parameter the path doesn't have.
+            ValueError: the path does not begin with "/", or has a handler for GET already.
         """
         path = starlette_path(path)
         params = set(compile_path(self._prefix + path)[2])
@@ -191,35 +211,48 @@ class Routes:
             retry=retry,
             sends=sends,
         )
-        self._added.append(Route(path, endpoint, methods=["GET"], name=name, middleware=as_middleware(middleware)))
+        self._add(Route(path, endpoint, methods=["GET"], name=name, middleware=as_middleware(middleware)))
 
-    def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for GET (and HEAD): `(request) -> Response`.
+    @explained("middleware", "name")
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
+        """Add an HTTP route for GET (and HEAD): `(request) -> Response`, or `(request, id: int) -> Response`.
 
         Args:
             path: `:name` and `{name}` are parameters.
             options: `middleware` and `name`, as in `ws`.
 
+        The path's parameters are the handler's as a WebSocket handler's are: those it names, converted by their
+        annotations, a 404 where that can't be. `request.path_params` has all of them. A class (`HTTPEndpoint`) and
+        an ASGI application take what they take in Starlette.
+
         Make it `async def`: Starlette runs a plain function (a `BackgroundTask`'s, too) in a thread of its own. There
         it may read who is connected, and issue tokens; to send, broadcast, close, join or leave raises `RuntimeError`,
         and `trio.from_thread.run_sync(app.users.send, user_id, data)` does it in Trio's thread.
+
+        Raises:
+            TypeError: the handler asks for what the path doesn't have, or contradicts it.
+            ValueError: the path does not begin with "/", or has a handler for this method already.
         """
         return self._http("GET", path, **options)
 
-    def post(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for POST."""
+    @explained("middleware", "name")
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
+        """Add an HTTP route for POST. See `get`."""
         return self._http("POST", path, **options)
 
-    def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for PUT."""
+    @explained("middleware", "name")
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
+        """Add an HTTP route for PUT. See `get`."""
         return self._http("PUT", path, **options)
 
-    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for PATCH."""
+    @explained("middleware", "name")
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
+        """Add an HTTP route for PATCH. See `get`."""
         return self._http("PATCH", path, **options)
 
-    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
-        """Add an HTTP route for DELETE."""
+    @explained("middleware", "name")
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[F], F]:
+        """Add an HTTP route for DELETE. See `get`."""
         return self._http("DELETE", path, **options)
 
     def _http(
@@ -231,21 +264,21 @@ class Routes:
         name: str | None = None,
     ) -> Callable[[F], F]:
         """A decorator for `(request) -> Response`, a coroutine function or a plain one (run in a thread)."""
+        path = starlette_path(path)
+        wrapped = as_middleware(middleware)
 
         def decorate(endpoint: F) -> F:
-            self._added.append(
-                Route(
-                    starlette_path(path),
-                    endpoint,
-                    methods=[method],
-                    name=name,
-                    middleware=as_middleware(middleware),
-                )
-            )
+            plain = http_endpoint(endpoint, compile_path(self._prefix + path)[2])
+            self._add(Route(path, plain, methods=[method], name=name, middleware=wrapped))
             return endpoint
 
         return decorate
 
+    def _add(self, route: Route | WebSocketRoute) -> None:
+        check_not_taken(self._tree, route, self._prefix)
+        self._added.append(route)
+
+    @explained()
     def group(
         self,
         prefix: str,
@@ -275,6 +308,7 @@ class Routes:
                 `limits` those count that are named; the others stay the app's.
 
         Raises:
+            TypeError: `prefix` is no text.
             ValueError: `prefix` is not empty and does not begin with "/", or ends with one.
         """
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
@@ -282,12 +316,13 @@ class Routes:
         _check_settings(limits or self.limits, self.heartbeat)
         merged = self.limits.override(limits)
         path = starlette_path(prefix)
-        mount = _GroupMount(path, routes=[], middleware=as_middleware(middleware))
+        mount = GroupMount(path, routes=[], middleware=as_middleware(middleware))
         self._added.append(mount)
         return Group(
             mount.routes,
             self._hub_now,
             prefix=self._prefix + path,
+            tree=self._tree,
             limits=merged,
             heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
             compression=self.compression if compression is None else compression,
@@ -301,20 +336,6 @@ class Group(Routes):
 
     def __repr__(self) -> str:
         return f"<Group {self._prefix!r} ({len(self._added)} routes)>"
-
-
-class _GroupMount(Mount):
-    """Starlette's `Mount`, but for requests alone that one of its routes takes: a `Mount` takes all with its prefix,
-    and would hide whatever is added after it."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child_scope = super().matches(scope)
-        if match is Match.NONE:
-            return match, child_scope
-        inner = {**scope, **child_scope}
-        # PARTIAL (another method) counts: the 405, and CORS's answer to an OPTIONS, are the group's to give.
-        best = max((route.matches(inner)[0] for route in self.routes), key=lambda m: m.value, default=Match.NONE)
-        return (best, child_scope) if best is not Match.NONE else (best, {})
 
 
 def _own(limits: Limits | None, merged: Limits) -> tuple[Places, ...]:

@@ -5,16 +5,60 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
 import hypercorn.trio
 import trio
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
+
+from verbtrio.environment import check_port
+from verbtrio.environment import port as environment_port
 
 DEFAULT_PORT = 3000
 HARD_STOP_SECONDS = 5.0
 """What hypercorn's own grace and shutdown may take beyond the drain before all is cancelled."""
+
+
+class ListenError(OSError):
+    """The address can't be had: another program has it, or it is none of this machine's."""
+
+
+class _Config(Config):
+    """hypercorn's, for one address.
+
+    Attributes:
+        address: the host and the port.
+    """
+
+    address: tuple[str, int]
+
+    def create_sockets(self) -> Sockets:
+        """The socket that listens.
+
+        Raises:
+            ListenError: the address can't be had.
+        """
+        family = socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
+        both = family is socket.AF_INET6 and socket.has_dualstack_ipv6()
+        try:
+            sock = socket.create_server(self.address, family=family, backlog=self.backlog, dualstack_ipv6=both)
+        except OSError as error:
+            problem = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is there already
+            advice = _ADVICE.get(error.errno, "")
+            if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # the resolver's are negative
+                advice = " (host is an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for everybody)"
+            raise ListenError(error.errno, f"can't listen on {self.bind[0]}: {problem}{advice}") from None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        return Sockets([sock], [], []) if self.ssl_enabled else Sockets([], [sock], [])
+
+
+_ADVICE: dict[int | None, str] = {
+    errno.EADDRINUSE: " (for another port: PORT=...; 0 takes a free one)",
+    errno.EACCES: " (ports below 1024 need a privilege; for another port: PORT=...)",
+}
 
 
 def config(
@@ -27,16 +71,19 @@ def config(
     """hypercorn's configuration for one address. `port`: the environment's PORT, else 3000; 0 takes a free one.
 
     Raises:
-        ValueError: of `certfile` and `keyfile` one is missing, or there is no such file.
+        ValueError: of `certfile` and `keyfile` one is missing, or there is no such file; or the port is none.
+        TypeError: `port` is no `int`.
     """
     if (certfile is None) != (keyfile is None):
         raise ValueError("certfile and keyfile go together: without one of them there would be no TLS")
     for name in (certfile, keyfile):
         if name is not None and not os.path.isfile(name):
             raise ValueError(f"no such file: {name!r}")
-    if port is None:
-        port = int(os.environ.get("PORT") or DEFAULT_PORT)
-    settings = Config()
+    if port is not None and type(port) is not int:
+        raise TypeError(f"port is an int, like {DEFAULT_PORT}, not {port!r:.100}")
+    port = environment_port(DEFAULT_PORT) if port is None else check_port("port", port)
+    settings = _Config()
+    settings.address = host, port
     settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     settings.certfile = certfile
     settings.keyfile = keyfile
@@ -54,15 +101,23 @@ async def serve(
 
     If cancelled before that, it stops at once. If cancelled afterwards, the connections are drained first: clients get
     1012, close hooks run. That has a deadline, after which all that is left is cancelled.
+
+    Raises:
+        ListenError: the address can't be had.
     """
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        with trio.CancelScope() as server:
-            # Once the server has started, it is shielded, until `_stop_on_cancel` sets this scope's deadline.
-            nursery.start_soon(_stop_on_cancel, stop, server, drain_timeout + HARD_STOP_SECONDS)
-            started: Any = _Started(server, task_status)
-            await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=started)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as server:
+                # Once the server has started, it is shielded, until `_stop_on_cancel` sets this scope's deadline.
+                nursery.start_soon(_stop_on_cancel, stop, server, drain_timeout + HARD_STOP_SECONDS)
+                started: Any = _Started(server, task_status)
+                await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=started)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if (error := _listen_error(group)) is None or len(_leaves(group)) > 1:
+            raise
+        raise error from None  # by itself, not in the groups of hypercorn's nurseries
 
 
 class _Started:
@@ -91,12 +146,19 @@ def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
     try:
         trio.run(_listen, app, config, drain_timeout)
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-            sys.exit(f"can't listen on {', '.join(config.bind)}: {error.strerror} (for another port: PORT=...)")
-        raise
+        if (error := _listen_error(group)) is None:
+            raise
+        sys.exit(error.strerror)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
+
+
+def _listen_error(group: BaseException) -> ListenError | None:
+    return next((leaf for leaf in _leaves(group) if isinstance(leaf, ListenError)), None)
 
 
 async def _listen(app: Any, config: Config, drain_timeout: float) -> None:

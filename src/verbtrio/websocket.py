@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from weakref import ref
 
 import trio
@@ -21,6 +21,7 @@ from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
 from verbtrio.membership import Membership, Memberships
 from verbtrio.messages import Decoder, Frame, encode
+from verbtrio.mistakes import with_habits
 from verbtrio.outbox import Outbox
 from verbtrio.rooms import Outlet, Room, Rooms, check_name
 from verbtrio.transports import Close, Transport
@@ -58,6 +59,7 @@ class ReadyState(enum.IntEnum):
     CLOSED = 3
 
 
+@with_habits
 class WebSocket(HTTPConnection, Generic[T]):
     """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come.
 
@@ -102,6 +104,16 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.id[:8]} {self.scope['path']!r} {self.ready_state.name}>"
+
+    if not TYPE_CHECKING:  # a type checker says it by itself, where they are missing
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("messages are waited for: write `async for message in ws` (ws.scope has the ASGI scope)")
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError("a connection ends when its handler does: leave `async with ws` out")
+
+        async def __aexit__(self, *_: object) -> None: ...
 
     @property
     def id(self) -> str:

@@ -1,0 +1,241 @@
+"""What to write instead: sentences for other frameworks' habits, and for what is nearly right. Pure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, Never, TypeVar, cast
+
+from starlette.middleware import Middleware
+
+C = TypeVar("C", bound=type)
+M = TypeVar("M", bound=Callable[..., Any])
+
+# Which of a connection's attributes does what other libraries' WebSocket has under another name.
+_SEND = "`await ws.send(data)`: a str goes as text, bytes as binary, anything else as JSON"
+_RECEIVE = "`await ws.receive()`; what it gives is the annotation's: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
+_ITERATE = "`async for message in ws`; what it gives is the annotation's: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
+_STATE = "`ws.ready_state`, or `ws.closed`, which says how it ended"
+_HOOKS = 'the hooks of the route: `app.ws("/ws", open=, message=, close=, error=)`, or `async for message in ws`'
+_HEARTBEAT = "nothing: pings are sent by themselves; `Heartbeat(...)` says how often, `ws.send` takes one of your own"
+_ROOM = "`ws.join(room)`, and `app.room(room).broadcast(data, exclude=ws)`"
+_CLOSE = "`await ws.close(code, reason)`"
+_ENDED = "`ws.closed`, which has `code` and `reason` once the connection has ended"
+
+_WEBSOCKET = {
+    "accept": "nothing: the upgrade is accepted before the handler begins; middleware may deny it",
+    "send_denial_response": "middleware: it denies the upgrade by returning a response",
+    **dict.fromkeys(("send_json", "send_text", "send_bytes", "send_str", "send_message", "write_message"), _SEND),
+    "emit": f"{_SEND}. For several: `ws.route.broadcast(data)`",
+    **dict.fromkeys(("receive_text", "receive_json", "receive_bytes", "receive_str"), _RECEIVE),
+    **dict.fromkeys(("recv", "get_message", "read_message", "recv_messages"), _RECEIVE),
+    **dict.fromkeys(("iter_text", "iter_json", "iter_bytes"), _ITERATE),
+    **dict.fromkeys(("client_state", "application_state", "readyState", "open", "is_open"), _STATE),
+    **dict.fromkeys(("on", "once", "add_event_listener", "addEventListener"), _HOOKS),
+    **dict.fromkeys(("onopen", "onmessage", "onclose", "onerror"), _HOOKS),
+    **dict.fromkeys(("on_open", "on_message", "on_close", "on_error"), _HOOKS),
+    **dict.fromkeys(("ping", "pong"), _HEARTBEAT),
+    "broadcast": "`ws.route.broadcast(data, exclude=ws)`, or that of a room: `app.room(name).broadcast(data)`",
+    **dict.fromkeys(("subscribe", "publish", "to", "enter_room", "join_room"), _ROOM),
+    **dict.fromkeys(("unsubscribe", "leave_room"), "`membership = ws.join(room)`, then `await membership.leave()`"),
+    **dict.fromkeys(("disconnect", "terminate", "aclose", "wait_closed"), _CLOSE),
+    **dict.fromkeys(("close_code", "close_reason", "closeCode"), _ENDED),
+    "path": "`ws.url.path`",
+    "query": "`ws.query_params`",
+    "remote_address": "`ws.client`",
+    "request": "`ws` itself: `ws.headers`, `ws.query_params`, `ws.cookies`, `ws.client`, `ws.params`",
+    "data": "`ws.state`, for whatever belongs to the connection",
+}
+
+_HOOK_NAMES = {
+    **dict.fromkeys(("on_open", "onopen", "onOpen", "on_connect", "connect"), "open"),
+    **dict.fromkeys(("on_message", "onmessage", "onMessage", "on_receive", "receive"), "message"),
+    **dict.fromkeys(("on_close", "onclose", "onClose", "on_disconnect", "disconnect"), "close"),
+    **dict.fromkeys(("on_error", "onerror", "onError"), "error"),
+}
+"""What the hooks are called elsewhere."""
+_KEYWORDS = {
+    **_HOOK_NAMES,
+    **dict.fromkeys(("dependencies", "middlewares", "guards", "before"), "middleware"),
+    **dict.fromkeys(("max_size", "max_message_size", "max_payload"), "limits"),
+    **dict.fromkeys(("ping_interval", "ping_timeout"), "heartbeat"),
+    **dict.fromkeys(("origin", "origins", "cors"), "allowed_origins"),
+    "protocols": "subprotocols",
+}
+"""What keywords are called elsewhere."""
+_RESPONSE = "the handler returns a response, which has its status, headers and type"
+_NO_DOCUMENT = "leave it out: HTTP routes have no OpenAPI document"
+_NO_KEYWORDS = {
+    **dict.fromkeys(("response_model", "response_class", "status_code", "responses", "headers"), _RESPONSE),
+    **dict.fromkeys(("tags", "summary", "description", "operation_id", "deprecated"), _NO_DOCUMENT),
+    "include_in_schema": _NO_DOCUMENT,
+    **dict.fromkeys(("methods", "method"), "there is one of get, post, put, patch and delete for each method"),
+    **dict.fromkeys(("endpoint", "handler", "func", "route"), "a handler is decorated"),
+}
+"""What elsewhere is a keyword, and here something else."""
+NO_DECORATORS = ("sse", "group")
+_AMBIGUOUS = {"connect", "receive", "disconnect"}
+"""Names that a handler's other methods may well have."""
+
+
+class Habit:
+    """An attribute of another library's WebSocket: asked for, it is not there, and says what to use.
+
+    (A `__getattr__` would have every access to any attribute cost three times as much, under Python 3.11.)
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Never:
+        text = f"a verbtrio.WebSocket has no {self._name!r}; use {_WEBSOCKET[self._name]}"
+        raise AttributeError(text, name=self._name, obj=owner if instance is None else instance)
+
+
+def with_habits(kind: C) -> C:
+    """The class, with a sentence for each attribute that other libraries' WebSockets have and it has not. Whoever sets
+    an attribute of such a name has it; type checkers know of none."""
+    for name in _WEBSOCKET:
+        if not hasattr(kind, name):
+            setattr(kind, name, Habit(name))
+    return kind
+
+
+def no_injection(marker: str, name: str, receiver: str) -> str | None:
+    """What to do instead of declaring a parameter by FastAPI's `marker`."""
+    match marker:
+        case "Depends" | "Security":
+            return f"have middleware put it into {receiver}.state, or give it by functools.partial(..., {name}=...)"
+        case "Query":
+            return f"read {receiver}.query_params[{name!r}]"
+        case "Header":
+            return f"read {receiver}.headers"
+        case "Cookie":
+            return f"read {receiver}.cookies"
+        case "Path":
+            return f"the annotation is enough, `{name}: int` or `{name}: Annotated[int, msgspec.Meta(ge=1)]`"
+        case "Body" | "Form" | "File":
+            return "read `await request.json()` or `await request.form()`; a WebSocket's messages are `WebSocket[T]`"
+    return None
+
+
+def explained(*keywords: str) -> Callable[[M], M]:
+    """Decorate a method that adds routes: called with something else than it takes, it says what to write instead.
+
+    Args:
+        keywords: what it takes by name. Default: what its signature has so.
+
+    Raises:
+        TypeError: there is no path, or it is no text; a handler or a keyword it does not take.
+        ValueError: the path does not begin with "/".
+    """
+
+    def decorate(method: M) -> M:
+        name = method.__name__
+        _, first, *others = inspect.signature(method).parameters.values()
+        known = keywords or tuple(other.name for other in others if other.kind is other.KEYWORD_ONLY)
+
+        @wraps(method)
+        def call(self: Any, *positional: Any, **options: Any) -> Any:
+            for habit in options:
+                if habit not in known and habit != first.name:
+                    raise TypeError(f"app.{name}() takes no {habit!r}: {_keyword(habit, known)}")
+            path = (*positional, *(options[key] for key in options if key == first.name))
+            if not path:
+                raise TypeError(f'app.{name} takes a path: app.{name}("/path")')
+            _check_path(name, path[0], needs_slash=first.name == "path")
+            if len(path) > 1:
+                raise TypeError(_one_too_many(name, path[1]))
+            return method(self, *positional, **options)
+
+        return cast("M", call)
+
+    return decorate
+
+
+def _check_path(method: str, path: object, *, needs_slash: bool) -> None:
+    if not isinstance(path, str):
+        if callable(path) and method not in NO_DECORATORS:
+            name = getattr(path, "__name__", "handler")
+            raise TypeError(f'app.{method} takes a path: write @app.{method}("/path") above {name}')
+        raise TypeError(f'app.{method} takes a path, which is text: app.{method}("/path"), not {path!r:.100}')
+    if needs_slash and not path.startswith("/"):
+        raise ValueError(f'a path begins with "/": write app.{method}("/{path}"), not app.{method}({path!r})')
+
+
+def _keyword(habit: str, known: Sequence[str]) -> str:
+    """What to write instead of the keyword `habit`."""
+    near = [_KEYWORDS.get(habit), *get_close_matches(habit, known, n=1)]
+    name = next((one for one in near if one in known), None)
+    instead = _NO_KEYWORDS.get(habit, "leave it out") if name is None else f"write `{name}=`"
+    return f"{instead} (it takes {', '.join(known)})"
+
+
+def _one_too_many(method: str, extra: object) -> str:
+    if method in NO_DECORATORS:
+        return f"app.{method}() takes all but the path by name: not {extra!r:.100}"
+    name = getattr(extra, "__name__", "handler")
+    text = f"app.{method}() takes the path alone without a name: write @app.{method}(path) above {name}, or "
+    hooks = "; hooks are keywords: app.ws(path, open=..., message=...)" if method == "ws" else ""
+    return f"{text}app.{method}(path)({name}){hooks}"
+
+
+def check_list(middleware: object) -> None:
+    """Raise `TypeError` for middleware that is not in a list."""
+    single = callable(middleware) or isinstance(middleware, Middleware | str | Mapping)
+    if single or not isinstance(middleware, Iterable):
+        name = getattr(middleware, "__name__", "...")
+        raise TypeError(f"middleware is a list: middleware=[{name}], not {middleware!r:.100}")
+
+
+def check_hook_names(target: type, hooks: Mapping[str, tuple[str, ...]], name: str) -> None:
+    """Raise `TypeError` for a handler class that has hooks under names that nobody calls.
+
+    Args:
+        hooks: the hooks, and what they are called with.
+    """
+    for method, value in inspect.getmembers_static(target, _is_method):
+        hook = _HOOK_NAMES.get(method)
+        if method in hooks or method.startswith("_"):
+            continue
+        if hook is None or method in _AMBIGUOUS:  # only where it could be called as the hook that is missing
+            near = [hook] if hook else get_close_matches(method, hooks, n=1, cutoff=0.8)
+            hook = next((one for one in near if not hasattr(target, one) and _fits(value, hooks[one])), None)
+        if hook is not None:
+            arguments = ", ".join(("self", *hooks[hook]))
+            raise TypeError(f"{name}.{method} is no hook, and nobody calls it: name it `{hook}({arguments})`")
+
+
+def check_made(target: type, name: str) -> None:
+    """Raise `TypeError` for a handler class of which none can be made for a connection."""
+    if inspect.isabstract(target):
+        missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+        raise TypeError(f"{name} is abstract, so that none can be made for a connection: it lacks {missing}")
+    try:
+        inspect.signature(target).bind()
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is made without arguments for each connection, and its __init__ has no defaults: {error}. What "
+            f"connections share belongs into ws.app.state, or into a class made by a function"
+        ) from None
+    except ValueError:
+        pass  # a built-in, which tells nothing about itself
+
+
+def _is_method(value: object) -> bool:
+    return inspect.isfunction(value) or isinstance(value, staticmethod | classmethod)
+
+
+def _fits(value: Any, arguments: tuple[str, ...]) -> bool:
+    """Whether a method can be called with a hook's arguments, and only with them."""
+    function: Callable[..., Any] = getattr(value, "__func__", value)
+    own = () if isinstance(value, staticmethod) else ("self",)
+    try:
+        inspect.signature(function).bind(*own, *arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
