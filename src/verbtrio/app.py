@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from verbtrio.asyncapi import document
+from verbtrio.background import Background
 from verbtrio.channels import channels
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
@@ -33,7 +34,7 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 logger = logging.getLogger("verbtrio.app")
 
 
-class App(Shared, Routes, Starlette):
+class App(Shared, Background, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -104,8 +105,8 @@ class App(Shared, Routes, Starlette):
             compression=compression,
             origins=Origins(allowed_origins, require=require_origin),
         )
+        Background.__init__(self, drain_timeout)
         self._inner_lifespan = lifespan
-        self._drain_timeout = drain_timeout
         self._take_over = take_over
         self._proxies = proxies
         self._http2_websockets = http2_websockets
@@ -137,6 +138,8 @@ class App(Shared, Routes, Starlette):
                 await stack.enter_async_context(mounted._running(outermost=False))
             if self._inner_lifespan is not None:
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
+            if self._background:
+                await stack.enter_async_context(self._background_at_work(hub))
             if self._take_over and outermost:
                 state |= self._take_connections_over(stack, hub)
             yield state
