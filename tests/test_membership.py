@@ -389,6 +389,7 @@ class TestKick:
                 members.kick(ws)
                 ws.join("hall", on_leave=leave_hook(hook, called))
                 await trio.sleep_forever()
+            await trio.testing.wait_all_tasks_blocked()
             assert ws in members
             assert called == []
             await ws.send("checked")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verbtrio.closing import Cause, CloseInfo
 from verbtrio.messages import Frame
-from verbtrio.rooms import FLUSH_BYTES, Member, Room, Rooms
+from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, Member, Room, Rooms
 
 
 class Listener:
@@ -277,7 +277,7 @@ class TestFlush:
         assert rooms.room("r").close(4000, "over") == 7
         assert ("r" in rooms, dirty) == (False, ["dirty", "dirty"])
         steps = []
-        while rooms.flush(4):
+        while rooms.flush(4 * DISMISSAL):
             steps.append(sum(is_over for person in people for _, _, is_over in person.dismissed))
         assert steps[:2] == [4, 8]
         assert [person.flushed for person in people] == [1] * 10

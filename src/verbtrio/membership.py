@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -46,8 +45,8 @@ class Memberships:
         self._rooms = rooms
         self._seconds = seconds
         self._by_name: dict[str, Membership] = {}
-        self.owed: list[tuple[Hook, Room]] = []
-        """Leave hooks that the connection's end has to call."""
+        self.owed: list[Membership] = []
+        """Those whose leave hooks the connection's end has to call."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -91,25 +90,27 @@ class Memberships:
         """Somebody has removed the member from the room: see `rooms.Member`. The leave hook is owed from now on: where
         the connection ends before the rest is done, its end calls it."""
         membership = self._by_name.pop(name)
-        membership._left, membership.kicked = True, info
-        owed = None
+        membership._left = True
+        membership.kicked = info
         if membership._on_leave is not None:
-            owed = (membership._on_leave, membership.room)
-            self.owed.append(owed)
-        return partial(self._dismissed, membership, owed)
+            self.owed.append(membership)
+        return membership._dismissed
 
-    def _dismissed(self, membership: Membership, owed: tuple[Hook, Room] | None) -> None:
-        self._member.outlet.flush()  # what was said before
-        membership._scope.cancel()
-        if owed is not None and self._member.closed is None:
-            self.owed.remove(owed)
-            self._member.nursery.start_soon(self._tell_unless_back, *owed)
+    def settle(self, membership: Membership, hook: Hook) -> None:
+        """Call an owed leave hook soon, in a task of the connection's; where that has ended, its end does."""
+        if self._member.closed is None:
+            self.owed.remove(membership)
+            self._member.nursery.start_soon(self._tell_unless_back, hook, membership.room)
+
+    def flush(self) -> None:
+        """Have the member's outlet write what it holds."""
+        self._member.outlet.flush()
 
     def leave_all(self) -> None:
         """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` go on."""
         for membership in list(self._by_name.values()):
-            if (hook := membership._go()) is not None:
-                self.owed.append((hook, membership.room))
+            if membership._go() is not None:
+                self.owed.append(membership)
 
     async def tell(self, hook: Hook, room: Room) -> None:
         """Call a leave hook, within its time; what it raises goes to the log and the error hook."""
@@ -198,6 +199,19 @@ class Membership(Room):
         else:
             await trio.lowlevel.checkpoint()
         return was_in
+
+    @property
+    def _hook(self) -> Hook:
+        """The leave hook, which is owed."""
+        assert self._on_leave is not None
+        return self._on_leave
+
+    def _dismissed(self) -> None:
+        """What is left to do for one that was removed: what was said before goes out, the block ends, its hook runs."""
+        self._all.flush()
+        self._scope.cancel()
+        if self._on_leave is not None:
+            self._all.settle(self, self._on_leave)
 
     def _leave(self) -> Hook | None:
         """Leave the room and its block; return the hook that is owed then, once."""

@@ -28,6 +28,10 @@ FLUSH_BYTES = 1024 * 1024
 in a loop without an await, and no bound but this one would stop it."""
 
 
+DISMISSAL = 8
+"""What the rest of a removal counts for, in members flushed: a write, a block cancelled, a task for the hook."""
+
+
 class Outlet(Protocol):
     """Where a member's frames go."""
 
@@ -149,14 +153,18 @@ class Rooms:
         group = self._groups.get(key)
         if group is None:
             return 0
-        leaving = [*group.members] if members is None else [*dict.fromkeys(m for m in members if m in group.members)]
-        was_idle = not self._dismissed
-        for member in leaving:
-            del group.members[member]
-            self._dismissed.append(member._dismiss(key, info))
+        leaving: Collection[Member]
+        if members is None:
+            leaving, group.members = group.members, {}
+        else:
+            leaving = dict.fromkeys([member for member in members if member in group.members])
+            for member in leaving:
+                del group.members[member]
         group.listing = None
         if not group.members:
             del self._groups[key]
+        was_idle = not self._dismissed
+        self._dismissed.extend([member._dismiss(key, info) for member in leaving])
         if was_idle and leaving:
             self._on_dirty()
         return len(leaving)
@@ -207,23 +215,23 @@ class Rooms:
         """
         count = 0
         while self._dismissed:
-            if count == at_most:
+            if at_most is not None and count >= at_most:
                 return True
             finish = self._dismissed.popleft()
             try:
                 finish()
             except Exception:  # as below
                 logger.exception("%r failed", finish)
-            count += 1
+            count += DISMISSAL
         if self._pass is None:
             self._pass = self._pending()
-        for outlet in islice(self._pass, None if at_most is None else at_most - count):
+        for outlet in islice(self._pass, None if at_most is None else max(0, at_most - count)):
             try:
                 outlet.flush()
             except Exception:  # a bug of ours: one member's must not be all the others'
                 logger.exception("flushing %r failed", outlet)
             count += 1
-        if count == at_most:
+        if at_most is not None and count >= at_most:
             return True
         self._pass = None
         return False
@@ -333,11 +341,11 @@ class Room:
     ) -> int:
         """Remove a member from the room, several, or all the connections of one user. Synchronous.
 
-        They are in the room no more when this returns, and hear nothing that is said in it from then on. What follows
-        is seen to within the next ticks, some hundreds in each: what they were told before goes out; the block of
-        `async with ws.join(...)` is cancelled; the leave hook is called, in a task of the connection's (not where that
-        has joined again by then). The connection goes on, and its client is told what the handler, or the hook, tells
-        it: `code` and `reason` are in `membership.kicked`.
+        They are in the room no more when this returns, and hear nothing that is said in it from then on. Within the
+        next ticks, some members in each, what they were told before goes out, the block of `async with ws.join(...)` is
+        cancelled, and the leave hook called, in a task of the connection's (not where that has joined again by then).
+        The connection goes on. Its client is told what the handler, or the hook, tells it: `code` and `reason` are in
+        `membership.kicked`.
 
         Whoever is in the room for as long as it lives ends: the stream of an `app.sse` route with its event `close`, a
         WebSocket, where this is `ws.route` or `app.connections`, with `code` and `reason` and `Cause.KICKED`.
@@ -365,16 +373,11 @@ class Room:
         return self._rooms.dismiss(self.name, members, CloseInfo(Cause.KICKED, code, reason))
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
-        """Remove everybody from the room: see `kick`, which says what that does. Connections go on, but for those who
-        are in the room for as long as they live. Whoever joins afterwards is in the room, which is as any other then.
-
-        Returns:
-            How many were removed.
+        """Remove everybody from the room, as by `kick`, and return how many that were. Connections go on, but for those
+        that are in it for as long as they live. Who joins afterwards is in the room: it is as any other then.
 
         Raises:
-            ValueError: `code` or `reason` is none for a Close frame (nobody is removed).
-            TypeError: `code` is no `int`, or `reason` no `str` (nobody is removed).
-            RuntimeError: called in another thread than the one in which the app is served (nobody is removed).
+            ValueError, TypeError, RuntimeError: as in `kick` (nobody is removed).
         """
         self._rooms.check()
         check_close(code, reason)
