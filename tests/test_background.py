@@ -340,18 +340,21 @@ class TestCritical:
             finally:
                 ends.append("the other task")
 
-        app.ws("/ws", close=lambda ws, code, reason: ends.append((code, trio.current_time())))
+        async def close(ws: WebSocket, code: int, reason: str) -> None:
+            await trio.sleep(1)
+            ends.append((code, trio.current_time()))
+
+        app.ws("/ws", close=close)
         with pytest.RaisesGroup(Failure, flatten_subgroups=True):
             async with serving(app) as service:
                 client = await service.connect()
                 try:
                     await trio.sleep_forever()
                 finally:
-                    with trio.CancelScope(shield=True):
-                        await service.wait_ended(10)
+                    ends.append("the lifespan")
                     await service.hang_up()
                     await trio.aclose_forcefully(client._stream)
-        assert ends == ["the other task", (1012, at)]
+        assert ends == ["the other task", (1012, at + 1), "the lifespan"]
         assert lines(caplog)[-1].endswith("work failed, without which the server ends")
         assert lines(caplog)[-1].startswith("CRITICAL")
 
