@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from benchmarks.loads import MESSAGE, Load
 from benchmarks.process import Process, ServerError, free_port
 from benchmarks.run import start
 from benchmarks.verify import Client
+from verbtrio.closing import CloseInfo
 from verbtrio.messages import Frame
 from verbtrio.rooms import Rooms
 
@@ -193,6 +194,9 @@ class _Member:
         self.held: list[Frame] = []
 
     def flush(self) -> None: ...
+
+    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        return self.flush
 
 
 def _join_and_leave(*, members: int, rooms: int, repeats: int = 20_000) -> float:

@@ -85,9 +85,14 @@ class Hooks:
 async def watch(ws: WebSocket) -> None:
     """Figures every second, and what the hooks tell."""
     async with ws.join("watchers"):
-        while True:
-            await ws.send({"type": "statistics", **asdict(app.statistics())})
-            await trio.sleep(1)
+        async for _ in ws:
+            pass
+
+
+@app.every(1)
+def tell_figures() -> None:
+    """Once for all who watch, from the application's start until it shuts down."""
+    app.room("watchers").broadcast({"type": "statistics", **asdict(app.statistics())})
 
 
 @app.get("/statistics")

@@ -96,6 +96,7 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn_terms",
         "_hypercorn",
         "server",
+        "background",
         "app",
         "metrics",
         "__init__",

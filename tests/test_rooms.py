@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verbtrio.closing import Cause, CloseInfo
 from verbtrio.messages import Frame
-from verbtrio.rooms import FLUSH_BYTES, Member, Room, Rooms
+from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, Member, Room, Rooms
 
 
 class Listener:
@@ -21,6 +22,7 @@ class Listener:
         self.name = name
         self.held: list[Frame] = []  # what a real one writes with the next flush stays here
         self.flushed = 0
+        self.dismissed: list[tuple[Hashable, CloseInfo, bool]] = []  # the room, why, and whether it is over
 
     def __repr__(self) -> str:
         return self.name
@@ -36,17 +38,31 @@ class Listener:
     def flush(self) -> None:
         self.flushed = len(self.held)
 
+    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        number = len(self.dismissed)
+        self.dismissed.append((key, info, False))
+
+        def finish() -> None:
+            self.flush()
+            self.dismissed[number] = (key, info, True)
+
+        return finish
+
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["join", "leave", "broadcast"]), st.sampled_from("ab"), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["join", "leave", "broadcast", "to others than the user", "kick", "close"]),
+            st.sampled_from("ab"),
+            st.integers(0, 3),
+        ),
         max_size=40,
     )
 )
 def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> None:
-    rooms = Rooms()
     people = [Listener(str(number)) for number in range(4)]
+    rooms = Rooms(of_user=lambda user: [one for one in people if int(one.name) % 2 == user])  # two users, of two each
     handles = {name: rooms.room(name) for name in "ab"}  # made once, before anybody is in
     model: dict[str, list[Listener]] = {"a": [], "b": []}
     expected: dict[Listener, list[bytes]] = {person: [] for person in people}
@@ -60,6 +76,18 @@ def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> Non
             assert rooms.leave(name, person) is (person in inside)
             if person in inside:
                 inside.remove(person)
+        elif step == "kick":
+            assert handles[name].kick([person, person]) == (person in inside)
+            if person in inside:
+                inside.remove(person)
+        elif step == "close":
+            assert handles[name].close() == len(inside)
+            inside.clear()
+        elif step.startswith("to others"):
+            others = [member for member in inside if int(member.name) % 2 != index % 2 and member is not people[0]]
+            assert handles[name].broadcast(str(number), exclude=people[0], exclude_user=index % 2) == len(others)
+            for member in others:
+                expected[member].append(str(number).encode())
         else:
             others = [member for member in inside if member is not person]
             assert handles[name].broadcast(str(number), exclude=person) == len(others)
@@ -72,6 +100,10 @@ def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> Non
         assert sorted(map(str, rooms)) == [key for key, members in model.items() if members]
         assert len(rooms) == sum(map(bool, model.values()))
     assert {person: person.heard for person in people} == expected
+    while rooms.flush(2):
+        pass
+    assert all(person.flushed == len(person.held) for person in people)
+    assert all(is_over for person in people for _, _, is_over in person.dismissed)
 
 
 @pytest.fixture
@@ -233,6 +265,41 @@ class TestFlush:
             behind = len(people[0].held) - people[0].flushed
             assert behind * len(frame) <= FLUSH_BYTES + 2 * len(frame)
 
+    def test_those_who_were_removed_some_at_a_time(self) -> None:
+        """They are out at once. What follows is asked for once, and takes a part of each flush."""
+        dirty: list[str] = []
+        rooms = Rooms(on_dirty=lambda: dirty.append("dirty"))
+        people = [Listener(str(n)) for n in range(10)]
+        for person in people:
+            rooms.join("r", person)
+        rooms.room("r").broadcast("x")
+        assert rooms.room("r").kick(people[:3]) == 3
+        assert rooms.room("r").close(4000, "over") == 7
+        assert ("r" in rooms, dirty) == (False, ["dirty", "dirty"])
+        steps = []
+        while rooms.flush(4 * DISMISSAL):
+            steps.append(sum(is_over for person in people for _, _, is_over in person.dismissed))
+        assert steps[:2] == [4, 8]
+        assert [person.flushed for person in people] == [1] * 10
+        assert [person.dismissed for person in people[2:4]] == [
+            [("r", CloseInfo(Cause.KICKED, 1008), True)],
+            [("r", CloseInfo(Cause.KICKED, 4000, "over"), True)],
+        ]
+        rooms.join("r", people[0])
+        rooms.room("r").close()
+        assert dirty == ["dirty"] * 3
+
+    def test_one_that_fails_is_its_own(
+        self, rooms: Rooms, people: list[Listener], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail() -> None:
+            raise ValueError("on purpose")
+
+        monkeypatch.setattr(people[0], "_dismiss", lambda key, info: fail)
+        rooms.room("r").close()
+        assert not rooms.flush()
+        assert [person.dismissed[0][2] for person in people[1:]] == [True, True]
+
     def test_checked_before_anything_is_done(self) -> None:
         """As from another thread."""
 
@@ -241,6 +308,12 @@ class TestFlush:
 
         rooms, someone = Rooms(check=refuse), Listener()
         rooms.join("r", someone)
-        with pytest.raises(RuntimeError, match="not here"):
-            rooms.room("r").broadcast("x")
-        assert someone.held == []
+        calls: list[Callable[[], int]] = [
+            lambda: rooms.room("r").broadcast("x"),
+            lambda: rooms.room("r").kick(someone),
+            rooms.room("r").close,
+        ]
+        for call in calls:
+            with pytest.raises(RuntimeError, match="not here"):
+                call()
+        assert (someone.held, someone.dismissed, len(rooms.room("r"))) == ([], [], 1)

@@ -73,7 +73,8 @@ class World:
             (one.closed, list(one._queue), list(one.held), one.dropped, one._body.deadline),
             (self.membership._left, self.membership._scope.cancel_called),
             dict(hub.places._taken),
-            (len(hub.timers), hub.draining, self.app._hub is hub),
+            (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._hub is hub),
+            (len(hub.rooms._dismissed), self.app._background),
             self.app.user_middleware,
         )
         return repr(all_of_it)
@@ -132,12 +133,28 @@ CHECKED: dict[str, Call] = {
     "WebSocket.send_nowait": lambda w: w.ws.send_nowait("x"),
     "WebSocket.close_nowait": lambda w: w.ws.close_nowait(),
     "WebSocket.join": lambda w: w.ws.join("other"),
+    "WebSocket.join again": lambda w: w.ws.join("hall", exist_ok=True),
+    "WebSocket.leave_nowait": lambda w: w.ws.leave_nowait("hall"),
+    "WebSocket.leave_nowait of another": lambda w: w.ws.leave_nowait("other"),
     "Membership.leave_nowait": lambda w: w.membership.leave_nowait(),
     "Room.broadcast": lambda w: w.app.room("hall").broadcast("x"),
     "Room.broadcast to nobody": lambda w: w.app.room("nowhere").broadcast("x"),
     "Room.broadcast to all": lambda w: w.app.connections.broadcast("x"),
     "Room.broadcast to the route": lambda w: w.ws.route.broadcast("x"),
     "Room.broadcast but for some": lambda w: w.app.room("hall").broadcast("x", exclude=[w.ws]),
+    "Room.broadcast but for a user": lambda w: w.app.room("hall").broadcast("x", exclude_user="ada"),
+    "Room.broadcast by a membership": lambda w: w.membership.broadcast("x"),
+    "Room.kick": lambda w: w.app.room("hall").kick(w.ws),
+    "Room.kick of a listener": lambda w: w.app.room("hall").kick(w.listener),
+    "Room.kick of a user": lambda w: w.app.room("hall").kick(user="ada"),
+    "Room.kick of nobody": lambda w: w.app.room("nowhere").kick(w.ws),
+    "Room.kick from the route": lambda w: w.ws.route.kick(w.ws),
+    "Room.kick by a membership": lambda w: w.membership.kick(w.ws),
+    "Room.close": lambda w: w.app.room("hall").close(),
+    "Room.close with nobody in it": lambda w: w.app.room("nowhere").close(),
+    "Room.close of all": lambda w: w.app.connections.close(),
+    "Room.close of the route": lambda w: w.ws.route.close(),
+    "Room.close by a membership": lambda w: w.membership.close(),
     "Users.send": lambda w: w.app.users.send("ada", "x"),
     "Users.send to a listener": lambda w: w.app.users.send("bob", "x"),
     "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
@@ -158,6 +175,8 @@ CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
     "WebSocket.receive": lambda w: w.ws.receive(),
     "WebSocket.__anext__": lambda w: anext(w.ws),
     "WebSocket.close": lambda w: w.ws.close(),
+    "WebSocket.leave": lambda w: w.ws.leave("hall"),
+    "WebSocket.leave of another": lambda w: w.ws.leave("other"),
     "Membership.leave": lambda w: w.membership.leave(),
     "Membership.__aenter__": lambda w: w.membership.__aenter__(),
     "Membership.__aexit__": lambda w: w.membership.__aexit__(None, None, None),
@@ -172,11 +191,16 @@ async def enter_lifespan(w: World) -> None:
 
 REFUSED_WHILE_SERVED: dict[str, Call] = {
     "App.use": lambda w: w.app.use(as_somebody),
+    "Background.task": lambda w: w.app.task(trio.sleep_forever),
+    "Background.every": lambda w: w.app.every(1)(trio.sleep_forever),
     "App.listen": lambda w: w.app.listen(0),
     "App.serve": lambda w: trio.run(w.app.serve, 0),
     "App.lifespan": lambda w: trio.run(enter_lifespan, w),
 }
 """Refused in whatever thread, with a reason of their own."""
+
+TOO_LATE = {"App.use", "Background.task", "Background.every"}
+"""Of those, what must be done before the app is served."""
 
 READ: dict[str, Call] = {
     "WebSocket.id": lambda w: w.ws.id,
@@ -195,6 +219,8 @@ READ: dict[str, Call] = {
     "Room.__iter__": lambda w: [member for member in w.app.room("hall")],  # noqa: C416 -- the loop is what is tested
     "Room.__contains__": lambda w: w.ws in w.app.room("hall"),
     "Room.__repr__": lambda w: repr(w.app.room("hall")),
+    "Membership.room": lambda w: w.membership.room,
+    "Room.__repr__ of a membership": lambda w: repr(w.membership),
     "Users.__len__": lambda w: len(w.app.users),
     "Users.__iter__": lambda w: [user for user in w.app.users],  # noqa: C416
     "Users.__contains__": lambda w: "ada" in w.app.users,
@@ -395,7 +421,7 @@ async def test_from_a_thread_as_the_error_says(name: str, autojump_clock: Clock)
 async def test_refused_while_served(name: str, autojump_clock: Clock) -> None:
     async with world() as w:
         before = w.state()
-        with pytest.raises(RuntimeError, match="app has started" if name == "App.use" else "running already"):
+        with pytest.raises(RuntimeError, match="app has started" if name in TOO_LATE else "running already"):
             await in_a_thread(lambda: REFUSED_WHILE_SERVED[name](w))
         assert w.state() == before
         await w.check_served()

@@ -71,7 +71,7 @@ BAD_CLOSES: list[tuple[Any, Any, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("code", "reason", "error"), BAD_CLOSES)
-@pytest.mark.parametrize("how", ["close", "close_nowait", "disconnect", "Listener", "Heartbeat"])
+@pytest.mark.parametrize("how", ["close", "close_nowait", "disconnect", "kick", "Room.close", "Listener", "Heartbeat"])
 async def test_a_close_that_must_not_be_sent(
     how: str, code: Any, reason: Any, error: type[Exception], autojump_clock: Clock
 ) -> None:
@@ -89,6 +89,10 @@ async def test_a_close_that_must_not_be_sent(
             ws.close_nowait(code, reason)
         elif how == "disconnect":
             app.users.disconnect(1, code=code, reason=reason)
+        elif how == "kick":
+            ws.route.kick(ws, code=code, reason=reason)
+        elif how == "Room.close":
+            ws.route.close(code, reason)
         elif how == "Listener":
             Listener({"type": "http", "path": "/", "headers": []}, Limits(), Counts()).close_nowait(code, reason)
         else:
@@ -232,6 +236,10 @@ async def test_a_rooms_name_is_text(autojump_clock: Clock) -> None:
     async def handler(ws: WebSocket, room: int) -> None:
         with pytest.raises(TypeError, match=r"a room's name is text, not 5: use str"):
             ws.join(room)  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(TypeError, match="a room's name is text"):
+            await ws.leave(room)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a room's name is text"):
+            ws.leave_nowait(room)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="a room's name is text"):
             app.room(room)  # type: ignore[arg-type]
         await ws.send("said")

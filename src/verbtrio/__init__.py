@@ -14,6 +14,7 @@ Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`,
 """
 
 from verbtrio.app import App as App
+from verbtrio.background import Restart as Restart
 from verbtrio.closing import Cause as Cause
 from verbtrio.closing import CloseInfo as CloseInfo
 from verbtrio.errors import AuthenticationError as AuthenticationError

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from verbtrio import _needed  # noqa: F401 -- first: it says in words what the others would fail for
 from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
+from verbtrio.background import Background
 from verbtrio.channels import channels
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
@@ -32,7 +33,7 @@ from verbtrio.types import Shared
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
 
-class App(Shared, Routes, Starlette):
+class App(Shared, Background, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -103,8 +104,8 @@ class App(Shared, Routes, Starlette):
             compression=compression,
             origins=Origins(allowed_origins, require=require_origin),
         )
+        Background.__init__(self, drain_timeout)
         self._inner_lifespan = lifespan
-        self._drain_timeout = drain_timeout
         self._take_over = take_over
         self._proxies = proxies
         self._http2_websockets = http2_websockets
@@ -138,6 +139,8 @@ class App(Shared, Routes, Starlette):
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
             if outermost:
                 can_be_had(NURSERY)
+            if self._background:
+                await stack.enter_async_context(self._background_at_work(hub))
             if self._take_over and outermost and can_be_had(TAKE_OVER):
                 for part in (TLS, UNWIND):
                     can_be_had(part)

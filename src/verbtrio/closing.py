@@ -65,7 +65,8 @@ class Cause(enum.StrEnum):
     CLOSED = "closed"
     """Its own handler, hook or a task of theirs called `close()` (1000, or the code that was given)."""
     KICKED = "kicked"
-    """Somebody else did, or `users.disconnect` (1008, or the code that was given)."""
+    """Somebody else did, or `users.disconnect`, or `kick` or `close` of a room it was in as long as it lived (1008, or
+    the code that was given)."""
     DRAIN = "drain"
     """The server shuts down (1012)."""
 

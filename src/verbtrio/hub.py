@@ -175,10 +175,12 @@ class Hub:
         self.counts = Counts()
         self.check = only_here()
         """Raises `RuntimeError` in any other thread."""
-        self.rooms = Rooms(self._to_flush, self.check)
         self.users = Users(self.check)
+        self.rooms = Rooms(self._to_flush, self.check, self.users.connections)
         self.places = Places(limits)
         self.draining = False
+        self.until_drain = trio.CancelScope()
+        """Cancelled when the drain begins: for what is to end before the connections do."""
         self._deadline = float("inf")  # of the drain
 
     @property
@@ -329,6 +331,7 @@ class Hub:
         Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
         """
         self.draining = True
+        self.until_drain.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
         for one in tuple(self._listeners):
             one.drain()

@@ -10,7 +10,8 @@ import base64
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from functools import partial
 from typing import Any
 
 import trio
@@ -146,6 +147,10 @@ class Listener(HTTPConnection):
     def _end(self, info: CloseInfo) -> None:
         """What the registry of users calls, as on a `WebSocket`."""
         self.end(info)
+
+    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """For rooms (see `rooms.Member`): it is in its room for as long as it lives."""
+        return partial(self.end, info)
 
     def _overflow(self) -> None:
         limit, policy = self._limits.max_backlog_bytes, self._limits.backlog_policy

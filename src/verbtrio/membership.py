@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 import trio
 
 from verbtrio.calls import Calls
+from verbtrio.closing import CloseInfo
 from verbtrio.rooms import Member, Room, Rooms
 from verbtrio.types import Hook
 
@@ -18,6 +20,10 @@ class Joined(Member, Protocol):
 
     nursery: trio.Nursery
     """Where leave hooks run that nobody waits for."""
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How it ended; what is owed then, its end calls."""
 
 
 class Memberships:
@@ -39,8 +45,8 @@ class Memberships:
         self._rooms = rooms
         self._seconds = seconds
         self._by_name: dict[str, Membership] = {}
-        self.owed: list[tuple[Hook, Room]] = []
-        """Leave hooks that the connection's end has to call."""
+        self.owed: list[Membership] = []
+        """Those whose leave hooks the connection's end has to call."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -52,20 +58,27 @@ class Memberships:
     def names(self) -> frozenset[str]:
         return frozenset(self._by_name)
 
+    def get(self, name: str) -> Membership | None:
+        return self._by_name.get(name)
+
     def check(self) -> None:
         """Raise `RuntimeError` in another thread than the one in which the app is served."""
         self._rooms.check()
 
     def join(self, name: str, on_leave: Hook | None) -> Membership:
-        """Join the room, which the member is not in yet.
+        """Join the room, or give the membership there is, whose leave hook is the first that was given.
 
         Raises:
             TypeError: `on_leave` can't be called with `(room, ws)`.
         """
         if on_leave is not None:
             _check_hook(on_leave)
-        self._rooms.join(name, self._member)
-        membership = self._by_name[name] = Membership(self, self._rooms.room(name), name, on_leave)
+        membership = self._by_name.get(name)
+        if membership is None:
+            self._rooms.join(name, self._member)
+            membership = self._by_name[name] = Membership(self, self._rooms, name, on_leave)
+        elif membership._on_leave is None:
+            membership._on_leave = on_leave
         return membership
 
     def leave(self, name: str) -> None:
@@ -73,11 +86,31 @@ class Memberships:
         self._by_name.pop(name, None)
         self._rooms.leave(name, self._member)
 
+    def dismiss(self, name: str, info: CloseInfo) -> Callable[[], None]:
+        """Somebody has removed the member from the room: see `rooms.Member`. The leave hook is owed from now on: where
+        the connection ends before the rest is done, its end calls it."""
+        membership = self._by_name.pop(name)
+        membership._left = True
+        membership.kicked = info
+        if membership._on_leave is not None:
+            self.owed.append(membership)
+        return membership._dismissed
+
+    def settle(self, membership: Membership, hook: Hook) -> None:
+        """Call an owed leave hook soon, in a task of the connection's; where that has ended, its end does."""
+        if self._member.closed is None:
+            self.owed.remove(membership)
+            self._member.nursery.start_soon(self._tell_unless_back, hook, membership.room)
+
+    def flush(self) -> None:
+        """Have the member's outlet write what it holds."""
+        self._member.outlet.flush()
+
     def leave_all(self) -> None:
         """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` go on."""
         for membership in list(self._by_name.values()):
-            if (hook := membership._go()) is not None:
-                self.owed.append((hook, membership.room))
+            if membership._go() is not None:
+                self.owed.append(membership)
 
     async def tell(self, hook: Hook, room: Room) -> None:
         """Call a leave hook, within its time; what it raises goes to the log and the error hook."""
@@ -97,28 +130,43 @@ class Memberships:
             await self.tell(hook, room)
 
 
-class Membership:
-    """One connection's place in one room. Made by `ws.join`.
+class Membership(Room):
+    """One connection's place in one room, and all that a `Room` is: a handle on it, which stays one after leaving. Made
+    by `ws.join`. (`close` and `kick` are the room's: they are about all who are in it. `leave` is about this one.)
 
-    As an async context manager it gives the room, and leaves it at the end of the block; a task that leaves for it
-    (`leave_nowait` elsewhere) cancels the block.
+    As an async context manager it gives itself, and leaves the room at the end of the block; who leaves for it
+    elsewhere (`leave`, `ws.leave`, `kick`) cancels the block.
     """
 
-    __slots__ = ("_all", "_left", "_name", "_on_leave", "_scope", "room")
+    __slots__ = ("_all", "_left", "_on_leave", "_scope", "kicked")
 
-    def __init__(self, memberships: Memberships, room: Room, name: str, on_leave: Hook | None) -> None:
+    kicked: CloseInfo | None
+    """The code and the reason that `kick` or `close` were called with, where those have ended it; else `None`."""
+
+    def __init__(self, memberships: Memberships, rooms: Rooms, name: str, on_leave: Hook | None) -> None:
+        super().__init__(rooms, name)
         self._all = memberships
-        self._name = name
-        self.room = room
         self._on_leave = on_leave
         self._scope = trio.CancelScope()
         self._left = False
+        self.kicked = None
 
-    async def __aenter__(self) -> Room:
+    @property
+    def room(self) -> Room:
+        """The room by itself: what leave hooks are given."""
+        return Room(self._rooms, self.name)
+
+    async def __aenter__(self) -> Self:
         # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
         self._all.check()
-        self._scope.__enter__()
-        return self.room
+        try:
+            self._scope.__enter__()
+        except RuntimeError:
+            raise RuntimeError(
+                f"the block of this membership in {self.name!r} has been entered: there is one, whose end leaves the "
+                "room; within it, or for a room that may be joined already, use the membership without `async with`"
+            ) from None
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -136,24 +184,41 @@ class Membership:
 
         def __exit__(self, *_: object) -> None: ...
 
-    def leave_nowait(self) -> None:
-        """Leave the room. For hooks that are plain functions. Leaving twice does nothing.
+    def leave_nowait(self) -> bool:
+        """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.
 
         The leave hook is called at once, where it is a plain function; else in a task of the connection's, unless the
         connection has joined that room again before the task begins.
         """
+        was_in = not self._left
         if (hook := self._leave()) is not None:
             self._all.tell_nowait(hook, self.room)
+        return was_in
 
-    async def leave(self) -> None:
-        """Leave the room and call the hook. Leaving twice does nothing.
+    async def leave(self) -> bool:
+        """Leave the room and call the hook; return whether it was in it. Leaving twice does nothing.
 
         If cancelled, it has left, and the hook still has its time limit.
         """
+        was_in = not self._left
         if (hook := self._leave()) is not None:
             await self._all.tell(hook, self.room)
         else:
             await trio.lowlevel.checkpoint()
+        return was_in
+
+    @property
+    def _hook(self) -> Hook:
+        """The leave hook, which is owed."""
+        assert self._on_leave is not None
+        return self._on_leave
+
+    def _dismissed(self) -> None:
+        """What is left to do for one that was removed: what was said before goes out, the block ends, its hook runs."""
+        self._all.flush()
+        self._scope.cancel()
+        if self._on_leave is not None:
+            self._all.settle(self, self._on_leave)
 
     def _leave(self) -> Hook | None:
         """Leave the room and its block; return the hook that is owed then, once."""
@@ -165,7 +230,7 @@ class Membership:
         if self._left:
             return None
         self._left = True
-        self._all.leave(self._name)
+        self._all.leave(str(self.name))
         return self._on_leave
 
 

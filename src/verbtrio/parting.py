@@ -95,8 +95,8 @@ class Parting:
         """Call the hooks: all of them within one time limit."""
         ws, info, calls = self._ws, self._info, self._calls
         deadline = min(trio.current_time() + ws._limits.hook_timeout, self._scope.deadline)
-        for hook, room in ws._memberships.owed:
-            await calls.call("leave", hook, room, ws, deadline=deadline)
+        for membership in ws._memberships.owed:
+            await calls.call("leave", membership._hook, membership.room, ws, deadline=deadline)
         for error in self._errors:
             await calls.tell(error, deadline=deadline)
         if self._handler.has_last_words:

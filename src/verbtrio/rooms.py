@@ -5,7 +5,8 @@ synchronous, so there is no await between a check and the change it guards, and 
 a `finally` block of a cancelled task.
 
 A broadcast only appends the frame to what each member holds; that is written when the tick is over (`flush`, which
-`on_dirty` asks for), so that 32 broadcasts in a tick cost one write a member and not 32.
+`on_dirty` asks for), so that 32 broadcasts in a tick cost one write a member and not 32. So it is with a kick: whoever
+is removed is in the room no more, and what that takes of its connection follows with the flush, so many at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.messages import Frame, encode
 from verbtrio.types import Data
 
@@ -24,6 +26,10 @@ logger = logging.getLogger("verbtrio.rooms")
 FLUSH_BYTES = 1024 * 1024
 """Once so much has been broadcast to a room within a tick, it is flushed before the next broadcast: somebody is at it
 in a loop without an await, and no bound but this one would stop it."""
+
+
+DISMISSAL = 8
+"""What the rest of a removal counts for, in members flushed: a write, a block cancelled, a task for the hook."""
 
 
 class Outlet(Protocol):
@@ -45,6 +51,9 @@ class Member(Protocol):
     @property
     def outlet(self) -> Outlet:
         """Its outlet, the same for ever."""
+
+    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """Somebody has removed it from the room `key`. Takes an instant; returns what is to be done about it soon."""
 
 
 class _Group:
@@ -72,11 +81,19 @@ class Rooms:
         on_dirty: called when there is something to `flush`.
         check: raises where nothing may be changed (in another thread). Called before each broadcast, and by whoever
             changes something else of the app's.
+        of_user: gives the connections of the user with that id.
     """
 
-    def __init__(self, on_dirty: Callable[[], None] = lambda: None, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        on_dirty: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+        of_user: Callable[[object], Collection[Member]] = lambda user_id: (),
+    ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each once
+        self._dismissed: deque[Callable[[], object]] = deque()  # of those who were removed; as many as were members
+        self._of_user = of_user
         self._pass: Iterator[Outlet] | None = None  # who is still to be flushed
         self._on_dirty = on_dirty
         self.check = check
@@ -121,10 +138,44 @@ class Rooms:
         member.outlet.flush()
         return True
 
-    def broadcast(self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None) -> int:
+    def of_user(self, user_id: object) -> Collection[Member]:
+        """The connections of one user.
+
+        Raises:
+            TypeError: that is the user, or several ids. (It would be nobody's id, and nobody would be left out.)
+        """
+        if not isinstance(user_id, str | int) and (isinstance(user_id, Collection) or hasattr(user_id, "id")):
+            raise TypeError(f"a user's id is text or a number, as in `app.users`, not {user_id!r}: give the id alone")
+        return self._of_user(user_id)
+
+    def dismiss(self, key: Hashable, members: Collection[Member] | None, info: CloseInfo) -> int:
+        """Remove those of `members` who are in the room (`None`: everybody); return how many that were."""
+        group = self._groups.get(key)
+        if group is None:
+            return 0
+        leaving: Collection[Member]
+        if members is None:
+            leaving, group.members = group.members, {}
+        else:
+            leaving = dict.fromkeys([member for member in members if member in group.members])
+            for member in leaving:
+                del group.members[member]
+        group.listing = None
+        if not group.members:
+            del self._groups[key]
+        was_idle = not self._dismissed
+        self._dismissed.extend([member._dismiss(key, info) for member in leaving])
+        if was_idle and leaving:
+            self._on_dirty()
+        return len(leaving)
+
+    def broadcast(
+        self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None, exclude_user: object = None
+    ) -> int:
         """See `Room.broadcast`."""
         self.check()
         frame = encode(data)
+        silenced = None if exclude_user is None else self.of_user(exclude_user)
         group = self._groups.get(key)
         if group is None:
             return 0
@@ -133,7 +184,12 @@ class Rooms:
             for outlet in outlets:
                 outlet.flush()
             outlets = group.walk()  # some may have turned out to be too slow, and have left
-        if exclude is None:
+        if silenced is not None:
+            others = _others(group, exclude, {member.outlet for member in silenced})
+            reached = len(others)
+            for outlet in others:
+                outlet.held.append(frame)
+        elif exclude is None:
             reached = len(outlets)
             for outlet in outlets:
                 outlet.held.append(frame)
@@ -144,7 +200,7 @@ class Rooms:
                 if outlet is not silent:
                     outlet.held.append(frame)
         else:
-            others = [member.outlet for member in group.members if member not in exclude]
+            others = _others(group, exclude, ())
             reached = len(others)
             for outlet in others:
                 outlet.held.append(frame)
@@ -153,17 +209,29 @@ class Rooms:
         return reached
 
     def flush(self, at_most: int | None = None) -> bool:
-        """Flush the members of rooms that were broadcast to, `at_most` so many; return whether there may be more."""
+        """Flush the members of rooms that were broadcast to, and see to those who were removed, `at_most` so many.
+
+        Returns whether there may be more.
+        """
+        count = 0
+        while self._dismissed:
+            if at_most is not None and count >= at_most:
+                return True
+            finish = self._dismissed.popleft()
+            try:
+                finish()
+            except Exception:  # as below
+                logger.exception("%r failed", finish)
+            count += DISMISSAL
         if self._pass is None:
             self._pass = self._pending()
-        count = 0
-        for outlet in islice(self._pass, at_most):
+        for outlet in islice(self._pass, None if at_most is None else max(0, at_most - count)):
             try:
                 outlet.flush()
             except Exception:  # a bug of ours: one member's must not be all the others'
                 logger.exception("flushing %r failed", outlet)
             count += 1
-        if count == at_most:
+        if at_most is not None and count >= at_most:
             return True
         self._pass = None
         return False
@@ -181,6 +249,33 @@ class Rooms:
             if len(self._dirty) == 1:
                 self._on_dirty()
         group.held += size
+
+
+def _others(group: _Group, exclude: Member | Collection[Member] | None, silent: Collection[Outlet]) -> list[Outlet]:
+    """The outlets of a room's members, but for those of `exclude`, and `silent`."""
+    if isinstance(exclude, str | bytes):
+        raise TypeError(
+            f"exclude is a member, or a collection of them, not {exclude!r}; for a user's id: exclude_user="
+        )
+    if exclude is None or hasattr(exclude, "outlet"):
+        one = None if exclude is None else exclude.outlet
+        return [outlet for outlet in group.walk() if outlet is not one and outlet not in silent]
+    others = [member.outlet for member in group.members if member not in exclude]
+    return [outlet for outlet in others if outlet not in silent] if silent else others
+
+
+def _members_in(given: Any) -> Collection[Member]:
+    """What `kick` was given, as a collection.
+
+    Raises:
+        TypeError: it is no member, nor a collection of them. (A membership, which is a room, means all who are in it.)
+    """
+    if hasattr(given, "outlet"):  # some members are collections of something, too
+        return (given,)
+    members = tuple(given) if isinstance(given, Collection) and not isinstance(given, Room) else (None,)
+    if not all(hasattr(member, "outlet") for member in members):
+        raise TypeError(f"kick takes a member, or a collection of them, not {given!r}; for a user's id: user=...")
+    return members
 
 
 def check_name(name: object) -> None:
@@ -215,10 +310,13 @@ class Room:
         return member in self._rooms.members(self.name)
 
     def __repr__(self) -> str:
-        return f"<Room {self.name!r} ({len(self)} here)>"
+        return f"<{type(self).__name__} {self.name!r} ({len(self)} here)>"
 
-    def broadcast(self, data: Data, *, exclude: Member | Collection[Member] | None = None) -> int:
-        """Send `data` to everybody in the room, but for `exclude` (a member or a collection of them).
+    def broadcast(
+        self, data: Data, *, exclude: Member | Collection[Member] | None = None, exclude_user: object = None
+    ) -> int:
+        """Send `data` to everybody in the room, but for `exclude` (a member or a collection of them), and for all the
+        connections of the user whose id is `exclude_user` (see `App.users`).
 
         Synchronous: the message is on its way to everybody who is in the room when this returns, and is written, or
         queued within each member's backlog limit, in the same tick; a member that reads too slowly holds up nobody.
@@ -228,7 +326,59 @@ class Room:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded (nobody has got anything).
+            TypeError: `data` can't be encoded, or `exclude_user` is no id (nobody has got anything).
             RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
         """
-        return self._rooms.broadcast(self.name, data, exclude)
+        return self._rooms.broadcast(self.name, data, exclude, exclude_user)
+
+    def kick(
+        self,
+        member: Member | Collection[Member] | None = None,
+        *,
+        user: object = None,
+        code: int = POLICY_VIOLATION,
+        reason: str = "",
+    ) -> int:
+        """Remove a member from the room, several, or all the connections of one user. Synchronous.
+
+        They are in the room no more when this returns, and hear nothing that is said in it from then on. Within the
+        next ticks, some members in each, what they were told before goes out, the block of `async with ws.join(...)` is
+        cancelled, and the leave hook called, in a task of the connection's (not where that has joined again by then).
+        The connection goes on. Its client is told what the handler, or the hook, tells it: `code` and `reason` are in
+        `membership.kicked`.
+
+        Whoever is in the room for as long as it lives ends: the stream of an `app.sse` route with its event `close`, a
+        WebSocket, where this is `ws.route` or `app.connections`, with `code` and `reason` and `Cause.KICKED`.
+
+        It keeps nobody out: whoever was removed may join again, unless your code says no.
+
+        Args:
+            member: a member, or a collection of them; who is not in the room is passed over.
+            user: a user's id, as in `app.users`, instead of `member`.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            ValueError: `code` or `reason` is none for a Close frame (nobody is removed).
+            TypeError: `code` is no `int`, `reason` no `str`, `member` none, or neither or both of `member` and `user`
+                are given (nobody is removed).
+            RuntimeError: called in another thread than the one in which the app is served (nobody is removed).
+        """
+        self._rooms.check()
+        check_close(code, reason)
+        if (member is None) is (user is None):
+            raise TypeError("kick takes a member or user=..., one of them; everybody: close()")
+        members = self._rooms.of_user(user) if member is None else _members_in(member)
+        return self._rooms.dismiss(self.name, members, CloseInfo(Cause.KICKED, code, reason))
+
+    def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
+        """Remove everybody from the room, as by `kick`, and return how many that were. Connections go on, but for those
+        that are in it for as long as they live. Who joins afterwards is in the room: it is as any other then.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as in `kick` (nobody is removed).
+        """
+        self._rooms.check()
+        check_close(code, reason)
+        return self._rooms.dismiss(self.name, None, CloseInfo(Cause.KICKED, code, reason))

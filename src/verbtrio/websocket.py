@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from weakref import ref
 
@@ -247,7 +248,7 @@ class WebSocket(HTTPConnection, Generic[T]):
         mine = handled_by.get()
         self._end(CloseInfo(Cause.KICKED if mine is None or mine() is not self else Cause.CLOSED, code, reason))
 
-    def join(self, name: str, *, on_leave: Hook | None = None) -> Membership:
+    def join(self, name: str, *, on_leave: Hook | None = None, exist_ok: bool = False) -> Membership:
         """Join the room `name`, now. The membership ends with the connection, if not before:
 
             async with ws.join("lobby") as members:     # leaving the block leaves the room
@@ -258,14 +259,16 @@ class WebSocket(HTTPConnection, Generic[T]):
             on_leave: `(room, ws)`, called once this connection has left the room, whatever the reason; a plain function
                 or a coroutine function, within `Limits.hook_timeout`. What it raises is logged and goes to the error
                 hook; the connection goes on.
+            exist_ok: where it is in that room already, give the membership there is. That has one leave hook: the first
+                `on_leave` it was given.
 
         Returns:
-            The membership: `membership.room` is the room, `leave` and `leave_nowait` end it.
+            The membership: a `Room`, which `leave` and `leave_nowait` end.
 
         Raises:
             ConnectionClosed: the connection has ended.
             LimitExceeded: it is in `Limits.max_rooms` rooms.
-            RuntimeError: it is in that room already.
+            RuntimeError: it is in that room already, without `exist_ok`.
             TypeError: `name` is no text, or `on_leave` can't be called with `(room, ws)`.
         """
         self._rooms.check()
@@ -273,16 +276,46 @@ class WebSocket(HTTPConnection, Generic[T]):
         if self._info is not None:
             raise ConnectionClosed(self._info)
         if name in self._memberships:
-            raise RuntimeError(f"this connection is in the room {name!r} already")
-        if self._limits.max_rooms is not None and len(self._memberships) >= self._limits.max_rooms:
+            if not exist_ok:
+                raise RuntimeError(f"this connection is in the room {name!r} already: exist_ok=True allows for that")
+        elif self._limits.max_rooms is not None and len(self._memberships) >= self._limits.max_rooms:
             raise LimitExceeded(f"Too many rooms: at most {self._limits.max_rooms}")
         return self._memberships.join(name, on_leave)
+
+    async def leave(self, name: str) -> bool:
+        """Leave the room `name`, as by its membership's `leave`: its block is cancelled, the leave hook called.
+
+        Returns whether it was in the room; if not, nothing happens.
+
+        If cancelled, it has left, and the hook still has its time limit.
+
+        Raises:
+            TypeError: `name` is no text.
+        """
+        if (membership := self._membership(name)) is not None:
+            return await membership.leave()
+        await trio.lowlevel.checkpoint()
+        return False
+
+    def leave_nowait(self, name: str) -> bool:
+        """Leave the room `name`, as by its membership's `leave_nowait`: for hooks that are plain functions."""
+        membership = self._membership(name)
+        return membership is not None and membership.leave_nowait()
+
+    def _membership(self, name: str) -> Membership | None:
+        self._rooms.check()
+        check_name(name)
+        return self._memberships.get(name)
 
     @property
     def outlet(self) -> Outlet:
         """For rooms (see `rooms.Member`)."""
         assert self._outbox is not None, "who is in a room is open"
         return self._outbox
+
+    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """For rooms (see `rooms.Member`). Its route's, and everybody's, it is in for as long as it lives."""
+        return self._memberships.dismiss(key, info) if isinstance(key, str) else partial(self._end, info)
 
     def _open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
         """From now on there is a peer.
