@@ -22,6 +22,7 @@ LAYERS: dict[str, list[str]] = {
     "wire": [
         "events",
         "collisions",
+        "custom",
         "messages",
         "codec",
         "unfinished",
@@ -52,8 +53,10 @@ LAYERS: dict[str, list[str]] = {
     "connection": [
         "calls",
         "membership",
+        "answers",
         "websocket",
         "listener",
+        "dispatch",
         "hooks",
         "gate",
         "handling",
@@ -124,6 +127,7 @@ PURE = [
     "types",
     "events",
     "collisions",
+    "custom",
     "messages",
     "codec",
     "handshake",

@@ -144,6 +144,7 @@ CHECKED: dict[str, Call] = {
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
     "Users.disconnect of a listener": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
+    "Listener.send_nowait": lambda w: w.listener.send_nowait("x"),
     "Listener.flush": lambda w: w.listener.flush(),
     "Listener.close_nowait": lambda w: w.listener.close_nowait(),
     "Listener.drain": lambda w: w.listener.drain(),
@@ -216,6 +217,7 @@ READ: dict[str, Call] = {
     "JSONArray": lambda w: type(JSONArray(["x"])),
     "last_event_id": lambda w: verbtrio.last_event_id(Request({"type": "http", "headers": []})),
     "ServerSentEvent.encode": lambda w: verbtrio.ServerSentEvent("x").encode(),
+    "on": lambda w: type(verbtrio.on(Clock)),
     "JWTAuth.issue": lambda w: AUTH.verify(AUTH.issue({"id": 1}, expires_in=1e6))["id"],  # type: ignore[index]
 }
 """Reads, or touches nothing of the app's: allowed everywhere."""
@@ -247,7 +249,7 @@ NOTHING_OF_TRIO = {
         "JWTAuth",
         "Limits",
     ),
-    *("LimitExceeded", "MessageError", "NotRunning", "TrustedProxies", "Upgrade", "UpgradeRequest", "VerbtrioError"),
+    *("LimitExceeded", "Member", "MessageError", "NotRunning", "TrustedProxies", "Upgrade", "UpgradeRequest", "VerbtrioError"),
 }
 """Classes whose modules don't import Trio: values, and what is made of them."""
 

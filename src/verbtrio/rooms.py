@@ -14,9 +14,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from verbtrio.messages import Frame, encode
+from verbtrio.closing import NORMAL_CLOSURE, CloseInfo
+from verbtrio.messages import Encode, Frame, encode
 from verbtrio.types import Data
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -39,12 +40,45 @@ class Outlet(Protocol):
         member may leave its rooms meanwhile."""
 
 
-class Member(Protocol):
-    """Something in a room. Members are told apart by identity."""
+class HasOutlet(Protocol):
+    """Something in a room, so far as a room knows it. Told apart by identity."""
 
     @property
     def outlet(self) -> Outlet:
         """Its outlet, the same for ever."""
+
+
+class Member(HasOutlet, Protocol):
+    """Who is in a room, or among a user's connections: a `WebSocket`, or the `Listener` of an `app.sse` route.
+
+    What both have; `isinstance(member, WebSocket)` tells them apart.
+    """
+
+    @property
+    def id(self) -> str:
+        """Unique among all connections of all processes."""
+
+    @property
+    def user(self) -> Any:
+        """Who it is, as in `WebSocket.user`."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The path's parameters."""
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How it ended; `None` while it is open."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
+
+    def send_nowait(self, data: Data) -> None:
+        """Send `data`, or queue it where the client reads slowly. Raises `ConnectionClosed` where it has ended."""
+
+    def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close it, without waiting. One that has ended stays as it is."""
 
 
 class _Group:
@@ -53,7 +87,7 @@ class _Group:
     __slots__ = ("held", "listing", "members")
 
     def __init__(self) -> None:
-        self.members: dict[Member, None] = {}  # in the order in which they joined; joins and leaves in O(1)
+        self.members: dict[HasOutlet, None] = {}  # in the order in which they joined; joins and leaves in O(1)
         # Their outlets, for walking over; `None` when somebody has come or gone. Not the members: where there are
         # 10,000, each object on the way comes from main memory.
         self.listing: tuple[Outlet, ...] | None = None
@@ -72,14 +106,21 @@ class Rooms:
         on_dirty: called when there is something to `flush`.
         check: raises where nothing may be changed (in another thread). Called before each broadcast, and by whoever
             changes something else of the app's.
+        encode: the app's: what is broadcast, and whatever else the app sends, becomes a frame by it.
     """
 
-    def __init__(self, on_dirty: Callable[[], None] = lambda: None, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        on_dirty: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+        encode: Encode = encode,
+    ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each once
         self._pass: Iterator[Outlet] | None = None  # who is still to be flushed
         self._on_dirty = on_dirty
         self.check = check
+        self.encode = encode
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -94,11 +135,11 @@ class Rooms:
         """The room of that name, whether anybody is in it or not. The handle never goes stale."""
         return Room(self, key)
 
-    def members(self, key: Hashable) -> Collection[Member]:
+    def members(self, key: Hashable) -> Collection[HasOutlet]:
         group = self._groups.get(key)
         return () if group is None else group.members.keys()
 
-    def join(self, key: Hashable, member: Member) -> bool:
+    def join(self, key: Hashable, member: HasOutlet) -> bool:
         """Add `member`; return whether it was not in already."""
         group = self._groups.get(key)
         if group is None:
@@ -109,7 +150,7 @@ class Rooms:
         group.listing = None
         return True
 
-    def leave(self, key: Hashable, member: Member) -> bool:
+    def leave(self, key: Hashable, member: HasOutlet) -> bool:
         """Remove `member` and, with the last one, the room; return whether it was in. It has what was broadcast."""
         group = self._groups.get(key)
         if group is None or member not in group.members:
@@ -121,10 +162,10 @@ class Rooms:
         member.outlet.flush()
         return True
 
-    def broadcast(self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None) -> int:
+    def broadcast(self, key: Hashable, data: Data, exclude: HasOutlet | Collection[HasOutlet] | None) -> int:
         """See `Room.broadcast`."""
         self.check()
-        frame = encode(data)
+        frame = self.encode(data)
         group = self._groups.get(key)
         if group is None:
             return 0
@@ -193,31 +234,36 @@ class Room:
     """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep.
 
     Who is in it may be asked in any thread: the answer is that of the moment.
+
+    Attributes:
+        name: what it is called: the name it was joined by; of `ws.route` the route's path, of `app.connections`
+            "connections". (Nobody joins those two by name: `app.room` of the same text is another room.)
     """
 
-    __slots__ = ("_rooms", "name")
+    __slots__ = ("_key", "_rooms", "name")
 
-    def __init__(self, rooms: Rooms, name: Hashable) -> None:
+    def __init__(self, rooms: Rooms, key: Hashable) -> None:
         self._rooms = rooms
-        self.name = name
+        self._key = key
+        self.name = str(key[-1] if isinstance(key, tuple) else key)  # no name of an application's is a tuple
 
     def __len__(self) -> int:
-        return len(self._rooms.members(self.name))
+        return len(self._rooms.members(self._key))
 
     def __bool__(self) -> bool:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Member]:
         """Who is in it now, in the order in which they joined: `WebSocket`s, and `Listener`s of `app.sse` routes."""
-        return iter(tuple(self._rooms.members(self.name)))
+        return iter(cast("tuple[Member, ...]", tuple(self._rooms.members(self._key))))
 
     def __contains__(self, member: object) -> bool:
-        return member in self._rooms.members(self.name)
+        return member in self._rooms.members(self._key)
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r} ({len(self)} here)>"
 
-    def broadcast(self, data: Data, *, exclude: Member | Collection[Member] | None = None) -> int:
+    def broadcast(self, data: Data, *, exclude: HasOutlet | Collection[HasOutlet] | None = None) -> int:
         """Send `data` to everybody in the room, but for `exclude` (a member or a collection of them).
 
         Synchronous: the message is on its way to everybody who is in the room when this returns, and is written, or
@@ -228,7 +274,7 @@ class Room:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded (nobody has got anything).
+            TypeError: `data` can't be encoded (nobody has got anything); or what the app's `encode=` hook raises.
             RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
         """
-        return self._rooms.broadcast(self.name, data, exclude)
+        return self._rooms.broadcast(self._key, data, exclude)

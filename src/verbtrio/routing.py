@@ -20,7 +20,7 @@ from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
 from verbtrio.places import Places
 from verbtrio.sse import KEEP_ALIVE
-from verbtrio.types import Hook
+from verbtrio.types import DecodeHook, Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +37,7 @@ class Routes:
         prefix: what stands before the paths of these routes, as Starlette writes it.
         limits, heartbeat, compression, origins: for routes that say nothing else.
         places: where their connections are counted beside the app's.
+        decode: the app's hook.
 
     Raises:
         TypeError: `limits` or `heartbeat` is none.
@@ -53,6 +54,7 @@ class Routes:
         compression: bool,
         origins: Origins,
         places: tuple[Places, ...] = (),
+        decode: DecodeHook | None = None,
     ) -> None:
         _check_settings(limits, heartbeat)
         self._added = routes
@@ -63,6 +65,7 @@ class Routes:
         self.compression = compression
         self.origins = origins
         self._places = places
+        self._decode = decode
 
     def ws(
         self,
@@ -103,7 +106,9 @@ class Routes:
             sends: the type of what clients are sent, a union where there are several: for `app.asyncapi` alone.
             name: the route's name, for `url_path_for`.
 
-        Hooks may be plain functions or coroutine functions.
+        Hooks may be plain functions or coroutine functions. What `open` and `message` return is sent to their client,
+        unless it is `None`, a number (a broadcast returns one) or something of verbtrio's, as a membership; and with
+        the `ref` of the message that it answers. A class may have a method for each type of message: see `on`.
 
         Raises:
             TypeError: the handler is none, or asks for a parameter the path doesn't have.
@@ -132,13 +137,13 @@ class Routes:
         def decorate(handler: F) -> F:
             if hooks:
                 raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
-            add(handler_kind(handler, set(compile_path(self._prefix + path)[2])), handler.__doc__)
+            add(handler_kind(handler, set(compile_path(self._prefix + path)[2]), self._decode), handler.__doc__)
             return handler
 
         given = {"open": open, "message": message, "close": close, "error": error}
         hooks = {hook: function for hook, function in given.items() if function is not None}
         if hooks:
-            add(hooks_kind(hooks))
+            add(hooks_kind(hooks, self._decode))
         return decorate
 
     def sse(
@@ -293,6 +298,7 @@ class Routes:
             compression=self.compression if compression is None else compression,
             origins=self.origins.replace(allowed_origins, require_origin),
             places=self._places + _own(limits, merged),
+            decode=self._decode,
         )
 
 
