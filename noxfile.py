@@ -51,9 +51,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict, over everything."""
+    """mypy --strict, over everything; pyright, strict, over an application that uses the public API (tests/typed)."""
     session.install("-e", ".", *groups("test", "types"), "nox")
     session.run("mypy")
+    # The package is a wrapper: pyright itself comes from npm, when it is first run.
+    version = session.run("pyright", "--version", silent=True, success_codes=range(256))
+    if str(version).splitlines()[-1:] and str(version).splitlines()[-1].startswith("pyright "):
+        session.run("pyright")
+    elif os.environ.get("CI") == "true":
+        session.error("pyright has NOT been run: it can't be had from npm")
+    else:
+        session.warn("pyright has NOT been run: it can't be had from npm")
 
 
 @nox.session

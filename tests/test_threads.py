@@ -10,7 +10,7 @@ import inspect
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -59,10 +59,9 @@ class World:
                 ws.ready_state,
                 ws.dropped,
                 len(ws._inbox),
-                ws._outbox.size,
-                list(ws._outbox.held),
+                ws._outbox and (ws._outbox.size, list(ws._outbox.held)),
             )
-            for ws in self.app.connections
+            for ws in cast("tuple[WebSocket[Any], ...]", tuple(self.app.connections))
         ]
         one = self.listener
         all_of_it = (
@@ -249,7 +248,16 @@ NOTHING_OF_TRIO = {
         "JWTAuth",
         "Limits",
     ),
-    *("LimitExceeded", "Member", "MessageError", "NotRunning", "TrustedProxies", "Upgrade", "UpgradeRequest", "VerbtrioError"),
+    *(
+        "LimitExceeded",
+        "Member",
+        "MessageError",
+        "NotRunning",
+        "TrustedProxies",
+        "Upgrade",
+        "UpgradeRequest",
+        "VerbtrioError",
+    ),
 }
 """Classes whose modules don't import Trio: values, and what is made of them."""
 

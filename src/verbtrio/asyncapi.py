@@ -62,7 +62,7 @@ def document(
     directions = [(_inbound(channel.receives), _outbound(channel)) for channel in channels]
     messages = list(dict.fromkeys(message for pair in directions for part in pair for message in part))
     kinds = [message.type for message in messages]
-    _, named = msgspec.json.schema_components(kinds, schema_hook=lambda kind: {})
+    _, named = msgspec.json.schema_components(kinds, schema_hook=lambda kind: {"type": "object"})
     custom = _Custom(named)
     schemas, components = msgspec.json.schema_components(
         kinds, schema_hook=custom.schema, ref_template=SCHEMAS + "{name}"

@@ -1,4 +1,4 @@
-"""Types that JSON has no form for, as Pydantic's models: an app's `encode=` and `decode=` hooks stand in for it. Pure."""
+"""Types that JSON has no form for, as Pydantic's models: an app's `encode=` and `decode=` hooks make it. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def is_custom(kind: Any) -> bool:
 
 
 def custom_within(info: Type) -> list[str]:
-    """The names of the types in `info` that no JSON value is an instance of. (One is of `object`, and of `Hashable`.)"""
+    """The names of the types in `info` that no JSON value is an instance of. (All are of `object`.)"""
     found = [part.cls for part in parts(info) if isinstance(part, CustomType)]
     return [cls.__name__ for cls in found if not _has_json(cls)]
 

@@ -41,7 +41,7 @@ def on(*types: Any) -> Callable[[F], F]:
             two methods for one type, a `message` hook beside them, structs without tags, a method that can't be called
             with `(ws, message)`, or whose annotation says something else.
     """
-    taken = tuple(dict.fromkeys(member for kind in types for member in members(kind)))
+    taken = [member for kind in types for member in members(kind)]
     if not taken:
         raise TypeError("@on needs the type of the messages: @on(Say)")
     for kind in taken:
@@ -49,9 +49,9 @@ def on(*types: Any) -> Callable[[F], F]:
             raise TypeError(f"@on takes classes whose instances tell what they are, as @on(Say), not {kind!r}")
 
     def mark(method: F) -> F:
-        if isinstance(method, type) or not (callable(method) or isinstance(method, staticmethod | classmethod)):
+        if isinstance(method, type) or not hasattr(method, "__get__"):
             raise TypeError(f"@on decorates a method of a handler class, not {method!r}")
-        setattr(method, _MARK, (*getattr(method, _MARK, ()), *taken))
+        setattr(method, _MARK, tuple(dict.fromkeys([*getattr(method, _MARK, ()), *taken])))
         return method
 
     return mark
@@ -66,7 +66,8 @@ def handled(target: type) -> dict[type, str]:
     found: dict[str, tuple[type, ...]] = {}
     for owner in reversed(target.__mro__):
         for name, member in vars(owner).items():
-            if isinstance(kinds := getattr(member, _MARK, None), tuple):
+            function = getattr(member, "__func__", member)  # what a static or class method is around
+            if isinstance(kinds := getattr(member, _MARK, getattr(function, _MARK, None)), tuple):
                 found[name] = kinds
             elif member is None:
                 found.pop(name, None)

@@ -162,9 +162,7 @@ class Users:
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
-    def __init__(
-        self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
         self.nursery = nursery
         self.timers = Timers()
         self.poller = Poller(self._flush_some) if sys.platform == "linux" else None

@@ -22,7 +22,7 @@ EXTENSION = "verbtrio.stream"
 """The ASGI scope's extension that holds the take-over's `Session`."""
 
 Hook: TypeAlias = Callable[..., Any]
-"""A hook may be a plain function or a coroutine function. What open and message hooks return is sent (see `answers`)."""
+"""A hook may be a plain function or a coroutine function. What open and message hooks return is sent: see `answers`."""
 
 
 class Shared:

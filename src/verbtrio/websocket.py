@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 from weakref import ref
 
 import trio
@@ -132,8 +132,7 @@ class WebSocket(HTTPConnection, Generic[T, U]):
 
         `None` without one. Its type is the handler's word (`WebSocket[Say, Claims]`): nothing checks it.
         """
-        user: U = self.scope.get("user")
-        return user
+        return cast("U", self.scope.get("user"))
 
     @property
     def ready_state(self) -> ReadyState:
