@@ -150,7 +150,6 @@ class TestMessageHooks:
             ((1, 2), "[1,2]"),
             (Told("x"), '{"type":"Told","text":"x","ref":null}'),
             (Data("x"), '{"text":"x","ref":null}'),
-            (Attrs("x"), '{"text":"x","ref":null}'),
             (Decimal("1.50"), '"1.50"'),
         ],
     )
@@ -221,7 +220,7 @@ class TestMessageHooks:
             assert app.statistics().ended == {"error": 1}
             assert client.closed is not None
             assert client.closed.code == 1011
-        assert [record.message.partition(" <")[0] for record in caplog.records] == ["the handler of"]
+        assert [record.msg for record in caplog.records if record.levelname == "ERROR"] == ["the handler of %r raised"]
 
     async def test_to_one_that_has_gone(self, form: Any, pair: Any, autojump_clock: Clock) -> None:
         """What it sent before is handled to the end; the answers go nowhere."""
@@ -256,10 +255,9 @@ class TestMessageHooks:
             assert client.closed is not None
             assert client.closed.code == 4000
 
-    @pytest.mark.parametrize("ref", ["a", "", 5, -1, 0, 1.5, "x" * MAX_REF_CHARACTERS, 2**63 - 1])
     @pytest.mark.parametrize("answer", [{"a": 1}, Told("x"), Frozen("x"), Data("x"), Attrs("x")])
-    async def test_ref(self, form: Any, answer: Any, ref: Any, autojump_clock: Clock) -> None:
-        app = App(heartbeat=None)
+    async def test_ref(self, form: Any, answer: Any, autojump_clock: Clock) -> None:
+        app, ref = App(heartbeat=None), "r"
         form(app, lambda ws, message: answer)
         before = encode(answer).payload
         async with serving(app) as service:
@@ -300,7 +298,7 @@ async def test_a_slow_reader_holds_up_its_answers(form: Any, autojump_clock: Clo
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_all, (b"\x81\x8e\0\0\0\0" + message) * 5000)
             await trio.sleep(100)
-            assert 4 < len(handled) < 1000, "those of one slice, at most"
+            assert 3 < len(handled) < 1000, "those of one slice, at most"
             nursery.cancel_scope.cancel()
         await trio.aclose_forcefully(stream)
 
@@ -410,7 +408,7 @@ async def test_other_hooks_answer_nobody(hook: str, coroutine: bool, autojump_cl
         else:
             raise ValueError(message)
 
-    hooks: dict[str, Any] = {"error": lambda ws, error: errors.append(error)}
+    hooks: dict[str, Any] = {"error": lambda ws, error: errors.append(str(error))}
     if hook != "leave":
         hooks[hook] = answer
     app.ws("/ws", message=message, **hooks)
@@ -420,7 +418,7 @@ async def test_other_hooks_answer_nobody(hook: str, coroutine: bool, autojump_cl
         await trio.testing.wait_all_tasks_blocked()
         await client.aclose()
         await service.wait_ended(5)
-    assert [str(error) for error in errors] == (["fail"] if hook == "close" else [])
+    assert errors == (["fail"] if hook == "close" else [])
 
 
 class TestRefOfADict:
@@ -453,6 +451,20 @@ class TestRefOfADict:
 
 
 class TestWithRef:
+    @pytest.mark.parametrize("ref", ["a", "", 5, -1, 0, 1.5, "x" * MAX_REF_CHARACTERS, 2**63 - 1])
+    @pytest.mark.parametrize("answer", [{"a": 1}, Told("x"), Frozen("x"), Data("x"), Attrs("x")])
+    def test_it_is_in_a_copy(self, answer: Any, ref: Any) -> None:
+        before = json.loads(encode(answer).payload)
+        for message in (Ask(ref=ref), {"ref": ref}):
+            assert json.loads(encode(with_ref(answer, message)).payload) == {**before, "ref": ref}
+            assert json.loads(encode(answer).payload) == before
+
+    @pytest.mark.parametrize("ref", ["x" * (MAX_REF_CHARACTERS + 1), 2**63, -(2**63), True, False, 1e30, [], {}])
+    def test_refs_that_do_not_come_back(self, ref: Any) -> None:
+        answer: dict[str, Any] = {}
+        for message in (Ask(ref=ref), {"ref": ref}):
+            assert with_ref(answer, message) is answer
+
     @pytest.mark.parametrize(
         "answer",
         [
@@ -546,7 +558,8 @@ class TestOtherErrorAnswers:
         client = await service.connect()
         for message in messages:
             await client.send_message(message)
-        answers = [json.loads(await client.get_message()) for _ in range(count)]
+        with trio.fail_after(5):
+            answers = [json.loads(await client.get_message()) for _ in range(count)]
         await client.aclose()
         return answers
 
@@ -563,7 +576,7 @@ class TestOtherErrorAnswers:
                 pass
 
         async with serving(app) as service:
-            answers = await self.conversation(service, '{"ref": 3}', '{"ref"', count=2)
+            answers = await self.conversation(service, '{"what": 5, "ref": 3}', '{"ref"', count=2)
         assert [answer.get("ref") for answer in answers] == [3, None]
 
     async def test_too_many(self, autojump_clock: Clock) -> None:

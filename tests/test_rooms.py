@@ -101,6 +101,14 @@ class TestHandle:
             assert handle.broadcast("nobody hears") == 0
         assert someone.heard == [b"hello", b"hello"]
 
+    def test_its_name_is_text(self, rooms: Rooms) -> None:
+        """Whatever it is kept by: the framework's own rooms are kept by tuples, which no application's can be."""
+        assert rooms.room("lobby").name == "lobby"
+        route = rooms.room(("verbtrio", "route", "/ws"))
+        rooms.join(("verbtrio", "route", "/ws"), Listener())
+        assert (route.name, len(route), len(rooms.room(route.name))) == ("/ws", 1, 0)
+        assert repr(route) == "<Room '/ws' (1 here)>"
+
     def test_an_empty_room_is_true(self, rooms: Rooms) -> None:
         assert rooms.room("r")
 

@@ -122,8 +122,8 @@ class Decoder(Generic[T]):
     Calling it raises `MessageError` with the answer for the peer where the message is something else.
 
     Raises:
-        TypeError: JSON has no form for `kind`, or a part of it, and there is no `hook`; or clients could choose a dict's
-            keys, or a set's elements, so that they have one hash (see `collisions`).
+        TypeError: JSON has no form for `kind`, or a part of it, and there is no `hook`; or clients could choose a
+            dict's keys, or a set's elements, so that they have one hash (see `collisions`).
     """
 
     __slots__ = ("_decode", "_tags", "kind")
