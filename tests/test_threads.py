@@ -188,6 +188,8 @@ READ: dict[str, Call] = {
     "WebSocket.route": lambda w: w.ws.route,
     "WebSocket.dropped": lambda w: w.ws.dropped,
     "WebSocket.outlet": lambda w: w.ws.outlet,  # what rooms hand to; no application calls it
+    "HasOutlet.outlet": lambda w: w.ws.outlet,
+    "WebSocket.__class_getitem__": lambda w: WebSocket[str],
     "WebSocket.__repr__": lambda w: repr(w.ws),
     "WebSocket.__aiter__": lambda w: aiter(w.ws),
     "Room.__len__": lambda w: len(w.app.room("hall")),
