@@ -7,6 +7,7 @@ beside Python packages is installed by apt-get where that can be done.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -56,7 +57,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
     # The package is a wrapper: pyright itself comes from npm, when it is first run.
     version = session.run("pyright", "--version", silent=True, success_codes=range(256))
-    if str(version).splitlines()[-1:] and str(version).splitlines()[-1].startswith("pyright "):
+    if re.search(r"^pyright \d", str(version), re.MULTILINE):
         session.run("pyright")
     elif os.environ.get("CI") == "true":
         session.error("pyright has NOT been run: it can't be had from npm")

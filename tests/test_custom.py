@@ -60,6 +60,7 @@ class Path(msgspec.Struct, tag=True):
     said: Say | None = None
 
 
+Described = Annotated[Fraction, msgspec.Meta(extra_json_schema={"type": "string", "pattern": "/"})]
 Discriminated = Annotated[Say | Move, pydantic.Field(discriminator="type")]
 
 
@@ -308,6 +309,8 @@ class TestReceived:
             (dict[str, Say], f'{{"a":{SAID}}}', {"a": SAY}),
             (Path, f'{{"type":"Path","points":[{{"x":1,"y":2}}],"said":{SAID}}}', Path([Point(1, 2)], SAY)),
             (Fraction, '"1/3"', Fraction(1, 3)),
+            (Described, '"1/3"', Fraction(1, 3)),
+            (list[Described], '["1/3"]', [Fraction(1, 3)]),
             (Point, '{"x":1,"y":2}', Point(1, 2)),
             (int | Say, "5", 5),
             (dict[str, object], '{"a":[1]}', {"a": [1]}),
@@ -469,7 +472,7 @@ class TestRoutes:
     """Mistakes show when the route is made."""
 
     @pytest.mark.parametrize(
-        "kind", [Say, Say | Move, Discriminated, Say | None, int | Say, list[Say], Path, dict[str, Say]]
+        "kind", [Say, Say | Move, Discriminated, Described, Say | None, int | Say, list[Say], Path, dict[str, Say]]
     )
     @pytest.mark.parametrize("where", ["ws", "message"])
     def test_a_type_without_a_hook(self, kind: Any, where: str) -> None:
@@ -562,6 +565,15 @@ class TestDescription:
         described = app.asyncapi_document(title="x", version="1")
         assert "text" in described["components"]["schemas"]["Say_2"]["properties"]
         assert "other" in described["components"]["schemas"]["Say"]["properties"]
+
+    def test_a_type_that_is_annotated_with_a_schema(self) -> None:
+        app = app_with()
+
+        async def handler(ws: WebSocket[Described]) -> None: ...
+
+        app.ws("/ws")(handler)
+        described = app.asyncapi_document(title="x", version="1")
+        assert described["components"]["messages"]["string"]["payload"] == {"type": "string", "pattern": "/"}
 
     def test_a_type_without_a_schema(self) -> None:
         app = app_with()

@@ -140,6 +140,10 @@ class TestTheSample:
             assert await client.get_message() == "hello"
             await client.aclose()
 
+    def test_its_description(self) -> None:
+        described = app.asyncapi_document(title="Sample", version="1.0.0")
+        assert {"Say", "Move", "Said", "string"} <= set(described["components"]["messages"])
+
     async def test_fractions(self, autojump_clock: Clock) -> None:
         async with serving(app) as service:
             client = await service.connect("/fraction")

@@ -57,16 +57,25 @@ def document(
 
     Raises:
         TypeError: a message's type is none that msgspec has a JSON Schema for, and has no `model_json_schema` either,
-            as Pydantic's models do.
+            as Pydantic's models do, nor is it annotated with one (`msgspec.Meta(extra_json_schema=...)`).
     """
     directions = [(_inbound(channel.receives), _outbound(channel)) for channel in channels]
     messages = list(dict.fromkeys(message for pair in directions for part in pair for message in part))
     kinds = [message.type for message in messages]
     _, named = msgspec.json.schema_components(kinds, schema_hook=lambda kind: {"type": "object"})
     custom = _Custom(named)
-    schemas, components = msgspec.json.schema_components(
-        kinds, schema_hook=custom.schema, ref_template=SCHEMAS + "{name}"
-    )
+    try:
+        schemas, components = msgspec.json.schema_components(
+            kinds, schema_hook=custom.schema, ref_template=SCHEMAS + "{name}"
+        )
+    except TypeError as error:
+        if custom.without is None:
+            raise
+        raise TypeError(
+            f"{custom.without!r} has no JSON Schema: annotate it with one, "
+            f"Annotated[{custom.without.__name__}, msgspec.Meta(extra_json_schema={{...}})], or give the class a "
+            f"method `model_json_schema`, as Pydantic's models have"
+        ) from error
     components |= custom.components
     keys: dict[_Message, str] = {}
     for message, schema in zip(messages, schemas, strict=True):
@@ -110,6 +119,7 @@ class _Custom:
 
     def __init__(self, taken: Collection[str]) -> None:
         self.components: dict[str, Any] = {}
+        self.without: type | None = None  # the last one that has no schema of its own
         self._taken = taken  # what other components are called
         self._refs: dict[type, dict[str, Any]] = {}
 
@@ -118,10 +128,8 @@ class _Custom:
         if kind not in self._refs:
             make = getattr(kind, "model_json_schema", None)
             if make is None:
-                raise TypeError(
-                    f"{kind!r} has no JSON Schema: use a type that msgspec knows, or give the class a method "
-                    f"`model_json_schema`, as Pydantic's models have"
-                )
+                self.without = kind
+                raise NotImplementedError  # msgspec looks whether the type is annotated with one
             name = _unique(re.sub(r"\W+", "_", kind.__name__), {*self._taken, *self.components})
             self._refs[kind] = {"$ref": SCHEMAS + name}
             schema = make(ref_template=f"{SCHEMAS}{name}.{{model}}")

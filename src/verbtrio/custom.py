@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
-from msgspec.inspect import CustomType, Type, type_info
+from msgspec.inspect import CustomType, Metadata, Type, type_info
 
 from verbtrio.collisions import parts
 from verbtrio.errors import MessageError
@@ -53,7 +53,12 @@ def is_custom(kind: Any) -> bool:
     Raises:
         TypeError: `kind` is no type.
     """
-    return any(isinstance(type_info(member), CustomType) for member in members(kind))
+    return any(isinstance(_plain(type_info(member)), CustomType) for member in members(kind))
+
+
+def _plain(info: Type) -> Type:
+    """`info` without what it is annotated with."""
+    return info.type if isinstance(info, Metadata) else info
 
 
 def custom_within(info: Type) -> list[str]:
@@ -92,6 +97,8 @@ def whole_decoder(kind: Any, hook: DecodeHook) -> Callable[[str | bytes], Any]:
     """What decodes a message that is made by the hook as a whole. A `ValueError` or `TypeError` of the hook's is a
     `MessageError`: what the client sent is none."""
     plain, make = msgspec.json.Decoder().decode, maker(hook)
+    if get_origin(kind) is Annotated and len(list(members(kind))) == 1:
+        kind = get_args(kind)[0]  # as msgspec asks for a part of a message; a union is asked for as it stands
 
     def decode(message: str | bytes) -> Any:
         value = plain(message)

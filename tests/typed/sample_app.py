@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
-from typing import Any, TypeAlias, TypedDict, assert_type
+from typing import Annotated, Any, TypeAlias, TypedDict, assert_type
 
 import msgspec
 import trio
@@ -135,8 +135,11 @@ async def anything(ws: WebSocket[JSON]) -> None:
         await ws.send(message)
 
 
+Number: TypeAlias = Annotated[Fraction, msgspec.Meta(extra_json_schema={"type": "string"})]
+
+
 @app.ws("/fraction")
-async def halves(ws: WebSocket[Fraction]) -> None:
+async def halves(ws: WebSocket[Number]) -> None:
     async for number in ws:
         assert_type(number, Fraction)
         await ws.send({"half": number / 2})
