@@ -34,6 +34,10 @@ class Move(pydantic.BaseModel):
     x: int
 
 
+class Louder(Say):
+    """One of another class."""
+
+
 class Frozen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -429,6 +433,29 @@ class TestReceived:
             await client.aclose()
             await service.wait_ended(5)
             assert app.statistics().ended == {"peer": 1}
+
+    @pytest.mark.parametrize("made", [Louder(text="hi"), None, {}])
+    async def test_something_else_for_a_method(self, made: Any, autojump_clock: Clock) -> None:
+        """A subclass is as good; anything else is the hook's mistake."""
+        app, errors = App(heartbeat=None, encode=dump, decode=lambda kind, value: made), []
+
+        @app.ws("/ws")
+        class Handler:
+            @on(Say, Move)
+            def either(self, ws: WebSocket, message: Say | Move) -> str:
+                return type(message).__name__
+
+            def error(self, ws: WebSocket, error: Exception) -> None:
+                errors.append(str(error))
+
+        async with serving(app) as service:
+            client = await service.connect()
+            await client.send_message("{}")
+            if isinstance(made, Louder):
+                assert await client.get_message() == "Louder"
+                await client.aclose()
+            await service.wait_ended(5)
+        assert errors == ([] if made else [f"the app's decode hook made {made!r}, which no method is @on"])
 
     @pytest.mark.parametrize("answer", [Say(text="yes"), Frozen(text="yes")])
     async def test_ref(self, answer: Any, autojump_clock: Clock) -> None:

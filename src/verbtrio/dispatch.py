@@ -112,10 +112,15 @@ class Dispatch:
         self._table = table
 
     def __call__(self, ws: Any, message: Any) -> Any:
-        name = self._table.get(type(message))
-        if name is None:  # a class of which no message is: an abstract one, or the base of what a decode hook makes
-            name = next(name for kind, name in self._table.items() if isinstance(message, kind))
+        name = self._table.get(type(message)) or self._look_for(message)
         return getattr(self._instance, name)(ws, message)
+
+    def _look_for(self, message: Any) -> str:
+        """The method for an instance of a subclass: of an abstract class, or of a model that a decode hook has made."""
+        for kind, name in self._table.items():
+            if isinstance(message, kind):
+                return name
+        raise TypeError(f"the app's decode hook made {message!r:.100}, which no method is @on")
 
 
 def _tag_of(kind: type) -> Any:
