@@ -7,6 +7,7 @@ beside Python packages is installed by apt-get where that can be done.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -51,9 +52,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict, over everything."""
+    """mypy --strict, over everything; pyright, strict, over an application that uses the public API (tests/typed)."""
     session.install("-e", ".", *groups("test", "types"), "nox")
     session.run("mypy")
+    # The package is a wrapper: pyright itself comes from npm, when it is first run.
+    version = session.run("pyright", "--version", silent=True, success_codes=range(256))
+    if re.search(r"^pyright \d", str(version), re.MULTILINE):
+        session.run("pyright")
+    elif os.environ.get("CI") == "true":
+        session.error("pyright has NOT been run: it can't be had from npm")
+    else:
+        session.warn("pyright has NOT been run: it can't be had from npm")
 
 
 @nox.session

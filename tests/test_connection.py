@@ -839,6 +839,7 @@ class TestSlowPeers:
                 nursery.start_soon(stream.send_all, b"\x81\x82\0\0\0\0hi" * 20_000)
                 await trio.sleep(1)
                 (ws,) = app.connections
+                assert isinstance(ws, WebSocket)
                 for _ in range(20):
                     app.connections.broadcast(b"y" * 700_000)
                     received = 0

@@ -20,7 +20,7 @@ EXPORTED = [alias.asname for _, alias in IMPORTS if alias.asname is not None]
 INTERNAL = {
     "Frame": "rooms hand one to their members; applications send data",
     "Outlet": "how rooms reach a member; applications send",
-    "Member": "rooms take anything with an outlet; applications have a WebSocket",
+    "HasOutlet": "rooms take anything with an outlet; applications have a `Member`",
     "Decoder": "made by the framework from a handler's annotation",
     "Rooms": "behind `Room`",
     "Memberships": "made with a `WebSocket`; applications have each `Membership`",

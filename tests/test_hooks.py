@@ -47,6 +47,9 @@ class Conversation:
         async for message in self:
             hook(self, message)
 
+    def _answer(self, result: Any) -> Any:
+        return result if hasattr(result, "__await__") else None
+
 
 async def run(kind: HandlerKind, ws: Any) -> None:
     """A connection's life, as the connection calls it."""

@@ -22,6 +22,7 @@ LAYERS: dict[str, list[str]] = {
     "wire": [
         "events",
         "collisions",
+        "custom",
         "messages",
         "codec",
         "unfinished",
@@ -52,9 +53,11 @@ LAYERS: dict[str, list[str]] = {
     "connection": [
         "calls",
         "membership",
+        "answers",
         "websocket",
         "listener",
         "parameters",
+        "dispatch",
         "hooks",
         "gate",
         "handling",
@@ -130,6 +133,7 @@ PURE = [
     "types",
     "events",
     "collisions",
+    "custom",
     "messages",
     "codec",
     "handshake",

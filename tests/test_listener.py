@@ -12,10 +12,10 @@ import trio.testing
 from trio.abc import Clock
 
 from tests.support.sse import parse
-from verbtrio import Cause, CloseInfo, Limits, Listener
+from verbtrio import Cause, CloseInfo, ConnectionClosed, Limits, Listener
 from verbtrio.counts import Counts
 from verbtrio.listener import FRAME_BYTES, GONE
-from verbtrio.messages import encode
+from verbtrio.messages import encode, encoder
 from verbtrio.streaming import CHUNK_BYTES
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
@@ -135,6 +135,46 @@ class TestTheEnd:
         with pytest.raises(ValueError, match="close"):
             one.close_nowait(code, reason)
         assert one.closed is None
+
+
+class TestSendNowait:
+    async def test_in_its_place_behind_what_was_broadcast(self) -> None:
+        one = listener()
+        one.held.append(encode("broadcast"))
+        one.send_nowait("sent")
+        one.send_nowait({"a": 1})
+        one.send_nowait(b"bytes")
+        one.close_nowait()
+        assert await heard(one) == ["broadcast", "sent", '{"a":1}', "Ynl0ZXM=", '{"code":1000,"reason":""}']
+
+    async def test_to_one_that_has_ended(self) -> None:
+        one = listener()
+        one.close_nowait(4000)
+        with pytest.raises(ConnectionClosed) as caught:
+            one.send_nowait("too late")
+        assert caught.value.info is one.closed
+
+    def test_what_cannot_be_encoded(self) -> None:
+        one = listener()
+        with pytest.raises(TypeError, match="object"):
+            one.send_nowait(object())
+        assert not one._queue
+
+    async def test_within_the_backlog(self) -> None:
+        one = bounded(2, "drop_oldest")
+        for _ in range(5):
+            one.send_nowait("xx")
+        assert one.dropped == 3
+        one = bounded(2)
+        for _ in range(3):
+            one.send_nowait("xx")
+        assert one.closed is not None
+        assert one.closed.cause is Cause.SLOW
+
+    def test_by_the_apps_encoder(self) -> None:
+        one = Listener(dict(SCOPE), Limits(), Counts(), encode=encoder(lambda value: "made"))
+        one.send_nowait(object())
+        assert one._queue[0].payload == b"made"
 
 
 def test_what_it_tells_of_itself() -> None:

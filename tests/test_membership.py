@@ -562,7 +562,7 @@ class TestExcludeUser:
             stream = await Exchange(service.open_stream()).request("/events/hall/ada")
             await trio.testing.wait_all_tasks_blocked()
             hall = app.room("hall")
-            sockets = {ws.params["user"]: ws for ws in app.connections}
+            sockets = {ws.params["user"]: ws for ws in app.connections if isinstance(ws, WebSocket)}
             assert hall.broadcast("1", exclude_user="ada") == 2
             assert hall.broadcast("2", exclude_user=7) == 4
             assert hall.broadcast("3", exclude_user="nobody") == 5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verbtrio.closing import Cause, CloseInfo
 from verbtrio.messages import Frame
-from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, Member, Room, Rooms
+from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, HasOutlet, Room, Rooms
 
 
 class Listener:
@@ -94,7 +94,7 @@ def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> Non
             for member in others:
                 expected[member].append(str(number).encode())
         for key, members in model.items():
-            assert list(handles[key]) == members, "in the order in which they joined"
+            assert list[object](handles[key]) == members, "in the order in which they joined"
             assert len(handles[key]) == len(members)
             assert (key in rooms) is bool(members), "a room is there from its first join to its last leave"
         assert sorted(map(str, rooms)) == [key for key, members in model.items() if members]
@@ -132,6 +132,14 @@ class TestHandle:
             assert someone not in handle
             assert handle.broadcast("nobody hears") == 0
         assert someone.heard == [b"hello", b"hello"]
+
+    def test_its_name_is_text(self, rooms: Rooms) -> None:
+        """Whatever it is kept by: the framework's own rooms are kept by tuples, which no application's can be."""
+        assert rooms.room("lobby").name == "lobby"
+        route = rooms.room(("verbtrio", "route", "/ws"))
+        rooms.join(("verbtrio", "route", "/ws"), Listener())
+        assert (route.name, len(route), len(rooms.room(route.name))) == ("/ws", 1, 0)
+        assert repr(route) == "<Room '/ws' (1 here)>"
 
     def test_an_empty_room_is_true(self, rooms: Rooms) -> None:
         assert rooms.room("r")
@@ -171,7 +179,7 @@ class TestBroadcast:
         ids=["list", "tuple", "set", "frozenset", "deque", "keys"],
     )
     def test_excludes_a_collection(
-        self, rooms: Rooms, people: list[Listener], collection: Callable[[Any], Collection[Member]]
+        self, rooms: Rooms, people: list[Listener], collection: Callable[[Any], Collection[HasOutlet]]
     ) -> None:
         """The annotation says any collection: one that is silently ignored would tell those who must not know."""
         assert rooms.room("r").broadcast("x", exclude=collection(people[:2])) == 1
@@ -184,7 +192,7 @@ class TestBroadcast:
         assert people[0].heard == []
 
     def test_excludes_nobody(self, rooms: Rooms, people: list[Listener]) -> None:
-        nobodies: list[Member | list[Member] | None] = [None, [], Listener()]
+        nobodies: list[HasOutlet | list[HasOutlet] | None] = [None, [], Listener()]
         for nobody in nobodies:
             assert rooms.room("r").broadcast("x", exclude=nobody) == 3
 

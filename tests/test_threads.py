@@ -10,7 +10,7 @@ import inspect
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -59,10 +59,9 @@ class World:
                 ws.ready_state,
                 ws.dropped,
                 len(ws._inbox),
-                ws._outbox.size,
-                list(ws._outbox.held),
+                ws._outbox and (ws._outbox.size, list(ws._outbox.held)),
             )
-            for ws in self.app.connections
+            for ws in cast("tuple[WebSocket[Any], ...]", tuple(self.app.connections))
         ]
         one = self.listener
         all_of_it = (
@@ -161,6 +160,7 @@ CHECKED: dict[str, Call] = {
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
     "Users.disconnect of a listener": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
+    "Listener.send_nowait": lambda w: w.listener.send_nowait("x"),
     "Listener.flush": lambda w: w.listener.flush(),
     "Listener.close_nowait": lambda w: w.listener.close_nowait(),
     "Listener.drain": lambda w: w.listener.drain(),
@@ -212,6 +212,8 @@ READ: dict[str, Call] = {
     "WebSocket.route": lambda w: w.ws.route,
     "WebSocket.dropped": lambda w: w.ws.dropped,
     "WebSocket.outlet": lambda w: w.ws.outlet,  # what rooms hand to; no application calls it
+    "HasOutlet.outlet": lambda w: w.ws.outlet,
+    "WebSocket.__class_getitem__": lambda w: WebSocket[str],
     "WebSocket.__repr__": lambda w: repr(w.ws),
     "WebSocket.__aiter__": lambda w: aiter(w.ws),
     "Room.__len__": lambda w: len(w.app.room("hall")),
@@ -242,6 +244,7 @@ READ: dict[str, Call] = {
     "JSONArray": lambda w: type(JSONArray(["x"])),
     "last_event_id": lambda w: verbtrio.last_event_id(Request({"type": "http", "headers": []})),
     "ServerSentEvent.encode": lambda w: verbtrio.ServerSentEvent("x").encode(),
+    "on": lambda w: type(verbtrio.on(Clock)),
     "JWTAuth.issue": lambda w: AUTH.verify(AUTH.issue({"id": 1}, expires_in=1e6))["id"],  # type: ignore[index]
 }
 """Reads, or touches nothing of the app's: allowed everywhere."""
@@ -279,7 +282,16 @@ NOTHING_OF_TRIO = {
         "JWTAuth",
         "Limits",
     ),
-    *("LimitExceeded", "MessageError", "NotRunning", "TrustedProxies", "Upgrade", "UpgradeRequest", "VerbtrioError"),
+    *(
+        "LimitExceeded",
+        "Member",
+        "MessageError",
+        "NotRunning",
+        "TrustedProxies",
+        "Upgrade",
+        "UpgradeRequest",
+        "VerbtrioError",
+    ),
 }
 """Classes whose modules don't import Trio: values, and what is made of them."""
 

@@ -129,6 +129,27 @@ async def test_a_limit_with_much_to_say(text: str, autojump_clock: Clock) -> Non
         assert client.closed.code == 1008
 
 
+async def test_the_names_of_its_rooms(autojump_clock: Clock) -> None:
+    """All text; and the rooms that nobody joins are others than those an application has by the same name."""
+    app = App(heartbeat=None)
+    names: list[str] = []
+
+    @app.ws("/ws/:room")
+    async def handler(ws: WebSocket, room: str) -> None:
+        async with ws.join(room) as members, ws.join("/ws/{room}") as same:
+            names.extend(each.name for each in (members, ws.route, app.connections, app.room("connections"), same))
+            names.extend(ws.rooms)
+            assert (len(ws.route), len(same), len(app.room("connections"))) == (1, 1, 0)
+            await ws.send("done")
+
+    async with serving(app) as service:
+        client = await service.connect("/ws/lobby")
+        assert await client.get_message() == "done"
+        await client.aclose()
+    assert names[:5] == ["lobby", "/ws/{room}", "connections", "connections", "/ws/{room}"]
+    assert all(isinstance(name, str) for name in names)
+
+
 async def test_a_leave_hook_has_its_time_wherever_leave_is_called(autojump_clock: Clock) -> None:
     app = App(limits=Limits(hook_timeout=5))
     left: list[str] = []

@@ -17,6 +17,7 @@ from verbtrio.app import App as App
 from verbtrio.background import Restart as Restart
 from verbtrio.closing import Cause as Cause
 from verbtrio.closing import CloseInfo as CloseInfo
+from verbtrio.dispatch import on as on
 from verbtrio.errors import AuthenticationError as AuthenticationError
 from verbtrio.errors import ConnectionClosed as ConnectionClosed
 from verbtrio.errors import HandshakeError as HandshakeError
@@ -33,6 +34,7 @@ from verbtrio.membership import Membership as Membership
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.proxies import TrustedProxies as TrustedProxies
+from verbtrio.rooms import Member as Member
 from verbtrio.rooms import Room as Room
 from verbtrio.routing import Group as Group
 from verbtrio.sse import EventStream as EventStream

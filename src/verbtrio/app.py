@@ -18,17 +18,19 @@ from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
 from verbtrio.background import Background
 from verbtrio.channels import channels
+from verbtrio.custom import check_hooks
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hub import Hub, Statistics, Users, open_hub
 from verbtrio.limits import Limits
+from verbtrio.messages import encoder
 from verbtrio.middleware import MiddlewareFunction, as_middleware
 from verbtrio.origin import Origins
 from verbtrio.paths import PathRouter
 from verbtrio.proxies import ProxyMiddleware, TrustedProxies
 from verbtrio.rooms import Room, check_name
 from verbtrio.routing import UNSET, Routes
-from verbtrio.types import Shared
+from verbtrio.types import DecodeHook, EncodeHook, Shared
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
@@ -55,6 +57,12 @@ class App(Shared, Background, Routes, Starlette):
         trusted_proxies: the reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` tell the client's address
             and scheme: addresses and networks ("127.0.0.1", "10.0.0.0/8"), "unix" for one that connects by a UNIX
             socket; or a `TrustedProxies`, for `Forwarded` (RFC 7239).
+        encode: `(value)`, called for each value to be sent that JSON has no form for, wherever that is; what it returns
+            is sent in its place. `lambda model: model.model_dump(mode="json")` sends Pydantic's models.
+        decode: `(type, value)`, called for a message type, or a part of one, that JSON has no form for: it makes one of
+            a JSON value, or raises `ValueError`, `TypeError` or `MessageError`, with which the client is answered.
+            `lambda type, value: type.model_validate(value)` receives Pydantic's models; a union of such it is asked for
+            as a whole (`TypeAdapter(type).validate_python(value)` makes both).
         drain_timeout: seconds the connections have to end when the server shuts down. Keep it below hypercorn's
             `graceful_timeout` (3 s).
         take_over: let verbtrio read and write WebSocket connections itself under hypercorn (see
@@ -81,11 +89,14 @@ class App(Shared, Background, Routes, Starlette):
         allowed_origins: Sequence[str] = (),
         require_origin: bool | None = None,
         trusted_proxies: Sequence[str] | TrustedProxies = (),
+        encode: EncodeHook | None = None,
+        decode: DecodeHook | None = None,
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
         http2_cleartext: bool = False,
     ) -> None:
+        check_hooks(encode=encode, decode=decode)
         proxies = trusted_proxies if isinstance(trusted_proxies, TrustedProxies) else TrustedProxies(trusted_proxies)
         Starlette.__init__(
             self,
@@ -103,8 +114,10 @@ class App(Shared, Background, Routes, Starlette):
             heartbeat=Heartbeat() if heartbeat is UNSET else heartbeat,
             compression=compression,
             origins=Origins(allowed_origins, require=require_origin),
+            decode=decode,
         )
         Background.__init__(self, drain_timeout)
+        self.encode_hook = encode
         self._inner_lifespan = lifespan
         self._take_over = take_over
         self._proxies = proxies
@@ -129,7 +142,8 @@ class App(Shared, Background, Routes, Starlette):
     async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
         self._check_not_running()
         async with AsyncExitStack() as stack:
-            hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout, limits=self.limits))
+            opening = open_hub(drain_timeout=self._drain_timeout, limits=self.limits, encode=encoder(self.encode_hook))
+            hub = await stack.enter_async_context(opening)
             state: dict[str, Any] = {}
             self._hub = hub
             stack.callback(setattr, self, "_hub", None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
+
+from verbtrio.custom import members
 
 SCHEMAS = "#/components/schemas/"
 
@@ -19,6 +20,7 @@ class ErrorMessage(msgspec.Struct, tag_field="type", tag="error"):
     """What a message is answered with that the handler does not take."""
 
     message: str
+    ref: str | int | float | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,27 @@ def document(
     The schemas are JSON Schema draft 7, as AsyncAPI's own schema object is.
 
     Raises:
-        TypeError: a message's type is none that msgspec has a JSON Schema for.
+        TypeError: a message's type is none that msgspec has a JSON Schema for, and has no `model_json_schema` either,
+            as Pydantic's models do, nor is it annotated with one (`msgspec.Meta(extra_json_schema=...)`).
     """
     directions = [(_inbound(channel.receives), _outbound(channel)) for channel in channels]
     messages = list(dict.fromkeys(message for pair in directions for part in pair for message in part))
-    schemas, components = msgspec.json.schema_components(
-        [message.type for message in messages], ref_template=SCHEMAS + "{name}"
-    )
+    kinds = [message.type for message in messages]
+    _, named = msgspec.json.schema_components(kinds, schema_hook=lambda kind: {"type": "object"})
+    custom = _Custom(named)
+    try:
+        schemas, components = msgspec.json.schema_components(
+            kinds, schema_hook=custom.schema, ref_template=SCHEMAS + "{name}"
+        )
+    except TypeError as error:
+        if custom.without is None:
+            raise
+        raise TypeError(
+            f"{custom.without!r} has no JSON Schema: annotate it with one, "
+            f"Annotated[{custom.without.__name__}, msgspec.Meta(extra_json_schema={{...}})], or give the class a "
+            f"method `model_json_schema`, as Pydantic's models have"
+        ) from error
+    components |= custom.components
     keys: dict[_Message, str] = {}
     for message, schema in zip(messages, schemas, strict=True):
         keys[message] = _unique(_message_key(message, schema), keys.values())
@@ -98,6 +114,31 @@ def document(
     return result
 
 
+class _Custom:
+    """The schemas of types that msgspec has none for: those of their own, as Pydantic's models have."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self.components: dict[str, Any] = {}
+        self.without: type | None = None  # the last one that has no schema of its own
+        self._taken = taken  # what other components are called
+        self._refs: dict[type, dict[str, Any]] = {}
+
+    def schema(self, kind: type) -> dict[str, Any]:
+        """A reference to the type's schema, which is among the components from then on, with what it refers to."""
+        if kind not in self._refs:
+            make = getattr(kind, "model_json_schema", None)
+            if make is None:
+                self.without = kind
+                raise NotImplementedError  # msgspec looks whether the type is annotated with one
+            name = _unique(re.sub(r"\W+", "_", kind.__name__), {*self._taken, *self.components})
+            self._refs[kind] = {"$ref": SCHEMAS + name}
+            schema = make(ref_template=f"{SCHEMAS}{name}.{{model}}")
+            for part, definition in schema.pop("$defs", {}).items():
+                self.components[f"{name}.{part}"] = definition
+            self.components[name] = schema
+        return self._refs[kind]
+
+
 def _channel(channel: Channel, keys: Sequence[str]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "address": channel.address,
@@ -115,13 +156,13 @@ def _inbound(kind: Any) -> list[_Message]:
     if kind is None:
         return []
     if kind in (str, bytes, str | bytes):
-        return [_raw(member) for member in _members(kind)]
-    return [_Message(member, "application/json") for member in _members(kind)]
+        return [_raw(member) for member in members(kind)]
+    return [_Message(member, "application/json") for member in members(kind)]
 
 
 def _outbound(channel: Channel) -> list[_Message]:
     """What clients are sent: `str` and `bytes` as they are, else JSON; and the framework's own errors."""
-    kinds = [] if channel.sends is None else list(_members(channel.sends))
+    kinds = [] if channel.sends is None else list(members(channel.sends))
     found = [_raw(kind) if kind in (str, bytes) else _Message(kind, "application/json") for kind in kinds]
     if channel.receives is not None and channel.receives != str | bytes:
         found.append(_Message(ErrorMessage, "application/json"))
@@ -130,15 +171,6 @@ def _outbound(channel: Channel) -> list[_Message]:
 
 def _raw(kind: Any) -> _Message:
     return _Message(kind, "text/plain" if kind is str else "application/octet-stream")
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    """The members of a union, or `kind` itself."""
-    if get_origin(kind) in (Union, types.UnionType):
-        for member in get_args(kind):
-            yield from _members(member)
-    else:
-        yield kind
 
 
 def _message_key(message: _Message, schema: Mapping[str, Any]) -> str:
@@ -173,7 +205,7 @@ def _draft7(schema: Any) -> Any:
         match key:
             case "properties":
                 result[key] = {name: _draft7(part) for name, part in value.items()}
-            case "anyOf":
+            case "anyOf" | "oneOf" | "allOf":
                 result[key] = [_draft7(part) for part in value]
             case "discriminator":
                 result[key] = value["propertyName"]

@@ -31,7 +31,6 @@ _UNHASHABLE = (
     inspect.ByteArrayType,
     inspect.MemoryViewType,
     inspect.TypedDictType,
-    inspect.CustomType,  # which JSON has no form for
 )
 
 
@@ -46,7 +45,7 @@ def check_keys(kind: object, info: inspect.Type) -> None:
         TypeError: clients could choose keys or elements that have one hash.
     """
     key: Any
-    for part in _parts(info):
+    for part in parts(info):
         if isinstance(part, inspect.SetType | inspect.FrozenSetType):
             key, what = part.item_type, "set's elements"
         else:
@@ -61,7 +60,7 @@ def check_keys(kind: object, info: inspect.Type) -> None:
             )
 
 
-def _parts(info: inspect.Type) -> Iterator[inspect.Type]:
+def parts(info: inspect.Type) -> Iterator[inspect.Type]:
     """`info` and every type in it, each once: types may hold themselves."""
     seen: set[int] = set()
     waiting: list[Any] = [info]

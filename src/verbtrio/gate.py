@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
+from verbtrio.answers import error_answer, ref_in
 from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
 from verbtrio.errors import AuthenticationError
 from verbtrio.messages import encode
@@ -73,7 +74,7 @@ class Gate:
         if self._bucket is not None:
             verdict = self._bucket.take(now)
             if verdict is not PASS:
-                self._refuse(verdict)
+                self._refuse(verdict, message)
                 return False
             self._warned = False
         authenticator = self._authenticator
@@ -85,7 +86,7 @@ class Gate:
             return True
         return not self._is_for(authenticator, message)
 
-    def _refuse(self, verdict: Verdict) -> None:
+    def _refuse(self, verdict: Verdict, message: str | bytes = b"") -> None:
         if verdict is END:
             self.is_flooded = True
             self._end(Cause.RATE, POLICY_VIOLATION, "Too many messages")
@@ -94,7 +95,7 @@ class Gate:
             over = self._bucket.over if isinstance(self._bucket, Meter) else self._bucket
             assert over is not None, "something has refused it"
             of = over.of if isinstance(over, SharedBucket) else ""
-            self._answer(f"Too many messages: at most {over.per_second:g} a second{of}")
+            self._answer(f"Too many messages: at most {over.per_second:g} a second{of}", ref_in(message))
 
     def share(self, shared: Sequence[SharedBucket], now: float) -> None:
         """It is known now what the connection counts for: its user's rate, where the first message has told the user.
@@ -137,14 +138,14 @@ class Gate:
         elif token is None:
             return False
         if self._checking:
-            self._answer("A token is being checked already")
+            self._answer("A token is being checked already", ref_in(message))
         elif self._ws.closed is None:
             assert token is not None
             self._checking = True
-            self._ws.nursery.start_soon(self._check, authenticator, token)
+            self._ws.nursery.start_soon(self._check, authenticator, token, ref_in(message))
         return True
 
-    async def _check(self, authenticator: Authenticator, token: str) -> None:
+    async def _check(self, authenticator: Authenticator, token: str, ref: Any) -> None:
         ws, first = self._ws, self._admitted is not None and not self._admitted.is_set()
         try:
             claims = await authenticator.authenticate(token)
@@ -153,12 +154,12 @@ class Gate:
                 code = TRY_AGAIN_LATER if error.status == 503 else POLICY_VIOLATION
                 self._end(Cause.UNAUTHENTICATED, code, fitting_reason(str(error)))
             else:
-                self._answer(f"The token is not accepted: {error}")
+                self._answer(f"The token is not accepted: {error}", ref)
             return
         finally:
             self._checking = False
         if not first and user_key(claims) != user_key(ws.user):
-            self._answer("The token is not accepted: it is another user's")
+            self._answer("The token is not accepted: it is another user's", ref)
             return
         authenticator.admit(ws.scope, claims)
         self._on_admitted()
@@ -166,11 +167,11 @@ class Gate:
             assert self._admitted is not None
             self._admitted.set()
         if ws.closed is None:
-            ws._put(encode({"type": "authenticated"}))
+            ws._put(encode({"type": "authenticated"} if ref is None else {"type": "authenticated", "ref": ref}))
 
-    def _answer(self, text: str) -> None:
+    def _answer(self, text: str, ref: Any) -> None:
         if self._ws.closed is None:
-            self._ws._put(encode({"type": "error", "message": text}))
+            self._ws._put(encode(error_answer(text, ref)))
 
     def _end(self, cause: Cause, code: int, reason: str) -> None:
         self._ws._end(CloseInfo(cause, code, reason))

@@ -12,10 +12,11 @@ from typing import Any, get_args, get_origin
 
 from verbtrio.calls import call
 from verbtrio.closing import CloseInfo
+from verbtrio.dispatch import Dispatch, covers, handled, union_of
 from verbtrio.messages import Decoder
 from verbtrio.mistakes import check_hook_names, check_made
 from verbtrio.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
-from verbtrio.types import Hook
+from verbtrio.types import DecodeHook, Hook
 from verbtrio.websocket import WebSocket
 
 HOOKS = {
@@ -58,8 +59,11 @@ class HandlerKind:
     name: str
 
 
-def handler_kind(target: Any, path_params: Convertors) -> HandlerKind:
+def handler_kind(target: Any, path_params: Convertors, decode: DecodeHook | None = None) -> HandlerKind:
     """The handler behind `target`: a coroutine function `(ws, **path parameters)`, or a class with hooks.
+
+    Args:
+        decode: the app's hook, for message types that JSON has no form for.
 
     Raises:
         TypeError: `target` is neither, or asks for a parameter the path doesn't have (see `Parameters`).
@@ -68,19 +72,28 @@ def handler_kind(target: Any, path_params: Convertors) -> HandlerKind:
     if inspect.isclass(target):
         check_hook_names(target, HOOKS, name)
         hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
-        if not hooks:
-            raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}")
+        table = handled(target)
+        if not hooks and not table:
+            raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}, and no method that is @on a message")
         check_made(target, name)
         for hook, function in hooks.items():
             plain = inspect.isfunction(inspect.getattr_static(target, hook))
             _check_signature(hook, function, with_self=plain)
-        message = inspect.getattr_static(target, "message", None)
-        decoder = _decoder(hooks, skip_self=inspect.isfunction(message))
-        return HandlerKind(lambda _: _Hooks(_methods(target())), decoder, name)
+        if table:
+            decoder = _dispatched(target, table, hooks, decode)
+        else:
+            message = inspect.getattr_static(target, "message", None)
+            decoder = _decoder(hooks, decode, skip_self=inspect.isfunction(message))
+
+        def make(_: Mapping[str, Any]) -> Handler:
+            instance = target()
+            return _Hooks(_methods(instance, Dispatch(instance, table) if table else None))
+
+        return HandlerKind(make, decoder, name)
     if inspect.iscoroutinefunction(target):
         parameters = Parameters(target, path_params, first="connection")
         kind = _message_type(target, position=0)
-        return HandlerKind(lambda values: _Coroutine(target, parameters.arguments(values)), Decoder(kind), name)
+        return HandlerKind(lambda values: _Coroutine(target, parameters.arguments(values)), Decoder(kind, decode), name)
     if any(callable(getattr(target, hook, None)) for hook in HOOKS):
         raise TypeError(f"{name} is an instance: give its class, of which each connection has one of its own")
     raise TypeError(
@@ -89,12 +102,12 @@ def handler_kind(target: Any, path_params: Convertors) -> HandlerKind:
     )
 
 
-def hooks_kind(hooks: Mapping[str, Hook]) -> HandlerKind:
+def hooks_kind(hooks: Mapping[str, Hook], decode: DecodeHook | None = None) -> HandlerKind:
     """The handler made of hook functions."""
     for hook, function in hooks.items():
         _check_signature(hook, function, with_self=False)
     name = ", ".join(map(name_of, hooks.values()))
-    return HandlerKind(lambda _: _Hooks(hooks), _decoder(hooks, skip_self=False), name)
+    return HandlerKind(lambda _: _Hooks(hooks), _decoder(hooks, decode, skip_self=False), name)
 
 
 class _Coroutine(Handler):
@@ -116,14 +129,18 @@ class _Hooks(Handler):
 
     async def run(self, ws: WebSocket[Any]) -> None:
         if (open_hook := self._hooks.get("open")) is not None:
-            await call(open_hook, ws)
+            result = open_hook(ws)
+            if result is not None and (later := ws._answer(result)) is not None:
+                await later
         hook: Any = self._hooks.get("message")
         if hook is not None and not inspect.iscoroutinefunction(hook):
             await ws._serve(hook)  # in place: without a task switch a message
             return
         async for message in ws:
             if hook is not None:
-                await hook(ws, message)
+                result = await hook(ws, message)
+                if result is not None:
+                    await ws._reply(result, message)
 
     async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
         if (hook := self._hooks.get("close")) is not None:
@@ -134,8 +151,10 @@ class _Hooks(Handler):
             await call(hook, ws, error)
 
 
-def _methods(instance: Any) -> dict[str, Hook]:
-    return {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
+def _methods(instance: Any, message: Hook | None = None) -> dict[str, Hook]:
+    """The hooks of a handler's instance; `message`: what stands in the place of that one."""
+    methods: dict[str, Hook] = {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
+    return methods if message is None else {**methods, "message": message}
 
 
 def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
@@ -155,7 +174,7 @@ def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
         check_markers(function, parameter, "ws")
 
 
-def _decoder(hooks: Mapping[str, Any], *, skip_self: bool) -> Decoder[Any]:
+def _decoder(hooks: Mapping[str, Any], decode: DecodeHook | None, *, skip_self: bool) -> Decoder[Any]:
     """What the message hook's second parameter says, else what its first says, else as it comes."""
     message = hooks.get("message")
     if message is None:
@@ -163,8 +182,30 @@ def _decoder(hooks: Mapping[str, Any], *, skip_self: bool) -> Decoder[Any]:
     first = 1 if skip_self else 0
     annotation = _annotation(message, position=first + 1)
     if annotation is not inspect.Parameter.empty:
-        return Decoder(annotation)
-    return Decoder(_message_type(message, position=first))
+        return Decoder(annotation, decode)
+    return Decoder(_message_type(message, position=first), decode)
+
+
+def _dispatched(
+    target: type, table: Mapping[type, str], hooks: Mapping[str, Any], decode: DecodeHook | None
+) -> Decoder[Any]:
+    """The decoder of a class whose methods are `@on` messages; the methods, checked."""
+    name = name_of(target)
+    if "message" in hooks and "message" not in table.values():
+        raise TypeError(f"{name} has a message hook beside methods that are @on messages: which would be called?")
+    for method in dict.fromkeys(table.values()):
+        if method in HOOKS and method != "message":
+            raise TypeError(f"{name}.{method} is the {method} hook, and @on a message: give one of them another name")
+        function, plain = getattr(target, method), inspect.isfunction(inspect.getattr_static(target, method))
+        _check_signature("message", function, with_self=plain)
+        first = 1 if plain else 0
+        _message_type(function, position=first)
+        annotation = _annotation(function, position=first + 1)
+        kinds = [kind for kind, handler in table.items() if handler == method]
+        if annotation is not inspect.Parameter.empty and not covers(annotation, kinds):
+            named = ", ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{name_of(function)} is @on({named}), and its message is annotated {annotation!r}")
+    return Decoder(union_of(table, name), decode)
 
 
 def _message_type(function: Any, *, position: int) -> Any:
@@ -172,11 +213,11 @@ def _message_type(function: Any, *, position: int) -> Any:
     annotation = _annotation(function, position=position)
     if annotation in (inspect.Parameter.empty, Any, WebSocket):
         return str | bytes
-    if get_origin(annotation) is WebSocket:
+    if get_origin(annotation) is WebSocket and len(get_args(annotation)) <= 2:
         return get_args(annotation)[0]
     raise TypeError(
         f"{name_of(function)}: the connection's parameter is annotated {annotation!r}; use "
-        f"`WebSocket`, or `WebSocket[...]` with the type of its messages"
+        f"`WebSocket`, or `WebSocket[...]` with the type of its messages (and that of its user)"
     )
 
 

@@ -20,10 +20,10 @@ from verbtrio.counts import Counts
 from verbtrio.handling import still_at_work
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
-from verbtrio.messages import encode
+from verbtrio.messages import Encode, encode
 from verbtrio.places import Places, user_key
 from verbtrio.poller import Poller
-from verbtrio.rooms import Room, Rooms
+from verbtrio.rooms import Member, Room, Rooms
 from verbtrio.threads import only_here
 from verbtrio.timers import Timers
 from verbtrio.types import Data
@@ -97,8 +97,9 @@ class Users:
     Who is here may be asked in any thread: the answer is that of the moment.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None], encode: Encode = encode) -> None:
         self._check = check
+        self._encode = encode
         self._connections: dict[str, dict[WebSocket[Any] | Listener, None]] = {}
 
     def __len__(self) -> int:
@@ -110,20 +111,23 @@ class Users:
     def __contains__(self, user_id: object) -> bool:
         return str(user_id) in self._connections
 
-    def connections(self, user_id: object) -> tuple[WebSocket[Any] | Listener, ...]:
-        """The connections of one user, oldest first: those of `app.sse` routes are `Listener`s."""
+    def connections(self, user_id: object) -> tuple[Member, ...]:
+        """The connections of one user, oldest first: `WebSocket`s, and `Listener`s of `app.sse` routes."""
+        return self._of(user_id)
+
+    def _of(self, user_id: object) -> tuple[WebSocket[Any] | Listener, ...]:
         return tuple(self._connections.get(str(user_id), ()))
 
     def send(self, user_id: object, data: Data) -> int:
         """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
 
         Raises:
-            TypeError: `data` can't be encoded (nobody has got anything).
+            TypeError: `data` can't be encoded (nobody has got anything); or what the app's `encode=` hook raises.
             RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
         """
         self._check()
-        frame = encode(data)
-        connections = self.connections(user_id)
+        frame = self._encode(data)
+        connections = self._of(user_id)
         for ws in connections:
             ws._put(frame)
         return len(connections)
@@ -140,7 +144,7 @@ class Users:
         """
         self._check()
         check_close(code, reason)
-        connections = self.connections(user_id)
+        connections = self._of(user_id)
         for ws in connections:
             ws._end(CloseInfo(Cause.KICKED, code, reason))
         return len(connections)
@@ -158,7 +162,7 @@ class Users:
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
-    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits) -> None:
+    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
         self.nursery = nursery
         self.timers = Timers()
         self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
@@ -175,8 +179,8 @@ class Hub:
         self.counts = Counts()
         self.check = only_here()
         """Raises `RuntimeError` in any other thread."""
-        self.users = Users(self.check)
-        self.rooms = Rooms(self._to_flush, self.check, self.users.connections)
+        self.users = Users(self.check, encode)
+        self.rooms = Rooms(self._to_flush, self.check, self.users.connections, encode)
         self.places = Places(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
@@ -357,13 +361,13 @@ class Hub:
 
 
 @asynccontextmanager
-async def open_hub(*, drain_timeout: float, limits: Limits) -> AsyncIterator[Hub]:
+async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = encode) -> AsyncIterator[Hub]:
     """The hub, open. On the way out its connections are drained; then its tasks are cancelled.
 
     A task of the hub that fails ends the lifespan, and with it the worker: half a hub is none.
     """
     async with trio.open_nursery() as nursery:
-        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits)
+        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, encode=encode)
         hub.start()
         try:
             yield hub

@@ -29,10 +29,12 @@ from verbtrio.closing import (
     check_close,
 )
 from verbtrio.counts import Counts
+from verbtrio.errors import ConnectionClosed
 from verbtrio.limits import Limits
-from verbtrio.messages import Frame
+from verbtrio.messages import Encode, Frame, encode
 from verbtrio.sse import EventStream, ServerSentEvent
 from verbtrio.streaming import CHUNK_BYTES, END_SECONDS, Writer
+from verbtrio.types import Data
 
 GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 FRAME_BYTES = 64
@@ -50,13 +52,21 @@ class Listener(HTTPConnection):
         dropped: messages that `Limits.backlog_policy` has dropped because the client reads too slowly.
     """
 
-    def __init__(self, scope: Scope, limits: Limits, counts: Counts, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        limits: Limits,
+        counts: Counts,
+        check: Callable[[], None] = lambda: None,
+        encode: Encode = encode,
+    ) -> None:
         super().__init__(scope)
         self.id = uuid.uuid4().hex
         self.dropped = 0
         self._limits = limits
         self._counts = counts
         self._check = check
+        self._encode = encode
         self.held: list[Frame] = []  # what rooms have broadcast since the last `flush`, bounded by the rooms
         self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `flush`
         self._queued = 0  # bytes in `_queue`
@@ -109,6 +119,19 @@ class Listener(HTTPConnection):
             if self._queued > self._limits.max_backlog_bytes and len(self._queue) > 1:
                 self._overflow()
         self._changed.unpark_all()
+
+    def send_nowait(self, data: Data) -> None:
+        """Send `data` as an event, as a broadcast would be, or queue it where the client reads slowly.
+
+        Raises:
+            ConnectionClosed: the stream has ended.
+            TypeError: `data` can't be encoded.
+        """
+        self._check()
+        frame = self._encode(data)
+        if self._info is not None:
+            raise ConnectionClosed(self._info)
+        self._put(frame)
 
     def _put(self, frame: Frame) -> None:
         """What the registry of users calls, as on a `WebSocket`."""

@@ -112,7 +112,7 @@ class ListenerEndpoint(Shared):
         return None if answer else PlainTextResponse("Forbidden", 403)
 
     async def _listen(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
-        listener = Listener(scope, self._limits, hub.counts, hub.check)
+        listener = Listener(scope, self._limits, hub.counts, hub.check, hub.rooms.encode)
         response = Broadcasts(listener, keep_alive=self._keep_alive, retry=self._retry)
         if scope["method"] == "HEAD":
             await response(scope, receive, send)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 import msgspec.inspect
 
 from verbtrio.collisions import check_keys
+from verbtrio.custom import custom_within, is_custom, maker, shortened, told, whole_decoder
 from verbtrio.errors import MessageError
-from verbtrio.types import Data
+from verbtrio.types import Data, DecodeHook, EncodeHook
 
 T = TypeVar("T")
 
 INVALID_JSON = "Invalid JSON format"
-MAX_PROBLEM_CHARACTERS = 400
-"""What is said about one message: the value of a tag may be as long as the message."""
 
 
 class Frame:
@@ -72,23 +71,64 @@ def encode(data: Data) -> Frame:
     return Frame(msgspec.json.encode(data), text=True)
 
 
+Encode: TypeAlias = Callable[[Data], Frame]
+"""`encode`, or what an app with an `encode=` hook has in its place."""
+
+
+def encoder(hook: EncodeHook | None) -> Encode:
+    """`encode`, which asks `hook` for each value that JSON has no form for.
+
+    What the hook returns stands in the value's place: for a whole message text goes as text and bytes as binary; within
+    one, as everywhere in JSON, text is a string, and bytes are base64.
+    """
+    if hook is None:
+        return encode
+
+    def encode_by_hook(data: Data) -> Frame:
+        if isinstance(data, str | bytes | bytearray | memoryview):
+            return encode(data)
+
+        def stand_in(value: Any) -> Any:
+            made = hook(value)
+            if made is value:
+                raise TypeError(f"the app's encode hook returned the {type(value).__name__} that it was asked for")
+            if value is data and isinstance(made, str | bytes | bytearray | memoryview):
+                raise _Whole(made)
+            return made
+
+        try:
+            return Frame(msgspec.json.encode(data, enc_hook=stand_in), text=True)
+        except _Whole as whole:
+            return encode(whole.data)
+
+    return encode_by_hook
+
+
+class _Whole(Exception):  # noqa: N818 -- a way out of msgspec, not an error
+    """The hook has made the whole message."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+
 class Decoder(Generic[T]):
     """Turns a received message into what the handler takes.
 
     `kind` is the message type of the handler's annotation: `str`, `bytes` or `str | bytes` are taken as
     they come; everything else (`dict`, a `msgspec.Struct`, a union of tagged structs, `JSON`) is decoded from
-    JSON, in a text or a binary message alike, and checked by msgspec.
+    JSON, in a text or a binary message alike, and checked by msgspec. What JSON has no form for is made by `hook`: the
+    whole of the message, where that is one or a union of such, or a part of it.
 
     Calling it raises `MessageError` with the answer for the peer where the message is something else.
 
     Raises:
-        TypeError: JSON has no form for `kind`, or clients could choose a dict's keys, or a set's elements, so that they
-            have one hash (see `collisions`).
+        TypeError: JSON has no form for `kind`, or a part of it, and there is no `hook`; or clients could choose a
+            dict's keys, or a set's elements, so that they have one hash (see `collisions`).
     """
 
     __slots__ = ("_decode", "_tags", "kind")
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, hook: DecodeHook | None = None) -> None:
         self.kind = kind
         self._tags: dict[str, str] = {}  # by the problem that they answer
         self._decode: Callable[[str | bytes], Any]
@@ -98,22 +138,25 @@ class Decoder(Generic[T]):
             self._decode = _text
         elif kind is bytes:
             self._decode = _binary
+        elif is_custom(kind):
+            if hook is None:
+                raise TypeError(f"{kind!r} is no type that JSON can be decoded to: {_WHAT_CAN_BE}")
+            self._decode = whole_decoder(kind, hook)
         else:
             info = msgspec.inspect.type_info(kind)
-            if isinstance(info, msgspec.inspect.CustomType):
-                raise TypeError(
-                    f"{kind!r} is no type that JSON can be decoded to: use a msgspec.Struct, a dataclass, a TypedDict, "
-                    f"dict, list, str, int, float, bool or a union of them"
-                )
+            if hook is None and (unknown := custom_within(info)):
+                raise TypeError(f"{kind!r} has {unknown[0]} in it, which JSON can't be decoded to: {_WHAT_CAN_BE}")
             check_keys(kind, info)
-            self._decode = msgspec.json.Decoder(kind).decode
+            self._decode = msgspec.json.Decoder(kind, dec_hook=None if hook is None else maker(hook)).decode
             self._tags = _known_tags(info)
 
     def __call__(self, message: str | bytes) -> T:
         try:
             decoded: T = self._decode(message)
         except msgspec.ValidationError as error:
-            raise MessageError(self._explain(str(error))) from error
+            # With a cause: it is the hook that has said so, of a part of the message.
+            said = told(error) if error.__cause__ is not None else self._explain(str(error))
+            raise MessageError(said) from error
         except (msgspec.DecodeError, RecursionError, UnicodeError, TypeError) as error:
             # RecursionError: 100 KB of "[" nest deeper than any honest message. TypeError: a list in what is a set.
             raise MessageError(INVALID_JSON) from error
@@ -124,10 +167,13 @@ class Decoder(Generic[T]):
         if problem.startswith("Expected ") and " - at `" not in problem:
             return INVALID_JSON
         known = next((text for end, text in self._tags.items() if problem.endswith(end)), "")
-        if len(problem) > MAX_PROBLEM_CHARACTERS:  # it holds what the peer wrote
-            half = MAX_PROBLEM_CHARACTERS // 2
-            problem = f"{problem[:half]}...{problem[-half:]}"
-        return problem + known
+        return shortened(problem) + known
+
+
+_WHAT_CAN_BE = (
+    "use a msgspec.Struct, a dataclass, a TypedDict, dict, list, str, int, float, bool or a union of them; or give the "
+    "app a hook that makes one, as App(decode=lambda type, value: type.model_validate(value)) for Pydantic's models"
+)
 
 
 def _as_received(message: str | bytes) -> str | bytes:

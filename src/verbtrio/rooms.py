@@ -15,10 +15,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
-from verbtrio.messages import Frame, encode
+from verbtrio.messages import Encode, Frame, encode
 from verbtrio.types import Data
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -45,8 +45,8 @@ class Outlet(Protocol):
         member may leave its rooms meanwhile."""
 
 
-class Member(Protocol):
-    """Something in a room. Members are told apart by identity."""
+class HasOutlet(Protocol):
+    """Something in a room, so far as a room knows it. Told apart by identity."""
 
     @property
     def outlet(self) -> Outlet:
@@ -56,13 +56,46 @@ class Member(Protocol):
         """Somebody has removed it from the room `key`. Takes an instant; returns what is to be done about it soon."""
 
 
+class Member(HasOutlet, Protocol):
+    """Who is in a room, or among a user's connections: a `WebSocket`, or the `Listener` of an `app.sse` route.
+
+    What both have; `isinstance(member, WebSocket)` tells them apart.
+    """
+
+    @property
+    def id(self) -> str:
+        """Unique among all connections of all processes."""
+
+    @property
+    def user(self) -> Any:
+        """Who it is, as in `WebSocket.user`."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The path's parameters."""
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How it ended; `None` while it is open."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
+
+    def send_nowait(self, data: Data) -> None:
+        """Send `data`, or queue it where the client reads slowly. Raises `ConnectionClosed` where it has ended."""
+
+    def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close it, without waiting. One that has ended stays as it is."""
+
+
 class _Group:
     """A room's members, from the first join to the last leave."""
 
     __slots__ = ("held", "listing", "members")
 
     def __init__(self) -> None:
-        self.members: dict[Member, None] = {}  # in the order in which they joined; joins and leaves in O(1)
+        self.members: dict[HasOutlet, None] = {}  # in the order in which they joined; joins and leaves in O(1)
         # Their outlets, for walking over; `None` when somebody has come or gone. Not the members: where there are
         # 10,000, each object on the way comes from main memory.
         self.listing: tuple[Outlet, ...] | None = None
@@ -82,13 +115,15 @@ class Rooms:
         check: raises where nothing may be changed (in another thread). Called before each broadcast, and by whoever
             changes something else of the app's.
         of_user: gives the connections of the user with that id.
+        encode: the app's: what is broadcast, and whatever else the app sends, becomes a frame by it.
     """
 
     def __init__(
         self,
         on_dirty: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
-        of_user: Callable[[object], Collection[Member]] = lambda user_id: (),
+        of_user: Callable[[object], Collection[HasOutlet]] = lambda user_id: (),
+        encode: Encode = encode,
     ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each once
@@ -97,6 +132,7 @@ class Rooms:
         self._pass: Iterator[Outlet] | None = None  # who is still to be flushed
         self._on_dirty = on_dirty
         self.check = check
+        self.encode = encode
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -111,11 +147,11 @@ class Rooms:
         """The room of that name, whether anybody is in it or not. The handle never goes stale."""
         return Room(self, key)
 
-    def members(self, key: Hashable) -> Collection[Member]:
+    def members(self, key: Hashable) -> Collection[HasOutlet]:
         group = self._groups.get(key)
         return () if group is None else group.members.keys()
 
-    def join(self, key: Hashable, member: Member) -> bool:
+    def join(self, key: Hashable, member: HasOutlet) -> bool:
         """Add `member`; return whether it was not in already."""
         group = self._groups.get(key)
         if group is None:
@@ -126,7 +162,7 @@ class Rooms:
         group.listing = None
         return True
 
-    def leave(self, key: Hashable, member: Member) -> bool:
+    def leave(self, key: Hashable, member: HasOutlet) -> bool:
         """Remove `member` and, with the last one, the room; return whether it was in. It has what was broadcast."""
         group = self._groups.get(key)
         if group is None or member not in group.members:
@@ -138,7 +174,7 @@ class Rooms:
         member.outlet.flush()
         return True
 
-    def of_user(self, user_id: object) -> Collection[Member]:
+    def of_user(self, user_id: object) -> Collection[HasOutlet]:
         """The connections of one user.
 
         Raises:
@@ -148,12 +184,12 @@ class Rooms:
             raise TypeError(f"a user's id is text or a number, as in `app.users`, not {user_id!r}: give the id alone")
         return self._of_user(user_id)
 
-    def dismiss(self, key: Hashable, members: Collection[Member] | None, info: CloseInfo) -> int:
+    def dismiss(self, key: Hashable, members: Collection[HasOutlet] | None, info: CloseInfo) -> int:
         """Remove those of `members` who are in the room (`None`: everybody); return how many that were."""
         group = self._groups.get(key)
         if group is None:
             return 0
-        leaving: Collection[Member]
+        leaving: Collection[HasOutlet]
         if members is None:
             leaving, group.members = group.members, {}
         else:
@@ -170,11 +206,11 @@ class Rooms:
         return len(leaving)
 
     def broadcast(
-        self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None, exclude_user: object = None
+        self, key: Hashable, data: Data, exclude: HasOutlet | Collection[HasOutlet] | None, exclude_user: object = None
     ) -> int:
         """See `Room.broadcast`."""
         self.check()
-        frame = encode(data)
+        frame = self.encode(data)
         silenced = None if exclude_user is None else self.of_user(exclude_user)
         group = self._groups.get(key)
         if group is None:
@@ -251,7 +287,9 @@ class Rooms:
         group.held += size
 
 
-def _others(group: _Group, exclude: Member | Collection[Member] | None, silent: Collection[Outlet]) -> list[Outlet]:
+def _others(
+    group: _Group, exclude: HasOutlet | Collection[HasOutlet] | None, silent: Collection[Outlet]
+) -> list[Outlet]:
     """The outlets of a room's members, but for those of `exclude`, and `silent`."""
     if isinstance(exclude, str | bytes):
         raise TypeError(
@@ -264,7 +302,7 @@ def _others(group: _Group, exclude: Member | Collection[Member] | None, silent: 
     return [outlet for outlet in others if outlet not in silent] if silent else others
 
 
-def _members_in(given: Any) -> Collection[Member]:
+def _members_in(given: Any) -> Collection[HasOutlet]:
     """What `kick` was given, as a collection.
 
     Raises:
@@ -288,32 +326,37 @@ class Room:
     """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep.
 
     Who is in it may be asked in any thread: the answer is that of the moment.
+
+    Attributes:
+        name: what it is called: the name it was joined by; of `ws.route` the route's path, of `app.connections`
+            "connections". (Nobody joins those two by name: `app.room` of the same text is another room.)
     """
 
-    __slots__ = ("_rooms", "name")
+    __slots__ = ("_key", "_rooms", "name")
 
-    def __init__(self, rooms: Rooms, name: Hashable) -> None:
+    def __init__(self, rooms: Rooms, key: Hashable) -> None:
         self._rooms = rooms
-        self.name = name
+        self._key = key
+        self.name = str(key[-1] if isinstance(key, tuple) else key)  # no name of an application's is a tuple
 
     def __len__(self) -> int:
-        return len(self._rooms.members(self.name))
+        return len(self._rooms.members(self._key))
 
     def __bool__(self) -> bool:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Member]:
         """Who is in it now, in the order in which they joined: `WebSocket`s, and `Listener`s of `app.sse` routes."""
-        return iter(tuple(self._rooms.members(self.name)))
+        return iter(cast("tuple[Member, ...]", tuple(self._rooms.members(self._key))))
 
     def __contains__(self, member: object) -> bool:
-        return member in self._rooms.members(self.name)
+        return member in self._rooms.members(self._key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({len(self)} here)>"
 
     def broadcast(
-        self, data: Data, *, exclude: Member | Collection[Member] | None = None, exclude_user: object = None
+        self, data: Data, *, exclude: HasOutlet | Collection[HasOutlet] | None = None, exclude_user: object = None
     ) -> int:
         """Send `data` to everybody in the room, but for `exclude` (a member or a collection of them), and for all the
         connections of the user whose id is `exclude_user` (see `App.users`).
@@ -326,14 +369,15 @@ class Room:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded, or `exclude_user` is no id (nobody has got anything).
+            TypeError: `data` can't be encoded, or `exclude_user` is no id (nobody has got anything); or what the app's
+                `encode=` hook raises.
             RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
         """
-        return self._rooms.broadcast(self.name, data, exclude, exclude_user)
+        return self._rooms.broadcast(self._key, data, exclude, exclude_user)
 
     def kick(
         self,
-        member: Member | Collection[Member] | None = None,
+        member: HasOutlet | Collection[HasOutlet] | None = None,
         *,
         user: object = None,
         code: int = POLICY_VIOLATION,
@@ -370,7 +414,7 @@ class Room:
         if (member is None) is (user is None):
             raise TypeError("kick takes a member or user=..., one of them; everybody: close()")
         members = self._rooms.of_user(user) if member is None else _members_in(member)
-        return self._rooms.dismiss(self.name, members, CloseInfo(Cause.KICKED, code, reason))
+        return self._rooms.dismiss(self._key, members, CloseInfo(Cause.KICKED, code, reason))
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
         """Remove everybody from the room, as by `kick`, and return how many that were. Connections go on, but for those
@@ -381,4 +425,4 @@ class Room:
         """
         self._rooms.check()
         check_close(code, reason)
-        return self._rooms.dismiss(self.name, None, CloseInfo(Cause.KICKED, code, reason))
+        return self._rooms.dismiss(self._key, None, CloseInfo(Cause.KICKED, code, reason))

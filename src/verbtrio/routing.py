@@ -22,7 +22,7 @@ from verbtrio.origin import Origins
 from verbtrio.parameters import http_endpoint
 from verbtrio.places import Places
 from verbtrio.sse import KEEP_ALIVE
-from verbtrio.types import Hook
+from verbtrio.types import DecodeHook, Hook
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,7 @@ class Routes:
         tree: all of the app's routes, with the groups'. Default: `routes`.
         limits, heartbeat, compression, origins: for routes that say nothing else.
         places: where their connections are counted beside the app's.
+        decode: the app's hook.
 
     Raises:
         TypeError: `limits` or `heartbeat` is none.
@@ -64,6 +65,7 @@ class Routes:
         compression: bool,
         origins: Origins,
         places: tuple[Places, ...] = (),
+        decode: DecodeHook | None = None,
     ) -> None:
         _check_settings(limits, heartbeat)
         self._added = routes
@@ -75,6 +77,7 @@ class Routes:
         self.compression = compression
         self.origins = origins
         self._places = places
+        self._decode = decode
 
     @explained()
     def ws(
@@ -116,7 +119,9 @@ class Routes:
             sends: the type of what clients are sent, a union where there are several: for `app.asyncapi` alone.
             name: the route's name, for `url_path_for`.
 
-        Hooks may be plain functions or coroutine functions.
+        Hooks may be plain functions or coroutine functions. What `open` and `message` return is sent to their client,
+        unless it is `None`, a number (a broadcast returns one) or something of verbtrio's, as a membership; and with
+        the `ref` of the message that it answers. A class may have a method for each type of message: see `on`.
 
         A coroutine's path parameters are converted by their annotations (see `parameters`): `n: int` gets an `int`, or
         the upgrade is refused with 404. `ws.params` has them as the path's own convertors leave them.
@@ -150,13 +155,13 @@ class Routes:
         def decorate(handler: F) -> F:
             if hooks:
                 raise TypeError("app.ws() with hooks decorates nothing: remove the hooks, or the decorator")
-            add(handler_kind(handler, compile_path(self._prefix + path)[2]), handler.__doc__)
+            add(handler_kind(handler, compile_path(self._prefix + path)[2], self._decode), handler.__doc__)
             return handler
 
         given = {"open": open, "message": message, "close": close, "error": error}
         hooks = {hook: function for hook, function in given.items() if function is not None}
         if hooks:
-            add(hooks_kind(hooks))
+            add(hooks_kind(hooks, self._decode))
         return decorate
 
     @explained()
@@ -328,6 +333,7 @@ class Routes:
             compression=self.compression if compression is None else compression,
             origins=self.origins.replace(allowed_origins, require_origin),
             places=self._places + _own(limits, merged),
+            decode=self._decode,
         )
 
 

@@ -14,16 +14,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import trio
 from starlette.requests import HTTPConnection
 
+from verbtrio.messages import Encode, Frame, encode, encoder
 from verbtrio.streaming import Content, Stream, Writer
 from verbtrio.types import Data
 
 KEEP_ALIVE = 15.0
 """Seconds: what the HTML standard recommends against proxies that end silent connections."""
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
+
+_NO_BYTES = "server-sent events are text: send bytes as base64, or another way"
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")  # the standard's three; `str.splitlines` has more
 
@@ -55,10 +57,17 @@ class ServerSentEvent:
             if value is not None and (LINE_BREAK.search(value) or "\0" in value):
                 raise ValueError(f"a server-sent event's {name} must not have line breaks or NULs: {value!r}")
         if isinstance(self.data, bytes | bytearray | memoryview):
-            raise TypeError("server-sent events are text: send bytes as base64, or another way")
+            raise TypeError(_NO_BYTES)
 
-    def encode(self) -> bytes:
-        """The event as it is sent."""
+    def encode(self, encode: Encode = encode) -> bytes:
+        """The event as it is sent.
+
+        Args:
+            encode: what makes text of data that is none; an `EventStream` has its app's.
+
+        Raises:
+            TypeError: `data` can't be encoded, or the app's `encode=` hook has made bytes of it.
+        """
         lines = []
         if self.comment is not None:
             lines += [f": {line}" for line in LINE_BREAK.split(self.comment)]
@@ -69,9 +78,15 @@ class ServerSentEvent:
         if self.event is not None:
             lines.append(f"event: {self.event}")
         if self.data is not None:
-            text = self.data if isinstance(self.data, str) else msgspec.json.encode(self.data).decode()
+            text = self.data if isinstance(self.data, str) else _text(encode(self.data))
             lines += [f"data: {line}" for line in LINE_BREAK.split(text)]
         return "\n".join([*lines, "", ""]).encode()
+
+
+def _text(frame: Frame) -> str:
+    if not frame.text:
+        raise TypeError(_NO_BYTES)
+    return frame.payload.decode()
 
 
 class EventStream(Stream):
@@ -108,9 +123,10 @@ class EventStream(Stream):
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
         if self._retry is not None:
             yield ServerSentEvent(retry=self._retry).encode()
+        write = encoder(self._encode_hook)
         async for item in items:
             event = item if isinstance(item, ServerSentEvent) else ServerSentEvent(item)
-            yield event.encode()
+            yield event.encode(write)
 
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         if self._keep_alive is not None:

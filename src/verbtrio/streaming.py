@@ -32,7 +32,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from verbtrio.types import Shared
+from verbtrio.types import EncodeHook, Shared
 
 CHUNK_BYTES = 64 * 1024
 """The most that one ASGI message carries, and that `send_timeout` is for."""
@@ -76,6 +76,12 @@ def link_of(scope: Scope) -> Link | None:
     return link
 
 
+def encode_hook_of(scope: Scope) -> EncodeHook | None:
+    """The `encode=` hook of the app whose route this is."""
+    hook: EncodeHook | None = getattr(scope.get("app"), "encode_hook", None)
+    return hook
+
+
 class Stream(Response):
     """A response that sends what its content gives, piece by piece: each piece once the one before is on its way.
 
@@ -94,6 +100,8 @@ class Stream(Response):
 
     ends_at_shutdown = False
     """Whether it ends when the server begins to shut down, rather than when its grace period is over."""
+
+    _encode_hook: EncodeHook | None = None  # the app's, once it is being sent
 
     def __init__(
         self,
@@ -118,6 +126,7 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response. If cancelled, the content is closed and the response cut off."""
+        self._encode_hook = encode_hook_of(scope)
         if scope["type"] == "websocket":  # it denies an upgrade
             send = _as_denial(send)
         if scope.get("method") == "HEAD":
@@ -174,7 +183,7 @@ class JSONArray(Stream):
     """One JSON array, sent while its items are made.
 
     Args:
-        content: gives the items: whatever msgspec can encode (see `Content`).
+        content: gives the items: whatever msgspec can encode, or the app's `encode=` hook (see `Content`).
         batch: how many items (or 64 KiB of them) go into one piece. An item waits until its batch is full: for a
             source that is slow, 1.
         status_code, headers, background, send_timeout: as in `Stream`.
@@ -191,7 +200,7 @@ class JSONArray(Stream):
         self._batch = batch
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-        encode = msgspec.json.Encoder().encode
+        encode = msgspec.json.Encoder(enc_hook=self._encode_hook).encode
         piece, count, separator = bytearray(b"["), 0, b""
         async for item in items:
             piece += separator + encode(item)

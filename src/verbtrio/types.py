@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
 JSON: TypeAlias = Any
 """Any JSON value: what `WebSocket[JSON]` receives. (A precise recursive alias helps nobody's type checker.)"""
 
 Data: TypeAlias = Any
-"""What can be sent: `str` goes as text, `bytes` as binary, anything else as JSON text (by msgspec)."""
+"""What can be sent: `str` goes as text, `bytes` as binary, anything else as JSON text (by msgspec, which asks the app's
+`encode=` hook for what JSON has no form for)."""
+
+EncodeHook: TypeAlias = Callable[[Any], Any]
+"""`(value)`: what is sent in the place of a value that JSON has no form for."""
+
+DecodeHook: TypeAlias = Callable[[Any, Any], Any]
+"""`(type, value)`: an instance of a type that JSON has no form for, made of a JSON value."""
 
 EXTENSION = "verbtrio.stream"
 """The ASGI scope's extension that holds the take-over's `Session`."""
 
-Hook: TypeAlias = Callable[..., Awaitable[None] | None]
-"""A hook may be a plain function or a coroutine function."""
+Hook: TypeAlias = Callable[..., Any]
+"""A hook may be a plain function or a coroutine function. What open and message hooks return is sent: see `answers`."""
 
 
 class Shared:

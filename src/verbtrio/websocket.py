@@ -5,16 +5,17 @@ from __future__ import annotations
 import enum
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 from weakref import ref
 
 import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from verbtrio.answers import error_answer, is_message, ref_in, with_ref
 from verbtrio.calls import Calls
 from verbtrio.closing import NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     T = TypeVar("T", default=str | bytes)
+    U = TypeVar("U", default=Any)
 else:
+    from types import GenericAlias
     from typing import TypeVar
 
     T = TypeVar("T")
+    U = TypeVar("U")
 
 logger = logging.getLogger("verbtrio.websocket")
 
@@ -61,8 +65,9 @@ class ReadyState(enum.IntEnum):
 
 
 @with_habits
-class WebSocket(HTTPConnection, Generic[T]):
-    """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come.
+class WebSocket(HTTPConnection, Generic[T, U]):
+    """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come. `U` is what its
+    `user` is, for the type checker alone: `WebSocket[Say, Claims]`; without it, `Any`.
 
     From Starlette's `HTTPConnection`: `url`, `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
 
@@ -77,6 +82,9 @@ class WebSocket(HTTPConnection, Generic[T]):
 
     nursery: trio.Nursery
     _id: str
+
+    if not TYPE_CHECKING:  # `typing.Generic` knows no defaults before Python 3.13: it would want both
+        __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(
         self,
@@ -132,9 +140,12 @@ class WebSocket(HTTPConnection, Generic[T]):
         return params
 
     @property
-    def user(self) -> Any:
-        """Who it is: `scope["user"]`, set by middleware (`JWTAuth`, Starlette's `AuthenticationMiddleware`, yours)."""
-        return self.scope.get("user")
+    def user(self) -> U:
+        """Who it is: `scope["user"]`, set by middleware (`JWTAuth`, Starlette's `AuthenticationMiddleware`, yours).
+
+        `None` without one. Its type is the handler's word (`WebSocket[Say, Claims]`): nothing checks it.
+        """
+        return cast("U", self.scope.get("user"))
 
     @property
     def ready_state(self) -> ReadyState:
@@ -169,9 +180,9 @@ class WebSocket(HTTPConnection, Generic[T]):
 
         Raises:
             ConnectionClosed: the connection has ended.
-            TypeError: `data` can't be encoded.
+            TypeError: `data` can't be encoded; or what the app's `encode=` hook raises.
         """
-        self._put(encode(data))
+        self._put(self._rooms.encode(data))
 
     async def send(self, data: Data) -> None:
         """Send `data` (see `encode`), and wait while more than `Limits.high_water_bytes` is queued for the peer.
@@ -181,9 +192,9 @@ class WebSocket(HTTPConnection, Generic[T]):
 
         Raises:
             ConnectionClosed: the connection has ended, before or while waiting.
-            TypeError: `data` can't be encoded.
+            TypeError: `data` can't be encoded; or what the app's `encode=` hook raises.
         """
-        outbox = self._put(encode(data))
+        outbox = self._put(self._rooms.encode(data))
         self._sent += 1
         if outbox.is_low and self._sent % PATIENCE:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -208,11 +219,11 @@ class WebSocket(HTTPConnection, Generic[T]):
             try:
                 return self._decoder(message)
             except MessageError as error:
-                self._refuse(error)
+                self._refuse(error, message)
         assert self._info is not None, "the inbox is closed by the connection's end alone"
         raise ConnectionClosed(self._info)
 
-    def __aiter__(self) -> WebSocket[T]:
+    def __aiter__(self) -> WebSocket[T, U]:
         return self
 
     async def __anext__(self) -> T:
@@ -223,7 +234,7 @@ class WebSocket(HTTPConnection, Generic[T]):
             try:
                 return self._decoder(message)
             except MessageError as error:
-                self._refuse(error)
+                self._refuse(error, message)
         raise StopAsyncIteration
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
@@ -328,24 +339,49 @@ class WebSocket(HTTPConnection, Generic[T]):
         self._memberships.calls = calls
         self._on_end = on_end
 
-    def _serve(self, hook: Callable[[WebSocket[T], T], Any]) -> Awaitable[None]:
+    def _serve(self, hook: Callable[[WebSocket[T, U], T], Any]) -> Awaitable[None]:
         """Call `hook` for each message, in place where that can be (see `Inbox.serve`)."""
 
         def handle(message: str | bytes) -> Any:
             try:
                 decoded = self._decoder(message)
             except MessageError as error:
-                self._refuse(error)
+                self._refuse(error, message)
                 return None
-            return hook(self, decoded)
+            result = hook(self, decoded)
+            return None if result is None else self._answer(result, decoded)
 
         return self._inbox.serve(handle)
 
-    def _refuse(self, error: MessageError) -> None:
+    def _answer(self, result: Any, message: Any = None) -> Coroutine[Any, Any, None] | None:
+        """Send what a hook has returned, or return what awaits that and sends what it comes to.
+
+        Who has gone is sent nothing: the messages that it has left are still to be handled.
+        """
+        if hasattr(result, "__await__"):
+            return self._answer_later(result, message)
+        if self._info is None and is_message(result):
+            self._put(self._rooms.encode(with_ref(result, message)))
+        return None
+
+    async def _answer_later(self, hook: Awaitable[Any], message: Any) -> None:
+        result = await hook
+        if result is not None:
+            await self._reply(result, message)
+
+    async def _reply(self, result: Any, message: Any) -> None:
+        """Send what a hook has returned, as `send` does: wait while the peer reads too slowly."""
+        if self._info is None and is_message(result):
+            try:
+                await self.send(with_ref(result, message))
+            except ConnectionClosed:
+                pass  # its own end, which the loop over its messages sees
+
+    def _refuse(self, error: MessageError, message: str | bytes) -> None:
         """Answer a message that is not what the handler takes."""
         if self._info is not None:
             return
-        self._put(encode({"type": "error", "message": str(error)}))
+        self._put(encode(error_answer(str(error), ref_in(message))))
         self._refused += 1
         if self._outbox is not None:
             self._outbox.counts.invalid += 1

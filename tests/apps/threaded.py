@@ -35,13 +35,19 @@ def one() -> Any:
     return next(member for member in app.room("lobby") if isinstance(member, WebSocket))
 
 
+def close_listeners() -> None:
+    for member in app.room("lobby"):
+        if member is not one():
+            member.close_nowait()
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     "send": lambda: app.users.send("ada", "from a thread"),
     "disconnect": lambda: app.users.disconnect("ada"),
     "broadcast": lambda: app.room("lobby").broadcast("from a thread"),
     "send_nowait": lambda: one().send_nowait("from a thread"),
     "close_nowait": lambda: one().close_nowait(),
-    "close_listeners": lambda: [member.close_nowait() for member in app.room("lobby") if member is not one()],
+    "close_listeners": lambda: close_listeners(),
     "join": lambda: one().join("other"),
     "leave": lambda: memberships[0].leave_nowait(),
 }

@@ -1,0 +1,86 @@
+"""Answers: a method for each type of message. What it returns goes back to the client, with the message's `ref`, which
+tells it what that answers. And numbers are fractions, which JSON does not have."""
+
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+
+from verbtrio import App, WebSocket, on
+
+
+class Message(msgspec.Struct, tag_field="type", kw_only=True):
+    """All messages are told apart by their field `type`, and may have a `ref`."""
+
+    ref: str | int | None = None
+
+
+class Add(Message, tag="add"):
+    number: Fraction
+
+
+class Divide(Message, tag="divide"):
+    by: Fraction
+
+
+class Clear(Message, tag="clear"):
+    """Begin anew, with nothing to answer."""
+
+
+class Result(Message, tag="result"):
+    value: Fraction
+
+
+class Failed(Message, tag="failed"):
+    why: str
+
+
+def to_json(value: Any) -> Any:
+    """What is sent in the place of a value that JSON has no form for."""
+    if isinstance(value, Fraction):
+        return str(value)
+    raise TypeError(f"no JSON for {value!r}")
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """The value of a type that JSON has no form for. What this raises a `ValueError` for, the client is told."""
+    if kind is not Fraction or not isinstance(value, str | int) or len(str(value)) > 20:
+        raise ValueError('a number is like 5 or "1/3", of 20 characters at most')
+    try:
+        return Fraction(value)
+    except ZeroDivisionError as error:
+        raise ValueError(str(error)) from error
+
+
+app = App(encode=to_json, decode=from_json)
+
+
+@app.ws("/ws", sends=Result | Failed)
+class Calculator:
+    """Exact to the last digit, and each client has its own."""
+
+    def __init__(self) -> None:
+        self.value = Fraction(0)
+
+    def open(self, ws: WebSocket) -> Result:
+        return Result(value=self.value)
+
+    @on(Add)
+    def add(self, ws: WebSocket, message: Add) -> Result:
+        self.value += message.number
+        return Result(value=self.value)
+
+    @on(Divide)
+    async def divide(self, ws: WebSocket, message: Divide) -> Result | Failed:
+        if message.by == 0:
+            return Failed(why="nothing can be divided by 0")
+        self.value /= message.by
+        return Result(value=self.value)
+
+    @on(Clear)
+    def clear(self, ws: WebSocket, message: Clear) -> None:
+        self.value = Fraction(0)
+
+
+if __name__ == "__main__":
+    app.listen()

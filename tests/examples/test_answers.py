@@ -1,0 +1,52 @@
+"""The example "answers": each question is answered, with its `ref`, and to the last digit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from trio.abc import Clock
+
+from examples.answers import app
+from tests.support.memory import serving
+
+
+async def conversation(*messages: Any) -> list[Any]:
+    """What a client hears beside the welcome, that sends these one by one; `None` for those without an answer."""
+    heard = []
+    async with serving(app) as service:
+        client = await service.connect()
+        assert json.loads(await client.get_message()) == {"type": "result", "value": "0", "ref": None}
+        for message in messages:
+            await client.send_message(json.dumps(message))
+            heard.append(json.loads(await client.get_message()) if message != {"type": "clear"} else None)
+        await client.aclose()
+    return heard
+
+
+async def test_a_calculation(autojump_clock: Clock) -> None:
+    heard = await conversation(
+        {"type": "add", "number": "1/3", "ref": "a"},
+        {"type": "divide", "by": 7, "ref": 2},
+        {"type": "clear"},
+        {"type": "add", "number": "-0.5"},
+    )
+    assert heard == [
+        {"type": "result", "value": "1/3", "ref": "a"},
+        {"type": "result", "value": "1/21", "ref": 2},
+        None,
+        {"type": "result", "value": "-1/2", "ref": None},
+    ]
+
+
+async def test_what_cannot_be_computed(autojump_clock: Clock) -> None:
+    (answer,) = await conversation({"type": "divide", "by": 0, "ref": "a"})
+    assert answer == {"type": "failed", "why": "nothing can be divided by 0", "ref": "a"}
+
+
+@pytest.mark.parametrize("number", ["1/0", "x", "1" * 21, [], 10**30, None])
+async def test_no_numbers(number: Any, autojump_clock: Clock) -> None:
+    (answer,) = await conversation({"type": "add", "number": number, "ref": 1})
+    assert (answer["type"], answer["ref"]) == ("error", 1)
+    assert answer["message"].endswith(" - at `$.number`")

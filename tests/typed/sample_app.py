@@ -1,0 +1,323 @@
+"""An application as a user would write it: the public API, with all its types said.
+
+`nox -s types` has mypy and pyright, both strict, find nothing in it, and `assert_type` says what they must know. That
+it is not only typed but works, tests/test_typing.py shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from typing import Annotated, Any, TypeAlias, TypedDict, assert_type
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from verbtrio import (
+    JSON,
+    App,
+    Cause,
+    CloseInfo,
+    ConnectionClosed,
+    EventStream,
+    Group,
+    Heartbeat,
+    JSONArray,
+    LimitExceeded,
+    Limits,
+    Listener,
+    Member,
+    Membership,
+    MessageError,
+    ReadyState,
+    Room,
+    ServerSentEvent,
+    Statistics,
+    Stream,
+    Users,
+    WebSocket,
+    last_event_id,
+    on,
+)
+from verbtrio.auth import JWTAuth
+
+
+class Claims(TypedDict):
+    id: int
+    name: str
+
+
+class Say(msgspec.Struct, tag=True):
+    text: str
+    ref: str | None = None
+
+
+class Move(msgspec.Struct, tag=True):
+    x: int
+    ref: str | None = None
+
+
+class Said(msgspec.Struct, tag=True):
+    by: str
+    text: str
+    ref: str | None = None
+
+
+Socket: TypeAlias = WebSocket[Say | Move, Claims]
+
+
+def to_json(value: Any) -> JSON:
+    if isinstance(value, Fraction):
+        return str(value)
+    raise TypeError(f"no form for {value!r}")
+
+
+def from_json(kind: Any, value: JSON) -> Any:
+    if kind is Fraction:
+        return Fraction(value)
+    raise TypeError(f"no {kind!r}")
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncGenerator[dict[str, str], None]:
+    yield {"database": "open"}
+
+
+async def sign_in(request: Any, call_next: Any) -> Response:
+    request.scope["user"] = {"id": 1, "name": "Ada"}
+    response: Response = await call_next(request)
+    return response
+
+
+app = App(
+    lifespan=lifespan,
+    limits=Limits(max_message_bytes=65_536, max_messages_per_second=100),
+    heartbeat=Heartbeat(interval=30, timeout=90),
+    encode=to_json,
+    decode=from_json,
+)
+auth = JWTAuth(key="a key of more than thirty-two bytes, for a sample")
+app.asyncapi(title="Sample", version="1.0.0")
+
+
+# Coroutines
+
+
+@app.ws("/plain")
+async def plain(ws: WebSocket) -> None:
+    assert_type(ws.user, Any)
+    assert_type(ws.ready_state, ReadyState)
+    assert_type(ws.id, str)
+    assert_type(ws.params, dict[str, Any])
+    assert_type(ws.closed, CloseInfo | None)
+    assert_type(ws.rooms, frozenset[str])
+    assert_type(ws.dropped, int)
+    async for message in ws:
+        assert_type(message, str | bytes)
+        await ws.send(message)
+
+
+@app.ws("/text")
+async def text(ws: WebSocket[str]) -> None:
+    assert_type(ws.user, Any)
+    message = await ws.receive()
+    assert_type(message, str)
+    ws.send_nowait({"you said": message})
+    await ws.close(4000, "enough")
+
+
+@app.ws("/json")
+async def anything(ws: WebSocket[JSON]) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+Number: TypeAlias = Annotated[Fraction, msgspec.Meta(extra_json_schema={"type": "string"})]
+
+
+@app.ws("/fraction")
+async def halves(ws: WebSocket[Number]) -> None:
+    async for number in ws:
+        assert_type(number, Fraction)
+        await ws.send({"half": number / 2})
+
+
+@app.ws("/rooms/:room", sends=Said, middleware=[sign_in])
+async def chat(ws: WebSocket[Say | Move, Claims], room: str) -> None:
+    assert_type(ws.user, Claims)
+    name = ws.user["name"]
+    async with ws.join(room, on_leave=left) as members:
+        assert_type(members, Membership)
+        assert_type(members.name, str)
+        async for message in ws:
+            assert_type(message, Say | Move)
+            match message:
+                case Say():
+                    reached = members.broadcast(Said(name, message.text), exclude=ws)
+                    assert_type(reached, int)
+                case Move():
+                    greet(members)
+                    others = [member for member in members if member is not ws]
+                    members.broadcast("moved", exclude=others)
+
+
+async def left(room: Room, ws: Socket) -> None:
+    room.broadcast(f"{ws.user['name']} has left {room.name}")
+
+
+# Who is there
+
+
+def greet(room: Room) -> None:
+    for member in room:
+        assert_type(member, Member)
+        assert_type(member.id, str)
+        assert_type(member.user, Any)
+        assert_type(member.closed, CloseInfo | None)
+        assert_type(member.dropped, int)
+        assert_type(member.params, dict[str, Any])
+        member.send_nowait(f"hello, {member.id}")
+
+
+def welcome(member: Member) -> None:
+    if isinstance(member, Listener):
+        member.send_nowait("you hear us")
+    elif isinstance(member, WebSocket):
+        member.send_nowait("we hear each other")
+    else:
+        member.close_nowait(4001, "who are you?")
+
+
+def told(ws: Socket, listener: Listener) -> None:
+    """Both are members, whatever a WebSocket's types."""
+    welcome(ws)
+    welcome(listener)
+    members: list[Member] = [ws, listener]
+    app.room("lobby").broadcast("not you", exclude=members)
+    app.room("lobby").broadcast("nor you", exclude=[ws])
+
+
+def everywhere() -> dict[str, int]:
+    assert_type(app.connections, Room)
+    assert_type(app.connections.name, str)
+    assert_type(app.users, Users)
+    for user_id in app.users:
+        assert_type(user_id, str)
+        for member in app.users.connections(user_id):
+            assert_type(member, Member)
+            member.send_nowait("hello")
+            welcome(member)
+        app.users.send(user_id, {"you": user_id})
+    app.users.disconnect(2, code=4003, reason="banned")
+    figures = app.statistics()
+    assert_type(figures, Statistics)
+    return {**figures.ended, Cause.PEER: 0}
+
+
+# Hooks
+
+
+def enter(ws: WebSocket[Any, Claims]) -> Said:
+    assert_type(ws.user, Claims)
+    membership = ws.join("hooks")
+    assert_type(membership, Membership)
+    assert_type(membership.room.name, str)
+    return Said("the server", f"welcome, {ws.user['name']}")
+
+
+async def hear(ws: Socket, message: Say) -> Said | None:
+    assert_type(ws.route, Room)
+    ws.nursery.start_soon(trio.sleep, 1)
+    return Said(ws.user["name"], message.text) if message.text else None
+
+
+def gone(ws: Socket, code: int, reason: str) -> None:
+    ws.route.broadcast(f"{code} {reason}")
+
+
+async def failed(ws: Socket, error: Exception) -> None:
+    if not isinstance(error, ConnectionClosed | LimitExceeded | MessageError):
+        print(f"{ws} failed: {error!r}")
+
+
+app.ws("/hooks", open=enter, message=hear, close=gone, error=failed, middleware=[sign_in])
+
+
+@app.ws("/class", middleware=[sign_in])
+class Chat:
+    def __init__(self) -> None:
+        self.x = 0
+
+    def open(self, ws: Socket) -> None:
+        welcome(ws)
+
+    @on(Say)
+    async def say(self, ws: Socket, message: Say) -> Said:
+        assert_type(ws.user, Claims)
+        return Said(ws.user["name"], message.text)
+
+    @on(Move)
+    def move(self, ws: Socket, message: Move) -> dict[str, int]:
+        self.x += message.x
+        return {"x": self.x}
+
+    def close(self, ws: Socket, code: int, reason: str) -> None: ...
+
+
+assert_type(Chat().x, int)
+
+
+# HTTP
+
+api = app.group("/api", limits=Limits(max_connections=10))
+assert_type(api, Group)
+
+
+@api.get("/me", middleware=[auth])
+async def me(request: Request) -> Response:
+    return JSONResponse({"after": last_event_id(request)})
+
+
+@api.post("/everybody")
+async def everybody(request: Request) -> Response:
+    app.connections.broadcast((await request.body()).decode())
+    return PlainTextResponse("sent", 202)
+
+
+async def count() -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
+        await trio.lowlevel.checkpoint()
+
+
+async def events() -> AsyncIterator[ServerSentEvent]:
+    async for number in count():
+        yield ServerSentEvent({"half": Fraction(number, 2)}, event="tick", id=str(number))
+
+
+@api.get("/array")
+async def array(request: Request) -> Response:
+    return JSONArray(count(), batch=10)
+
+
+@api.get("/clock")
+async def clock(request: Request) -> EventStream:
+    return EventStream(events(), retry=5)
+
+
+@api.get("/letters")
+async def letters(request: Request) -> Stream:
+    return Stream(["a", "b"], media_type="text/plain")
+
+
+async def may_listen(request: Request, room: str) -> bool:
+    return room != "secret"
+
+
+app.sse("/events/:room", guard=may_listen, sends=Said)
+
+if __name__ == "__main__":
+    app.listen()
