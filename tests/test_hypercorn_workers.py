@@ -9,7 +9,7 @@ import pytest
 from hypercorn.config import Config
 
 from tests.support.process import START_SECONDS, hypercorn
-from verbtrio import App, _hypercorn_workers
+from verbtrio import App
 
 WARNING = "rooms, users and limits are per process"
 
@@ -32,7 +32,7 @@ async def warnings_of(
     """How often an app that is started in `process` warns."""
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(_hypercorn_workers.multiprocessing, "current_process", lambda: process)
+        patch.setattr(multiprocessing, "current_process", lambda: process)
         async with app.lifespan():
             pass
     return sum(WARNING in record.getMessage() for record in caplog.records)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,12 @@ NAMES = sorted(
 
 
 @pytest.fixture(autouse=True)
-def nothing_set_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a program of its own: pytest has handlers on the root logger."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    yield
+def root(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """A root logger as in a program of its own: pytest's has handlers."""
+    root = logging.RootLogger(logging.WARNING)
+    for name in ("verbtrio", "chat"):
+        monkeypatch.setattr(logging.getLogger(name), "parent", root)
+    return root
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
@@ -60,7 +61,7 @@ def test_as_hypercorn_writes_it(capsys: pytest.CaptureFixture[str], monkeypatch:
     hypercorns = logging.getLogger("hypercorn.error")
     monkeypatch.setattr(hypercorns, "handlers", [])
     Config().log  # noqa: B018 -- makes the logger
-    record = hypercorns.makeRecord("x", logging.WARNING, __file__, 1, "said", (), None)
+    record = hypercorns.makeRecord("verbtrio.hub", logging.WARNING, __file__, 1, "said", (), None)
     handler = hypercorns.handlers[0]
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(theirs := io.StringIO())
@@ -101,12 +102,14 @@ def test_other_loggers_are_left_alone(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("where", ["", "verbtrio", "verbtrio.hub"])
 @pytest.mark.parametrize("kind", ["stream", "null", "higher"])
-def test_not_beside_another_handler(where: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_not_beside_another_handler(
+    where: str, kind: str, root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
     stream = io.StringIO()
     handler = logging.NullHandler() if kind == "null" else logging.StreamHandler(stream)
     if kind == "higher":
         handler.setLevel(logging.CRITICAL)
-    logger = logging.getLogger(where)
+    logger = logging.getLogger(where) if where else root
     logger.addHandler(handler)
     try:
         logging.getLogger("verbtrio.hub").warning("said")
@@ -119,9 +122,11 @@ def test_not_beside_another_handler(where: str, kind: str, capsys: pytest.Captur
         logger.removeHandler(handler)
 
 
-def test_a_logger_that_keeps_to_itself(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_keeps_to_itself(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The root logger's handlers are none of its records': Python's last resort would write them."""
-    logging.getLogger().addHandler(logging.StreamHandler(stream := io.StringIO()))
+    root.addHandler(logging.StreamHandler(stream := io.StringIO()))
     monkeypatch.setattr(logging.getLogger("verbtrio"), "propagate", False)
     logging.getLogger("verbtrio.hub").warning("said")
     assert LINE.fullmatch(written(capsys))
@@ -139,8 +144,10 @@ def test_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.getLogger("verbtrio.hub").error("said")
 
 
-def test_pytest_still_sees_everything(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger().addHandler(caplog.handler)
+def test_pytest_still_sees_everything(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("verbtrio"), "parent", logging.getLogger())
     logging.getLogger("verbtrio.hub").warning("said")
     assert caplog.messages == ["said"]
     assert written(capsys) == ""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
-from starlette.testclient import TestClient
 
 from tests.support.process import ROOT, free_port, running
 from verbtrio import App, NotRunning, WebSocket
 from verbtrio.not_trio import is_asyncio, sentence
+
+with warnings.catch_warnings():  # that httpx2 is to replace httpx
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
 
 COMMAND = "this App needs Trio, and this server runs it by asyncio: use `hypercorn -k trio {}`"
 IN_A_TEST = 'this App needs Trio, and TestClient runs it by asyncio: use `TestClient(app, backend="trio")`'
@@ -100,7 +104,7 @@ def test_a_request_without_a_start(path: str, caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("can_deny", [True, False])
 def test_an_upgrade_without_a_start(can_deny: bool, caplog: pytest.LogCaptureFixture) -> None:
-    extensions = {"websocket.http.response": {}} if can_deny else {}
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if can_deny else {}
     scope = request("websocket", "/ws/lobby", extensions=extensions)
     sent = asyncio.run(call(chat(), scope, {"type": "websocket.connect"}))
     if can_deny:
@@ -119,9 +123,7 @@ def test_an_upgrade_without_a_start(can_deny: bool, caplog: pytest.LogCaptureFix
         ([], "module:app"),
     ],
 )
-def test_the_command_names_the_application(
-    arguments: list[str], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_names_the_application(arguments: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["server", *arguments])
     assert sentence() == COMMAND.format(name)
 
@@ -209,7 +211,10 @@ def test_requests_of_a_test_client_with_asyncio() -> None:
 @pytest.mark.parametrize(("make", "prefix"), [(chat, ""), (mounted, "/chat")])
 def test_what_the_sentence_says_works(make: Callable[[], Starlette], prefix: str) -> None:
     with TestClient(make(), backend="trio") as client:
-        with client.websocket_connect(f"{prefix}/ws/lobby") as one, client.websocket_connect(f"{prefix}/ws/lobby") as two:
+        with (
+            client.websocket_connect(f"{prefix}/ws/lobby") as one,
+            client.websocket_connect(f"{prefix}/ws/lobby") as two,
+        ):
             one.send_text("hello")
             assert (one.receive_text(), two.receive_text()) == ("hello", "hello")
             assert client.get(f"{prefix}/count/lobby").text == "2"

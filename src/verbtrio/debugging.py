@@ -102,7 +102,7 @@ class LoopWatch(trio.abc.Instrument):
             return self._seen[1:]
         waiting = _function(reversed([*task.iter_await_frames()]))
         if waiting is not None:
-            return waiting[0], f"before it waited at {waiting[1]}"
+            return waiting[0], f"before it waited {waiting[1]}"
         mine = task.context.get(handled_by)
         ws = None if mine is None else mine()
         return f"the task {task.name}", "in a function that is over" if ws is None else f"for {ws!r}"
