@@ -615,6 +615,7 @@ def press_ctrl_c(server: Server) -> int:
     """As a terminal does it, for the whole group; again, like somebody who gets no answer, where it does nothing: what
     has held the loop for an instant only is not interrupted yet."""
     deadline = time.monotonic() + STOP_SECONDS
+    time.sleep(2 * HELD_SECONDS)
     while time.monotonic() < deadline:
         os.killpg(server.process.pid, signal.SIGINT)
         try:
@@ -644,15 +645,12 @@ async def compute_until_interrupted(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("way", "path"),
     [
-        ("script", "/coroutine"),
         ("script", "/plain"),
         ("script", "/http"),
         ("program", "/child"),
-        ("program", "/plain"),
         ("-w 0", "/foreign"),
         ("-w 0", "/plain"),
         ("-w 1", "/coroutine"),
-        ("-w 1", "/http"),
     ],
 )
 async def test_ctrl_c_ends_a_server_that_computes(way: str, path: str) -> None:

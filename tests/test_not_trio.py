@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -232,7 +233,7 @@ def test_a_test_client_without_a_with_block() -> None:
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a server that can't start."""
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -243,7 +244,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_uvicorn() -> None:
-    ended = run("uvicorn", "--port", str(free_port()), "examples.echo:app")
+    ended = run("-m", "uvicorn", "--port", str(free_port()), "examples.echo:app")
     assert ended.returncode == 3, "uvicorn's for an application that has not started"
     lines = ended.stderr.splitlines()
     assert f"ERROR:    {COMMAND.format('examples.echo:app')}" in lines
@@ -253,7 +254,7 @@ def test_uvicorn() -> None:
 
 def test_uvicorn_with_the_app_mounted() -> None:
     """Starlette sends the traceback: what is ours is that it is short, and ends with the sentence."""
-    ended = run("uvicorn", "--port", str(free_port()), "tests.apps.mounted:app")
+    ended = run("-m", "uvicorn", "--port", str(free_port()), "tests.apps.mounted:app")
     assert ended.returncode == 3
     assert COMMAND.format("tests.apps.mounted:app") in ended.stderr
     assert "RunContext" not in ended.stderr
@@ -269,14 +270,16 @@ def test_uvicorn_without_a_lifespan() -> None:
         assert "Traceback" not in server.log_text()
 
 
-def test_hypercorn_without_the_trio_worker() -> None:
-    ended = run("hypercorn", "-w", "0", "-b", "127.0.0.1:0", "examples.echo:app")
-    assert (ended.returncode, ended.stderr) == (1, COMMAND.format("examples.echo:app") + "\n")
+@pytest.mark.parametrize("app", ["examples.echo:app", "tests.apps.mounted:app"])
+@pytest.mark.parametrize("command", [["-m", "hypercorn"], [str(Path(sys.executable).with_name("hypercorn"))]])
+def test_hypercorn_without_the_trio_worker(command: list[str], app: str) -> None:
+    ended = run(*command, "-w", "0", "-b", "127.0.0.1:0", app)
+    assert (ended.returncode, ended.stderr) == (1, COMMAND.format(app) + "\n")
 
 
 def test_hypercorns_worker_processes_without_trio() -> None:
     """The exit code of their parent is hypercorn's, and 0 whatever they end with."""
-    ended = run("hypercorn", "-b", "127.0.0.1:0", "examples.echo:app")
+    ended = run("-m", "hypercorn", "-b", "127.0.0.1:0", "examples.echo:app")
     assert ended.stderr == COMMAND.format("examples.echo:app") + "\n"
 
 

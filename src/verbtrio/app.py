@@ -144,7 +144,7 @@ class App(Shared, Routes, Starlette):
 
     @asynccontextmanager
     async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
-        not_trio.check()
+        await not_trio.check_start()
         self._check_not_running()
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(open_hub(drain_timeout=self._drain_timeout, limits=self.limits))

@@ -10,7 +10,6 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import trio
 from starlette.responses import PlainTextResponse
@@ -44,6 +43,13 @@ def check(message: str | None = None) -> None:
         raise NotRunning(message or sentence())
 
 
+async def check_start() -> None:
+    """The same where an app starts: under hypercorn's own command, the process ends."""
+    if is_asyncio():
+        await _exit_from_hypercorn(sentence())
+        raise NotRunning(sentence())
+
+
 def sentence(scope: Scope | None = None) -> str:
     """What is wrong, and what to do instead, for whoever has called us. `scope`: of a request, if there is one."""
     if _is_test_client(scope):
@@ -64,8 +70,7 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     message = sentence(scope)
     if scope["type"] == "lifespan":
         await receive()
-        if _is_hypercorn():
-            await _exit(message)
+        await _exit_from_hypercorn(message)
         await send({"type": "lifespan.startup.failed", "message": message})
     elif not _is_test_client(scope):
         logger.error("%s", message)
@@ -91,21 +96,21 @@ def _is_test_client(scope: Scope | None) -> bool:
     return False
 
 
-def _is_hypercorn() -> bool:
-    """Whether hypercorn's own command has started this process, or its parent (a worker has its parent's arguments)."""
-    program = Path(sys.argv[0])
-    return program.stem == "hypercorn" or program.parts[-2:] == ("hypercorn", "__main__.py")
+async def _exit_from_hypercorn(message: str) -> None:
+    """Where hypercorn's own command has started this process, or its parent (a worker has its parent's arguments), end
+    it with `message` alone, and exit code 1.
 
-
-async def _exit(message: str) -> NoReturn:
-    """End the process with `message` alone, and exit code 1.
-
-    hypercorn raises an exception for a start that has failed, and a worker prints its traceback: the sentence would be
-    the last of sixty lines. Raised by a task, `SystemExit` would be logged as nobody's; so a callback raises it.
+    hypercorn raises an exception for a start that has failed, and then prints the traceback: the sentence would be the
+    last of sixty lines. `SystemExit` raised by a task would be logged as nobody's; so a callback raises it. The task is
+    cancelled when the loop is closed, and what others around it make of that (Starlette tells the server that the start
+    has failed) is nobody's any more, either.
     """
     import asyncio
 
+    program = Path(sys.argv[0])
+    if program.stem != "hypercorn" and program.parts[-2:] != ("hypercorn", "__main__.py"):
+        return
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)
     loop.call_soon(sys.exit, message)
     await loop.create_future()
-    raise AssertionError("the loop is being closed, and this task cancelled")
