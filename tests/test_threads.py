@@ -233,7 +233,7 @@ ROUTES: dict[str, Call] = {
 }
 """Adds a route, in whatever thread the app is written: one entry more in a list, and nobody waits for one."""
 
-BY_THE_REQUEST = {"Stream.__call__"}
+BY_THE_REQUEST = {"App.__call__", "Stream.__call__"}
 """Called by the task of a request, with what only that has."""
 
 NOTHING_OF_TRIO = {
