@@ -163,6 +163,7 @@ def interruptible(watch: LoopWatch) -> Iterator[None]:
     Whatever the signal does otherwise it still does, first: that is how the program learns that it should end, by
     Trio's own handler, by `app.listen`, by hypercorn (whose workers ignore the signal: their parent tells them). Here
     it is only seen to that it gets a turn to do so. The interrupt ends its connection, and the worker in order.
+    (Over plain ASGI, `App(take_over=False)`, hypercorn has no such order: there it ends the worker at once.)
 
     In any other than the main thread, where Python handles no signals, and where SIGINT has its default action, which
     ends the process, nothing is changed.
