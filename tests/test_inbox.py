@@ -223,6 +223,26 @@ class TestServe:
             box.close()
         assert seen == ["the task's"]
 
+    @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+    async def test_whatever_it_raises_is_its_own_tasks(self, error: BaseException, autojump_clock: MockClock) -> None:
+        """Who puts reads for all connections: an interrupt, or `sys.exit()` in a hook, is not for that task."""
+        box, raised = inbox(), list[BaseException]()
+
+        def handle(message: str | bytes) -> None:
+            raise error
+
+        async def serve() -> None:
+            try:
+                await box.serve(handle)
+            except BaseException as caught:
+                raised.append(caught)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await wait_all_tasks_blocked()
+            box.put_nowait("x")
+        assert raised == [error]
+
     async def test_cancelled(self, autojump_clock: MockClock) -> None:
         box, handled = inbox(), list[str | bytes]()
         with trio.move_on_after(1):

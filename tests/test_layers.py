@@ -18,7 +18,7 @@ FOLDER = Path(verbtrio.__file__).parent
 # From the ground up. A module may import those in the layers below it, and those before it in its own.
 LAYERS: dict[str, list[str]] = {
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "ground": ["closing", "counts", "errors", "types", "limits", "threads", "mistakes"],
+    "ground": ["closing", "counts", "errors", "types", "limits", "threads", "mistakes", "logs"],
     "wire": [
         "events",
         "collisions",
@@ -97,9 +97,12 @@ LAYERS: dict[str, list[str]] = {
         "_hypercorn_protocols",
         "_hypercorn_clients",
         "_hypercorn_terms",
+        "_hypercorn_workers",
         "_hypercorn",
         "server",
         "background",
+        "not_trio",
+        "debugging",
         "app",
         "metrics",
         "__init__",
@@ -163,6 +166,7 @@ ONLY_IN = {
         "_hypercorn_tasks",
         "_hypercorn_protocols",
         "_hypercorn_terms",
+        "_hypercorn_workers",
         "_hypercorn",
         "_hypercorn_h1",
         "_hypercorn_upgrade",

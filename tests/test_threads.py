@@ -268,7 +268,7 @@ SENTENCES = {
 }
 """What is there only to say what to write instead (see test_mistakes): it reads nothing, and changes nothing."""
 
-BY_THE_REQUEST = {"Stream.__call__"}
+BY_THE_REQUEST = {"App.__call__", "Stream.__call__"}
 """Called by the task of a request, with what only that has."""
 
 NOTHING_OF_TRIO = {

@@ -12,13 +12,19 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
-from verbtrio import _needed  # noqa: F401 -- first: it says in words what the others would fail for
+from verbtrio import (
+    _needed,  # noqa: F401 -- first: it says in words what the others would fail for
+    logs,
+    not_trio,
+)
 from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
 from verbtrio.background import Background
 from verbtrio.channels import channels
 from verbtrio.custom import check_hooks
+from verbtrio.debugging import debugging
 from verbtrio.errors import NotRunning
 from verbtrio.heartbeat import Heartbeat
 from verbtrio.hub import Hub, Statistics, Users, open_hub
@@ -34,6 +40,8 @@ from verbtrio.types import DecodeHook, EncodeHook, Shared
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
+logs.set_up()  # when verbtrio is imported: what is said before an app is served has its level, too
+
 
 class App(Shared, Background, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
@@ -41,7 +49,8 @@ class App(Shared, Background, Routes, Starlette):
     Beside what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
 
     Args:
-        debug: show tracebacks in HTTP error responses.
+        debug: for development. HTTP error responses show tracebacks; whoever holds the event loop for 100 ms or more is
+            named in a warning; and Ctrl+C gets a handler or hook out of a computation (see `debugging`).
         lifespan: an async context manager `(app)` around the application's life, inside the hub.
         middleware: functions `(request, call_next)` or Starlette's `Middleware`, outermost first.
         routes, exception_handlers, max_body_size: as in Starlette.
@@ -73,6 +82,9 @@ class App(Shared, Background, Routes, Starlette):
             to its servers. Off by default: no browser does, and a proxy that does not know of it can be led around its
             own rules. An `Upgrade: h2c` is ignored in any case.
     """
+
+    _spans_processes = False
+    """Whether rooms and users are those of several processes, as they would be with a broker between them."""
 
     def __init__(
         self,
@@ -127,19 +139,29 @@ class App(Shared, Background, Routes, Starlette):
 
     # The application's life
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application. A caller that does not run it by Trio is told so (see `not_trio`)."""
+        if not_trio.is_asyncio():
+            await not_trio.refuse(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def lifespan(self, app: Any = None) -> AbstractAsyncContextManager[Any]:
         """The application's life: the hub, the mounted apps' hubs and the application's own lifespan, open.
 
         The server enters it. An `App` mounted in another framework's application needs it entered there:
 
             Starlette(routes=[Mount("/chat", app=chat)], lifespan=chat.lifespan)
+
+        Raises:
+            NotRunning: it is entered in an asyncio event loop.
+            RuntimeError: the app is running already.
         """
-        async with self._running(outermost=True) as state:
-            yield state
+        return self._running(outermost=True)
 
     @asynccontextmanager
     async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
+        await not_trio.check_start()
         self._check_not_running()
         async with AsyncExitStack() as stack:
             opening = open_hub(drain_timeout=self._drain_timeout, limits=self.limits, encode=encoder(self.encode_hook))
@@ -159,6 +181,12 @@ class App(Shared, Background, Routes, Starlette):
                 for part in (TLS, UNWIND):
                     can_be_had(part)
                 state |= self._take_connections_over(stack, hub)
+            if outermost and not self._spans_processes:
+                from verbtrio import _hypercorn_workers  # here, as below
+
+                _hypercorn_workers.warn_if_several()
+            if self.debug:
+                stack.enter_context(debugging())
             yield state
 
     def _take_connections_over(self, stack: AsyncExitStack, hub: Hub) -> dict[str, Any]:
@@ -177,6 +205,7 @@ class App(Shared, Background, Routes, Starlette):
 
     def _running_hub(self) -> Hub:
         if self._hub is None:
+            not_trio.check()
             raise NotRunning(
                 "this App is not being served (its lifespan is not running): it has no rooms, users or connections. "
                 "If it is mounted in another application, enter its lifespan there: "
@@ -286,10 +315,12 @@ class App(Shared, Background, Routes, Starlette):
         """Serve inside a Trio program: `urls = await nursery.start(app.serve, 0)`. See `server.serve`.
 
         Raises:
+            NotRunning: it is called in an asyncio event loop.
             RuntimeError: it is being served already.
             OSError: the address can't be had: another program has it, or it is none of this machine's.
             ValueError: the port is none (the environment's PORT, perhaps), or a file is missing.
         """
+        not_trio.check("app.serve() needs Trio: call it by `trio.run(app.serve, 3000)`, or use `app.listen(3000)`")
         self._check_not_running()
         from verbtrio import server
 

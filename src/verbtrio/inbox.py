@@ -200,7 +200,7 @@ class Inbox:
         assert self._serve is not None
         try:
             result = self._serve(message)
-        except Exception as error:
+        except BaseException as error:  # raised in its own task: an interrupt, or `sys.exit()`, too. We are another's
             self._serve = None
             self._wake(outcome.Error(error))
         else:

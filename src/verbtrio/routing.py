@@ -119,7 +119,15 @@ class Routes:
             sends: the type of what clients are sent, a union where there are several: for `app.asyncapi` alone.
             name: the route's name, for `url_path_for`.
 
-        Hooks may be plain functions or coroutine functions. What `open` and `message` return is sent to their client,
+        Hooks may be plain functions or coroutine functions. They run in the connection's task, as a handler does, with
+        two exceptions. A message hook that is a plain function is called by the task that has read the message (one for
+        all connections, or one of the framework's for this one), which saves a switch of tasks: so what belongs to a
+        task, such as a `trio.Lock`, is not the connection's there. It sees the connection's context variables all the
+        same, and a coroutine that it returns is awaited in the connection's task. A leave hook runs in the task that
+        leaves; see `Membership.leave_nowait` for the one that nobody waits for, whose exception the error hook is told
+        in a task of `ws.nursery`.
+
+        What `open` and `message` return is sent to their client,
         unless it is `None`, a number (a broadcast returns one) or something of verbtrio's, as a membership; and with
         the `ref` of the message that it answers. A class may have a method for each type of message: see `on`.
 

@@ -27,6 +27,7 @@ _MAY_UNWIND = frozenset(
         "starlette.middleware.sessions",
         "starlette.middleware.trustedhost",
         "starlette.routing",
+        "verbtrio.app",
         "verbtrio.endpoint",
         "verbtrio.middleware",
         "verbtrio.paths",
