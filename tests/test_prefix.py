@@ -68,9 +68,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", ["whole", "put back"])
 class TestUnderAPrefix:
-    async def test_routes_are_found_and_links_have_it(
-        self, proxies: dict[str, Server], way: str, place: str
-    ) -> None:
+    async def test_routes_are_found_and_links_have_it(self, proxies: dict[str, Server], way: str, place: str) -> None:
         server, path = proxies[way], f"/chat{PLACES[place]}"
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{server.url}{path}/page")
@@ -117,12 +115,10 @@ async def test_a_path_goes_to_one_process(tmp_path: Path) -> None:
     directive = "hash $uri consistent;"
     assert f"`{directive}`" in PAGE
     with ExitStack() as stack:
-        one, two = (
-            stack.enter_context(hypercorn("tests.apps.prefixed:app", "--workers", "0")) for _ in range(2)
-        )
+        one, two = (stack.enter_context(hypercorn("tests.apps.prefixed:app", "--workers", "0")) for _ in range(2))
         text = snippet().replace("upstream chat {", f"upstream chat {{ {directive} server 127.0.0.1:{two.port};", 1)
         proxy = stack.enter_context(nginx(tmp_path, one.port, text))
-        processes = []
+        processes = list[int]()
         for number in range(20):
             found = set()
             for _ in range(3):

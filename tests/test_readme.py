@@ -113,8 +113,8 @@ class TestTheTrialInTheConsole:
         ]
 
     def test_on_another_page(self, server: Server, browser: Browser) -> None:
-        """Why it has to be that page."""
-        browser.open("about:blank")
+        """Why it has to be that page. (This one has another host.)"""
+        browser.open(f"http://localhost:{server.port}")
         browser.run(f"ws = new WebSocket('ws://127.0.0.1:{server.port}/ws/lobby')")
         browser.until(lambda: browser.run("return ws.readyState") == 3, "the WebSocket is refused")
         browser.console.wait_for("403")

@@ -94,7 +94,7 @@ class Origins:
 
     Args:
         allowed: origins like "https://example.com", "app://localhost" or "file://"; "https://*.example.com" for all
-            below a domain (not itself), "null" for pages without one (files in most browsers, sandboxed frames: any page
+            below a domain (not itself), "null" for pages without one (files, sandboxed frames: any page
             can be in one), "*" for everybody.
         require: whether a request must have an `Origin`, which every browser sends and other programs need not.
             `None`: where cookies may let it in, that is where there is a session.
@@ -152,7 +152,9 @@ class Origins:
         shown = ", ".join(values)[:MAX_SHOWN]
         origin = parse_origin(values[0])
         if len(values) > 1 or origin is None:
-            hint = 'allowed_origins=["null"] lets it in, and any page in a sandboxed frame' if values == ["null"] else ""
+            hint = (
+                'allowed_origins=["null"] lets it in, and any page in a sandbox' if values == ["null"] else ""
+            )
             return f"its origin {shown!r} names no page. {hint}".rstrip(" .")
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
         reason = (

@@ -6,10 +6,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from verbtrio import App, WebSocket
+from verbtrio import App, Group, WebSocket
 
 
-def add(routes: Any, name: str) -> None:
+def add(routes: App | Group, name: str) -> None:
     @routes.get("/page", name=f"{name} page")
     async def page(request: Request) -> Response:
         return JSONResponse(
