@@ -233,7 +233,8 @@ class App(Shared, Routes, Starlette):
     # Who is here
 
     def room(self, name: str) -> Room:
-        """This process's room of that name, to broadcast to or to count, whether anybody is in it or not."""
+        """This process's room of that name, to broadcast to or to count, whether anybody is in it or not (and true
+        all the same: ask `len(room)`)."""
         check_name(name)
         return self._running_hub().rooms.room(name)
 

@@ -152,9 +152,7 @@ class Origins:
         shown = ", ".join(values)[:MAX_SHOWN]
         origin = parse_origin(values[0])
         if len(values) > 1 or origin is None:
-            hint = (
-                'allowed_origins=["null"] lets it in, and any page in a sandbox' if values == ["null"] else ""
-            )
+            hint = 'allowed_origins=["null"] lets it in, and any page in a sandbox' if values == ["null"] else ""
             return f"its origin {shown!r} names no page. {hint}".rstrip(" .")
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
         reason = (
