@@ -14,12 +14,16 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket as StarletteWebSocket
+from trio.abc import Clock
 
 from tests.conftest import Servers
 from tests.support.memory import shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import Server
+from tests.support.ways import WAYS, clients_of
+from verbtrio import App, WebSocket
 from verbtrio.middleware import FunctionMiddleware, Upgrade, UpgradeRequest, as_middleware
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
@@ -304,6 +308,99 @@ def test_starlettes_middleware_is_left_as_it_is() -> None:
     assert left is theirs
     made: Any = (ours.cls, ours.kwargs)
     assert made == (FunctionMiddleware, {"dispatch": function})
+
+
+class Watching:
+    """An ASGI middleware that looks at each message, in both directions."""
+
+    def __init__(self, app: ASGIApp, seen: list[str]) -> None:
+        self._app = app
+        self._seen = seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched_receive() -> Message:
+            message = await receive()
+            self._seen.append(message["type"])
+            return message
+
+        async def watched_send(message: Message) -> None:
+            self._seen.append(message["type"])
+            await send(message)
+
+        await self._app(scope, watched_receive, watched_send)
+
+
+HANDSHAKE = ["websocket.connect", "websocket.accept"]
+CONVERSATION = [*HANDSHAKE, "websocket.receive", "websocket.send", "websocket.disconnect"]
+
+
+class TestWhatAnASGIMiddlewareSees:
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_of_a_route_of_ours(self, way: str, autojump_clock: Clock) -> None:
+        """The handshake; the messages only over plain ASGI."""
+        seen: list[str] = []
+        app = App(middleware=[Middleware(Watching, seen=seen)])
+
+        @app.ws("/ws")
+        async def echo(ws: WebSocket[str]) -> None:
+            async for message in ws:
+                await ws.send(message)
+
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("hello")
+            assert await client.heard() == "hello"
+            await client.close()
+        assert seen == (CONVERSATION if way == "plain ASGI" else HANDSHAKE)
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_of_another_route(self, way: str, autojump_clock: Clock) -> None:
+        """All of it, over each way."""
+
+        async def echo(websocket: StarletteWebSocket) -> None:
+            await websocket.accept()
+            async for message in websocket.iter_text():
+                await websocket.send_text(message)
+
+        seen: list[str] = []
+        app = App(middleware=[Middleware(Watching, seen=seen)], routes=[WebSocketRoute("/ws", echo)])
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            await client.send("hello")
+            assert await client.heard() == "hello"
+            await client.close()
+        assert seen == CONVERSATION
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_what_it_does_to_the_handshake(self, way: str, autojump_clock: Clock) -> None:
+        """It may change the scope, or copy it, and deny the upgrade."""
+
+        class Named:
+            def __init__(self, app: ASGIApp) -> None:
+                self._app = app
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                if scope["type"] == "websocket":
+                    scope = {**scope, "user": "ada"}
+                await self._app(scope, receive, send)
+
+        class Closed:
+            def __init__(self, app: ASGIApp) -> None: ...
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                await PlainTextResponse("closed", 451)(scope, receive, send)
+
+        app = App(middleware=[Middleware(Named)])
+        app.ws("/ws", open=lambda ws: ws.send_nowait(ws.user))
+        async with clients_of(app, way) as connect:
+            client = await connect()
+            assert await client.heard() == "ada"
+            await client.close()
+        app = App(middleware=[Middleware(Closed)])
+        app.ws("/ws", open=lambda ws: None)
+        async with clients_of(app, way) as connect:
+            with pytest.raises(AssertionError, match="denied with 451"):
+                await connect()
 
 
 class TestServed:

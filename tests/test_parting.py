@@ -885,6 +885,31 @@ class TestDrain:
         assert [moment - begin for moment in ended] == [pytest.approx(2)]
         assert "given up" not in caplog.text
 
+    async def test_everybody_is_told_at_once(self, way: str, autojump_clock: Clock) -> None:
+        """However long the others, and their hooks, take: the drain's time is for what follows the Close frame."""
+        app, ended = App(drain_timeout=2), list[float]()
+
+        async def hang(ws: WebSocket[str], code: int, reason: str) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+        app.ws("/ws", close=hang)
+        async with clients_of(app, way) as connect:
+            clients = [await connect() for _ in range(3)]
+            await trio.testing.wait_all_tasks_blocked()
+            begin = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(app._running_hub().drain)
+                for client in clients:
+                    assert await client.closed() == (1012, "The server is restarting")
+                    await client.close()
+                assert trio.current_time() == begin
+            for client in clients:
+                await client.hang_up()
+        assert [moment - begin for moment in ended] == [pytest.approx(2)] * 3
+
     @pytest.mark.parametrize("what", ["its handler", "a child", "a start", "a leave hook", "a close hook"])
     async def test_what_can_not_be_cut_is_given_up(
         self, what: str, way: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture

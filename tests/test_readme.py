@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypercorn.config import Config
 from trio.abc import Clock
 
+from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
-from tests.support.process import ROOT
+from tests.support.process import ROOT, Server, free_port, running
 from verbtrio import App, Limits
 from verbtrio._hypercorn_buffers import HELD_BYTES
 from verbtrio._hypercorn_frames import (
@@ -47,11 +51,16 @@ def test_ci_runs_the_test_command() -> None:
     assert TEST_COMMAND in script.splitlines()
 
 
+def chat() -> str:
+    """The program."""
+    found = re.search(r"```python\n(from typing.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
 async def test_the_chat_works(autojump_clock: Clock) -> None:
-    program = re.search(r"```python\n(from typing.*?)```", README, re.DOTALL)
-    assert program is not None
     names: dict[str, Any] = {"__name__": "chat"}
-    exec(program[1], names)
+    exec(chat(), names)
     app = names["app"]
     assert isinstance(app, App)
     async with serving(app) as service:
@@ -62,6 +71,53 @@ async def test_the_chat_works(autojump_clock: Clock) -> None:
         assert json.loads(await ben.get_message()) == {"type": "message", "text": "hi"}
         await ana.aclose()
         await ben.aclose()
+
+
+class TestTheTrialInTheConsole:
+    """In a real browser, as somebody who reads on does it: on the server's own page, since WebSockets are
+    same-origin."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        require_browser()
+        file, port = tmp_path / "chat.py", free_port()
+        file.write_text(chat())
+        with running([sys.executable, str(file)], port, PORT=str(port)) as server:
+            yield server
+
+    @pytest.fixture
+    def browser(self) -> Iterator[Browser]:
+        require_browser()
+        with chromium() as browser:
+            yield browser
+
+    def test_two_tabs(self, server: Server, browser: Browser) -> None:
+        script = re.search(r"```js\n(.*?)```", README, re.DOTALL)
+        assert script is not None
+        connect, say = script[1].splitlines()
+        tabs = []
+        for _ in range(2):
+            browser.driver.switch_to.new_window("tab")
+            tabs.append(browser.driver.current_window_handle)
+            browser.open(server.url)
+            assert "console" in browser.run("return document.body.textContent")
+            browser.run("window.logged = []; console.log = (line) => logged.push(line)")
+            browser.run(connect)
+            browser.until(lambda: browser.run("return ws.readyState") == 1, "the WebSocket is open")
+        browser.run(say)
+        browser.driver.switch_to.window(tabs[0])
+        browser.until(lambda: len(browser.run("return logged")) == 2, "the other tab is heard")
+        assert [json.loads(line) for line in browser.run("return logged")] == [
+            {"type": "welcome", "room": "lobby", "userCount": 1},
+            {"type": "message", "text": "hello"},
+        ]
+
+    def test_on_another_page(self, server: Server, browser: Browser) -> None:
+        """Why it has to be that page. (This one has another host.)"""
+        browser.open(f"http://localhost:{server.port}")
+        browser.run(f"ws = new WebSocket('ws://127.0.0.1:{server.port}/ws/lobby')")
+        browser.until(lambda: browser.run("return ws.readyState") == 3, "the WebSocket is refused")
+        browser.console.wait_for("403")
 
 
 def test_the_security_page_is_a_program(monkeypatch: pytest.MonkeyPatch) -> None:

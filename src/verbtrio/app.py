@@ -59,9 +59,9 @@ class App(Shared, Background, Routes, Starlette):
         compression: agree on permessage-deflate (RFC 7692) where the client offers it. Off by default: it costs
             32 KiB and more a connection, and time on every message. What is decompressed counts for the size limit.
         allowed_origins: whose pages may open WebSockets, beside the server's own: "https://example.com",
-            "https://*.example.com" (all below it), "null" (files, sandboxed frames), "*" (everybody). Each group and
-            route may have its own. Others get 403, and the log says what to add.
-        require_origin: whether a handshake must have an `Origin`. Browsers always send one, other programs needn't.
+            "https://*.example.com" (all below it), "*" (everybody), "null" (files and sandboxed frames, and so whoever
+            puts a page into one). Each group and route may have its own. Others get 403, and the log says what to add.
+        require_origin: whether a handshake must have an `Origin`. Browsers always send one, other programs need not.
             By default it must where cookies may let it in, that is where a `SessionMiddleware` has been.
         trusted_proxies: the reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` tell the client's address
             and scheme: addresses and networks ("127.0.0.1", "10.0.0.0/8"), "unix" for one that connects by a UNIX
@@ -72,8 +72,9 @@ class App(Shared, Background, Routes, Starlette):
             a JSON value, or raises `ValueError`, `TypeError` or `MessageError`, with which the client is answered.
             `lambda type, value: type.model_validate(value)` receives Pydantic's models; a union of such it is asked for
             as a whole (`TypeAdapter(type).validate_python(value)` makes both).
-        drain_timeout: seconds the connections have to end when the server shuts down. Keep it below hypercorn's
-            `graceful_timeout` (3 s).
+        drain_timeout: seconds the WebSockets have to end when the server shuts down: to read what is queued and the
+            Close frame (1012), which is sent at once, and for their hooks. What is left then is cut. HTTP requests have
+            hypercorn's `graceful_timeout` (3 s).
         take_over: let verbtrio read and write WebSocket connections itself under hypercorn (see
             docs/architecture.md). Without it they run over plain ASGI and share the server's weaknesses.
         http2_websockets: offer WebSockets over HTTP/2 (RFC 8441). Off by default: a browser then opens an HTTP/1.1
@@ -278,19 +279,20 @@ class App(Shared, Background, Routes, Starlette):
     # Who is here
 
     def room(self, name: str) -> Room:
-        """The room of that name, to broadcast to or to count, whether anybody is in it or not."""
+        """This process's room of that name, to broadcast to or to count, whether anybody is in it or not (and true
+        all the same: ask `len(room)`)."""
         check_name(name)
         return self._running_hub().rooms.room(name)
 
     @property
     def connections(self) -> Room:
-        """All connections, whatever their route."""
+        """All connections to this process, whatever their route."""
         return self._running_hub().connections
 
     @property
     def users(self) -> Users:
-        """Who is connected, by user id: the `id` (else `sub`) of `ws.user` where that is a mapping, its attribute `id`,
-        or a text or number itself. A connection without one is in nobody's list."""
+        """Who is connected to this process, by user id: the `id` (else `sub`) of `ws.user` where that is a mapping, its
+        attribute `id`, or a text or number itself. A connection without one is in nobody's list."""
         return self._running_hub().users
 
     def statistics(self) -> Statistics:

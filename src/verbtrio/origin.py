@@ -94,8 +94,8 @@ class Origins:
 
     Args:
         allowed: origins like "https://example.com", "app://localhost" or "file://"; "https://*.example.com" for all
-            below a domain (not itself), "null" for pages without one (sandboxed frames, and files in most browsers),
-            "*" for everybody.
+            below a domain (not itself), "null" for pages without one (files, sandboxed frames: any page
+            can be in one), "*" for everybody.
         require: whether a request must have an `Origin`, which every browser sends and other programs need not.
             `None`: where cookies may let it in, that is where there is a session.
 
@@ -152,8 +152,8 @@ class Origins:
         shown = ", ".join(values)[:MAX_SHOWN]
         origin = parse_origin(values[0])
         if len(values) > 1 or origin is None:
-            hint = 'allowed_origins=["null"] lets sandboxed frames and files in' if values == ["null"] else ""
-            return f"its origin {shown!r} is none of a page. {hint}".rstrip(" .")
+            hint = 'allowed_origins=["null"] lets it in, and any page in a sandbox' if values == ["null"] else ""
+            return f"its origin {shown!r} names no page. {hint}".rstrip(" .")
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
         reason = (
             f"its origin {shown!r} is not {here}, where it was sent. If these pages may come in, add "

@@ -18,8 +18,7 @@ from trio.abc import Clock
 
 from examples import sessions
 from tests.conftest import Servers
-from tests.examples.test_pages import require_browser
-from tests.support.browser import Browser, chromium
+from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving, shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT

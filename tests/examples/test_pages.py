@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from urllib.parse import urljoin
@@ -14,7 +13,7 @@ from selenium.webdriver.support.expected_conditions import url_to_be
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.conftest import Servers
-from tests.support.browser import Browser, Panel, chromium, missing_commands
+from tests.support.browser import Browser, Panel, chromium, require_browser
 from tests.support.process import Server, free_port, hypercorn
 
 SAMPLES = ["echo", "broadcast", "rooms", "auth", "heartbeat"]
@@ -26,15 +25,6 @@ HINTS = {"auth": " If it does not come back, log in again: the token may be too 
 """What a sample's page adds to "Connection lost"."""
 RECONNECT_SECONDS = 30.0
 """The page's waits grow, by chance, while the server starts: to some seconds where that is slow."""
-
-
-def require_browser() -> None:
-    """Skip where there is no browser; but where CI promises one, a skip would pass for success."""
-    if missing := missing_commands():
-        reason = f"THE BROWSER TESTS DID NOT RUN: {' and '.join(missing)} not installed (Debian: chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

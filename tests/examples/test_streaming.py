@@ -14,8 +14,7 @@ from selenium.webdriver.common.by import By
 
 from examples.streaming import MAX_UPLOAD_BYTES
 from tests.conftest import Servers
-from tests.examples.test_pages import require_browser
-from tests.support.browser import Browser, chromium
+from tests.support.browser import Browser, chromium, require_browser
 from tests.support.http import Exchange
 from tests.support.peers import connect
 from tests.support.process import hypercorn

@@ -1,0 +1,110 @@
+"""What the docs leave out: no name, no setting with its default, no end of a connection."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+import verbtrio
+from tests.support.process import ROOT
+from tests.test_exports import EXPORTED
+from verbtrio import App, Cause, Heartbeat, Limits, closing
+from verbtrio.routing import Routes
+
+PAGE = (ROOT / "docs" / "reference.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+
+
+def rows(section: str) -> list[list[str]]:
+    """The cells of a section's tables."""
+    lines = [line for line in SECTIONS[section].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def settings(of: Any) -> dict[str, Any]:
+    """The arguments of a class, with their defaults, as one would write them."""
+    parameters = inspect.signature(of).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def written(section: str) -> dict[str, str]:
+    """The arguments that a section's table has, with their defaults."""
+    return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section)[2:]}
+
+
+def test_each_name() -> None:
+    named = [name for cells in rows("Names")[2:] for name in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(named) == sorted(EXPORTED)
+
+
+def test_what_an_app_has() -> None:
+    (cells,) = [cells for cells in rows("Names") if cells[0] == "`App`"]
+    own = [name for of in (App, Routes) for name in vars(of) if not name.startswith("_")]
+    assert {"ws", "group", "users"} <= set(own), "the test itself sees something"
+    missing = [name for name in own if not re.search(rf"`{name}\b", cells[1])]
+    assert missing == ["use", "asyncapi_document"], "beside `middleware` and `asyncapi`"
+
+
+@pytest.mark.parametrize("name", ["WebSocket", "Room", "Membership", "Users"])
+def test_what_a_handler_holds_has(name: str) -> None:
+    (cells,) = [cells for cells in rows("Names") if cells[0] == f"`{name}`"]
+    of = getattr(verbtrio, name)
+    own = [part for part in vars(of) if not part.startswith("_") and part != "outlet"]
+    assert own
+    assert not [part for part in own if not re.search(rf"`{part}\b", cells[1])]
+
+
+def test_each_setting_of_an_app() -> None:
+    told = written("App")
+    defaults = settings(App)
+    assert list(told) == list(defaults), "in the order of the signature"
+    made_by_the_app = {"limits": "Limits()", "heartbeat": "Heartbeat()"}
+    assert told == {name: made_by_the_app.get(name, repr(value)) for name, value in defaults.items()}
+
+
+def test_each_setting_of_a_heartbeat() -> None:
+    told = written("Heartbeat")
+    assert told == {name: repr(value).replace("'", '"') for name, value in settings(Heartbeat).items()}
+    assert list(told) == [field.name for field in dataclasses.fields(Heartbeat)]
+
+
+def default_of(name: str, value: Any) -> str:
+    """As the tables write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, float):
+        return f"{value:g} s"
+    if not name.endswith("_bytes"):
+        return f"{value:,}"
+    return f"{value // 1024} KiB" if value < 1024**2 else f"{value // 1024**2} MiB"
+
+
+@pytest.mark.parametrize(("page", "names", "told"), [("security", 0, 1), ("threat-model", 2, 3)])
+def test_the_default_of_each_limit(page: str, names: int, told: int) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    tables = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    for field in dataclasses.fields(Limits):
+        cells = [row for row in tables if len(row) > told and re.search(rf"\b{field.name}\b", row[names])]
+        assert cells, f"{field.name} is in no table"
+        default = default_of(field.name, field.default)
+        assert any(default in row[told] for row in cells), f"{field.name} has the default {default}"
+
+
+def test_each_end() -> None:
+    """Each cause, and each code that is sent."""
+    causes = [cause for cells in rows("Close codes")[2:] for cause in re.findall(r"`(\w+)`:", cells[1])]
+    assert set(causes) == {cause.value for cause in Cause}
+    told = "\n".join(cells[0] + cells[1] for cells in rows("Close codes")[2:])
+    codes = {int(code) for code in re.findall(r"(?<!RFC )\b\d{4}\b", told)}
+    ours = {
+        value
+        for name, value in vars(closing).items()
+        if name.isupper() and isinstance(value, int) and 1000 <= value <= 4999
+    }
+    assert codes == ours - {closing.GOING_AWAY, closing.UNSUPPORTED_DATA}, "those two nothing here sends"
