@@ -49,7 +49,7 @@ LAYERS: dict[str, list[str]] = {
         "jwks",
         "auth",
     ],
-    "fan-out": ["timers", "inbox", "outbox", "rooms"],
+    "fan-out": ["timers", "inbox", "outbox", "member", "rooms"],
     "connection": [
         "calls",
         "membership",
@@ -144,6 +144,7 @@ PURE = [
     "limits",
     "mistakes",
     "unfinished",
+    "member",
     "rooms",
     "origin",
     "proxies",

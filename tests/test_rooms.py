@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verbtrio.closing import Cause, CloseInfo
+from verbtrio.member import HasOutlet
 from verbtrio.messages import Frame
-from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, HasOutlet, Room, Rooms
+from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, Room, Rooms
 
 
 class Listener:

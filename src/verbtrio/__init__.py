@@ -30,11 +30,11 @@ from verbtrio.hub import Statistics as Statistics
 from verbtrio.hub import Users as Users
 from verbtrio.limits import Limits as Limits
 from verbtrio.listener import Listener as Listener
+from verbtrio.member import Member as Member
 from verbtrio.membership import Membership as Membership
 from verbtrio.middleware import Upgrade as Upgrade
 from verbtrio.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.proxies import TrustedProxies as TrustedProxies
-from verbtrio.rooms import Member as Member
 from verbtrio.rooms import Room as Room
 from verbtrio.routing import Group as Group
 from verbtrio.sse import EventStream as EventStream
@@ -43,7 +43,7 @@ from verbtrio.sse import last_event_id as last_event_id
 from verbtrio.streaming import JSONArray as JSONArray
 from verbtrio.streaming import Stream as Stream
 from verbtrio.types import JSON as JSON
-from verbtrio.websocket import ReadyState as ReadyState
+from verbtrio.types import ReadyState as ReadyState
 from verbtrio.websocket import WebSocket as WebSocket
 
 __version__ = "0.1.0"

@@ -20,10 +20,11 @@ from verbtrio.counts import Counts
 from verbtrio.handling import still_at_work
 from verbtrio.limits import Limits
 from verbtrio.listener import GONE, Listener
+from verbtrio.member import Member
 from verbtrio.messages import Encode, encode
 from verbtrio.places import Places, user_key
 from verbtrio.poller import Poller
-from verbtrio.rooms import Member, Room, Rooms
+from verbtrio.rooms import Room, Rooms
 from verbtrio.threads import only_here
 from verbtrio.timers import Timers
 from verbtrio.types import Data

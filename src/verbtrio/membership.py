@@ -11,7 +11,8 @@ import trio
 
 from verbtrio.calls import Calls
 from verbtrio.closing import CloseInfo
-from verbtrio.rooms import Member, Room, Rooms
+from verbtrio.member import Member
+from verbtrio.rooms import Room, Rooms
 from verbtrio.types import Hook
 
 

@@ -39,7 +39,7 @@ _WEBSOCKET = {
     **dict.fromkeys(("ping", "pong"), _HEARTBEAT),
     "broadcast": "`ws.route.broadcast(data, exclude=ws)`, or that of a room: `app.room(name).broadcast(data)`",
     **dict.fromkeys(("subscribe", "publish", "to", "enter_room", "join_room"), _ROOM),
-    **dict.fromkeys(("unsubscribe", "leave_room"), "`membership = ws.join(room)`, then `await membership.leave()`"),
+    **dict.fromkeys(("unsubscribe", "leave_room"), "`await ws.leave(room)`"),
     **dict.fromkeys(("disconnect", "terminate", "aclose", "wait_closed"), _CLOSE),
     **dict.fromkeys(("close_code", "close_reason", "closeCode"), _ENDED),
     "path": "`ws.url.path`",
@@ -102,7 +102,17 @@ def with_habits(kind: C) -> C:
     for name in _WEBSOCKET:
         if not hasattr(kind, name):
             setattr(kind, name, Habit(name))
+    for name, method in {"__iter__": _no_iteration, "__aenter__": _no_block, "__aexit__": _no_block}.items():
+        setattr(kind, name, method)
     return kind
+
+
+def _no_iteration(self: object) -> Never:
+    raise TypeError("messages are waited for: write `async for message in ws` (ws.scope has the ASGI scope)")
+
+
+async def _no_block(self: object, *_: object) -> Never:
+    raise TypeError("a connection ends when its handler does: leave `async with ws` out")
 
 
 def no_injection(marker: str, name: str, receiver: str) -> str | None:

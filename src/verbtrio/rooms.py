@@ -15,10 +15,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
-from verbtrio.messages import Encode, Frame, encode
+from verbtrio.member import HasOutlet, Member, Outlet
+from verbtrio.messages import Encode, encode
 from verbtrio.types import Data
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -30,63 +31,6 @@ in a loop without an await, and no bound but this one would stop it."""
 
 DISMISSAL = 8
 """What the rest of a removal counts for, in members flushed: a write, a block cancelled, a task for the hook."""
-
-
-class Outlet(Protocol):
-    """Where a member's frames go."""
-
-    @property
-    def held(self) -> list[Frame]:
-        """What is to go out with the next `flush`: the same list for ever, broadcasts append to it. (That takes 0.04 us
-        a member; the least Python function takes 0.15.)"""
-
-    def flush(self) -> None:
-        """Send what is held now, or queue it within a bound. Never blocks, never raises for a slow or gone peer. Such a
-        member may leave its rooms meanwhile."""
-
-
-class HasOutlet(Protocol):
-    """Something in a room, so far as a room knows it. Told apart by identity."""
-
-    @property
-    def outlet(self) -> Outlet:
-        """Its outlet, the same for ever."""
-
-    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
-        """Somebody has removed it from the room `key`. Takes an instant; returns what is to be done about it soon."""
-
-
-class Member(HasOutlet, Protocol):
-    """Who is in a room, or among a user's connections: a `WebSocket`, or the `Listener` of an `app.sse` route.
-
-    What both have; `isinstance(member, WebSocket)` tells them apart.
-    """
-
-    @property
-    def id(self) -> str:
-        """Unique among all connections of all processes."""
-
-    @property
-    def user(self) -> Any:
-        """Who it is, as in `WebSocket.user`."""
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The path's parameters."""
-
-    @property
-    def closed(self) -> CloseInfo | None:
-        """How it ended; `None` while it is open."""
-
-    @property
-    def dropped(self) -> int:
-        """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
-
-    def send_nowait(self, data: Data) -> None:
-        """Send `data`, or queue it where the client reads slowly. Raises `ConnectionClosed` where it has ended."""
-
-    def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close it, without waiting. One that has ended stays as it is."""
 
 
 class _Group:

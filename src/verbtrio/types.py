@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
@@ -39,3 +40,12 @@ class Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+
+class ReadyState(enum.IntEnum):
+    """The states of the browser's `WebSocket.readyState`."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 from weakref import ref
 
 import trio
@@ -21,13 +20,14 @@ from verbtrio.closing import NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
+from verbtrio.member import Outlet
 from verbtrio.membership import Membership, Memberships
 from verbtrio.messages import Decoder, Frame, encode
 from verbtrio.mistakes import with_habits
 from verbtrio.outbox import Outbox
-from verbtrio.rooms import Outlet, Room, Rooms, check_name
+from verbtrio.rooms import Room, Rooms, check_name
 from verbtrio.transports import Close, Transport
-from verbtrio.types import Data, Hook
+from verbtrio.types import Data, Hook, ReadyState
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -53,15 +53,6 @@ of the server's there are none, only this time."""
 
 handled_by: ContextVar[ref[WebSocket[Any]] | None] = ContextVar("handled_by", default=None)
 """Whose handler is at work: in its task, in those it starts, and in hooks that are called in place."""
-
-
-class ReadyState(enum.IntEnum):
-    """The states of the browser's `WebSocket.readyState`."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
 
 
 @with_habits
@@ -113,16 +104,6 @@ class WebSocket(HTTPConnection, Generic[T, U]):
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.id[:8]} {self.scope['path']!r} {self.ready_state.name}>"
-
-    if not TYPE_CHECKING:  # a type checker says it by itself, where they are missing
-
-        def __iter__(self) -> NoReturn:
-            raise TypeError("messages are waited for: write `async for message in ws` (ws.scope has the ASGI scope)")
-
-        async def __aenter__(self) -> NoReturn:
-            raise TypeError("a connection ends when its handler does: leave `async with ws` out")
-
-        async def __aexit__(self, *_: object) -> None: ...
 
     @property
     def id(self) -> str:
