@@ -15,6 +15,7 @@ import inspect
 import itertools
 import logging
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -86,7 +87,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestWithoutOne:
-    @pytest.mark.parametrize("piece", pieces("TAKE_OVER", "TLS", "NURSERY", "UNWIND"), ids=str)
+    @pytest.mark.parametrize("piece", pieces("TAKE_OVER", "TLS", "NURSERY", "UNWIND", "ADDRESS"), ids=str)
     async def test_one_warning_and_it_serves(
         self, piece: Piece, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -96,7 +97,8 @@ class TestWithoutOne:
             with without(piece):
                 return _contract.can_be_had(part)
 
-        monkeypatch.setattr("verbtrio.app.can_be_had", look)
+        for module in ("app", "server"):
+            monkeypatch.setattr(f"verbtrio.{module}.can_be_had", look)
         servers = vars(hypercorn_run)["TCPServer"]
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(echo_app().serve, 0)
@@ -337,6 +339,7 @@ DOCUMENTED_CLASSES = {
     "starlette.requests:Request",
     "trio.abc:AsyncResource",
     "trio.abc:HalfCloseableStream",
+    "trio.abc:Instrument",
     "trio.abc:ReceiveStream",
     "trio.abc:SendStream",
     "trio.abc:Stream",
@@ -346,6 +349,8 @@ DOCUMENTED_CLASSES = {
 NOT_THEIRS = {
     "_replace": "of named tuples",
     "_getframe": "of `sys`",
+    "_current_frames": "of `sys`",
+    "_kwargs": "of a process of `multiprocessing`",
 }
 """Names that begin with "_", and are neither verbtrio's nor those packages'."""
 
@@ -416,7 +421,7 @@ def names_of(kind: type) -> set[str]:
 
 WIRE = ("codec", "handling", "handshake", "streams", "tls", "unwind")
 DOCUMENTED_MODULES = (
-    *(builtins, codecs, itertools, logging, math, os, re, socket, ssl, sys, time),
+    *(builtins, codecs, itertools, logging, math, multiprocessing, os, re, socket, ssl, sys, time),
     *(trio, trio.abc, trio.lowlevel, trio.from_thread, trio.to_thread),
     *(h11, h2.errors, h2.events, h2.exceptions, h2.settings),
 )

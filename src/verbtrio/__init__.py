@@ -13,6 +13,7 @@ Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`,
 `await nursery.start(app.serve, 0)`. Tokens are in `verbtrio.auth`.
 """
 
+from verbtrio import _needed  # noqa: F401 -- first: it says in words what the others would fail for
 from verbtrio.app import App as App
 from verbtrio.background import Restart as Restart
 from verbtrio.closing import Cause as Cause

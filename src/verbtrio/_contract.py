@@ -11,6 +11,7 @@ To widen a bound in pyproject.toml: `nox -s newest` runs the tests with the newe
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -165,6 +166,16 @@ UNWIND = Part(
 )
 """`unwind` knows the modules whose calls may be over by their names."""
 
+ADDRESS = Part(
+    "an address that can't be had is an error of hypercorn's, in its own words",
+    (
+        Refers("hypercorn.trio.run:worker_serve", "create_sockets"),
+        Attributes("hypercorn.config:Config", lambda: find("hypercorn.config:Config")(), "backlog bind ssl_enabled"),
+        Call("hypercorn.config:Config.create_sockets", "self"),
+        Call("hypercorn.config:Sockets", "secure_sockets, insecure_sockets, quic_sockets"),
+    ),
+)
+
 # Starlette
 
 _APP = "starlette.applications:Starlette"
@@ -182,7 +193,9 @@ STARLETTE: tuple[Use, ...] = (
     Refers(_APP + ".__call__", "middleware_stack"),
     Call(_ROUTING + "Router", "routes, lifespan="),
     Call(_ROUTING + "Router.__call__", "self, scope, receive, send", is_async=True),
-    Attributes(_ROUTING + "Router", lambda: find(_ROUTING + "Router")(), "default routes", {"routes": list}),
+    Call(_ROUTING + "Router.not_found", "self, scope, receive, send", is_async=True),
+    Refers(_ROUTING + "Router.app", "default"),
+    Attributes(_ROUTING + "Router", lambda: find(_ROUTING + "Router")(), "default routes not_found", {"routes": list}),
     *(Name(f"{_ROUTING}Match.{name}") for name in ("NONE", "PARTIAL", "FULL")),
     Call(_ROUTING + "BaseRoute.matches", "self, scope"),
     Call(_ROUTING + "Mount", "path, routes=, middleware="),
@@ -206,7 +219,13 @@ STARLETTE: tuple[Use, ...] = (
         {"path_format": str},
     ),
     Call(_ROUTING + "compile_path", "path"),
+    Name(_ROUTING + "PARAM_REGEX", re.Pattern),
+    *(
+        Name(f"starlette.convertors:{name}Convertor", type)
+        for name in ("", "Float", "Integer", "Path", "String", "UUID")
+    ),
     Call("starlette.concurrency:iterate_in_threadpool", "iterator"),
+    Call("starlette.concurrency:run_in_threadpool", "func", is_async=True),
     Call("starlette.middleware.base:BaseHTTPMiddleware", "app, dispatch="),
     Call("starlette.middleware.base:BaseHTTPMiddleware.__call__", "self, scope, receive, send", is_async=True),
     Attributes(

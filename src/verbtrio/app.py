@@ -14,11 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from verbtrio import (
-    _needed,  # noqa: F401 -- first: it says in words what the others would fail for
-    logs,
-    not_trio,
-)
+from verbtrio import logs, not_trio
 from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
 from verbtrio.background import Background
@@ -183,9 +179,9 @@ class App(Shared, Background, Routes, Starlette):
                     can_be_had(part)
                 state |= self._take_connections_over(stack, hub)
             if outermost and not self._spans_processes:
-                from verbtrio import _hypercorn_workers  # here, as below
+                from verbtrio import workers  # here, as below
 
-                _hypercorn_workers.warn_if_several()
+                workers.warn_if_several()
             if self.debug:
                 stack.enter_context(debugging())
             yield state

@@ -11,8 +11,9 @@ from typing import Any
 
 import hypercorn.trio
 import trio
-from hypercorn.config import Config, Sockets
+from hypercorn.config import Config
 
+from verbtrio._contract import ADDRESS, can_be_had
 from verbtrio.environment import check_port
 from verbtrio.environment import port as environment_port
 
@@ -34,7 +35,7 @@ class _Config(Config):
 
     address: tuple[str, int]
 
-    def create_sockets(self) -> Sockets:
+    def create_sockets(self) -> Any:
         """The socket that listens.
 
         Raises:
@@ -52,6 +53,8 @@ class _Config(Config):
             raise ListenError(error.errno, f"can't listen on {self.bind[0]}: {problem}{advice}") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
+        from hypercorn.config import Sockets  # here: only if it can be had
+
         return Sockets([sock], [], []) if self.ssl_enabled else Sockets([], [sock], [])
 
 
@@ -82,8 +85,10 @@ def config(
     if port is not None and type(port) is not int:
         raise TypeError(f"port is an int, like {DEFAULT_PORT}, not {port!r:.100}")
     port = environment_port(DEFAULT_PORT) if port is None else check_port("port", port)
-    settings = _Config()
-    settings.address = host, port
+    settings = Config()
+    if can_be_had(ADDRESS):
+        settings = _Config()
+        settings.address = host, port
     settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     settings.certfile = certfile
     settings.keyfile = keyfile

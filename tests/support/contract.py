@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[Use, ...]] = {
     "TLS": _contract.TLS.uses,
     "NURSERY": _contract.NURSERY.uses,
     "UNWIND": _contract.UNWIND.uses,
+    "ADDRESS": _contract.ADDRESS.uses,
     "STARLETTE": _contract.STARLETTE,
 }
 
