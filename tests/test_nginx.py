@@ -174,7 +174,7 @@ class TestWhatShouldWork:
     async def test_a_refused_upgrade(self, site: Site) -> None:
         async with client(site.port) as wire:
             await wire.send(request("/nowhere") + LAST)
-            assert statuses(await wire.to_end()) == [403, 200]
+            assert statuses(await wire.to_end()) == [404, 200]
 
 
 SETTINGS = "HTTP2-Settings: AAMAAABkAAQAAP__"
