@@ -125,7 +125,8 @@ class Rooms:
             TypeError: that is the user, or several ids. (It would be nobody's id, and nobody would be left out.)
         """
         if not isinstance(user_id, str | int) and (isinstance(user_id, Collection) or hasattr(user_id, "id")):
-            raise TypeError(f"a user's id is text or a number, as in `app.users`, not {user_id!r}: give the id alone")
+            kind = type(user_id).__name__  # and not what it is: a user's claims, perhaps
+            raise TypeError(f"a user's id is text or a number, as in `app.users`, not a {kind}: give the id alone")
         return self._of_user(user_id)
 
     def dismiss(self, key: Hashable, members: Collection[HasOutlet] | None, info: CloseInfo) -> int:
@@ -236,9 +237,7 @@ def _others(
 ) -> list[Outlet]:
     """The outlets of a room's members, but for those of `exclude`, and `silent`."""
     if isinstance(exclude, str | bytes):
-        raise TypeError(
-            f"exclude is a member, or a collection of them, not {exclude!r}; for a user's id: exclude_user="
-        )
+        raise TypeError("exclude is a member, or a collection of them, not text; for a user's id: exclude_user=")
     if exclude is None or hasattr(exclude, "outlet"):
         one = None if exclude is None else exclude.outlet
         return [outlet for outlet in group.walk() if outlet is not one and outlet not in silent]
@@ -256,7 +255,8 @@ def _members_in(given: Any) -> Collection[HasOutlet]:
         return (given,)
     members = tuple(given) if isinstance(given, Collection) and not isinstance(given, Room) else (None,)
     if not all(hasattr(member, "outlet") for member in members):
-        raise TypeError(f"kick takes a member, or a collection of them, not {given!r}; for a user's id: user=...")
+        kind = type(given).__name__
+        raise TypeError(f"kick takes a member, or a collection of them, not this {kind}; for a user's id: user=...")
     return members
 
 
