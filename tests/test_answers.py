@@ -303,6 +303,58 @@ async def test_a_slow_reader_holds_up_its_answers(form: Any, autojump_clock: Clo
         await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.parametrize("coroutine", [False, True])
+async def test_what_a_peer_has_left_is_handled_to_the_end(coroutine: bool, autojump_clock: Clock) -> None:
+    """It has gone before the first message was handled: no answer to it may end the handler."""
+    app, handled = App(heartbeat=None), []
+
+    async def wait(ws: WebSocket) -> None:
+        await trio.sleep(1)
+
+    def hook(ws: WebSocket, message: str) -> str:
+        handled.append(message)
+        return "an answer"
+
+    async def later(ws: WebSocket, message: str) -> str:
+        return hook(ws, message)
+
+    app.ws("/ws", open=wait, message=later if coroutine else hook)
+    async with serving(app) as service:
+        client = await service.connect()
+        for message in "abc":
+            await client.send_message(message)
+        await trio.sleep(0.95)  # the grace lasts 0.1 s
+        await client.aclose()
+        await service.wait_ended(5)
+        assert app.statistics().ended == {"peer": 1}
+    assert handled == ["a", "b", "c"]
+
+
+async def test_a_peer_that_goes_while_an_answer_waits(autojump_clock: Clock) -> None:
+    """The answer's end is not the handler's: what was sent before is still handled."""
+    app, handled = App(heartbeat=None, limits=Limits(high_water_bytes=1)), []
+
+    async def hook(ws: WebSocket, message: str) -> str:
+        handled.append(message)
+        return "x" * 100_000
+
+    app.ws("/ws", message=hook)
+    async with serving(app) as service:
+        stream = service.open_stream(trio.testing.lockstep_stream_pair)
+        await shake_hands(stream)
+        masked = b"".join(b"\x81\x81\0\0\0\0" + letter for letter in (b"a", b"b", b"c"))
+        await stream.send_all(masked)  # and nothing is read of what comes
+        await trio.testing.wait_all_tasks_blocked()
+        assert handled in (["a"], ["a", "b"])
+        await stream.send_all(b"\x88\x82\0\0\0\0\x03\xe8")
+        while await stream.receive_some():  # now it reads, and the answer that waits goes on
+            pass
+        await service.wait_ended(100)
+        assert app.statistics().ended == {"peer": 1}
+        await trio.aclose_forcefully(stream)
+    assert handled == ["a", "b", "c"]
+
+
 async def test_one_that_closes_while_an_answer_waits(autojump_clock: Clock) -> None:
     """The end of its connection is no failure of the hook's."""
     app, failed = App(heartbeat=None, limits=Limits(high_water_bytes=1)), []
