@@ -692,6 +692,29 @@ def test_the_exit_code(how: str, code: int) -> None:
         assert "RuntimeError: on purpose" in server.log_text()
 
 
+@pytest.mark.parametrize("kind", ["task", "every"])
+async def test_one_that_is_interrupted(kind: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """As `debug=True` does where it computes: it is over, and all else goes on, until it ends in order."""
+    app = App()
+    runs: list[float] = []
+
+    async def compute() -> None:
+        runs.append(trio.current_time())
+        raise KeyboardInterrupt
+
+    app.task(compute) if kind == "task" else app.every(1)(compute)
+    app.ws("/ws", message=lambda ws, text: ws.send_nowait(text))
+    async with serving(app) as service:
+        await trio.sleep(1.5)
+        client = await service.connect("/ws")
+        await client.send_message("still here")
+        assert await client.get_message() == "still here"
+        await client.aclose()
+    assert len(runs) == 1
+    assert "WARNING" in lines(caplog)[0]
+    assert "was interrupted" in lines(caplog)[0]
+
+
 @pytest.mark.parametrize("how", ["a script", "0"])
 async def test_an_interrupt_is_not_for_a_task(how: str) -> None:
     """Wherever it comes, clients are told, and the exit code is 0."""

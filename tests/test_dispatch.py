@@ -200,6 +200,16 @@ class TestDispatch:
 
         assert await told(Handler, {"type": "Say", "text": "a"}) == ["a"]
 
+    async def test_a_method_called_as_elsewhere(self, autojump_clock: Clock) -> None:
+        """It is called, so its name is no mistake."""
+
+        class Elsewhere:
+            @on(Say)
+            def on_message(self, ws: WebSocket, message: Say) -> str:
+                return message.text
+
+        assert await told(Elsewhere, {"type": "Say", "text": "a"}) == ["a"]
+
     def test_the_union_is_the_message_type(self) -> None:
         assert kind_of(Chat).decoder.kind == Say | Move | Turn
 

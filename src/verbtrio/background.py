@@ -282,6 +282,9 @@ async def _attempt(function: Callable[[], Any], name: str, begun: Callable[[], N
         error = single(group)
         if trio.current_effective_deadline() == -math.inf:
             logger.error("%s failed when it was cancelled", name, exc_info=error)
+    except* KeyboardInterrupt:
+        # Only under `debug=True` (see `debugging`), which has told the program already that it should end.
+        logger.warning("%s was interrupted, and is over", name)
     await trio.lowlevel.checkpoint_if_cancelled()
     return error
 

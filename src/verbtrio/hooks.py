@@ -70,9 +70,9 @@ def handler_kind(target: Any, path_params: Convertors, decode: DecodeHook | None
     """
     name = name_of(target)
     if inspect.isclass(target):
-        check_hook_names(target, HOOKS, name)
-        hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
         table = handled(target)
+        check_hook_names(target, HOOKS, name, table.values())
+        hooks = {hook: getattr(target, hook) for hook in HOOKS if hasattr(target, hook)}
         if not hooks and not table:
             raise TypeError(f"{name} has none of the hooks {', '.join(HOOKS)}, and no method that is @on a message")
         check_made(target, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, Never, TypeVar, cast
@@ -202,15 +202,18 @@ def check_list(middleware: object) -> None:
         raise TypeError(f"middleware is a list: middleware=[{name}], not {middleware!r:.100}")
 
 
-def check_hook_names(target: type, hooks: Mapping[str, tuple[str, ...]], name: str) -> None:
+def check_hook_names(
+    target: type, hooks: Mapping[str, tuple[str, ...]], name: str, called: Collection[str] = ()
+) -> None:
     """Raise `TypeError` for a handler class that has hooks under names that nobody calls.
 
     Args:
         hooks: the hooks, and what they are called with.
+        called: other methods that are called, by whatever name.
     """
     for method, value in inspect.getmembers_static(target, _is_method):
         hook = _HOOK_NAMES.get(method)
-        if method in hooks or method.startswith("_"):
+        if method in hooks or method in called or method.startswith("_"):
             continue
         if hook is None or method in _AMBIGUOUS:  # only where it could be called as the hook that is missing
             near = [hook] if hook else get_close_matches(method, hooks, n=1, cutoff=0.8)
