@@ -187,7 +187,7 @@ async def _nothing(*_: Any) -> None:
 
 
 STARLETTE: tuple[Use, ...] = (
-    Call(_APP, "debug=, middleware=, exception_handlers=, max_body_size="),
+    Call(_APP + ".__init__", "self, debug=, middleware=, exception_handlers=, max_body_size="),
     Attributes(_APP, lambda: find(_APP)(), "middleware_stack router routes user_middleware", {"user_middleware": list}),
     Refers(_APP + ".build_middleware_stack", "router user_middleware"),
     Refers(_APP + ".__call__", "middleware_stack"),

@@ -80,7 +80,8 @@ def _take(stack: ExitStack, owner: Any, name: str, path: str) -> None:
         others = {member.name: member for member in owner if member.name != name}
         setattr(module, owner.__name__, types.SimpleNamespace(**others))
         return
-    owners = [base for base in owner.__mro__ if name in vars(base)] if isinstance(owner, type) else [owner]
+    bases = owner.__mro__ if isinstance(owner, type) else (owner,)
+    owners = [base for base in bases if name in vars(base) and base is not object]
     for having in owners:
         stack.callback(setattr, having, name, vars(having)[name])
         delattr(having, name)
