@@ -231,7 +231,9 @@ class TestDoor:
         assert scope["user"] == {}
         assert "verbtrio.expires" not in scope
 
-    @pytest.mark.parametrize("exp", [FUTURE + 0.5, str(FUTURE), 10**15, 1e300])
+    @pytest.mark.parametrize(
+        "exp", [FUTURE + 0.5, str(FUTURE), 10**15, 1e300], ids=["a fraction", "text", "large", "huge"]
+    )
     async def test_unusual_expiries(self, auth: JWTAuth, exp: Any) -> None:
         _, scope = await ask(auth, header=f"Bearer {signed(claims(exp=exp))}")
         assert scope["verbtrio.expires"] == float(exp)

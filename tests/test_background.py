@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import signal
 import socket
 import sys
@@ -614,10 +615,15 @@ BAD_SECONDS: list[tuple[Any, type[Exception]]] = [
 ]
 
 
+def called(bad: object) -> str:
+    """The same in each process."""
+    return getattr(bad, "__name__", re.sub(" at 0x.*", "", repr(bad)))
+
+
 class TestMistakes:
     """They show where they are made, and add nothing."""
 
-    @pytest.mark.parametrize("bad", BAD_TASKS, ids=repr)
+    @pytest.mark.parametrize("bad", BAD_TASKS, ids=called)
     def test_no_task(self, bad: Any) -> None:
         app = App()
         for decorate in (app.task, app.task()):
@@ -625,7 +631,7 @@ class TestMistakes:
                 decorate(bad)
         assert app._background == []
 
-    @pytest.mark.parametrize("bad", BAD_TICKS, ids=repr)
+    @pytest.mark.parametrize("bad", BAD_TICKS, ids=called)
     def test_no_tick(self, bad: Any) -> None:
         app = App()
         with pytest.raises(TypeError):
