@@ -36,6 +36,10 @@ REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio"]
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
+PYTEST = ("pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
+"""The modules side by side: most of the time a test waits for a process. (No more than four: each may have a server and
+a browser of its own.)"""
+
 
 def groups(*names: str) -> list[str]:
     """The requirements of dependency groups."""
@@ -70,7 +74,7 @@ def tests(session: nox.Session) -> None:
     """All tests. Arguments go to pytest: `nox -s tests -- tests/test_rooms.py`."""
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
-    session.run("pytest", *session.posargs, env=asyncapi_schema(session))
+    session.run(*PYTEST, *session.posargs, env=asyncapi_schema(session))
 
 
 @nox.session
@@ -79,7 +83,7 @@ def lowest(session: nox.Session) -> None:
     install_system_packages(session)
     lowest = [entry.partition(",")[0].replace(">=", "==") for entry in PYPROJECT["project"]["dependencies"]]
     session.install("-e", ".", *lowest, *groups("test"))
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -96,14 +100,14 @@ def newest(session: nox.Session) -> None:
     versions = session.run("python", "-m", "pip", "freeze", silent=True)
     bare = {name.partition("[")[0] for name in names}
     session.log(", ".join(line for line in str(versions).splitlines() if line.partition("==")[0].lower() in bare))
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
 def robustness(session: nox.Session) -> None:
     """What one client can do to others, in full numbers, beside stock hypercorn: writes the table of docs/promises.md.
 
-    Takes some 25 minutes, and wants a quiet machine. Arguments go to tests/robustness (`-- --help`); with any, the
+    Takes some 35 minutes, and wants a quiet machine. Arguments go to tests/robustness (`-- --help`); with any, the
     table is not written.
     """
     session.install("-e", ".", *groups("test"))

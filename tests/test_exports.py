@@ -13,7 +13,13 @@ import verbtrio
 from verbtrio import errors
 
 SOURCE = ast.parse(Path(verbtrio.__file__).read_text())
-IMPORTS = [(node.module, alias) for node in SOURCE.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+IMPORTS = [
+    (node.module, alias)
+    for node in SOURCE.body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+    if alias.name != "_needed"
+]
 EXPORTED = [alias.asname for _, alias in IMPORTS if alias.asname is not None]
 
 # Seen in the signature of something public, and yet nothing that an application names.
