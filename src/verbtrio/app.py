@@ -138,7 +138,7 @@ class App(Shared, Background, Routes, Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application. A caller that does not run it by Trio is told so (see `not_trio`)."""
-        if not_trio.is_asyncio():
+        if self._hub is None and not_trio.is_asyncio():
             await not_trio.refuse(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

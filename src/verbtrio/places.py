@@ -109,28 +109,30 @@ class Place:
         for places, key, limit, full in wanted:
             if places._taken[key] >= limit:
                 return full
-        connecting = [] if self._begun or client is None else self._connection_buckets(client, now)
-        wait = max((bucket.wait(now) for _, bucket in connecting), default=0.0)
-        for buckets, bucket in connecting:
-            if wait == 0.0:
-                bucket.passes(now)
-            buckets.leave(bucket, now)
-        if wait > 0.0:
+        if not self._begun and client is not None and (wait := self._wait_to_connect(client, now)) > 0.0:
             return Full(429, TOO_FAST, math.ceil(wait))
         self._begun = True
         for places, key, _, _ in wanted:
             places._taken[key] += 1
             self._held.append((places, key))
-        known = {(buckets, bucket.key) for buckets, bucket in self._shared}
         for places in self._among:
-            for one in places.shared(client, user):
-                if one not in known:
-                    self._shared.append((one[0], one[0].share(one[1], now)))
+            for buckets, key in places.shared(client, user):
+                if not any(held is buckets and bucket.key == key for held, bucket in self._shared):
+                    self._shared.append((buckets, buckets.share(key, now)))
         return None
 
-    def _connection_buckets(self, client: Hashable, now: float) -> list[tuple[Buckets, SharedBucket]]:
+    def _wait_to_connect(self, client: Hashable, now: float) -> float:
+        """Seconds until `client` may connect; 0: it may, and has, as far as its rate goes."""
         tables = [places._connecting for places in self._among if places._connecting is not None]
-        return [(buckets, buckets.share(client, now)) for buckets in tables]
+        if not tables:
+            return 0.0
+        connecting = [(buckets, buckets.share(client, now)) for buckets in tables]
+        wait = max(bucket.wait(now) for _, bucket in connecting)
+        for buckets, bucket in connecting:
+            if wait == 0.0:
+                bucket.passes(now)
+            buckets.leave(bucket, now)
+        return wait
 
     def release(self) -> None:
         """Give back what is held for the client and the user; among all, the connection still counts."""
