@@ -359,6 +359,80 @@ class TestCritical:
         assert lines(caplog)[-1].endswith("work failed, without which the server ends")
         assert lines(caplog)[-1].startswith("CRITICAL")
 
+    async def test_beside_one_that_is_long_in_ending(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Clients are told at once, nobody new comes in, and the log names who is still at work."""
+        app, ends = App(drain_timeout=2), list[Any]()
+
+        @app.task(critical=True)
+        async def work() -> None:
+            await trio.sleep(5)
+            raise Failure
+
+        @app.task
+        async def other() -> None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 60):
+                await trio.sleep_forever()
+
+        app.ws("/ws", close=lambda ws, code, reason: ends.append((code, trio.current_time())))
+        with pytest.RaisesGroup(Failure, flatten_subgroups=True):
+            async with serving(app) as service:
+                client = await service.connect()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    ends.append(("the lifespan", trio.current_time()))
+                    await service.hang_up()
+                    await trio.aclose_forcefully(client._stream)
+        assert ends == [(1012, 5), ("the lifespan", 60)]
+        assert any("1 tasks of the application's did not end within 2 s" in line for line in lines(caplog))
+
+    @pytest.mark.parametrize("failing", ["outer", "inner"])
+    async def test_the_whole_family_is_drained_first(self, failing: str, autojump_clock: Clock) -> None:
+        """What the lifespans have opened is there until the connections are over, and its clean-up may wait."""
+        ends: list[str] = []
+
+        def opened(name: str) -> Any:
+            @asynccontextmanager
+            async def lifespan(app: App) -> AsyncIterator[None]:
+                try:
+                    yield
+                finally:
+                    await trio.sleep(1)
+                    ends.append(f"{name}'s lifespan")
+
+            return lifespan
+
+        def close(name: str) -> Any:
+            async def close(ws: WebSocket, code: int, reason: str) -> None:
+                await trio.sleep(1)
+                ends.append(f"{name}'s {code}")
+
+            return close
+
+        outer, inner = App(lifespan=opened("outer")), App(lifespan=opened("inner"))
+        outer.ws("/ws", close=close("outer"))
+        inner.ws("/ws", close=close("inner"))
+        outer.mount("/inner", inner)
+
+        @(outer if failing == "outer" else inner).task(critical=True)
+        async def work() -> None:
+            await trio.sleep(5)
+            raise Failure
+
+        with pytest.RaisesGroup(Failure, flatten_subgroups=True):
+            async with serving(outer) as service:
+                peers = [await service.connect("/ws"), await service.connect("/inner/ws")]
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    await service.hang_up()
+                    for peer in peers:
+                        await trio.aclose_forcefully(peer._stream)
+        assert sorted(ends[:2]) == ["inner's 1012", "outer's 1012"]
+        assert ends[2:] == ["outer's lifespan", "inner's lifespan"]
+
     async def test_at_the_start(self, autojump_clock: Clock) -> None:
         app = App()
 

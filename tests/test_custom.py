@@ -19,7 +19,7 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from verbtrio import App, EventStream, JSONArray, MessageError, ServerSentEvent, Stream, WebSocket, on
-from verbtrio.custom import MAX_PROBLEM_CHARACTERS
+from verbtrio.custom import MAX_PROBLEM_CHARACTERS, told
 from verbtrio.messages import INVALID_JSON, Decoder, encode, encoder
 
 
@@ -625,3 +625,35 @@ def resolve(document: Any, ref: str) -> Any:
     for name in ref.removeprefix("#/").split("/"):
         document = document[name.replace("~1", "/")]
     return document
+
+
+class Many(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    ids: list[str] = []
+
+
+@pytest.mark.parametrize("wrong", [{"ids": [1] * 20_000}, {f"a{number}": 0 for number in range(20_000)}])
+@pytest.mark.parametrize("kind", [Many, list[Many]])
+def test_of_many_mistakes_the_number(kind: Any, wrong: Any) -> None:
+    """The text that names each would be a hundred times as long as the message."""
+    decoder = Decoder[Any](kind, lambda kind, value: kind.model_validate(value))
+    with pytest.raises(MessageError) as caught:
+        decoder(json.dumps(wrong if kind is Many else [wrong]))
+    assert "20000 things are wrong with it" in str(caught.value)
+
+
+def test_a_long_text_is_cut_before_it_is_looked_at() -> None:
+    class Text(str):
+        """Says what is asked of it."""
+
+        __slots__ = ()
+
+        def split(self, *_: Any) -> Any:
+            raise AssertionError("all of it is split")
+
+    class Error(ValueError):
+        def __str__(self) -> str:
+            return Text("x " * 10**6)
+
+    assert len(told(Error())) <= MAX_PROBLEM_CHARACTERS + 3

@@ -591,7 +591,34 @@ async def test_not_in_the_middle_of_trios_own(package: str, bench: Bench) -> Non
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handler)
-    assert answers == [False, package not in ("trio", "outcome")]
+    assert answers == [False, package not in debugging._FRAMEWORK]
+
+
+async def test_an_interrupt_waits_for_the_applications_code(bench: Bench) -> None:
+    """A broadcast is not to be left half done. What the signal does otherwise it does once."""
+    others, caught = [], []
+    signal.signal(signal.SIGINT, lambda *_: others.append("told"))
+    inside = types.FunctionType(
+        (lambda: signal.raise_signal(signal.SIGINT)).__code__, {"signal": signal, "__name__": "verbtrio.rooms"}
+    )
+
+    async def handler() -> None:
+        bench.now += 1
+        inside()
+        assert others == ["told"]
+        try:
+            looking = threading.Thread(target=bench.watches[0].look)  # sends it again, to this thread
+            looking.start()
+            looking.join()
+        except KeyboardInterrupt:
+            caught.append("caught")
+
+    async with App(debug=True).lifespan():
+        await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handler)
+        assert not bench.watches[0].is_interrupted
+    assert (others, caught) == (["told"], ["caught"])
 
 
 # Real servers

@@ -15,6 +15,7 @@ from trio.abc import Clock
 
 from tests.support.memory import serving
 from verbtrio import App, WebSocket, on
+from verbtrio.dispatch import Dispatch, handled
 from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
 
 
@@ -209,6 +210,30 @@ class TestDispatch:
                 return message.text
 
         assert await told(Elsewhere, {"type": "Say", "text": "a"}) == ["a"]
+
+    def test_the_nearest_base_counts(self) -> None:
+        """Of what a decode hook makes; in whatever order the methods stand."""
+
+        class Command:
+            pass
+
+        class Admin(Command):
+            pass
+
+        class Reset(Admin):
+            pass
+
+        class Both:
+            @on(Command)
+            def command(self, ws: WebSocket, message: Command) -> str:
+                return "command"
+
+            @on(Admin)
+            def admin(self, ws: WebSocket, message: Admin) -> str:
+                return "admin"
+
+        dispatch = Dispatch(Both(), handled(Both))
+        assert [dispatch(None, kind()) for kind in (Command, Admin, Reset)] == ["command", "admin", "admin"]
 
     def test_the_union_is_the_message_type(self) -> None:
         assert kind_of(Chat).decoder.kind == Say | Move | Turn

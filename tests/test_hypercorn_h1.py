@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import ssl
@@ -225,6 +226,42 @@ async def answers_to(sent: bytes, piece: int) -> list[int]:
         received = await to_end(stream)
         await stream.aclose()
     return statuses(received)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        b"5;" + b"x" * 1000 + b"\r\n",
+        b"0\r\nX: \0\r\n\r\n",
+        b"0\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"x\r\n",
+        b"-1\r\n",
+    ],
+    ids=["long line", "NUL", "long trailers", "no number", "negative"],
+)
+async def test_an_answer_that_comes_behind_a_refusal(
+    fault: bytes, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application is not to be blamed for it: it is as if the client had left."""
+    app, answered = App(), list[str]()
+
+    @app.post("/slow")
+    async def slow(request: Request) -> Response:
+        await trio.sleep(1)
+        answered.append("late")
+        return PlainTextResponse("here")
+
+    async with serving(app) as service:
+        head = b"POST /slow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        stream = service.open_stream()
+        await stream.send_all(head)
+        await trio.testing.wait_all_tasks_blocked()
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(fault)
+        assert statuses(await to_end(stream)) in ([400], [431])
+        await trio.sleep(2)
+    assert answered == ["late"]
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
 class TestFraming:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbtrio import App
-from verbtrio._hypercorn_logs import ACCEPT_LOGGER, ACCEPT_SECONDS, Escaping, Sparing, escape, escape_access_log
+from verbtrio._hypercorn_logs import ACCEPT_LOGGER, ACCEPT_SECONDS, Escaping, Sparing, escape_access_log
+from verbtrio.logs import escape
 
 
 def record(args: Any = (), created: float = 0.0) -> logging.LogRecord:

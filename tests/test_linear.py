@@ -26,7 +26,6 @@ from starlette.requests import HTTPConnection
 
 import verbtrio
 from verbtrio import TrustedProxies
-from verbtrio._hypercorn_logs import escape
 from verbtrio._hypercorn_upgrade import upgrade_in
 from verbtrio.auth import JWTAuth, _find_token, _roles, _scopes
 from verbtrio.codec import Codec
@@ -34,6 +33,7 @@ from verbtrio.errors import HandshakeError, MessageError
 from verbtrio.gate import token_in
 from verbtrio.handshake import check_http1, check_http2
 from verbtrio.heartbeat import is_pong
+from verbtrio.logs import escape
 from verbtrio.messages import Decoder
 from verbtrio.origin import Origins, parse_origin, server_origin
 from verbtrio.places import client_key, user_key
@@ -109,7 +109,7 @@ def test_the_patterns_are_found() -> None:
     for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._BAD", "handshake._TOKEN"):
         assert name in names
     assert "_hypercorn_upgrade._plain_head" in names
-    assert "_hypercorn_logs._CONTROL" in names
+    assert "logs._CONTROL" in names
 
 
 def test_what_is_quadratic_is_noticed() -> None:

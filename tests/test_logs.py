@@ -55,6 +55,19 @@ def test_a_line_with_time_and_level(name: str, capsys: pytest.CaptureFixture[str
     assert line.groupdict() == {"level": "WARNING", "message": "look here"}
 
 
+def test_what_a_client_sends_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even in an exception's text."""
+    forged = "x\n[2026-11-27 15:00:00 +0000] [1] [CRITICAL] all is lost\x1b[2J\u2028"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logging.getLogger("verbtrio.connection").exception("the handler of %r raised", forged)
+    first, *others = written(capsys).splitlines()
+    assert LINE.fullmatch(first + "\n")
+    assert others[-1] == "    [2026-11-27 15:00:00 +0000] [1] [CRITICAL] all is lost\\x1b[2J\\u2028"
+    assert all(line.startswith("    ") for line in others)
+
+
 def test_as_hypercorn_writes_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from hypercorn.config import Config
 
@@ -89,7 +102,7 @@ def test_a_traceback_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("verbtrio.connection").error("the handler raised", exc_info=ValueError("no"))
     first, *rest = written(capsys).splitlines()
     assert first.endswith("[ERROR] the handler raised")
-    assert rest == ["ValueError: no"]
+    assert rest == ["    ValueError: no"]
 
 
 def test_other_loggers_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 from trio.abc import Clock
 
 from tests.support.http import Exchange
@@ -18,6 +20,7 @@ from tests.support.memory import serving
 from tests.support.sse import parse
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Membership, Room, WebSocket
+from verbtrio.closing import DRAINED
 from verbtrio.hub import FLUSH_MEMBERS
 
 ways = pytest.mark.parametrize("way", WAYS)
@@ -676,3 +679,82 @@ async def test_text_excludes_nobody_by_being_a_collection(exclude: Any, autojump
         client = await service.connect()
         assert await client.get_message() == "checked"
         await client.aclose()
+
+
+@pytest.mark.parametrize("room", ["route", "connections"])
+@pytest.mark.parametrize("end", ["returned", "raised", "closed", "cancelled", "drained"])
+async def test_a_kick_decides_how_a_connection_ends(room: str, end: str, autojump_clock: Clock) -> None:
+    """Whatever else of the server's ends it before the kick has taken its course."""
+    app, infos = App(), list[Any]()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket) -> None:
+        infos.append(ws)
+        await ws.receive()
+        everybody = ws.route if room == "route" else app.connections
+        assert everybody.kick(ws, code=4001, reason="banned") == 1
+        if end == "raised":
+            raise ValueError("on purpose")
+        if end == "closed":
+            await ws.close(1000, "bye")
+        elif end == "cancelled":
+            ws.nursery.cancel_scope.cancel()
+        elif end == "drained":
+            ws._end(DRAINED)
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await client.send_message("go")
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await client.get_message()
+        told: Any = closed.value.reason
+        assert (told.code, told.reason) == (4001, "banned")
+        await trio.sleep(1)
+        (ws,) = infos
+        assert (ws.closed.cause, ws.closed.code, ws.closed.reason) == (Cause.KICKED, 4001, "banned")
+        assert isinstance(ws.closed.exception, ValueError) == (end == "raised")
+        infos.clear()
+        del ws
+
+
+async def test_a_kick_decides_how_an_event_stream_ends(autojump_clock: Clock) -> None:
+    app = App()
+    app.sse("/events/:room")
+    async with serving(app) as service:
+        stream = await Exchange(service.open_stream()).request("/events/hall")
+        await trio.testing.wait_all_tasks_blocked()
+        (listener,) = app.room("hall")
+        assert app.room("hall").kick(listener, code=4001, reason="banned") == 1
+        listener.close_nowait(1000, "bye")
+        assert listener.closed == CloseInfo(Cause.KICKED, 4001, "banned")
+        del listener
+        await trio.sleep(1)
+        await trio.aclose_forcefully(stream.stream)
+
+
+async def test_after_a_kick_the_leave_hook_is_the_connections_own(autojump_clock: Clock) -> None:
+    """It sees the handler's context, and what it closes is closed by its own connection."""
+    app, seen, tenant = App(), list[Any](), ContextVar[str]("tenant", default="nobody")
+
+    async def left(room: Room, ws: WebSocket) -> None:
+        seen.append(tenant.get())
+        await ws.close(4001, "removed")
+
+    class Handler:
+        async def open(self, ws: WebSocket) -> None:
+            tenant.set("mine")
+            ws.join("hall", on_leave=left)
+
+        async def close(self, ws: WebSocket, code: int, reason: str) -> None:
+            assert ws.closed is not None
+            seen.append(ws.closed.cause)
+
+    app.ws("/ws")(Handler)
+    async with serving(app) as service:
+        client = await service.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert app.room("hall").close() == 1
+        with pytest.raises(trio_websocket.ConnectionClosed):
+            await client.get_message()
+        await trio.sleep(1)
+    assert seen == ["mine", Cause.CLOSED]

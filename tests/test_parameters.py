@@ -80,7 +80,15 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     ),
     (bool, {"true": True, "false": False, "1": True, "0": False, "yes": NO, "2": NO, "on": NO}),
     (UUID, {UUID_TEXT: UUID(UUID_TEXT), UUID_TEXT.replace("-", ""): UUID(UUID_TEXT), "x": NO, UUID_TEXT + "0": NO}),
-    (Decimal, {"1.50": Decimal("1.50"), "NaN": NO, "Infinity": NO, "-Infinity": NO, "x": NO}),
+    (
+        Decimal,
+        {
+            "1.50": Decimal("1.50"),
+            "1e300": Decimal("1e300"),
+            "0e-400": NO,
+            **dict.fromkeys(("NaN", "Infinity", "-Infinity", "x", "1e999999999", "-1e999999999", "1e-999999999"), NO),
+        },
+    ),
     (date, {"2024-02-29": date(2024, 2, 29), "2023-02-29": NO, "x": NO}),
     (time, {"12:30:00": time(12, 30), "25:00:00": NO}),
     (datetime, {"2024-01-02T03:04:05": datetime(2024, 1, 2, 3, 4, 5), "x": NO, "1e20": NO}),

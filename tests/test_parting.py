@@ -13,9 +13,8 @@ from trio.abc import Clock
 
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
-from verbtrio.closing import DRAINED
+from verbtrio.closing import CANCEL_GRACE, DRAINED
 from verbtrio.hub import CUT_SECONDS
-from verbtrio.websocket import CANCEL_GRACE
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import h11
 import trio
@@ -27,6 +28,7 @@ class H11(H11Protocol):
     """hypercorn's HTTP/1.1. There is no upgrade but a WebSocket's: h2c is ignored (RFC 9113 section 3.1)."""
 
     _closed = False
+    _is_refused = False
 
     def begin(self, *, knows_http2: bool) -> None:
         """Called before anything is received. `knows_http2`: HTTP/2's preface may come, in clear text."""
@@ -90,9 +92,19 @@ class H11(H11Protocol):
 
     async def _end(self, status: int) -> None:
         """Answer a request that is none, if nothing has been answered yet, and close the connection."""
-        if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await self._send_error_response(status)
+        await self.refuse(status)
         await self.send(Closed())
+
+    async def refuse(self, status: int) -> None:
+        """Answer in the application's place, if it has not begun to."""
+        if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._is_refused = True
+            await self._send_error_response(status)
+
+    async def stream_send(self, event: Any) -> None:
+        """What the application sends. Nothing of it is sent behind a refusal, for which it may have come too late."""
+        if not self._is_refused or isinstance(event, StreamClosed):
+            await super().stream_send(event)
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request. (hypercorn's own would make a WebSocket of its own.)"""

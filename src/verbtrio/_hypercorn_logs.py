@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hypercorn.config import Config
+
+from verbtrio.logs import escape
 
 ACCEPT_SECONDS = 1.0
 """How often it is said that no connection can be accepted."""
@@ -30,14 +31,6 @@ class Sparing(logging.Filter):
         self._last = record.created
         record.exc_info = None
         return True
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def escape(text: str) -> str:
-    """`text` without what would begin a new line, or command a terminal."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class Escaping(logging.Filter):

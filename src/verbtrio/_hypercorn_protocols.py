@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import h11
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.utils import parse_socket_addr
@@ -46,8 +45,8 @@ class Protocols:
     async def refuse(self) -> None:
         """Answer 400 where the request was at fault and nothing has been answered yet."""
         protocol = self._protocol
-        if isinstance(protocol, H11) and protocol.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await protocol._send_error_response(400)
+        if isinstance(protocol, H11):
+            await protocol.refuse(400)
 
     def end(self) -> None:
         """The connection is read no further, whatever has ended that: what a timer would send has no use any more, and

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from verbtrio import logs, not_trio
 from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.asyncapi import document
-from verbtrio.background import Background
+from verbtrio.background import Background, at_work
 from verbtrio.channels import channels
 from verbtrio.custom import check_hooks
 from verbtrio.debugging import debugging
@@ -67,7 +67,7 @@ class App(Shared, Background, Routes, Starlette):
         decode: `(type, value)`, called for a message type, or a part of one, that JSON has no form for: it makes one of
             a JSON value, or raises `ValueError`, `TypeError` or `MessageError`, with which the client is answered.
             `lambda type, value: type.model_validate(value)` receives Pydantic's models; a union of such it is asked for
-            as a whole (`TypeAdapter(type).validate_python(value)` makes both).
+            as a whole (`functools.cache(TypeAdapter)(type).validate_python(value)` makes both).
         drain_timeout: seconds the WebSockets have to end when the server shuts down: to read what is queued and the
             Close frame (1012), which is sent at once, and for their hooks. What is left then is cut. HTTP requests have
             hypercorn's `graceful_timeout` (3 s).
@@ -154,10 +154,12 @@ class App(Shared, Background, Routes, Starlette):
             NotRunning: it is entered in an asyncio event loop.
             RuntimeError: the app is running already.
         """
-        return self._running(outermost=True)
+        return self._running([])
 
     @asynccontextmanager
-    async def _running(self, *, outermost: bool) -> AsyncIterator[Any]:
+    async def _running(self, family: list[tuple[Background, Hub]]) -> AsyncIterator[Any]:
+        """The application's life, with those mounted in it. `family`: those that it is mounted in, with their hubs."""
+        outermost = not family
         await not_trio.check_start()
         self._check_not_running()
         async with AsyncExitStack() as stack:
@@ -166,14 +168,15 @@ class App(Shared, Background, Routes, Starlette):
             state: dict[str, Any] = {}
             self._hub = hub
             stack.callback(setattr, self, "_hub", None)
+            family.append((self, hub))
             for mounted in _mounted_apps(self.routes):
-                await stack.enter_async_context(mounted._running(outermost=False))
+                await stack.enter_async_context(mounted._running(family))
             if self._inner_lifespan is not None:
                 state |= await stack.enter_async_context(self._inner_lifespan(self)) or {}
             if outermost:
                 can_be_had(NURSERY)
-            if self._background:
-                await stack.enter_async_context(self._background_at_work(hub))
+                if any(app._background for app, _ in family):
+                    await stack.enter_async_context(at_work(family))
             if self._take_over and outermost and can_be_had(TAKE_OVER):
                 for part in (TLS, UNWIND):
                     can_be_had(part)
@@ -259,8 +262,14 @@ class App(Shared, Background, Routes, Starlette):
         """
 
         async def describe(request: Request) -> Response:
-            """Made anew each time: routes may have been added."""
-            return JSONResponse(self.asyncapi_document(title=title, version=version, description=description))
+            """Made anew where routes have been added: that takes milliseconds."""
+            found = list(channels(self.routes))
+            if made.get("of") != found:
+                made["of"] = found
+                made["body"] = JSONResponse(document(found, title=title, version=version, description=description)).body
+            return Response(made["body"], media_type="application/json")
+
+        made: dict[str, Any] = {}
 
         self.get(path, middleware=middleware)(describe)
 

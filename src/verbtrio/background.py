@@ -16,7 +16,7 @@ import inspect
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -143,41 +143,81 @@ class Background:
         if self._hub is not None:
             raise RuntimeError("tasks must be added before the app has started")
 
-    @asynccontextmanager
-    async def _background_at_work(self, hub: Hub) -> AsyncIterator[None]:
-        """The tasks, started. On the way out they are cancelled, where the drain has not done so, and waited for."""
-        ended = trio.Event()
-        async with trio.open_nursery() as nursery:
-            tasks: trio.Nursery = await nursery.start(self._run_background, hub, ended)
-            try:
-                yield
-            finally:
-                hub.until_drain.cancel()
-                with trio.move_on_after(self._drain_timeout, shield=True):
-                    await ended.wait()
-                if left := sorted(task.name for task in tasks.child_tasks):
-                    logger.warning(
-                        "%d tasks of the application's did not end within %g s, while something of theirs is shielded "
-                        "from cancellation: %s",
-                        *(len(left), self._drain_timeout, ", ".join(left)),
-                    )
 
-    async def _run_background(self, hub: Hub, ended: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        """Run the tasks until the drain begins. Raises what a critical one has raised last, when the drain is over."""
+@asynccontextmanager
+async def at_work(members: Sequence[tuple[Background, Hub]]) -> AsyncIterator[None]:
+    """The tasks of an application, and of those mounted in it, started. On the way out they are cancelled, where the
+    drain has not done so, and waited for.
+
+    Raises what a critical task has raised, when all hubs have been drained: what the applications' lifespans have
+    opened is there until then.
+    """
+    family = _Family(members)
+    async with trio.open_nursery() as nursery:
+        for app, hub in reversed(members):  # what is mounted first, as their lifespans
+            if app._background:
+                await nursery.start(family.run, app, hub)
+        try:
+            yield
+        finally:
+            await family.end()
+
+
+class _Family:
+    """An application and those mounted in it, each with its hub."""
+
+    def __init__(self, members: Sequence[tuple[Background, Hub]]) -> None:
+        self._hubs = [hub for _, hub in members]
+        self._seconds = max(app._drain_timeout for app, _ in members)
+        self._nurseries: list[trio.Nursery] = []  # of those whose tasks are at work
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def run(self, app: Background, hub: Hub, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the tasks of one until its drain begins. Raises what a critical one has raised last."""
         try:
             with hub.until_drain:
                 async with trio.open_nursery() as nursery:
-                    begun = [trio.Event() for _ in self._background]
-                    for entry, event in zip(self._background, begun, strict=True):
-                        nursery.start_soon(entry.run, self, event.set, name=entry.name)
+                    self._nurseries.append(nursery)
+                    begun = [trio.Event() for _ in app._background]
+                    for entry, event in zip(app._background, begun, strict=True):
+                        nursery.start_soon(entry.run, app, event.set, self.fail, name=entry.name)
                     for event in begun:
                         await event.wait()
-                    task_status.started(nursery)
+                    task_status.started()
         except* Exception:
-            await hub.drain()  # as long as there is a hub that does it in order: what follows cancels all there is
+            for one in self._hubs:
+                await one.drain()  # it has begun; what follows cancels all there is
             raise
         finally:
-            ended.set()
+            self._nurseries.remove(nursery)
+            self._changed.unpark_all()
+
+    def fail(self) -> None:
+        """A critical task has failed. The drain begins at once: others may be long in ending."""
+        for hub in self._hubs:
+            hub.nursery.start_soon(hub.drain)
+        self._hubs[0].nursery.start_soon(self._name_the_others)
+
+    async def end(self) -> None:
+        """Cancel all tasks, and wait until they have ended, for the drain's time limit at most."""
+        for hub in self._hubs:
+            hub.until_drain.cancel()
+        with trio.move_on_after(self._seconds, shield=True):
+            while self._nurseries:
+                await self._changed.park()
+        self._tell_left()
+
+    async def _name_the_others(self) -> None:
+        await trio.sleep(self._seconds)
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        if left := sorted(task.name for nursery in self._nurseries for task in nursery.child_tasks):
+            logger.warning(
+                "%d tasks of the application's did not end within %g s, while something of theirs is shielded "
+                "from cancellation: %s",
+                *(len(left), self._seconds, ", ".join(left)),
+            )
 
 
 class _Task:
@@ -192,8 +232,9 @@ class _Task:
         self._restart = restart
         self._critical = critical
 
-    async def run(self, app: object, begun: Callable[[], None]) -> None:
-        """Run it, again and again as it may be, until it is done or given up. Raises what a critical one has raised."""
+    async def run(self, app: object, begun: Callable[[], None], on_critical: Callable[[], None]) -> None:
+        """Run it, again and again as it may be, until it is done or given up. Raises what a critical one has raised,
+        and calls `on_critical` before."""
         arguments = {name: {"app": app, "task_status": _Status(begun)}[name] for name in self._wanted}
         at_once = (lambda: None) if "task_status" in arguments else begun
         restarts = _Restarts(self._restart)
@@ -201,9 +242,11 @@ class _Task:
             wait = restarts.next(trio.current_time())
             if wait is not None:
                 logger.error("the task %s failed; it starts again in %g s", self.name, wait, exc_info=error)
+                del error  # and, with its traceback, what the run had: the next one may be long
                 await trio.sleep(wait)
             elif self._critical:
                 logger.critical("the task %s failed, without which the server ends", self.name, exc_info=error)
+                on_critical()
                 raise error
             else:
                 logger.error("the task %s failed, and is given up", self.name, exc_info=error)
@@ -222,8 +265,8 @@ class _Every:
         self._function = function
         self._seconds = seconds
 
-    async def run(self, app: object, begun: Callable[[], None]) -> None:
-        """Call it, as long as nobody cancels this."""
+    async def run(self, app: object, begun: Callable[[], None], on_critical: Callable[[], None]) -> None:
+        """Call it, as long as nobody cancels this. (None of them is critical.)"""
         begun()
         function = partial(self._function, **dict.fromkeys(self._wanted, app))
         start, number = trio.current_time(), 1
@@ -231,6 +274,7 @@ class _Every:
             await trio.sleep_until(start + number * self._seconds)
             if (error := await _attempt(function, self.name, begun)) is not None:
                 logger.error("%s failed, which is called every %g s", self.name, self._seconds, exc_info=error)
+            del error  # as above
             number = max(number + 1, math.ceil((trio.current_time() - start) / self._seconds))
 
 

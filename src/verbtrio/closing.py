@@ -75,6 +75,12 @@ PEERS_ENDS = (Cause.PEER, Cause.GONE)
 """Ends of the peer's making. What came before them is still handled; after the others, nothing is."""
 
 
+CANCEL_GRACE = 0.1
+"""Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
+for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
+of the server's there are none, only this time."""
+
+
 @dataclass(frozen=True, slots=True)
 class CloseInfo:
     """The one record of how a connection ended."""

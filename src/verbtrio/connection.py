@@ -24,6 +24,7 @@ import trio
 
 from verbtrio.calls import Calls
 from verbtrio.closing import (
+    CANCEL_GRACE,
     DRAINED,
     INTERNAL_ERROR,
     POLICY_VIOLATION,
@@ -44,7 +45,7 @@ from verbtrio.registry import Registry
 from verbtrio.timers import Timer
 from verbtrio.transports import Ping
 from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
-from verbtrio.websocket import CANCEL_GRACE, WebSocket
+from verbtrio.websocket import WebSocket
 
 logger = logging.getLogger("verbtrio.connection")
 

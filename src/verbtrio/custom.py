@@ -14,6 +14,8 @@ from verbtrio.collisions import parts
 from verbtrio.errors import MessageError
 from verbtrio.types import DecodeHook
 
+MAX_PROBLEMS = 10
+"""Of more the client is told their number alone."""
 MAX_PROBLEM_CHARACTERS = 400
 """What is said about one message: the value of a tag may be as long as the message."""
 
@@ -82,15 +84,27 @@ def maker(hook: DecodeHook) -> DecodeHook:
 
     def make(kind: Any, value: Any) -> Any:
         if not isinstance(kind, type):
-            return hook(kind, value)
+            return _made(hook, kind, value)
         if isinstance(value, kind):
             return value
-        made = hook(kind, value)
+        made = _made(hook, kind, value)
         if not isinstance(made, kind):
             raise RuntimeError(f"the app's decode hook was asked for a {kind.__name__} and made {made!r:.100}")
         return made
 
     return make
+
+
+def _made(hook: DecodeHook, kind: Any, value: Any) -> Any:
+    """What the hook makes. Pydantic's error may name each of 500,000 elements that are wrong: 100 MB of text, which
+    nobody is to make."""
+    try:
+        return hook(kind, value)
+    except ValueError as error:
+        count: Any = getattr(error, "error_count", None)
+        if callable(count) and (many := count()) > MAX_PROBLEMS:
+            raise ValueError(f"{many} things are wrong with it") from None
+        raise
 
 
 def whole_decoder(kind: Any, hook: DecodeHook) -> Callable[[str | bytes], Any]:
@@ -112,7 +126,7 @@ def whole_decoder(kind: Any, hook: DecodeHook) -> Callable[[str | bytes], Any]:
 
 def told(error: Exception) -> str:
     """What a client is told of an error of the hook's: on one line."""
-    return shortened(" ".join(str(error).split()))
+    return shortened(" ".join(str(error)[: 10 * MAX_PROBLEM_CHARACTERS].split()))
 
 
 def shortened(problem: str) -> str:

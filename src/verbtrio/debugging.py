@@ -51,6 +51,9 @@ class LoopWatch(trio.abc.Instrument):
 
     Attributes:
         clock: tells the time in seconds.
+        is_interrupted: SIGINT has come while the turn was in the framework's code: the thread sends it again, until it
+            comes upon the application's.
+        is_sent_again: the next one is such a one.
     """
 
     clock: Callable[[], float] = staticmethod(time.perf_counter)
@@ -60,21 +63,32 @@ class LoopWatch(trio.abc.Instrument):
         self._turn: tuple[float, trio.lowlevel.Task] | None = None  # when it began, and whose it is
         self._seen: tuple[object, str, str] | None = None  # in which turn; a function, and where it was
         self._named: dict[str, float] = {}
+        self.is_interrupted = False
+        self.is_sent_again = False
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._turn = (self.clock(), task)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        turn, self._turn = self._turn, None
+        turn, self._turn, self.is_interrupted = self._turn, None, False
         if turn is None:  # the watch began in the middle of it
             return
         took = self.clock() - turn[0]
         if took >= HELD_SECONDS:
             self._tell(*self._whose(turn, task), took)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a turn has been going on for `HELD_SECONDS`."""
+        turn = self._turn
+        return turn is not None and self.clock() - turn[0] >= HELD_SECONDS
+
     def look(self) -> None:
         """Note where a turn is that has been going on for long. May be called in any thread."""
         turn = self._turn
+        if self.is_interrupted and self.is_held and hasattr(signal, "pthread_kill"):
+            self.is_sent_again = True
+            signal.pthread_kill(self._thread, signal.SIGINT)
         if turn is None or self.clock() - turn[0] < HELD_SECONDS / 2:
             return
         frame = sys._current_frames().get(self._thread)
@@ -84,16 +98,13 @@ class LoopWatch(trio.abc.Instrument):
 
     def may_interrupt(self, frame: FrameType | None) -> bool:
         """Whether the task that is at `frame` has held the loop for long, and is in the application's code: not in the
-        middle of something of Trio's, which would be left half done."""
+        middle of something of the framework's (a broadcast, say), which would be left half done."""
         turn = self._turn
-        if turn is None or self.clock() - turn[0] < HELD_SECONDS:
+        if turn is None or not self.is_held:
             return False
         for one, _ in _frames_of(frame, turn[1]):
-            package = _package(one)
-            if package in ("trio", "outcome"):
-                return False
-            if _is_applications(package):
-                return True
+            if (package := _package(one)) not in sys.stdlib_module_names:
+                return package not in _FRAMEWORK
         return False
 
     def _whose(self, turn: object, task: trio.lowlevel.Task) -> tuple[str, str]:
@@ -174,9 +185,12 @@ def interruptible(watch: LoopWatch) -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if callable(before):
+        is_new, watch.is_sent_again = not watch.is_sent_again, False
+        if is_new and callable(before):
             before(number, frame)
-        if watch.may_interrupt(frame):
+        may_interrupt = watch.may_interrupt(frame)
+        watch.is_interrupted = watch.is_held and not may_interrupt
+        if may_interrupt:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)

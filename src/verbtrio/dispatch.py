@@ -116,8 +116,12 @@ class Dispatch:
         return getattr(self._instance, name)(ws, message)
 
     def _look_for(self, message: Any) -> str:
-        """The method for an instance of a subclass: of an abstract class, or of a model that a decode hook has made."""
-        for kind, name in self._table.items():
+        """The method for an instance of a subclass: of an abstract class, or of a model that a decode hook has made.
+        Of several bases the nearest counts."""
+        for base in type(message).__mro__:
+            if base in self._table:
+                return self._table[base]
+        for kind, name in self._table.items():  # a virtual subclass
             if isinstance(message, kind):
                 return name
         raise TypeError(f"the app's decode hook made {message!r:.100}, which no method is @on")

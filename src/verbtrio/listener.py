@@ -21,6 +21,7 @@ from starlette.types import Scope
 from verbtrio.closing import (
     ABNORMAL_CLOSURE,
     NORMAL_CLOSURE,
+    PEERS_ENDS,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     TOKEN_EXPIRED,
@@ -73,6 +74,7 @@ class Listener(HTTPConnection):
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._info: CloseInfo | None = None
+        self._dismissed: CloseInfo | None = None  # how it is to end, since somebody has removed it from its room
         self.on_end: Callable[[CloseInfo], None] = lambda info: None
         """Called when it ends, at that moment."""
 
@@ -158,6 +160,8 @@ class Listener(HTTPConnection):
         self.flush()  # what was said before is heard before (this checks the thread, too)
         if self._info is not None:
             return self._info
+        if self._dismissed is not None and info.cause not in PEERS_ENDS:
+            info = self._dismissed  # it was decided then
         self._info = info
         self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
@@ -173,6 +177,7 @@ class Listener(HTTPConnection):
 
     def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """For rooms (see `rooms.Member`): it is in its room for as long as it lives."""
+        self._dismissed = info
         return partial(self.end, info)
 
     def _overflow(self) -> None:

@@ -9,6 +9,7 @@ a record is then written by those handlers only. `lastResort` itself is Python's
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
@@ -16,12 +17,31 @@ DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
 """Both are hypercorn's."""
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def escape(text: str) -> str:
+    """`text` without what would begin a new line, or command a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class Escaping(logging.Formatter):
+    """Writes a message on one line, and indents what follows it. An exception may have in it what a client has sent: a
+    line that looks like one of ours, or commands for the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if text.isprintable():
+            return text
+        return "\n    ".join(map(escape, text.split("\n")))
+
+
 class LastResort(logging.Handler):
     """Writes to `sys.stderr` what no other handler is there for, from the level of `logging.lastResort` on: WARNING."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+        self.setFormatter(Escaping(FORMAT, DATE_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         last = logging.lastResort  # None: somebody wants nothing of the kind

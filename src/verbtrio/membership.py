@@ -101,7 +101,10 @@ class Memberships:
         """Call an owed leave hook soon, in a task of the connection's; where that has ended, its end does."""
         if self._member.closed is None:
             self.owed.remove(membership)
-            self._member.nursery.start_soon(self._tell_unless_back, hook, membership.room)
+            nursery = self._member.nursery
+            # In the handler's context, as any task of the connection's: this is called by whoever flushes.
+            context = nursery.parent_task.context.copy()
+            context.run(nursery.start_soon, self._tell_unless_back, hook, membership.room)
 
     def flush(self) -> None:
         """Have the member's outlet write what it holds."""

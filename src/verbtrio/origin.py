@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 MAX_SHOWN = 100
@@ -82,11 +82,14 @@ class Refusals:
         self._logger = logger
         self._told: set[str] = set()  # MAX_TOLD at most
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, more: Callable[[], str] = str) -> None:
+        """Log `text`; where it is warned of, with what `more` gives."""
         new = text not in self._told and len(self._told) < MAX_TOLD
         if new:
             self._told.add(text)
-        self._logger.log(logging.WARNING if new else logging.DEBUG, "%s", text)
+            self._logger.warning("%s%s", text, more())
+        else:
+            self._logger.debug("%s", text)
 
 
 class Origins:

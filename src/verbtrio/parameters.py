@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial, wraps
@@ -133,12 +134,18 @@ class Parameters:
         try:
             value = conversion(value)
         except (msgspec.ValidationError, ValueError, ArithmeticError) as error:
-            raise ParameterError(f"its {name} is {str(value)[:MAX_SHOWN]!r}: {error}") from None
-        if (isinstance(value, float) and not math.isfinite(value)) or (
-            isinstance(value, Decimal) and not value.is_finite()
-        ):
-            raise ParameterError(f"its {name} is no finite number")
+            problem = str(error)[: 2 * MAX_SHOWN]  # which may have the whole value in it
+            raise ParameterError(f"its {name} is {str(value)[:MAX_SHOWN]!r}: {problem}") from None
+        if isinstance(value, float | Decimal) and not _is_usual(value):
+            raise ParameterError(f"its {name} is no finite number, or out of all bounds")
         return value
+
+
+def _is_usual(number: float | Decimal) -> bool:
+    """Whether it is finite, and within a float's range: `int(Decimal("1e999999999"))` would take minutes."""
+    if isinstance(number, float):
+        return math.isfinite(number)
+    return number.is_finite() and abs(number.adjusted()) <= sys.float_info.max_10_exp
 
 
 def http_endpoint(endpoint: Any, path: Convertors) -> Any:

@@ -59,7 +59,8 @@ class PathRouter(Router):
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what none of the routes takes."""
         if scope["type"] == "websocket":
-            self._refusals.tell(self._unknown(scope))
+            refused = f"the upgrade of {scope['path'][:MAX_SHOWN]!r} is refused with 404"
+            self._refusals.tell(refused, lambda: self._known(scope))
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
             return
         asked = {**scope, "type": "websocket"}
@@ -70,12 +71,14 @@ class PathRouter(Router):
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if scope["http_version"] in ("1.0", "1.1") else {}
         raise HTTPException(426, "This is a WebSocket: connect to it by ws:// or wss://", headers)
 
-    def _unknown(self, scope: Scope) -> str:
-        """That nobody answers here, and where somebody does, for the log."""
-        paths = list(_websocket_paths(self.routes, scope.get("root_path", "")[:MAX_SHOWN]))
-        known = f"the WebSocket routes are {', '.join(paths[:MAX_NAMED])}" if paths else "there are no WebSocket routes"
+    def _known(self, scope: Scope) -> str:
+        """Where somebody answers, for the log."""
+        paths = list(_websocket_paths(self.routes))
+        prefix = scope.get("root_path", "")[:MAX_SHOWN]  # of a mounted app the client may have chosen a part of it
+        under = f", under {prefix!r}," if prefix else ""
         more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-        return f"the upgrade of {scope['path'][:MAX_SHOWN]!r} is refused with 404: {known}{more}"
+        routes = f"the WebSocket routes{under} are {', '.join(paths[:MAX_NAMED])}{more}"
+        return f": {routes if paths else 'there are no WebSocket routes'}"
 
 
 def _websocket_paths(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, cast
 from weakref import ref
@@ -16,7 +17,7 @@ from starlette.types import Scope
 
 from verbtrio.answers import error_answer, is_message, ref_in, with_ref
 from verbtrio.calls import Calls
-from verbtrio.closing import NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.closing import CANCEL_GRACE, NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.inbox import Inbox
 from verbtrio.limits import Limits
@@ -45,11 +46,6 @@ logger = logging.getLogger("verbtrio.websocket")
 
 PATIENCE = 16
 """`send` gives way to other tasks at every so manieth message, if it has no need to wait."""
-CANCEL_GRACE = 0.1
-"""Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
-for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
-of the server's there are none, only this time."""
-
 
 handled_by: ContextVar[ref[WebSocket[Any]] | None] = ContextVar("handled_by", default=None)
 """Whose handler is at work: in its task, in those it starts, and in hooks that are called in place."""
@@ -73,6 +69,8 @@ class WebSocket(HTTPConnection, Generic[T, U]):
 
     nursery: trio.Nursery
     _id: str
+    _dismissed: CloseInfo | None = None
+    """How it is to end, since somebody has removed it from a room that it is in for as long as it lives."""
 
     if not TYPE_CHECKING:  # `typing.Generic` knows no defaults before Python 3.13: it would want both
         __class_getitem__ = classmethod(GenericAlias)
@@ -307,7 +305,10 @@ class WebSocket(HTTPConnection, Generic[T, U]):
 
     def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """For rooms (see `rooms.Member`). Its route's, and everybody's, it is in for as long as it lives."""
-        return self._memberships.dismiss(key, info) if isinstance(key, str) else partial(self._end, info)
+        if isinstance(key, str):
+            return self._memberships.dismiss(key, info)
+        self._dismissed = info
+        return partial(self._end, info)
 
     def _open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
         """From now on there is a peer.
@@ -382,6 +383,8 @@ class WebSocket(HTTPConnection, Generic[T, U]):
         and no count any more, and its Close frame behind all that it was sent."""
         if self._info is not None:
             return
+        if self._dismissed is not None and info.cause not in PEERS_ENDS:
+            info = replace(self._dismissed, exception=info.exception)  # it was decided then
         self._info = info
         self._inbox.close(discard=info.cause not in PEERS_ENDS)
         if self._outbox is not None:
