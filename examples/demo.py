@@ -1,4 +1,4 @@
-"""All five samples in one application, with an index page: `nox -s demo`."""
+"""The first five samples in one application, with an index page: `nox -s demo`."""
 
 import sys
 from pathlib import Path

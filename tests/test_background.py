@@ -356,7 +356,7 @@ class TestCritical:
                     await service.hang_up()
                     await trio.aclose_forcefully(client._stream)
         assert ends == ["the other task", (1012, at + 1), "the lifespan"]
-        assert lines(caplog)[-1].endswith("work failed, without which the server ends")
+        assert lines(caplog)[-1].endswith("work failed: the server is stopping")
         assert lines(caplog)[-1].startswith("CRITICAL")
 
     async def test_beside_one_that_is_long_in_ending(
@@ -768,7 +768,7 @@ def test_the_exit_code(how: str, code: int) -> None:
         with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
             sock.sendall(b"GET /die HTTP/1.1\r\nHost: x\r\n\r\n")
             assert server.process.wait(20) == code
-        assert "failed, without which the server ends" in server.log_text()
+        assert "failed: the server is stopping" in server.log_text()
         assert "RuntimeError: on purpose" in server.log_text()
 
 

@@ -66,8 +66,9 @@ class App(Shared, Background, Routes, Starlette):
             is sent in its place. `lambda model: model.model_dump(mode="json")` sends Pydantic's models.
         decode: `(type, value)`, called for a message type, or a part of one, that JSON has no form for: it makes one of
             a JSON value, or raises `ValueError`, `TypeError` or `MessageError`, with which the client is answered.
-            `lambda type, value: type.model_validate(value)` receives Pydantic's models; a union of such it is asked for
-            as a whole (`functools.cache(TypeAdapter)(type).validate_python(value)` makes both).
+            With `adapter = functools.cache(pydantic.TypeAdapter)`, `lambda type, value:
+            adapter(type).validate_python(value)` receives Pydantic's models, and unions of them, for which it is asked
+            as a whole.
         drain_timeout: seconds the WebSockets have to end when the server shuts down: to read what is queued and the
             Close frame (1012), which is sent at once, and for their hooks. What is left then is cut. HTTP requests have
             hypercorn's `graceful_timeout` (3 s).
@@ -210,7 +211,8 @@ class App(Shared, Background, Routes, Starlette):
                 "this App is not being served (its lifespan is not running): it has no rooms, users or connections. "
                 "If it is mounted in another application, enter its lifespan there: "
                 "Starlette(..., lifespan=chat.lifespan), or `async with chat.lifespan():` in the "
-                "lifespan you have (chat being the mounted App). In a test: `async with app.lifespan():`"
+                "lifespan you have (chat being the mounted App). In a test: "
+                '`with TestClient(app, backend="trio") as client:`, or `async with app.lifespan():`'
             )
         return self._hub
 

@@ -226,7 +226,7 @@ class _Task:
     def __init__(self, function: Any, restart: Restart | None, *, critical: bool) -> None:
         self.name = _name(function)
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"{self.name} is no task: use `async def`, above which stands `@app.task`")
+            raise TypeError(f"{self.name} is not a coroutine function: write `async def` below `@app.task`")
         self._wanted = _wanted(function, self.name, ("app", "task_status"))
         self._function = function
         self._restart = restart
@@ -245,7 +245,7 @@ class _Task:
                 del error  # and, with its traceback, what the run had: the next one may be long
                 await trio.sleep(wait)
             elif self._critical:
-                logger.critical("the task %s failed, without which the server ends", self.name, exc_info=error)
+                logger.critical("the critical task %s failed: the server is stopping", self.name, exc_info=error)
                 on_critical()
                 raise error
             else:

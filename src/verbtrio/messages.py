@@ -172,7 +172,8 @@ class Decoder(Generic[T]):
 
 _WHAT_CAN_BE = (
     "use a msgspec.Struct, a dataclass, a TypedDict, dict, list, str, int, float, bool or a union of them; or give the "
-    "app a hook that makes one, as App(decode=lambda type, value: type.model_validate(value)) for Pydantic's models"
+    "app a hook that makes one; for Pydantic's models, adapter = functools.cache(pydantic.TypeAdapter) and "
+    "App(decode=lambda type, value: adapter(type).validate_python(value))"
 )
 
 

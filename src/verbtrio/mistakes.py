@@ -233,7 +233,7 @@ def check_made(target: type, name: str) -> None:
     except TypeError as error:
         raise TypeError(
             f"{name} is made without arguments for each connection, and its __init__ has no defaults: {error}. What "
-            f"connections share belongs into ws.app.state, or into a class made by a function"
+            f"connections share belongs in ws.app.state, or in a class made by a function"
         ) from None
     except ValueError:
         pass  # a built-in, which tells nothing about itself

@@ -356,7 +356,7 @@ class Room:
         self._rooms.check()
         check_close(code, reason)
         if (member is None) is (user is None):
-            raise TypeError("kick takes a member or user=..., one of them; everybody: close()")
+            raise TypeError("kick takes a member or user=..., exactly one of them; to remove everybody, use close()")
         members = self._rooms.of_user(user) if member is None else _members_in(member)
         return self._rooms.dismiss(self._key, members, CloseInfo(Cause.KICKED, code, reason))
 
