@@ -269,6 +269,7 @@ async def big(request: Request) -> Response:
 @app.get("/longpoll")
 async def longpoll(request: Request) -> Response:
     """Waits until its client has left."""
+    events.append(["waiting"])
     while (await request.receive())["type"] != "http.disconnect":
         pass
     events.append(["told"])

@@ -75,6 +75,11 @@ async def big(receive: Receive, send: Send) -> None:
 
 
 async def longpoll(receive: Receive, send: Send) -> None:
+    events.append(["waiting"])
+    await until_left(receive)
+
+
+async def until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     events.append(["told"])
@@ -83,7 +88,7 @@ async def longpoll(receive: Receive, send: Send) -> None:
 async def ticks(receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"tick", "more_body": True})
-    await longpoll(receive, send)
+    await until_left(receive)
 
 
 async def endless(receive: Receive, send: Send) -> None:
