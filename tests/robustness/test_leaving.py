@@ -44,7 +44,7 @@ async def leave_behind_a_byte(
         asked = 0
 
         async def have_begun() -> None:
-            """Wait until the handlers of long polls have: a server that is reset before it has read has none to tell."""
+            """Wait until the handlers of long polls have: one that is reset before it has read has none."""
             expected = asked
             with trio.move_on_after(patience):
                 while (await events(server)).count(["waiting"]) < expected:
