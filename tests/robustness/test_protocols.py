@@ -14,7 +14,7 @@ from trio.abc import Clock
 
 from tests.robustness.probes import Figures, Probe, Target, figures_of, repeat, with_app
 from tests.robustness.test_handshakes import attacks
-from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, PREFACE, data, headers, replaced, without
+from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, PREFACE, Answers, data, headers, replaced, without
 from tests.support.memory import Service, serving, socket_stream_pair
 from tests.support.wire import plain, request, text
 from verbtrio import App, Limits, WebSocket
@@ -198,7 +198,42 @@ async def test_that_would_be_noticed(reached: list[Any], autojump_clock: Clock) 
         reached.clear()
 
 
+async def connect(target: Target, n: int, figures: Figures) -> None:
+    """Each way of `connects`, `n` times, to a server that offers no WebSocket over HTTP/2: how many are opened."""
+    ways = list(connects().values())
+    figures.update(tried=0, opened=0)
+    async with target.serve() as server:
+
+        async def one(number: int) -> None:
+            answers = Answers()
+            async with plain(server.port) as wire:
+                with trio.move_on_after(5):
+                    for part in ways[number % len(ways)]:
+                        await wire.send(part)
+                    while not (answers.statuses or answers.resets or answers.goodbye) and (
+                        said := await wire.receive()
+                    ):
+                        answers.receive(said)
+            figures["tried"] += 1
+            figures["opened"] += b"200" in answers.statuses.values()
+
+        await repeat(n * len(ways), one)
+
+
+async def test_no_websocket_over_http2() -> None:
+    figures = await figures_of(connect, 1)
+    assert figures == {"tried": len(connects()), "opened": 0}
+
+
 PROBES = [
+    Probe(
+        f"{len(connects())} ways to ask for a WebSocket over HTTP/2 where none is offered (methods and protocols in "
+        "any case, beside an upgrade), {n} times each: none is opened",
+        connect,
+        3,
+        "{opened} of {tried} opened",
+        lambda f: f["opened"] == 0 and f["tried"] == 3 * len(connects()),
+    ),
     Probe(
         f"{len(GREETINGS)} ways to ask for another protocol in clear text (`Upgrade: h2c`, HTTP/2's preface), {{n}} "
         "times each: all are answered in HTTP/1.1, and no protocol is switched",
