@@ -91,7 +91,7 @@ class H11(H11Protocol):
         return fault_of(request)
 
     async def _end(self, status: int) -> None:
-        """Answer a request that is none, if nothing has been answered yet, and close the connection."""
+        """Answer an invalid request, if nothing has been answered yet, and close the connection."""
         await self.refuse(status)
         await self.send(Closed())
 

@@ -326,8 +326,8 @@ class App(Shared, Background, Routes, Starlette):
         Raises:
             NotRunning: it is called in an asyncio event loop.
             RuntimeError: it is being served already.
-            OSError: the address can't be had: another program has it, or it is none of this machine's.
-            ValueError: the port is none (the environment's PORT, perhaps), or a file is missing.
+            OSError: the address can't be had: another program has it, or it is not one of this machine's.
+            ValueError: the port is not valid (the environment's PORT, perhaps), or a file is missing.
         """
         not_trio.check("app.serve() needs Trio: call it by `trio.run(app.serve, 3000)`, or use `app.listen(3000)`")
         self._check_not_running()
@@ -352,7 +352,7 @@ class App(Shared, Background, Routes, Starlette):
 
         Raises:
             RuntimeError: it is being served already.
-            SystemExit: the port or the certificate is none, or the address can't be had: one line, and exit code 1.
+            SystemExit: the port or the certificate is not valid, or the address can't be had: one line, exit code 1.
         """
         self._check_not_running()
         from verbtrio import server
