@@ -427,11 +427,12 @@ class TestCritical:
                 try:
                     await trio.sleep_forever()
                 finally:
+                    ends.append("what is within them")
                     await service.hang_up()
                     for peer in peers:
                         await trio.aclose_forcefully(peer._stream)
         assert sorted(ends[:2]) == ["inner's 1012", "outer's 1012"]
-        assert ends[2:] == ["outer's lifespan", "inner's lifespan"]
+        assert ends[2:] == ["what is within them", "outer's lifespan", "inner's lifespan"]
 
     async def test_at_the_start(self, autojump_clock: Clock) -> None:
         app = App()
