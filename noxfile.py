@@ -71,7 +71,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests. Arguments go to pytest: `nox -s tests -- tests/test_rooms.py`."""
+    """All tests. Arguments go to pytest: `nox -s tests -- tests/rooms/test_local.py`."""
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
     session.run(*PYTEST, *session.posargs, env=asyncapi_schema(session))

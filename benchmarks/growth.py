@@ -15,9 +15,9 @@ from benchmarks.loads import MESSAGE, Load
 from benchmarks.process import Process, ServerError, free_port
 from benchmarks.run import start
 from benchmarks.verify import Client
-from verbtrio.closing import CloseInfo
-from verbtrio.messages import Frame
-from verbtrio.rooms import Rooms
+from verbtrio.base.close import CloseInfo
+from verbtrio.messages.frame import Frame
+from verbtrio.rooms.local import Rooms
 
 ROOMS = (10, 100, 1000, 10_000)
 FEW, MANY = 10, 10_000

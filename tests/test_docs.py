@@ -12,9 +12,10 @@ import pytest
 import verbtrio
 from tests.support.process import ROOT
 from tests.test_exports import EXPORTED
-from verbtrio import App, Cause, Heartbeat, Limits, closing
-from verbtrio.mistakes import Habit
-from verbtrio.routing import Routes
+from verbtrio import App, Cause, Heartbeat, Limits
+from verbtrio.base import close
+from verbtrio.base.mistakes import Habit
+from verbtrio.routes.routing import Routes
 
 PAGE = (ROOT / "docs" / "reference.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -109,7 +110,7 @@ def test_each_end() -> None:
     codes = {int(code) for code in re.findall(r"(?<!RFC )\b\d{4}\b", told)}
     ours = {
         value
-        for name, value in vars(closing).items()
+        for name, value in vars(close).items()
         if name.isupper() and isinstance(value, int) and 1000 <= value <= 4999
     }
-    assert codes == ours - {closing.GOING_AWAY, closing.UNSUPPORTED_DATA}, "those two nothing here sends"
+    assert codes == ours - {close.GOING_AWAY, close.UNSUPPORTED_DATA}, "those two nothing here sends"

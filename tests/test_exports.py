@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import verbtrio
-from verbtrio import errors
+from verbtrio.base import errors
 
 SOURCE = ast.parse(Path(verbtrio.__file__).read_text())
 IMPORTS = [
@@ -18,7 +18,7 @@ IMPORTS = [
     for node in SOURCE.body
     if isinstance(node, ast.ImportFrom)
     for alias in node.names
-    if alias.name != "_needed"
+    if alias.name != "needed"
 ]
 EXPORTED = [alias.asname for _, alias in IMPORTS if alias.asname is not None]
 

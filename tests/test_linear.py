@@ -26,19 +26,19 @@ from starlette.requests import HTTPConnection
 
 import verbtrio
 from verbtrio import TrustedProxies
-from verbtrio._hypercorn_upgrade import upgrade_in
-from verbtrio.auth import JWTAuth, _find_token, _roles, _scopes
-from verbtrio.codec import Codec
-from verbtrio.errors import HandshakeError, MessageError
-from verbtrio.gate import token_in
-from verbtrio.handshake import check_http1, check_http2
-from verbtrio.heartbeat import is_pong
-from verbtrio.logs import escape
-from verbtrio.messages import Decoder
-from verbtrio.origin import Origins, parse_origin, server_origin
-from verbtrio.places import client_key, user_key
+from verbtrio.auth.jwt import JWTAuth, _find_token, _roles, _scopes
+from verbtrio.base.errors import HandshakeError, MessageError
+from verbtrio.base.logs import escape
+from verbtrio.connection.heartbeat import is_pong
+from verbtrio.connection.screening import token_in
+from verbtrio.guards.origin import Origins, parse_origin, server_origin
+from verbtrio.guards.quotas import client_key, user_key
+from verbtrio.http.sse import last_event_id
+from verbtrio.messages.frame import Decoder
 from verbtrio.security import CSRFProtection
-from verbtrio.sse import last_event_id
+from verbtrio.server.takeover.http1_upgrade import upgrade_in
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.handshake import check_http1, check_http2
 
 SMALL, TIMES = 500, 8
 TOO_MUCH = 24
@@ -75,15 +75,15 @@ def growth(function: Callable[[Any], object], make: Callable[[int], Any]) -> flo
 def patterns() -> Iterator[tuple[str, Callable[[Any], object]]]:
     """Every compiled pattern of the package, at the top of a module or in a class: how it is used, as far as the name
     it has there tells, by that name."""
-    for found in pkgutil.iter_modules(verbtrio.__path__):
-        module = importlib.import_module(f"verbtrio.{found.name}")
+    for found in pkgutil.walk_packages(verbtrio.__path__, "verbtrio."):
+        module, last = importlib.import_module(found.name), found.name.rpartition(".")[2]
         classes = [item for item in vars(module).values() if isinstance(item, type)]
         for name, value in [item for space in (module, *classes) for item in vars(space).items()]:
             if isinstance(value, re.Pattern):
                 for method in (value.match, value.fullmatch, value.search, value.split):
-                    yield f"{found.name}.{name}.{method.__name__}", method
+                    yield f"{last}.{name}.{method.__name__}", method
             elif isinstance(getattr(value, "__self__", None), re.Pattern):
-                yield f"{found.name}.{name} ({value.__name__})", value
+                yield f"{last}.{name} ({value.__name__})", value
 
 
 PATTERNS = dict(patterns())
@@ -108,7 +108,7 @@ def test_the_patterns_are_found() -> None:
     names = " ".join(PATTERNS)
     for name in ("proxies._match_pair", "origin._match_origin", "sse.LINE_BREAK", "paths._BAD", "handshake._TOKEN"):
         assert name in names
-    assert "_hypercorn_upgrade._plain_head" in names
+    assert "http1_upgrade._plain_head" in names
     assert "logs._CONTROL" in names
 
 

@@ -18,8 +18,11 @@ from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
 from tests.support.process import ROOT, Server, free_port, running
 from verbtrio import App, Limits
-from verbtrio._hypercorn_buffers import HELD_BYTES
-from verbtrio._hypercorn_frames import (
+from verbtrio.guards.rate import MAX_WAITING
+from verbtrio.server.takeover.http1 import EVENTS_AT_ONCE
+from verbtrio.server.takeover.http2 import IN_PROGRESS
+from verbtrio.server.takeover.http2_buffers import HELD_BYTES
+from verbtrio.server.takeover.http2_frames import (
     BURST,
     MAX_SETTINGS,
     MAX_SETTINGS_FRAMES,
@@ -29,11 +32,8 @@ from verbtrio._hypercorn_frames import (
     SLICE_BYTES,
     SLICE_FRAMES,
 )
-from verbtrio._hypercorn_h1 import EVENTS_AT_ONCE
-from verbtrio._hypercorn_h2 import IN_PROGRESS
-from verbtrio._hypercorn_tasks import BODY_BYTES, PROGRESS_BYTES
-from verbtrio.poller import TURN_BYTES
-from verbtrio.rate import MAX_WAITING
+from verbtrio.server.takeover.requests import BODY_BYTES, PROGRESS_BYTES
+from verbtrio.wire.poller import TURN_BYTES
 
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = "\n".join(README.splitlines()[:20])

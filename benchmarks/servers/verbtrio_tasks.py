@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import verbtrio.hub
+import verbtrio.hub.hub
 
 
 def no_poller(*arguments: Any) -> None:

@@ -13,38 +13,40 @@ Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`,
 `await nursery.start(app.serve, 0)`. Tokens are in `verbtrio.auth`.
 """
 
-from verbtrio import _needed  # noqa: F401 -- first: it says in words what the others would fail for
+from verbtrio.contract import needed as _needed  # noqa: F401 -- first: it says in words what the others would fail for
+
+# isort: split
 from verbtrio.app import App as App
-from verbtrio.background import Restart as Restart
-from verbtrio.closing import Cause as Cause
-from verbtrio.closing import CloseInfo as CloseInfo
-from verbtrio.dispatch import on as on
-from verbtrio.errors import AuthenticationError as AuthenticationError
-from verbtrio.errors import ConnectionClosed as ConnectionClosed
-from verbtrio.errors import HandshakeError as HandshakeError
-from verbtrio.errors import LimitExceeded as LimitExceeded
-from verbtrio.errors import MessageError as MessageError
-from verbtrio.errors import NotRunning as NotRunning
-from verbtrio.errors import VerbtrioError as VerbtrioError
-from verbtrio.heartbeat import Heartbeat as Heartbeat
-from verbtrio.hub import Statistics as Statistics
-from verbtrio.hub import Users as Users
-from verbtrio.limits import Limits as Limits
-from verbtrio.listener import Listener as Listener
-from verbtrio.member import Member as Member
-from verbtrio.membership import Membership as Membership
-from verbtrio.middleware import Upgrade as Upgrade
-from verbtrio.middleware import UpgradeRequest as UpgradeRequest
-from verbtrio.proxies import TrustedProxies as TrustedProxies
-from verbtrio.rooms import Room as Room
-from verbtrio.routing import Group as Group
-from verbtrio.sse import EventStream as EventStream
-from verbtrio.sse import ServerSentEvent as ServerSentEvent
-from verbtrio.sse import last_event_id as last_event_id
-from verbtrio.streaming import JSONArray as JSONArray
-from verbtrio.streaming import Stream as Stream
-from verbtrio.types import JSON as JSON
-from verbtrio.types import ReadyState as ReadyState
-from verbtrio.websocket import WebSocket as WebSocket
+from verbtrio.base.close import Cause as Cause
+from verbtrio.base.close import CloseInfo as CloseInfo
+from verbtrio.base.errors import AuthenticationError as AuthenticationError
+from verbtrio.base.errors import ConnectionClosed as ConnectionClosed
+from verbtrio.base.errors import HandshakeError as HandshakeError
+from verbtrio.base.errors import LimitExceeded as LimitExceeded
+from verbtrio.base.errors import MessageError as MessageError
+from verbtrio.base.errors import NotRunning as NotRunning
+from verbtrio.base.errors import VerbtrioError as VerbtrioError
+from verbtrio.base.limits import Limits as Limits
+from verbtrio.base.types import JSON as JSON
+from verbtrio.base.types import ReadyState as ReadyState
+from verbtrio.connection.dispatch import on as on
+from verbtrio.connection.heartbeat import Heartbeat as Heartbeat
+from verbtrio.connection.membership import Membership as Membership
+from verbtrio.connection.websocket import WebSocket as WebSocket
+from verbtrio.guards.middleware import Upgrade as Upgrade
+from verbtrio.guards.middleware import UpgradeRequest as UpgradeRequest
+from verbtrio.guards.proxies import TrustedProxies as TrustedProxies
+from verbtrio.http.event_subscriber import Listener as Listener
+from verbtrio.http.sse import EventStream as EventStream
+from verbtrio.http.sse import ServerSentEvent as ServerSentEvent
+from verbtrio.http.sse import last_event_id as last_event_id
+from verbtrio.http.streaming import JSONArray as JSONArray
+from verbtrio.http.streaming import Stream as Stream
+from verbtrio.hub.hub import Statistics as Statistics
+from verbtrio.hub.hub import Users as Users
+from verbtrio.rooms.local import Room as Room
+from verbtrio.rooms.member import Member as Member
+from verbtrio.routes.routing import Group as Group
+from verbtrio.server.background import Restart as Restart
 
 __version__ = "0.1.0"

@@ -14,25 +14,26 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from verbtrio import logs, not_trio
-from verbtrio._contract import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
-from verbtrio.asyncapi import document
-from verbtrio.background import Background, at_work
-from verbtrio.channels import channels
-from verbtrio.custom import check_hooks
-from verbtrio.debugging import debugging
-from verbtrio.errors import NotRunning
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.hub import Hub, Statistics, Users, open_hub
-from verbtrio.limits import Limits
-from verbtrio.messages import encoder
-from verbtrio.middleware import MiddlewareFunction, as_middleware
-from verbtrio.origin import Origins
-from verbtrio.paths import PathRouter
-from verbtrio.proxies import ProxyMiddleware, TrustedProxies
-from verbtrio.rooms import Room, check_name
-from verbtrio.routing import UNSET, Routes
-from verbtrio.types import DecodeHook, EncodeHook, Shared
+from verbtrio.base import logs
+from verbtrio.base.errors import NotRunning
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import DecodeHook, EncodeHook, Shared
+from verbtrio.connection.heartbeat import Heartbeat
+from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
+from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
+from verbtrio.guards.origin import Origins
+from verbtrio.guards.proxies import ProxyMiddleware, TrustedProxies
+from verbtrio.hub.hub import Hub, Statistics, Users, open_hub
+from verbtrio.messages.custom import check_hooks
+from verbtrio.messages.frame import encoder
+from verbtrio.rooms.local import Room, check_name
+from verbtrio.routes.asyncapi import document
+from verbtrio.routes.channels import channels
+from verbtrio.routes.paths import PathRouter
+from verbtrio.routes.routing import UNSET, Routes
+from verbtrio.server import not_trio
+from verbtrio.server.background import Background, at_work
+from verbtrio.server.debugging import debugging
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
@@ -183,7 +184,7 @@ class App(Shared, Background, Routes, Starlette):
                     can_be_had(part)
                 state |= self._take_connections_over(stack, hub)
             if outermost and not self._spans_processes:
-                from verbtrio import workers  # here, as below
+                from verbtrio.server import workers  # here, as below
 
                 workers.warn_if_several()
             if self.debug:
@@ -192,9 +193,11 @@ class App(Shared, Background, Routes, Starlette):
 
     def _take_connections_over(self, stack: AsyncExitStack, hub: Hub) -> dict[str, Any]:
         """Begin the take-over, until `stack` is left; give what belongs into the lifespan's state."""
-        from verbtrio import _hypercorn  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+        from verbtrio.server.takeover import (
+            connection as takeover,  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
+        )
 
-        settings = _hypercorn.TakeOver(
+        settings = takeover.TakeOver(
             hub,
             self.limits,
             heartbeat=self.heartbeat,
@@ -202,7 +205,7 @@ class App(Shared, Background, Routes, Starlette):
             http2_websockets=self._http2_websockets,
             http2_cleartext=self._http2_cleartext,
         )
-        return stack.enter_context(_hypercorn.take_over(settings))
+        return stack.enter_context(takeover.take_over(settings))
 
     def _running_hub(self) -> Hub:
         if self._hub is None:
@@ -331,11 +334,11 @@ class App(Shared, Background, Routes, Starlette):
         """
         not_trio.check("app.serve() needs Trio: call it by `trio.run(app.serve, 3000)`, or use `app.listen(3000)`")
         self._check_not_running()
-        from verbtrio import server
+        from verbtrio.server import serve
 
-        await server.serve(
+        await serve.serve(
             self,
-            server.config(port, host=host, certfile=certfile, keyfile=keyfile),
+            serve.config(port, host=host, certfile=certfile, keyfile=keyfile),
             drain_timeout=self._drain_timeout,
             task_status=task_status,
         )
@@ -355,13 +358,13 @@ class App(Shared, Background, Routes, Starlette):
             SystemExit: the port or the certificate is not valid, or the address can't be had: one line, exit code 1.
         """
         self._check_not_running()
-        from verbtrio import server
+        from verbtrio.server import serve
 
         try:
-            config = server.config(port, host=host, certfile=certfile, keyfile=keyfile)
+            config = serve.config(port, host=host, certfile=certfile, keyfile=keyfile)
         except ValueError as error:
             raise SystemExit(str(error)) from None
-        server.listen(self, config, drain_timeout=self._drain_timeout)
+        serve.listen(self, config, drain_timeout=self._drain_timeout)
 
 
 def _proxy_middleware(proxies: TrustedProxies) -> list[Middleware]:

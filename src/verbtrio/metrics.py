@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from verbtrio.app import App
-from verbtrio.closing import Cause
+from verbtrio.base.close import Cause
 
 try:
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector

@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from verbtrio import App, WebSocket
+from verbtrio.base.types import EXTENSION
 from verbtrio.security import CSRFProtection, SecurityHeaders
-from verbtrio.types import EXTENSION
 
 
 async def pass_on(request: Any, call_next: Any) -> Response:

@@ -5,7 +5,7 @@ from typing import Any
 from hypercorn.middleware import ProxyFixMiddleware
 
 from verbtrio import App, WebSocket
-from verbtrio.types import EXTENSION
+from verbtrio.base.types import EXTENSION
 
 chat = App()
 

@@ -16,7 +16,7 @@ import trio.testing
 from trio.abc import Clock
 
 from tests.support.keys import document, public_jwk
-from verbtrio.jwks import RETRY_SECONDS, KeySet, KeysUnavailable
+from verbtrio.auth.jwks import RETRY_SECONDS, KeySet, KeysUnavailable
 
 
 class Server(KeySet):

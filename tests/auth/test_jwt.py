@@ -19,9 +19,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from trio.abc import Clock
 
+from tests.auth.test_jwks import Server
 from tests.support.keys import document, private_pem, public_jwk, public_pem, signed_with
-from tests.test_jwks import Server
-from verbtrio.auth import MAX_TOKEN_CHARACTERS, JWTAuth
+from verbtrio.auth.jwt import MAX_TOKEN_CHARACTERS, JWTAuth
 from verbtrio.middleware import Upgrade, UpgradeRequest
 
 KEY = "a secret of thirty-two bytes, or more"

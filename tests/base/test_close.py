@@ -9,9 +9,9 @@ import pytest
 from websockets import CloseCode
 from websockets.exceptions import ProtocolError
 
-from verbtrio import closing
-from verbtrio.closing import MAX_REASON_BYTES, Cause, CloseInfo, check_close, fitting_reason, sendable_close
-from verbtrio.codec import Codec
+from verbtrio.base import close
+from verbtrio.base.close import MAX_REASON_BYTES, Cause, CloseInfo, check_close, fitting_reason, sendable_close
+from verbtrio.wire.codec import Codec
 
 SENDABLE = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4401, 4999]
 NOT_SENDABLE = [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536]
@@ -31,7 +31,7 @@ def test_codes_that_may_not_be_sent(code: int) -> None:
 def test_what_is_allowed_is_what_the_codec_can_send() -> None:
     """Else a `close()` that was checked would fail later, in the middle of the connection's end."""
     for code in range(5100):
-        if code == closing.NO_STATUS_RECEIVED:
+        if code == close.NO_STATUS_RECEIVED:
             continue  # the codec's way to echo a Close frame without a code
         codec = Codec(max_message_bytes=1)
         try:

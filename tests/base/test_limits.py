@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verbtrio.limits import KIB, MIB, Limits
+from verbtrio.base.limits import KIB, MIB, Limits
 
 NUMBERS = [field.name for field in dataclasses.fields(Limits) if field.name != "backlog_policy"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import verbtrio
-from verbtrio import logs
+from verbtrio.base import logs
 
 LINE = re.compile(
     rf"\[\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}}\] \[{os.getpid()}\] \[(?P<level>\w+)\] (?P<message>.*)\n"
@@ -21,7 +21,7 @@ LINE = re.compile(
 NAMES = sorted(
     {
         name
-        for path in Path(verbtrio.__file__).parent.glob("*.py")
+        for path in Path(verbtrio.__file__).parent.rglob("*.py")
         for name in re.findall(r'getLogger\("(verbtrio\.\w+)"\)', path.read_text())
     }
 )

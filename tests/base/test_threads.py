@@ -29,9 +29,9 @@ from tests.test_exports import EXPORTED
 from tests.test_layers import imports
 from verbtrio import App, EventStream, JSONArray, Listener, Membership, Stream, WebSocket
 from verbtrio.auth import JWTAuth
-from verbtrio.closing import Cause, CloseInfo
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.threads import only_here
 from verbtrio.metrics import AppCollector
-from verbtrio.threads import only_here
 
 REFUSED = "make it `async def`"
 AUTH = JWTAuth(key="a key of more than thirty-two bytes")

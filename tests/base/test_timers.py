@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio import timers as module
-from verbtrio.timers import Timers
+from verbtrio.base import timers as module
+from verbtrio.base.timers import Timers
 
 
 @asynccontextmanager

@@ -18,9 +18,9 @@ from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands, socket_stream_pair
 from verbtrio import JSON, App, Limits, WebSocket, on
-from verbtrio.answers import MAX_REF_CHARACTERS, ref_in, with_ref
 from verbtrio.auth import JWTAuth
-from verbtrio.messages import encode
+from verbtrio.connection.answers import MAX_REF_CHARACTERS, ref_in, with_ref
+from verbtrio.messages.frame import encode
 
 Answer = Callable[[WebSocket[Any], Any], Any]
 

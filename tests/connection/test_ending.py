@@ -13,8 +13,8 @@ from trio.abc import Clock
 
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
-from verbtrio.closing import CANCEL_GRACE, DRAINED
-from verbtrio.hub import CUT_SECONDS
+from verbtrio.base.close import CANCEL_GRACE, DRAINED
+from verbtrio.hub.hub import CUT_SECONDS
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 

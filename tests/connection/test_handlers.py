@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from starlette.routing import compile_path
 
-from verbtrio.closing import Cause, CloseInfo
-from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
-from verbtrio.parameters import Convertors
-from verbtrio.types import JSON
-from verbtrio.websocket import WebSocket
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.types import JSON
+from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
+from verbtrio.connection.parameters import Convertors
+from verbtrio.connection.websocket import WebSocket
 
 if TYPE_CHECKING:
     from decimal import Decimal as Hidden

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio.closing import check_close
-from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
+from verbtrio.base.close import check_close
+from verbtrio.connection.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 
 PROPERTY = settings(deadline=None, max_examples=200, derandomize=True)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio.inbox import PATIENCE, Inbox
+from verbtrio.connection.inbox import PATIENCE, Inbox
 
 
 def inbox(messages: int = 3, size: int = 1000) -> Inbox:

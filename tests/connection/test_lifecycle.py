@@ -22,11 +22,11 @@ from trio.testing import MockClock
 
 from tests.support.memory import Service, serving, shake_hands, socket_stream_pair
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, Heartbeat, Limits, Room, WebSocket
-from verbtrio.closing import CANCEL_GRACE
-from verbtrio.codec import Codec
+from verbtrio.base.close import CANCEL_GRACE
 from verbtrio.middleware import CallNext
-from verbtrio.poller import Poller
-from verbtrio.streams import LINGER_SECONDS
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.poller import Poller
+from verbtrio.wire.stream_transport import LINGER_SECONDS
 
 
 @pytest.fixture(params=["a reader task", "the poller"], autouse=True)

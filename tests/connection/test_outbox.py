@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio import outbox
-from verbtrio.counts import Counts
-from verbtrio.events import Event
-from verbtrio.limits import Limits
-from verbtrio.messages import Frame
-from verbtrio.outbox import CHUNK_BYTES, Outbox
-from verbtrio.transports import Close, Packet, Ping, Transport
+from verbtrio.base.counters import Counts
+from verbtrio.base.limits import Limits
+from verbtrio.connection import outbox
+from verbtrio.connection.outbox import CHUNK_BYTES, Outbox
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.events import Event
+from verbtrio.wire.transport import Close, Packet, Ping, Transport
 
 KIB = 1024
 

@@ -22,7 +22,7 @@ from trio.abc import Clock
 from tests.support.memory import Service, serving, shake_hands
 from tests.test_app import http
 from verbtrio import App, WebSocket
-from verbtrio.groups import _leaves
+from verbtrio.routes.groups import _leaves
 
 if TYPE_CHECKING:
     from decimal import Decimal as Hidden

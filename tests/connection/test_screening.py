@@ -12,16 +12,16 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from trio.abc import Clock
 
+from tests.auth.test_jwks import Server
 from tests.conftest import Servers
 from tests.support import wire
 from tests.support.keys import document, signed_with
 from tests.support.memory import Service, serving, shake_hands
 from tests.support.peers import connect
 from tests.test_app import http
-from tests.test_jwks import Server
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
-from verbtrio.auth import MAX_TOKEN_CHARACTERS, JWTAuth
-from verbtrio.gate import MAX_AUTH_CHARACTERS
+from verbtrio.auth.jwt import MAX_TOKEN_CHARACTERS, JWTAuth
+from verbtrio.connection.screening import MAX_AUTH_CHARACTERS
 
 LIMITS = Limits(max_messages_per_second=10, message_burst=5)
 REFUSAL = {"type": "error", "message": "Too many messages: at most 10 a second"}

@@ -23,7 +23,7 @@ from verbtrio import (
     Room,
     WebSocket,
 )
-from verbtrio.counts import Counts
+from verbtrio.base.counters import Counts
 
 
 async def test_its_states(autojump_clock: Clock) -> None:

@@ -1,7 +1,7 @@
 """What verbtrio uses of other packages beyond what they document: all of it is listed, and can be done without.
 
-The tests walk the lists of `verbtrio._contract` by themselves. A name is taken away (of a package that works on: it has
-given the name up, and needs it no more), or is to be used in another way.
+The tests walk the lists of `verbtrio.contract.check` by themselves. A name is taken away (of a package that works on:
+it has given the name up, and needs it no more), or is to be used in another way.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ from tests.support.contract import BREAKING, Piece, more, moved, pieces, replace
 from tests.support.memory import serving
 from tests.support.peers import connect
 from tests.support.process import ROOT, free_port, running
-from verbtrio import App, WebSocket, _contract
-from verbtrio._contract_hypercorn import HYPERCORN
-from verbtrio._uses import Attributes, Call, Refers, Use, find
+from verbtrio import App, WebSocket
+from verbtrio.contract import check
+from verbtrio.contract.hypercorn import HYPERCORN
+from verbtrio.contract.uses import Attributes, Call, Refers, Use, find
 
 FOLDER = Path(verbtrio.__file__).parent
 ALL: list[Use] = [use for uses in contract.PARTS.values() for use in uses]
@@ -93,11 +94,11 @@ class TestWithoutOne:
     ) -> None:
         """By a real hypercorn, which goes on with whatever it has in the name's place."""
 
-        def look(part: _contract.Part) -> bool:
+        def look(part: check.Part) -> bool:
             with without(piece):
-                return _contract.can_be_had(part)
+                return check.can_be_had(part)
 
-        for module in ("app", "server"):
+        for module in ("app", "server.serve"):
             monkeypatch.setattr(f"verbtrio.{module}.can_be_had", look)
         servers = vars(hypercorn_run)["TCPServer"]
         async with trio.open_nursery() as nursery:
@@ -167,8 +168,8 @@ class TestWithoutOne:
         assert list(Call("no_module_of_that_name:a").faults()) == ["no_module_of_that_name:a is gone"]
 
     def test_a_package_that_has_become_another_fills_no_page(self, caplog: pytest.LogCaptureFixture) -> None:
-        part = _contract.Part("it stands still", tuple(Call(f"hypercorn:nothing_{n}") for n in range(100)))
-        assert not _contract.can_be_had(part)
+        part = check.Part("it stands still", tuple(Call(f"hypercorn:nothing_{n}") for n in range(100)))
+        assert not check.can_be_had(part)
         (warning,) = warnings_of(caplog)
         assert "hypercorn:nothing_4 is gone; and 95 more): it stands still." in warning
         assert "hypercorn:nothing_5" not in warning
@@ -220,7 +221,7 @@ class TestTls:
     """Without Trio's private names, TLS goes through Trio's own stream."""
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-    @pytest.mark.parametrize("name", [None, *_contract.TLS.uses[0].names.split()])  # type: ignore[attr-defined]
+    @pytest.mark.parametrize("name", [None, *check.TLS.uses[0].names.split()])  # type: ignore[attr-defined]
     async def test_a_real_client(
         self, name: str | None, version: ssl.TLSVersion, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -354,7 +355,10 @@ NOT_THEIRS = {
 }
 """Names that begin with "_", and are neither verbtrio's nor those packages'."""
 
-TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(FOLDER.glob("*.py"))}
+TREES = {
+    ".".join(path.relative_to(FOLDER).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(FOLDER.rglob("*.py"))
+}
 LISTED_NAMES = {
     name
     for use in ALL
@@ -419,7 +423,7 @@ def names_of(kind: type) -> set[str]:
     return found
 
 
-WIRE = ("codec", "handling", "handshake", "streams", "tls", "unwind")
+WIRE = ("wire.codec", "connection.handling", "wire.handshake", "wire.stream_transport", "wire.tls", "server.unwind")
 DOCUMENTED_MODULES = (
     *(builtins, codecs, itertools, logging, math, multiprocessing, os, re, socket, ssl, sys, time),
     *(trio, trio.abc, trio.lowlevel, trio.from_thread, trio.to_thread),
@@ -443,21 +447,23 @@ class TestNothingIsForgotten:
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names if alias.name.partition(".")[0] in PACKAGES]
                 forgotten += [name for name in names if name not in DOCUMENTED]
-        assert not forgotten, "used, and not in verbtrio._contract: a test there would show what happens without them"
+        assert not forgotten, "used, and not in verbtrio.contract: a test there would show what happens without them"
 
     @pytest.mark.parametrize("module", TREES)
     def test_private_names(self, module: str) -> None:
         known = OWN_NAMES | LISTED_NAMES | set(NOT_THEIRS)
         private = {name for name in attributes(TREES[module]) if re.match(r"_(?!_)", name)}
-        assert not private - known, "used, and not in verbtrio._contract"
+        assert not private - known, "used, and not in verbtrio.contract"
 
-    @pytest.mark.parametrize("module", [name for name in TREES if name.startswith("_hypercorn") or name in WIRE])
+    @pytest.mark.parametrize("module", [name for name in TREES if name.startswith("server.takeover.") or name in WIRE])
     def test_attributes(self, module: str) -> None:
         """Of whatever object, in the modules that have to do with theirs: what is neither listed nor documented."""
         used = set(attributes(TREES[module])) - OWN_NAMES - LISTED_NAMES - DOCUMENTED_NAMES - set(NOT_THEIRS)
-        assert not used, "used, and not in verbtrio._contract"
+        assert not used, "used, and not in verbtrio.contract"
 
-    @pytest.mark.parametrize("module", [module for module in TREES if module not in ("__init__", "_needed")])
+    @pytest.mark.parametrize(
+        "module", [module for module in TREES if not module.endswith("__init__") and module != "contract.needed"]
+    )
     def test_what_subclasses_use(self, module: str) -> None:
         """Of a class of theirs: whatever its subclass of ours calls, looks at, sets or overrides."""
         loaded = importlib.import_module(f"verbtrio.{module}")
@@ -478,7 +484,7 @@ class TestNothingIsForgotten:
                     is_documented = path in DOCUMENTED_CLASSES and not name.startswith("_")
                     if not (is_documented or is_listed_of(path, name) or re.fullmatch("__.*__|_abc_impl", name)):
                         forgotten.append(f"{path}.{name}, by {node.name}")
-        assert not forgotten, "used, and not in verbtrio._contract"
+        assert not forgotten, "used, and not in verbtrio.contract"
 
     @pytest.mark.parametrize("package", sorted({use.path.partition(".")[0].partition(":")[0] for use in ALL}))
     def test_a_bound_above(self, package: str) -> None:

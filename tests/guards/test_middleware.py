@@ -24,7 +24,7 @@ from tests.support.peers import Refused, connect
 from tests.support.process import Server
 from tests.support.ways import WAYS, clients_of
 from verbtrio import App, WebSocket
-from verbtrio.middleware import FunctionMiddleware, Upgrade, UpgradeRequest, as_middleware
+from verbtrio.guards.middleware import FunctionMiddleware, Upgrade, UpgradeRequest, as_middleware
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 

@@ -17,7 +17,7 @@ from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands
 from verbtrio import App, WebSocket
-from verbtrio.origin import MAX_NAMED, MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
+from verbtrio.guards.origin import MAX_NAMED, MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
 
 OWN = server_origin("wss", "example.com")
 

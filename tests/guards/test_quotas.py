@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from verbtrio.limits import Limits
-from verbtrio.places import FULL, FULL_FOR_CLIENT, FULL_FOR_USER, Place, Places, client_key
+from verbtrio.base.limits import Limits
+from verbtrio.guards.quotas import FULL, FULL_FOR_CLIENT, FULL_FOR_USER, Place, Places, client_key
 
 
 @pytest.mark.parametrize(

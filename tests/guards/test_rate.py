@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio.rate import END, MAX_WAITING, PASS, REFUSE, Bucket, Buckets, Meter, SharedBucket
+from verbtrio.guards.rate import END, MAX_WAITING, PASS, REFUSE, Bucket, Buckets, Meter, SharedBucket
 
 
 @pytest.mark.parametrize("burst", [1, 2, 100, 10_000])

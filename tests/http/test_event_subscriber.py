@@ -1,4 +1,4 @@
-"""A listener by itself: what it queues, what it drops, and how it ends. Its stream is tests/test_listening.py's."""
+"""A listener by itself: what it queues, what it drops, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trio.abc import Clock
 
 from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, ConnectionClosed, Limits, Listener
-from verbtrio.counts import Counts
-from verbtrio.listener import FRAME_BYTES, GONE
-from verbtrio.messages import encode, encoder
-from verbtrio.streaming import CHUNK_BYTES
+from verbtrio.base.counters import Counts
+from verbtrio.http.event_subscriber import FRAME_BYTES, GONE
+from verbtrio.http.streaming import CHUNK_BYTES
+from verbtrio.messages.frame import encode, encoder
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 

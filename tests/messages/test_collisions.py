@@ -18,9 +18,9 @@ from msgspec import Meta, Struct
 
 from tests.test_linear import TOO_MUCH, growth
 from verbtrio import App, WebSocket
-from verbtrio.errors import MessageError
-from verbtrio.messages import INVALID_JSON, Decoder
-from verbtrio.types import JSON
+from verbtrio.base.errors import MessageError
+from verbtrio.base.types import JSON
+from verbtrio.messages.frame import INVALID_JSON, Decoder
 
 T = TypeVar("T")
 MODULUS = 2**61 - 1

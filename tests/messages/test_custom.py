@@ -19,8 +19,8 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from verbtrio import App, EventStream, JSONArray, MessageError, ServerSentEvent, Stream, WebSocket, on
-from verbtrio.custom import MAX_PROBLEM_CHARACTERS, told
-from verbtrio.messages import INVALID_JSON, Decoder, encode, encoder
+from verbtrio.messages.custom import MAX_PROBLEM_CHARACTERS, told
+from verbtrio.messages.frame import INVALID_JSON, Decoder, encode, encoder
 
 
 class Say(pydantic.BaseModel):

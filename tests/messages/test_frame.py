@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio.codec import Codec
-from verbtrio.errors import MessageError
-from verbtrio.messages import INVALID_JSON, Decoder, encode
-from verbtrio.types import JSON
+from verbtrio.base.errors import MessageError
+from verbtrio.base.types import JSON
+from verbtrio.messages.frame import INVALID_JSON, Decoder, encode
+from verbtrio.wire.codec import Codec
 
 PROPERTY = settings(deadline=None, max_examples=100, derandomize=True)
 

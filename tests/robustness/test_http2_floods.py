@@ -92,7 +92,7 @@ async def said_to_flood(server: Server, flood: bytes) -> Answers:
     return answers
 
 
-# The others, and more, are in tests/test_hypercorn_h2.py, without a process for each.
+# The others, and more, are in tests/server/takeover/test_http2.py, without a process for each.
 @pytest.mark.parametrize(
     "kind", [kind for kind in FLOODS if "PRIORITY" in kind or "100 open" in kind or "one byte" in kind]
 )

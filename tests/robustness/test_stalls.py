@@ -70,7 +70,7 @@ async def say(server: Server, message: str) -> None:
             await wire.frame()
 
 
-# The others are in tests/test_hypercorn_h1.py and tests/test_linear.py, without a process for each.
+# The others are in tests/server/takeover/test_http1.py and tests/test_linear.py, without a process for each.
 @pytest.mark.parametrize("kind", ["a `Forwarded` header with 15,000 blanks", *MESSAGES])
 async def test_nobody_is_held_up(kind: str) -> None:
     """While they are taken apart, another client has its turns."""

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio.closing import Cause, CloseInfo
-from verbtrio.member import HasOutlet
-from verbtrio.messages import Frame
-from verbtrio.rooms import DISMISSAL, FLUSH_BYTES, Room, Rooms
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.messages.frame import Frame
+from verbtrio.rooms.local import DISMISSAL, FLUSH_BYTES, Room, Rooms
+from verbtrio.rooms.member import HasOutlet
 
 
 class Listener:

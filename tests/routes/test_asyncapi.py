@@ -22,8 +22,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from verbtrio import JSON, App, MessageError, WebSocket
-from verbtrio.asyncapi import Channel, document
-from verbtrio.messages import Decoder
+from verbtrio.messages.frame import Decoder
+from verbtrio.routes.asyncapi import Channel, document
 
 jsonschema: Any = importlib.import_module("jsonschema")  # untyped
 

@@ -9,8 +9,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from verbtrio import App, WebSocket
-from verbtrio.asyncapi import Channel
-from verbtrio.channels import channels
+from verbtrio.routes.asyncapi import Channel
+from verbtrio.routes.channels import channels
 
 
 async def page(request: Request) -> Response:

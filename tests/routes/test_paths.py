@@ -23,7 +23,7 @@ from trio.abc import Clock
 from tests.support.memory import serving, shake_hands
 from tests.test_app import http
 from verbtrio import App, WebSocket
-from verbtrio.origin import MAX_TOLD
+from verbtrio.guards.origin import MAX_TOLD
 from verbtrio.security import SecurityHeaders
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -54,7 +54,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
     ways = {
         "whole": ("tests.apps.prefixed:app", whole),
         "stripped": ("tests.apps.prefixed:app", stripped),
-        "put back": ("tests.test_prefix:put_back", stripped),
+        "put back": ("tests.routes.test_prefix:put_back", stripped),
     }
     with ExitStack() as stack:
         found = {}

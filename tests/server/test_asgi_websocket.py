@@ -23,7 +23,7 @@ from tests.conftest import Servers
 from tests.support.http2 import open_http2_websocket
 from tests.support.memory import serving, shake_hands, socket_stream_pair
 from verbtrio import App, Heartbeat, Limits
-from verbtrio._hypercorn_terms import terms
+from verbtrio.server.takeover.terms import terms
 
 Body = Callable[[Receive, Send], Awaitable[None]]
 PAIRS = [trio.testing.memory_stream_pair, socket_stream_pair]

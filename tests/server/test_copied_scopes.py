@@ -25,8 +25,8 @@ from tests.support.memory import Service, serving, socket_stream_pair
 from tests.support.peers import connect
 from verbtrio import App, Stream, WebSocket
 from verbtrio.auth import JWTAuth
-from verbtrio.streaming import LINK
-from verbtrio.types import EXTENSION
+from verbtrio.base.types import EXTENSION
+from verbtrio.http.streaming import LINK
 
 KEY = "a secret of thirty-two bytes, or more"
 

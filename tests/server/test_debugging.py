@@ -29,8 +29,9 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from tests.support.memory import Service, serving, socket_stream_pair
 from tests.support.peers import connect
 from tests.support.process import STOP_SECONDS, Server, free_port, hypercorn, running
-from verbtrio import App, WebSocket, debugging
-from verbtrio.debugging import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
+from verbtrio import App, WebSocket
+from verbtrio.server import debugging
+from verbtrio.server.debugging import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
 
 PAIRS = [trio.testing.memory_stream_pair, socket_stream_pair]
 Pair = Callable[[], Any]

@@ -22,7 +22,7 @@ from starlette.routing import Mount
 
 from tests.support.process import ROOT, free_port, running
 from verbtrio import App, NotRunning, WebSocket
-from verbtrio.not_trio import is_asyncio, sentence
+from verbtrio.server.not_trio import is_asyncio, sentence
 
 with warnings.catch_warnings():  # that httpx2 is to replace httpx
     warnings.simplefilter("ignore")

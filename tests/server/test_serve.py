@@ -23,7 +23,7 @@ from tests.conftest import Servers
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT, free_port, running
 from verbtrio import App, WebSocket
-from verbtrio.server import config
+from verbtrio.server.serve import config
 
 
 def chat(**settings: Any) -> tuple[App, list[tuple[int, str]]]:

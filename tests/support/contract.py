@@ -1,4 +1,4 @@
-"""Other versions of other packages: a name of `verbtrio._contract` gone, moved, or used in another way."""
+"""Other versions of other packages: a name of `verbtrio.contract.check` gone, moved, or used in another way."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from verbtrio import _contract
-from verbtrio._uses import Attributes, Call, Refers, Use, find
+from verbtrio.contract import check
+from verbtrio.contract.uses import Attributes, Call, Refers, Use, find
 
 PARTS: dict[str, tuple[Use, ...]] = {
-    "TAKE_OVER": _contract.TAKE_OVER.uses,
-    "TLS": _contract.TLS.uses,
-    "NURSERY": _contract.NURSERY.uses,
-    "UNWIND": _contract.UNWIND.uses,
-    "ADDRESS": _contract.ADDRESS.uses,
-    "STARLETTE": _contract.STARLETTE,
+    "TAKE_OVER": check.TAKE_OVER.uses,
+    "TLS": check.TLS.uses,
+    "NURSERY": check.NURSERY.uses,
+    "UNWIND": check.UNWIND.uses,
+    "ADDRESS": check.ADDRESS.uses,
+    "STARLETTE": check.STARLETTE,
 }
 
 

@@ -1,4 +1,5 @@
-"""Run by tests/test_contract.py, in a process of its own: each name is gone, and an application served without it.
+"""Run by tests/contract/test_check.py, in a process of its own: each name is gone, and an application
+served without it.
 
 The name stays away until that is over: nothing that would need it may be imported, or called.
 """
@@ -16,7 +17,12 @@ import trio
 from tests.apps.contract import app
 from tests.support.contract import Piece, pieces, without
 
-NEEDS_THEM = ("verbtrio._hypercorn", "verbtrio.codec", "verbtrio.handshake", "verbtrio.streams")
+NEEDS_THEM = (
+    "verbtrio.server.takeover",
+    "verbtrio.wire.codec",
+    "verbtrio.wire.handshake",
+    "verbtrio.wire.stream_transport",
+)
 """What may not be there: each uses some of them as it is imported."""
 
 

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from verbtrio.closing import Cause
-from verbtrio.codec import Codec
-from verbtrio.events import Closed, Event, Pong
-from verbtrio.messages import Frame, encode
+from verbtrio.base.close import Cause
+from verbtrio.messages.frame import Frame, encode
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.events import Closed, Event, Pong
 
 PROPERTY = settings(deadline=None, max_examples=150, derandomize=True)
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

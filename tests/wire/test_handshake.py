@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio.errors import HandshakeError
-from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
+from verbtrio.base.errors import HandshakeError
+from verbtrio.wire.handshake import Handshake, RawHeaders, check_http1, check_http2
 
 PROPERTY = settings(deadline=None, max_examples=200, derandomize=True)
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from verbtrio.poller import TURN_BYTES, Polled, Poller
+from verbtrio.wire.poller import TURN_BYTES, Polled, Poller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 

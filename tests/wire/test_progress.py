@@ -17,12 +17,12 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect
 from trio.abc import Clock
 
+from tests.server.takeover.test_stalled import tls_pair
 from tests.support.memory import serving, shake_hands, socket_stream_pair
-from tests.test_hypercorn_patience import tls_pair
 from verbtrio import App, Heartbeat, Limits, WebSocket
-from verbtrio.events import Progress
-from verbtrio.heartbeat import Beat, Pulse
-from verbtrio.progress import acknowledged, on_its_way
+from verbtrio.connection.heartbeat import Beat, Pulse
+from verbtrio.wire.events import Progress
+from verbtrio.wire.progress import acknowledged, on_its_way
 
 SIZE = 8 * 2**20
 RATE = 130_000

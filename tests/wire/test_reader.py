@@ -10,12 +10,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.memory import socket_stream_pair
-from verbtrio.closing import Cause
-from verbtrio.codec import Codec
-from verbtrio.events import Closed, Event
-from verbtrio.poller import Poller
-from verbtrio.readers import PolledReader, Reader, TaskReader
-from verbtrio.streams import StreamTransport
+from verbtrio.base.close import Cause
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.events import Closed, Event
+from verbtrio.wire.poller import Poller
+from verbtrio.wire.reader import PolledReader, Reader, TaskReader
+from verbtrio.wire.stream_transport import StreamTransport
 
 BYE = b"\x88\x82\0\0\0\0\x03\xe8"
 

@@ -7,10 +7,10 @@ import trio
 import trio.testing
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from verbtrio.codec import Codec
-from verbtrio.messages import encode
-from verbtrio.streams import StreamTransport
-from verbtrio.transports import Close, Ping
+from verbtrio.messages.frame import encode
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.stream_transport import StreamTransport
+from verbtrio.wire.transport import Close, Ping
 
 
 def deflating() -> PerMessageDeflate:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from tests.support.contract import moved
 from tests.support.memory import socket_stream_pair
-from verbtrio._contract import TLS
-from verbtrio.codec import Codec
-from verbtrio.events import GONE
-from verbtrio.messages import encode
-from verbtrio.streams import StreamTransport
-from verbtrio.tls import MAX_ANSWER_BYTES, Tls
+from verbtrio.contract.check import TLS
+from verbtrio.messages.frame import encode
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.events import GONE
+from verbtrio.wire.stream_transport import StreamTransport
+from verbtrio.wire.tls import MAX_ANSWER_BYTES, Tls
 
 AUTHORITY = trustme.CA()
 

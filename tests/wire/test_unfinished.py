@@ -16,11 +16,11 @@ from trio.abc import Clock
 from tests.support.http2_frames import CONNECT, HELLO, data, headers
 from tests.support.memory import Service, serving, shake_hands, socket_stream_pair
 from tests.support.wire import BINARY, CONTINUATION, FIN, KIB, MIB, PING, PONG, RSV1, TEXT, deflated, frame
-from tests.test_tls import CLIENT, SERVER
+from tests.wire.test_tls import CLIENT, SERVER
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
-from verbtrio.closing import CloseInfo
-from verbtrio.codec import Codec
-from verbtrio.unfinished import NEVER, Unfinished
+from verbtrio.base.close import CloseInfo
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.unfinished import NEVER, Unfinished
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 PONGS = frame(FIN | PONG)
@@ -359,7 +359,7 @@ async def test_the_memory_is_let_go_whoever_keeps_the_connection(autojump_clock:
     ],
 )
 def test_a_message_that_was_handed_out_is_not_kept(wire: bytes) -> None:
-    from tests.test_codec import codec
+    from tests.wire.test_codec import codec
 
     one = codec(MIB, deflate=True)
     one.receive(frame(FIN | PING))

@@ -22,9 +22,9 @@ import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
-from verbtrio.errors import AuthenticationError
-from verbtrio.jwks import KeySet, KeysUnavailable
-from verbtrio.middleware import CallNext, Upgrade, UpgradeRequest
+from verbtrio.auth.jwks import KeySet, KeysUnavailable
+from verbtrio.base.errors import AuthenticationError
+from verbtrio.guards.middleware import CallNext, Upgrade, UpgradeRequest
 
 SUBPROTOCOL = "bearer"
 """A browser can't set headers on a WebSocket, but subprotocols: `new WebSocket(url, ["bearer", token])`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from verbtrio.types import Hook
+from verbtrio.base.types import Hook
 
 logger = logging.getLogger("verbtrio.connection")
 

@@ -11,7 +11,7 @@ VerbtrioError
 
 from __future__ import annotations
 
-from verbtrio.closing import CloseInfo
+from verbtrio.base.close import CloseInfo
 
 
 class VerbtrioError(Exception):

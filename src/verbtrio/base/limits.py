@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
-from verbtrio.types import Shared
+from verbtrio.base.types import Shared
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -10,8 +10,8 @@ from uuid import UUID
 import msgspec
 from starlette.requests import HTTPConnection
 
-from verbtrio.membership import Membership
-from verbtrio.rooms import Room
+from verbtrio.connection.membership import Membership
+from verbtrio.rooms.local import Room
 
 MAX_REF_CHARACTERS = 64
 """A longer `ref` does not come back."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Union, get_origin, is_typeddict
 
 import msgspec
 
-from verbtrio.custom import is_custom, members
+from verbtrio.messages.custom import is_custom, members
 
 F = TypeVar("F", bound=Callable[..., Any])
 

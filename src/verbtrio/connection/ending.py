@@ -8,11 +8,11 @@ from typing import Any
 
 import trio
 
-from verbtrio.calls import Calls
-from verbtrio.closing import Cause
-from verbtrio.hooks import Handler
-from verbtrio.readers import Reader
-from verbtrio.websocket import WebSocket
+from verbtrio.base.calls import Calls
+from verbtrio.base.close import Cause
+from verbtrio.connection.handlers import Handler
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.wire.reader import Reader
 
 
 class Parting:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from verbtrio.calls import call
-from verbtrio.closing import CloseInfo
-from verbtrio.dispatch import Dispatch, covers, handled, union_of
-from verbtrio.messages import Decoder
-from verbtrio.mistakes import check_hook_names, check_made
-from verbtrio.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
-from verbtrio.types import DecodeHook, Hook
-from verbtrio.websocket import WebSocket
+from verbtrio.base.calls import call
+from verbtrio.base.close import CloseInfo
+from verbtrio.base.mistakes import check_hook_names, check_made
+from verbtrio.base.types import DecodeHook, Hook
+from verbtrio.connection.dispatch import Dispatch, covers, handled, union_of
+from verbtrio.connection.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.messages.frame import Decoder
 
 HOOKS = {
     "open": ("ws",),

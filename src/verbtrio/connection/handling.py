@@ -14,11 +14,11 @@ from weakref import ref
 
 import trio
 
-from verbtrio.calls import single
-from verbtrio.closing import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
-from verbtrio.errors import ConnectionClosed, LimitExceeded
-from verbtrio.hooks import Handler
-from verbtrio.websocket import WebSocket, handled_by
+from verbtrio.base.calls import single
+from verbtrio.base.close import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
+from verbtrio.base.errors import ConnectionClosed, LimitExceeded
+from verbtrio.connection.handlers import Handler
+from verbtrio.connection.websocket import WebSocket, handled_by
 
 logger = logging.getLogger("verbtrio.connection")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from verbtrio.closing import HEARTBEAT_TIMEOUT, check_close
-from verbtrio.events import Progress
-from verbtrio.messages import Frame, encode
+from verbtrio.base.close import HEARTBEAT_TIMEOUT, check_close
+from verbtrio.messages.frame import Frame, encode
+from verbtrio.wire.events import Progress
 
 
 @dataclass(frozen=True, slots=True)

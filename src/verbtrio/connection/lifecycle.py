@@ -22,8 +22,8 @@ from typing import Any
 
 import trio
 
-from verbtrio.calls import Calls
-from verbtrio.closing import (
+from verbtrio.base.calls import Calls
+from verbtrio.base.close import (
     CANCEL_GRACE,
     DRAINED,
     INTERNAL_ERROR,
@@ -32,20 +32,20 @@ from verbtrio.closing import (
     Cause,
     CloseInfo,
 )
-from verbtrio.events import GONE, Closed, Event, Pong
-from verbtrio.gate import gate_for
-from verbtrio.handling import handle
-from verbtrio.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
-from verbtrio.hooks import Handler
-from verbtrio.outbox import Outbox
-from verbtrio.parting import Parting
-from verbtrio.places import Place
-from verbtrio.readers import PolledReader, Reader, TaskReader
-from verbtrio.registry import Registry
-from verbtrio.timers import Timer
-from verbtrio.transports import Ping
-from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
-from verbtrio.websocket import WebSocket
+from verbtrio.base.timers import Timer
+from verbtrio.connection.ending import Parting
+from verbtrio.connection.handlers import Handler
+from verbtrio.connection.handling import handle
+from verbtrio.connection.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
+from verbtrio.connection.outbox import Outbox
+from verbtrio.connection.registry import Registry
+from verbtrio.connection.screening import gate_for
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.guards.quotas import Place
+from verbtrio.wire.events import GONE, Closed, Event, Pong
+from verbtrio.wire.reader import PolledReader, Reader, TaskReader
+from verbtrio.wire.transport import Ping
+from verbtrio.wire.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 
 logger = logging.getLogger("verbtrio.connection")
 

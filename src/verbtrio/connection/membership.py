@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 import trio
 
-from verbtrio.calls import Calls
-from verbtrio.closing import CloseInfo
-from verbtrio.member import Member
-from verbtrio.rooms import Room, Rooms
-from verbtrio.types import Hook
+from verbtrio.base.calls import Calls
+from verbtrio.base.close import CloseInfo
+from verbtrio.base.types import Hook
+from verbtrio.rooms.local import Room, Rooms
+from verbtrio.rooms.member import Member
 
 
 class Joined(Member, Protocol):

@@ -17,12 +17,12 @@ from typing import Protocol
 
 import trio
 
-from verbtrio.closing import MAX_CONTROL_BYTES
-from verbtrio.counts import Counts
-from verbtrio.events import Progress
-from verbtrio.limits import Limits
-from verbtrio.messages import Frame
-from verbtrio.transports import Close, Packet, Transport
+from verbtrio.base.close import MAX_CONTROL_BYTES
+from verbtrio.base.counters import Counts
+from verbtrio.base.limits import Limits
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.events import Progress
+from verbtrio.wire.transport import Close, Packet, Transport
 
 CHUNK_BYTES = 64 * 1024
 PACKET_BYTES = 64

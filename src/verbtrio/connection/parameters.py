@@ -30,7 +30,7 @@ from starlette.convertors import (
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from verbtrio.mistakes import no_injection
+from verbtrio.base.mistakes import no_injection
 
 Convertors: TypeAlias = Mapping[str, Convertor[Any]]
 """A path's parameters, as `starlette.routing.compile_path` has them."""

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.counts import Counts
-from verbtrio.poller import Poller
-from verbtrio.timers import Timers
+from verbtrio.base.counters import Counts
+from verbtrio.base.timers import Timers
+from verbtrio.wire.poller import Poller
 
 
 class Registry(Protocol):

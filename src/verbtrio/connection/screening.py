@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from verbtrio.answers import error_answer, ref_in
-from verbtrio.closing import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
-from verbtrio.errors import AuthenticationError
-from verbtrio.messages import encode
-from verbtrio.places import user_key
-from verbtrio.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket, Verdict
-from verbtrio.websocket import WebSocket
+from verbtrio.base.close import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
+from verbtrio.base.errors import AuthenticationError
+from verbtrio.connection.answers import error_answer, ref_in
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.guards.quotas import user_key
+from verbtrio.guards.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket, Verdict
+from verbtrio.messages.frame import encode
 
 MAX_AUTH_CHARACTERS = 32 * 1024
 """A longer message holds no token (`JWTAuth` takes none of more than half of that), so it is not searched for one: that

@@ -15,20 +15,28 @@ import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from verbtrio.answers import error_answer, is_message, ref_in, with_ref
-from verbtrio.calls import Calls
-from verbtrio.closing import CANCEL_GRACE, NORMAL_CLOSURE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
-from verbtrio.errors import ConnectionClosed, LimitExceeded, MessageError
-from verbtrio.inbox import Inbox
-from verbtrio.limits import Limits
-from verbtrio.member import Outlet
-from verbtrio.membership import Membership, Memberships
-from verbtrio.messages import Decoder, Frame, encode
-from verbtrio.mistakes import with_habits
-from verbtrio.outbox import Outbox
-from verbtrio.rooms import Room, Rooms, check_name
-from verbtrio.transports import Close, Transport
-from verbtrio.types import Data, Hook, ReadyState
+from verbtrio.base.calls import Calls
+from verbtrio.base.close import (
+    CANCEL_GRACE,
+    NORMAL_CLOSURE,
+    PEERS_ENDS,
+    POLICY_VIOLATION,
+    Cause,
+    CloseInfo,
+    check_close,
+)
+from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
+from verbtrio.base.limits import Limits
+from verbtrio.base.mistakes import with_habits
+from verbtrio.base.types import Data, Hook, ReadyState
+from verbtrio.connection.answers import error_answer, is_message, ref_in, with_ref
+from verbtrio.connection.inbox import Inbox
+from verbtrio.connection.membership import Membership, Memberships
+from verbtrio.connection.outbox import Outbox
+from verbtrio.messages.frame import Decoder, Frame, encode
+from verbtrio.rooms.local import Room, Rooms, check_name
+from verbtrio.rooms.member import Outlet
+from verbtrio.wire.transport import Close, Transport
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

@@ -2,8 +2,8 @@
 
 A `Part` is a part of verbtrio that can be done without. It is looked at when an application starts, before anything of
 it is imported: where a name is gone, or can't be used as it is here, one warning names it, and the application runs
-without that part. What can't be done without (`STARLETTE`) is looked at when verbtrio is imported (`_needed`).
-`tests/test_contract.py` walks these lists, and finds what is used and not listed.
+without that part. What can't be done without (`STARLETTE`) is looked at when verbtrio is imported (`contract.needed`).
+`tests/contract/test_check.py` walks these lists, and finds what is used and not listed.
 
 To widen a bound in pyproject.toml: `nox -s newest` runs the tests with the newest version of each package.
 """
@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from verbtrio._contract_hypercorn import HTTP, HYPERCORN
-from verbtrio._uses import Attributes, Call, Gives, Name, Refers, Use, find
+from verbtrio.contract.hypercorn import HTTP, HYPERCORN
+from verbtrio.contract.uses import Attributes, Call, Gives, Name, Refers, Use, find
 
 logger = logging.getLogger("verbtrio.contract")
 

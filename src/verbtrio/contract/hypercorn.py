@@ -1,4 +1,4 @@
-"""What the take-over uses of hypercorn, and of what hypercorn's protocols are made with (see `_contract`)."""
+"""What the take-over uses of hypercorn, and of what hypercorn's protocols are made with (see `contract.check`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from verbtrio._uses import Attributes, Call, Gives, Name, Refers, Use, find
+from verbtrio.contract.uses import Attributes, Call, Gives, Name, Refers, Use, find
 
 _TCP = "hypercorn.trio.tcp_server:"
 _TASKS = "hypercorn.trio.task_group:"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verbtrio._contract import STARLETTE
+from verbtrio.contract.check import STARLETTE
 
 _FAULTS = [fault for use in STARLETTE for fault in use.faults()]
 if _FAULTS:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
+from verbtrio.guards.origin import MAX_SHOWN, Origins, Refusals, server_origin
 
 logger = logging.getLogger("verbtrio.security")
 

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from verbtrio.mistakes import check_list
+from verbtrio.base.mistakes import check_list
 
 logger = logging.getLogger("verbtrio.middleware")
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from verbtrio.limits import Limits
-from verbtrio.rate import Buckets, SharedBucket
+from verbtrio.base.limits import Limits
+from verbtrio.guards.rate import Buckets, SharedBucket
 
 IPV6_CLIENT_BITS = 64
 """An IPv6 client is its network: whoever has one address of a /64 has all of them (RFC 6177)."""

@@ -18,7 +18,7 @@ import trio
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from verbtrio.closing import (
+from verbtrio.base.close import (
     ABNORMAL_CLOSURE,
     NORMAL_CLOSURE,
     PEERS_ENDS,
@@ -29,13 +29,13 @@ from verbtrio.closing import (
     CloseInfo,
     check_close,
 )
-from verbtrio.counts import Counts
-from verbtrio.errors import ConnectionClosed
-from verbtrio.limits import Limits
-from verbtrio.messages import Encode, Frame, encode
-from verbtrio.sse import EventStream, ServerSentEvent
-from verbtrio.streaming import CHUNK_BYTES, END_SECONDS, Writer
-from verbtrio.types import Data
+from verbtrio.base.counters import Counts
+from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import Data
+from verbtrio.http.sse import EventStream, ServerSentEvent
+from verbtrio.http.streaming import CHUNK_BYTES, END_SECONDS, Writer
+from verbtrio.messages.frame import Encode, Frame, encode
 
 GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 FRAME_BYTES = 64

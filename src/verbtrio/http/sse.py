@@ -17,9 +17,9 @@ from typing import Any
 import trio
 from starlette.requests import HTTPConnection
 
-from verbtrio.messages import Encode, Frame, encode, encoder
-from verbtrio.streaming import Content, Stream, Writer
-from verbtrio.types import Data
+from verbtrio.base.types import Data
+from verbtrio.http.streaming import Content, Stream, Writer
+from verbtrio.messages.frame import Encode, Frame, encode, encoder
 
 KEEP_ALIVE = 15.0
 """Seconds: what the HTML standard recommends against proxies that end silent connections."""

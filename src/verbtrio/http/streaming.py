@@ -32,7 +32,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from verbtrio.types import EncodeHook, Shared
+from verbtrio.base.types import EncodeHook, Shared
 
 CHUNK_BYTES = 64 * 1024
 """The most that one ASGI message carries, and that `send_timeout` is for."""

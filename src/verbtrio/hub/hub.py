@@ -14,21 +14,21 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.closing import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
-from verbtrio.connection import Connection
-from verbtrio.counts import Counts
-from verbtrio.handling import still_at_work
-from verbtrio.limits import Limits
-from verbtrio.listener import GONE, Listener
-from verbtrio.member import Member
-from verbtrio.messages import Encode, encode
-from verbtrio.places import Places, user_key
-from verbtrio.poller import Poller
-from verbtrio.rooms import Room, Rooms
-from verbtrio.threads import only_here
-from verbtrio.timers import Timers
-from verbtrio.types import Data
-from verbtrio.websocket import WebSocket
+from verbtrio.base.close import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
+from verbtrio.base.counters import Counts
+from verbtrio.base.limits import Limits
+from verbtrio.base.threads import only_here
+from verbtrio.base.timers import Timers
+from verbtrio.base.types import Data
+from verbtrio.connection.handling import still_at_work
+from verbtrio.connection.lifecycle import Connection
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.guards.quotas import Places, user_key
+from verbtrio.http.event_subscriber import GONE, Listener
+from verbtrio.messages.frame import Encode, encode
+from verbtrio.rooms.local import Room, Rooms
+from verbtrio.rooms.member import Member
+from verbtrio.wire.poller import Poller
 
 logger = logging.getLogger("verbtrio.hub")
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec.inspect import CustomType, Metadata, Type, type_info
 
-from verbtrio.collisions import parts
-from verbtrio.errors import MessageError
-from verbtrio.types import DecodeHook
+from verbtrio.base.errors import MessageError
+from verbtrio.base.types import DecodeHook
+from verbtrio.messages.collisions import parts
 
 MAX_PROBLEMS = 10
 """Of more the client is told their number alone."""

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 import msgspec.inspect
 
-from verbtrio.collisions import check_keys
-from verbtrio.custom import custom_within, is_custom, maker, shortened, told, whole_decoder
-from verbtrio.errors import MessageError
-from verbtrio.types import Data, DecodeHook, EncodeHook
+from verbtrio.base.errors import MessageError
+from verbtrio.base.types import Data, DecodeHook, EncodeHook
+from verbtrio.messages.collisions import check_keys
+from verbtrio.messages.custom import custom_within, is_custom, maker, shortened, told, whole_decoder
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
 from typing import Any, cast
 
-from verbtrio.closing import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
-from verbtrio.member import HasOutlet, Member, Outlet
-from verbtrio.messages import Encode, encode
-from verbtrio.types import Data
+from verbtrio.base.close import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.base.types import Data
+from verbtrio.messages.frame import Encode, encode
+from verbtrio.rooms.member import HasOutlet, Member, Outlet
 
 logger = logging.getLogger("verbtrio.rooms")
 

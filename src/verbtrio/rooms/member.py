@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from verbtrio.closing import NORMAL_CLOSURE, CloseInfo
-from verbtrio.messages import Frame
-from verbtrio.types import Data
+from verbtrio.base.close import NORMAL_CLOSURE, CloseInfo
+from verbtrio.base.types import Data
+from verbtrio.messages.frame import Frame
 
 
 class Outlet(Protocol):

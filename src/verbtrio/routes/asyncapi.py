@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from verbtrio.custom import members
+from verbtrio.messages.custom import members
 
 SCHEMAS = "#/components/schemas/"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute, compile_path
 
-from verbtrio.asyncapi import Channel
-from verbtrio.endpoint import WebSocketEndpoint
-from verbtrio.listening import ListenerEndpoint
+from verbtrio.routes.asyncapi import Channel
+from verbtrio.routes.event_stream_route import ListenerEndpoint
+from verbtrio.routes.websocket_route import WebSocketEndpoint
 
 
 def channels(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[Channel]:

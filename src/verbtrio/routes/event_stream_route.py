@@ -14,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.endpoint import no_place
-from verbtrio.errors import NotRunning
-from verbtrio.hub import Hub
-from verbtrio.limits import Limits
-from verbtrio.listener import Broadcasts, Listener
-from verbtrio.places import Place, Places, client_key, user_key
-from verbtrio.streaming import link_of
-from verbtrio.types import Shared
+from verbtrio.base.errors import NotRunning
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import Shared
+from verbtrio.guards.quotas import Place, Places, client_key, user_key
+from verbtrio.http.event_subscriber import Broadcasts, Listener
+from verbtrio.http.streaming import link_of
+from verbtrio.hub.hub import Hub
+from verbtrio.routes.websocket_route import no_place
 
 logger = logging.getLogger("verbtrio.listening")
 

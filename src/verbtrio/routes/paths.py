@@ -20,8 +20,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.middleware import deny
-from verbtrio.origin import MAX_SHOWN, Refusals
+from verbtrio.guards.middleware import deny
+from verbtrio.guards.origin import MAX_SHOWN, Refusals
 
 logger = logging.getLogger("verbtrio.paths")
 

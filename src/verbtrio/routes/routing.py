@@ -9,20 +9,20 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
 
-from verbtrio.endpoint import WebSocketEndpoint
-from verbtrio.groups import GroupMount, check_not_taken
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.hooks import HandlerKind, handler_kind, hooks_kind
-from verbtrio.hub import Hub
-from verbtrio.limits import Limits
-from verbtrio.listening import Guard, ListenerEndpoint
-from verbtrio.middleware import MiddlewareFunction, as_middleware
-from verbtrio.mistakes import explained
-from verbtrio.origin import Origins
-from verbtrio.parameters import http_endpoint
-from verbtrio.places import Places
-from verbtrio.sse import KEEP_ALIVE
-from verbtrio.types import DecodeHook, Hook
+from verbtrio.base.limits import Limits
+from verbtrio.base.mistakes import explained
+from verbtrio.base.types import DecodeHook, Hook
+from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
+from verbtrio.connection.heartbeat import Heartbeat
+from verbtrio.connection.parameters import http_endpoint
+from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
+from verbtrio.guards.origin import Origins
+from verbtrio.guards.quotas import Places
+from verbtrio.http.sse import KEEP_ALIVE
+from verbtrio.hub.hub import Hub
+from verbtrio.routes.event_stream_route import Guard, ListenerEndpoint
+from verbtrio.routes.groups import GroupMount, check_not_taken
+from verbtrio.routes.websocket_route import WebSocketEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 

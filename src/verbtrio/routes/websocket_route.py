@@ -12,23 +12,23 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.connection import Connection
-from verbtrio.errors import NotRunning
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.hooks import HandlerKind
-from verbtrio.hub import Hub
-from verbtrio.limits import Limits
-from verbtrio.middleware import deny
-from verbtrio.origin import MAX_SHOWN, Origins, Refusals, server_origin
-from verbtrio.parameters import ParameterError
-from verbtrio.places import Full, Place, Places, client_key, user_key
-from verbtrio.transports import ASGITransport, Transport
-from verbtrio.types import EXTENSION, Shared
-from verbtrio.unwind import nobody_waits
-from verbtrio.websocket import WebSocket
+from verbtrio.base.errors import NotRunning
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import EXTENSION, Shared
+from verbtrio.connection.handlers import HandlerKind
+from verbtrio.connection.heartbeat import Heartbeat
+from verbtrio.connection.lifecycle import Connection
+from verbtrio.connection.parameters import ParameterError
+from verbtrio.connection.websocket import WebSocket
+from verbtrio.guards.middleware import deny
+from verbtrio.guards.origin import MAX_SHOWN, Origins, Refusals, server_origin
+from verbtrio.guards.quotas import Full, Place, Places, client_key, user_key
+from verbtrio.hub.hub import Hub
+from verbtrio.server.unwind import nobody_waits
+from verbtrio.wire.transport import ASGITransport, Transport
 
 if TYPE_CHECKING:
-    from verbtrio.asgi import Session
+    from verbtrio.server.session import Session
 
 logger = logging.getLogger("verbtrio.endpoint")
 

@@ -20,20 +20,20 @@ from typing import Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.closing import INTERNAL_ERROR, NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART, Cause, CloseInfo
-from verbtrio.counts import Counts
-from verbtrio.events import GONE, Closed, Event
-from verbtrio.heartbeat import Beat, Heartbeat, Pulse
-from verbtrio.inbox import Inbox
-from verbtrio.limits import Limits
-from verbtrio.messages import Frame
-from verbtrio.outbox import Outbox
-from verbtrio.poller import Poller
-from verbtrio.readers import PolledReader, Reader, TaskReader
-from verbtrio.streams import StreamTransport
-from verbtrio.timers import Timers
-from verbtrio.transports import Close, Ping
-from verbtrio.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
+from verbtrio.base.close import INTERNAL_ERROR, NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART, Cause, CloseInfo
+from verbtrio.base.counters import Counts
+from verbtrio.base.limits import Limits
+from verbtrio.base.timers import Timers
+from verbtrio.connection.heartbeat import Beat, Heartbeat, Pulse
+from verbtrio.connection.inbox import Inbox
+from verbtrio.connection.outbox import Outbox
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.events import GONE, Closed, Event
+from verbtrio.wire.poller import Poller
+from verbtrio.wire.reader import PolledReader, Reader, TaskReader
+from verbtrio.wire.stream_transport import StreamTransport
+from verbtrio.wire.transport import Close, Ping
+from verbtrio.wire.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 
 logger = logging.getLogger("verbtrio.foreign")
 

@@ -24,8 +24,8 @@ from typing import Any, TypeVar, overload
 
 import trio
 
-from verbtrio.calls import call, single
-from verbtrio.hub import Hub
+from verbtrio.base.calls import call, single
+from verbtrio.hub.hub import Hub
 
 logger = logging.getLogger("verbtrio.background")
 

@@ -15,8 +15,8 @@ import trio
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.errors import NotRunning
-from verbtrio.middleware import deny
+from verbtrio.base.errors import NotRunning
+from verbtrio.guards.middleware import deny
 
 logger = logging.getLogger("verbtrio.app")
 

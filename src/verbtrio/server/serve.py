@@ -13,9 +13,9 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from verbtrio._contract import ADDRESS, can_be_had
-from verbtrio.environment import check_port
-from verbtrio.environment import port as environment_port
+from verbtrio.contract.check import ADDRESS, can_be_had
+from verbtrio.guards.secrets import check_port
+from verbtrio.guards.secrets import port as environment_port
 
 DEFAULT_PORT = 3000
 HARD_STOP_SECONDS = 5.0

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.closing import sendable_close
-from verbtrio.foreign import Conversation, Host, PeerGone
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.limits import Limits
-from verbtrio.messages import Frame, encode
-from verbtrio.streams import StreamTransport, has_descriptor
-from verbtrio.types import Shared
+from verbtrio.base.close import sendable_close
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import Shared
+from verbtrio.connection.heartbeat import Heartbeat
+from verbtrio.messages.frame import Frame, encode
+from verbtrio.server.asgi_websocket import Conversation, Host, PeerGone
+from verbtrio.wire.stream_transport import StreamTransport, has_descriptor
 
 if TYPE_CHECKING:
-    from verbtrio.handshake import Handshake, RawHeaders
+    from verbtrio.wire.handshake import Handshake, RawHeaders
 
 
 logger = logging.getLogger("verbtrio.asgi")

@@ -28,14 +28,14 @@ _MAY_UNWIND = frozenset(
         "starlette.middleware.trustedhost",
         "starlette.routing",
         "verbtrio.app",
-        "verbtrio.endpoint",
-        "verbtrio.middleware",
-        "verbtrio.paths",
-        "verbtrio.proxies",
-        "verbtrio.security",
+        "verbtrio.routes.websocket_route",
+        "verbtrio.guards.middleware",
+        "verbtrio.routes.paths",
+        "verbtrio.guards.proxies",
+        "verbtrio.guards.browser",
     )
 )
-_SERVER = "verbtrio._hypercorn"
+_SERVER = "verbtrio.server.takeover.connection"
 
 
 def nobody_waits() -> bool:

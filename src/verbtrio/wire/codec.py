@@ -27,9 +27,16 @@ from websockets.frames import (  # type: ignore[attr-defined]  # apply_mask is t
 from websockets.frames import Frame as WireFrame
 from websockets.protocol import Protocol, Side, State
 
-from verbtrio.closing import INVALID_DATA, MAX_CONTROL_BYTES, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, PROTOCOL_ERROR, Cause
-from verbtrio.events import Closed, Event, Pong
-from verbtrio.messages import Frame
+from verbtrio.base.close import (
+    INVALID_DATA,
+    MAX_CONTROL_BYTES,
+    MESSAGE_TOO_BIG,
+    NO_STATUS_RECEIVED,
+    PROTOCOL_ERROR,
+    Cause,
+)
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.events import Closed, Event, Pong
 
 SHORT_BYTES = 4096
 """A message of up to this size, head and all, waits here until it is whole; other frames go on as they come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from verbtrio.closing import ABNORMAL_CLOSURE, Cause
+from verbtrio.base.close import ABNORMAL_CLOSURE, Cause
 
 
 @dataclass(frozen=True, slots=True)

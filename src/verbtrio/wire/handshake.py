@@ -18,8 +18,8 @@ from websockets.headers import parse_subprotocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from verbtrio.codec import QUIET, Codec
-from verbtrio.errors import HandshakeError
+from verbtrio.base.errors import HandshakeError
+from verbtrio.wire.codec import QUIET, Codec
 
 RawHeaders = list[tuple[bytes, bytes]]
 

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import trio
 
-from verbtrio.events import Closed, Event
-from verbtrio.poller import Polled, Poller
-from verbtrio.transports import Transport
+from verbtrio.wire.events import Closed, Event
+from verbtrio.wire.poller import Polled, Poller
+from verbtrio.wire.transport import Transport
 
 logger = logging.getLogger("verbtrio.readers")
 

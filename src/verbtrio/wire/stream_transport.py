@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from verbtrio.codec import Codec
-from verbtrio.events import GONE, Event, Progress
-from verbtrio.messages import Frame
-from verbtrio.progress import on_its_way
-from verbtrio.tls import RECORD_BYTES, Tls
-from verbtrio.transports import Close, Packet, Transport
-from verbtrio.unfinished import Source
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.events import GONE, Event, Progress
+from verbtrio.wire.progress import on_its_way
+from verbtrio.wire.tls import RECORD_BYTES, Tls
+from verbtrio.wire.transport import Close, Packet, Transport
+from verbtrio.wire.unfinished import Source
 
 RECEIVE_BYTES = 64 * 1024
 SLICE_BYTES = 1024

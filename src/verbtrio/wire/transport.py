@@ -14,10 +14,10 @@ from typing import TypeAlias
 import trio
 from starlette.types import Receive, Send
 
-from verbtrio.closing import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
-from verbtrio.events import Closed, Event, Progress
-from verbtrio.messages import Frame
-from verbtrio.unfinished import Source
+from verbtrio.base.close import ABNORMAL_CLOSURE, MESSAGE_TOO_BIG, NO_STATUS_RECEIVED, Cause
+from verbtrio.messages.frame import Frame
+from verbtrio.wire.events import Closed, Event, Progress
+from verbtrio.wire.unfinished import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from verbtrio.limits import Limits
+from verbtrio.base.limits import Limits
 
 BYTES_PER_SECOND = 1024
 """How fast a message has to come in the long run; the slowest line in use is several times faster."""

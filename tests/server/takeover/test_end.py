@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from trio.abc import Clock
 
+from tests.server.takeover.test_http1 import UPGRADE, statuses, tcp_pair, to_end
 from tests.support.memory import serving
-from tests.test_hypercorn_h1 import UPGRADE, statuses, tcp_pair, to_end
 from verbtrio import App, WebSocket
-from verbtrio.streams import LINGER_BYTES
+from verbtrio.wire.stream_transport import LINGER_BYTES
 
 BIG = 2**20
 CLOSE = b"Host: x\r\nConnection: close\r\n\r\n"

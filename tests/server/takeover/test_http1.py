@@ -23,8 +23,8 @@ from tests.conftest import Servers
 from tests.support.http2_frames import HELLO
 from tests.support.memory import Service, serving, socket_stream_pair
 from verbtrio import App, EventStream, Limits, Stream, WebSocket
-from verbtrio._hypercorn_clients import Clients
-from verbtrio.proxies import TrustedProxies
+from verbtrio.guards.proxies import TrustedProxies
+from verbtrio.server.takeover.clients import Clients
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

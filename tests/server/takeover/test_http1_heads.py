@@ -5,7 +5,7 @@ from __future__ import annotations
 import h11
 import pytest
 
-from verbtrio._hypercorn_heads import HeadConnection
+from verbtrio.server.takeover.http1_heads import HeadConnection
 
 BLANKS = b" " * 14_000
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

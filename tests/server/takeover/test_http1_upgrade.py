@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.memory import socket_stream_pair
-from verbtrio._hypercorn_upgrade import H11Response, Upgrade, _plain_upgrade, _upgrade_by_h11, upgrade_in
+from verbtrio.server.takeover.http1_upgrade import H11Response, Upgrade, _plain_upgrade, _upgrade_by_h11, upgrade_in
 
 PROPERTY = settings(deadline=None, max_examples=500, derandomize=True)
 

@@ -32,9 +32,9 @@ from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from tests.support.wire import Wire, plain
 from verbtrio import App, WebSocket
-from verbtrio._hypercorn_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
-from verbtrio._hypercorn_h2 import H2
-from verbtrio._hypercorn_responses import UPLOAD_SECONDS
+from verbtrio.server.takeover.http2 import H2
+from verbtrio.server.takeover.http2_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
+from verbtrio.server.takeover.http2_responses import UPLOAD_SECONDS
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verbtrio._hypercorn_frames import (
+from verbtrio.server.takeover.http2_frames import (
     BURST,
     MAX_SETTINGS,
     MAX_SETTINGS_FRAMES,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbtrio import App
-from verbtrio._hypercorn_logs import ACCEPT_LOGGER, ACCEPT_SECONDS, Escaping, Sparing, escape_access_log
-from verbtrio.logs import escape
+from verbtrio.base.logs import escape
+from verbtrio.server.takeover.logs import ACCEPT_LOGGER, ACCEPT_SECONDS, Escaping, Sparing, escape_access_log
 
 
 def record(args: Any = (), created: float = 0.0) -> logging.LogRecord:

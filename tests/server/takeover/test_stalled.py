@@ -25,9 +25,9 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from verbtrio import App, Limits, Stream
-from verbtrio._hypercorn_patience import LOOKS, PIECE_BYTES, patience
-from verbtrio.progress import acknowledged
-from verbtrio.timers import Timers
+from verbtrio.base.timers import Timers
+from verbtrio.server.takeover.stalled import LOOKS, PIECE_BYTES, patience
+from verbtrio.wire.progress import acknowledged
 
 SIZE = 20 * PIECE_BYTES
 LINE = "a connection was ended: its client has taken nothing of a response for 60 s"

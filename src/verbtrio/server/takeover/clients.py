@@ -13,9 +13,9 @@ from typing import Any
 import trio
 from hypercorn.trio.tcp_server import MAX_RECV
 
-from verbtrio._hypercorn_protocols import addresses_of
-from verbtrio.places import client_key
-from verbtrio.proxies import TrustedProxies
+from verbtrio.guards.proxies import TrustedProxies
+from verbtrio.guards.quotas import client_key
+from verbtrio.server.takeover.negotiation import addresses_of
 
 logger = logging.getLogger("verbtrio.hypercorn")
 

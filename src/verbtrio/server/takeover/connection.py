@@ -33,25 +33,25 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.udp_server import UDPServer
 from hypercorn.utils import valid_server_name
 
-from verbtrio._hypercorn_clients import Clients, turn_away
-from verbtrio._hypercorn_h2 import H2, hush
-from verbtrio._hypercorn_linger import LingeringServer
-from verbtrio._hypercorn_logs import escape_access_log, sparing
-from verbtrio._hypercorn_patience import send_all
-from verbtrio._hypercorn_protocols import Protocols, addresses_of
-from verbtrio._hypercorn_tasks import RequestTasks
-from verbtrio._hypercorn_terms import terms
-from verbtrio._hypercorn_tunnel import Tunnel, TunnelResponse
-from verbtrio._hypercorn_upgrade import H11Response, Upgrade, upgrade_in
-from verbtrio._hypercorn_watch import watching
-from verbtrio.asgi import Session
-from verbtrio.errors import HandshakeError
-from verbtrio.foreign import Host, PeerGone, only
-from verbtrio.handshake import Handshake, RawHeaders, check_http1, check_http2
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.limits import Limits
-from verbtrio.proxies import TrustedProxies
-from verbtrio.types import EXTENSION, Shared
+from verbtrio.base.errors import HandshakeError
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import EXTENSION, Shared
+from verbtrio.connection.heartbeat import Heartbeat
+from verbtrio.guards.proxies import TrustedProxies
+from verbtrio.server.asgi_websocket import Host, PeerGone, only
+from verbtrio.server.session import Session
+from verbtrio.server.takeover.clients import Clients, turn_away
+from verbtrio.server.takeover.hangup import watching
+from verbtrio.server.takeover.http1_upgrade import H11Response, Upgrade, upgrade_in
+from verbtrio.server.takeover.http2 import H2, hush
+from verbtrio.server.takeover.http2_tunnel import Tunnel, TunnelResponse
+from verbtrio.server.takeover.linger import LingeringServer
+from verbtrio.server.takeover.logs import escape_access_log, sparing
+from verbtrio.server.takeover.negotiation import Protocols, addresses_of
+from verbtrio.server.takeover.requests import RequestTasks
+from verbtrio.server.takeover.stalled import send_all
+from verbtrio.server.takeover.terms import terms
+from verbtrio.wire.handshake import Handshake, RawHeaders, check_http1, check_http2
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -84,7 +84,7 @@ def take_over(settings: TakeOver) -> Iterator[dict[str, Any]]:
     """Take WebSocket connections over while the block is entered; give what belongs into the lifespan's state.
 
     (An application that wraps our lifespan in its own may lose the state; then the last one to have started counts.)
-    For a hypercorn that has what `_contract.TAKE_OVER` lists: whoever calls this has looked.
+    For a hypercorn that has what `contract.check.TAKE_OVER` lists: whoever calls this has looked.
     """
     hush()
     subclass: Any = type("TakeOverServer", (TakeOverServer,), {"last_settings": settings})

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from verbtrio.poller import Polled, Poller
+from verbtrio.wire.poller import Polled, Poller
 
 
 class _Watch(Polled):

@@ -12,9 +12,9 @@ from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
-from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket, fault_of
-from verbtrio._hypercorn_targets import answer_for_all, resource_of
-from verbtrio._hypercorn_upgrade import upgrade_of
+from verbtrio.server.takeover.http1_heads import HeadConnection, asks_for_websocket, fault_of
+from verbtrio.server.takeover.http1_upgrade import upgrade_of
+from verbtrio.server.takeover.targets import answer_for_all, resource_of
 
 EVENTS_AT_ONCE = 16
 """What h11 takes apart before others have their turns: half a millisecond."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import h11
 from h11._readers import ChunkedReader
 
-from verbtrio._hypercorn_targets import is_authority, resource_of
+from verbtrio.server.takeover.targets import is_authority, resource_of
 
 
 def is_method(method: bytes) -> bool:

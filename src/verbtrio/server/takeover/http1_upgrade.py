@@ -13,10 +13,10 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 
-from verbtrio._hypercorn_heads import HeadConnection, asks_for_websocket
-from verbtrio._hypercorn_targets import resource_of
-from verbtrio.errors import HandshakeError
-from verbtrio.handshake import RawHeaders
+from verbtrio.base.errors import HandshakeError
+from verbtrio.server.takeover.http1_heads import HeadConnection, asks_for_websocket
+from verbtrio.server.takeover.targets import resource_of
+from verbtrio.wire.handshake import RawHeaders
 
 
 class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error

@@ -22,12 +22,12 @@ from hypercorn.protocol.h2 import StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from priority.priority import DuplicateStreamError
 
-from verbtrio._hypercorn_frames import PER_REQUEST
-from verbtrio._hypercorn_heads import is_method
-from verbtrio._hypercorn_responses import Responses
-from verbtrio._hypercorn_targets import answer_for_all, are_trailers, fields_of, is_path
-from verbtrio._hypercorn_tunnel import Tunnel
-from verbtrio.handshake import RawHeaders
+from verbtrio.server.takeover.http1_heads import is_method
+from verbtrio.server.takeover.http2_frames import PER_REQUEST
+from verbtrio.server.takeover.http2_responses import Responses
+from verbtrio.server.takeover.http2_tunnel import Tunnel
+from verbtrio.server.takeover.targets import answer_for_all, are_trailers, fields_of, is_path
+from verbtrio.wire.handshake import RawHeaders
 
 CREDIT_BYTES = 16 * 1024
 """Flow control is given back in such portions (a window is 64 KiB), not in a WINDOW_UPDATE for each message."""

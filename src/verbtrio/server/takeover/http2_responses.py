@@ -16,10 +16,10 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hyperframe.frame import GoAwayFrame
 from priority.priority import MissingStreamError
 
-from verbtrio._hypercorn_buffers import Buffers, Streams
-from verbtrio._hypercorn_frames import PER_SENT_FRAME, Frames
-from verbtrio._hypercorn_patience import patience
-from verbtrio.streaming import Link, link_of
+from verbtrio.http.streaming import Link, link_of
+from verbtrio.server.takeover.http2_buffers import Buffers, Streams
+from verbtrio.server.takeover.http2_frames import PER_SENT_FRAME, Frames
+from verbtrio.server.takeover.stalled import patience
 
 UPLOAD_SECONDS = 2.0
 """How long an upload that has its answer goes on before its stream is reset."""

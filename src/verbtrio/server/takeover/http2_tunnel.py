@@ -14,8 +14,8 @@ import trio
 from hypercorn.events import Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
 
-from verbtrio.errors import HandshakeError
-from verbtrio.handshake import RawHeaders
+from verbtrio.base.errors import HandshakeError
+from verbtrio.wire.handshake import RawHeaders
 
 
 class Tunnel(trio.abc.HalfCloseableStream):

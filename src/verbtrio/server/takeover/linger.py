@@ -13,7 +13,7 @@ import trio
 from hypercorn.events import Closed, RawData
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
-from verbtrio.streams import LINGER_BYTES, LINGER_SECONDS, drain
+from verbtrio.wire.stream_transport import LINGER_BYTES, LINGER_SECONDS, drain
 
 
 class LingeringServer(TCPServer):

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypercorn.config import Config
 
-from verbtrio.logs import escape
+from verbtrio.base.logs import escape
 
 ACCEPT_SECONDS = 1.0
 """How often it is said that no connection can be accepted."""

@@ -8,8 +8,8 @@ from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.utils import parse_socket_addr
 
-from verbtrio._hypercorn_h1 import H11
-from verbtrio._hypercorn_h2 import H2
+from verbtrio.server.takeover.http1 import H11
+from verbtrio.server.takeover.http2 import H2
 
 
 class Protocols:

@@ -13,9 +13,9 @@ from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.trio.task_group import TaskGroup, _handle
 
-from verbtrio._hypercorn_buffers import Held
-from verbtrio.streaming import LINK, Link, Waitable
-from verbtrio.timers import Timers
+from verbtrio.base.timers import Timers
+from verbtrio.http.streaming import LINK, Link, Waitable
+from verbtrio.server.takeover.http2_buffers import Held
 
 BODY_BYTES = 64 * 1024
 """What of a request's body may wait for its application: over HTTP/1.1 the client is read no further. (Over HTTP/2 the

@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
-from verbtrio.progress import acknowledged
-from verbtrio.timers import Timers
+from verbtrio.base.timers import Timers
+from verbtrio.wire.progress import acknowledged
 
 logger = logging.getLogger("verbtrio.hypercorn")
 

@@ -12,7 +12,7 @@ from typing import Any
 import h2.exceptions
 from h2.utilities import HeaderValidationFlags, validate_headers
 
-from verbtrio.handshake import RawHeaders
+from verbtrio.wire.handshake import RawHeaders
 
 # RFC 3986 section 3.2, without a user (RFC 9110 section 4.2.4) and with a host (section 4.2.1)
 is_authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[-A-Za-z0-9._~%!$&'()*+,;=]+)(?::[0-9]*)?").fullmatch

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypercorn.config import Config
 
-from verbtrio.heartbeat import Heartbeat
-from verbtrio.limits import Limits
+from verbtrio.base.limits import Limits
+from verbtrio.connection.heartbeat import Heartbeat
 
 
 def terms(config: Config, limits: Limits, heartbeat: Heartbeat | None) -> tuple[Limits, Heartbeat | None]:

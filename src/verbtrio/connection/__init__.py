@@ -1,0 +1,1 @@
+"""A WebSocket connection: its life, its handler, its queues, its end."""

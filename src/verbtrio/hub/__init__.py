@@ -1,0 +1,1 @@
+"""What all connections of an app share: the registry, users, figures, the drain."""

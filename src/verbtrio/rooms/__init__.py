@@ -1,0 +1,1 @@
+"""Rooms: who is in one, and what they are told."""

@@ -1,0 +1,1 @@
+"""How an app is served: by hypercorn's worker, taken over or not, with the application's own tasks."""

@@ -1,0 +1,1 @@
+"""The take-over: the one place that knows hypercorn's insides."""
