@@ -31,7 +31,7 @@ INTERNAL = {
     "Rooms": "behind `Room`",
     "Memberships": "made with a `WebSocket`; applications have each `Membership`",
     "Transport": "behind `WebSocket`",
-    "Counts": "made by the hub; applications have `Statistics`",
+    "Counters": "made by the hub; applications have `Statistics`",
 }
 
 

@@ -17,7 +17,7 @@ from tests.support.http import Exchange
 from tests.support.memory import serving
 from tests.typed import sample_app
 from tests.typed.sample_app import Claims, Say, app
-from verbtrio import App, Listener, Member, WebSocket
+from verbtrio import App, EventSubscriber, Member, WebSocket
 from verbtrio.connection.handlers import handler_kind
 
 MEMBERS = [name for name, value in vars(Member).items() if not name.startswith("_") and name != "outlet"]
@@ -58,7 +58,7 @@ class TestWebSocketTypes:
         assert issubclass(Mine, WebSocket)
 
 
-@pytest.mark.parametrize("member", [WebSocket, Listener])
+@pytest.mark.parametrize("member", [WebSocket, EventSubscriber])
 @pytest.mark.parametrize("name", MEMBERS)
 def test_what_a_member_has(member: type, name: str) -> None:
     """Whatever the protocol promises is on both; methods take the same."""
@@ -91,7 +91,7 @@ async def test_walking_over_both(autojump_clock: Clock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for number in range(2):
             members = list(served.users.connections(1) if number else served.room("lobby"))
-            assert {type(member) for member in members} == {WebSocket, Listener}
+            assert {type(member) for member in members} == {WebSocket, EventSubscriber}
             for member in members:
                 assert member.user == {"id": 1, "name": "Ada"}
                 assert member.params == {"room": "lobby"}
@@ -101,7 +101,7 @@ async def test_walking_over_both(autojump_clock: Clock) -> None:
             ids = {type(member): member.id for member in members}
             assert json.loads(await client.get_message()) == {"to": number, "id": ids[WebSocket]}
             assert await client.get_message() == "we hear each other"
-            heard = f'data: {{"to":{number},"id":"{ids[Listener]}"}}\n\ndata: you hear us\n\n'
+            heard = f'data: {{"to":{number},"id":"{ids[EventSubscriber]}"}}\n\ndata: you hear us\n\n'
             assert (await events.until(b"us\n\n")).decode() == heard
         for member in served.room("lobby"):
             member.close_nowait(4000, "enough")

@@ -36,7 +36,7 @@ from verbtrio.connection.websocket import WebSocket as WebSocket
 from verbtrio.guards.middleware import Upgrade as Upgrade
 from verbtrio.guards.middleware import UpgradeRequest as UpgradeRequest
 from verbtrio.guards.proxies import TrustedProxies as TrustedProxies
-from verbtrio.http.event_subscriber import Listener as Listener
+from verbtrio.http.event_subscriber import EventSubscriber as EventSubscriber
 from verbtrio.http.sse import EventStream as EventStream
 from verbtrio.http.sse import ServerSentEvent as ServerSentEvent
 from verbtrio.http.sse import last_event_id as last_event_id

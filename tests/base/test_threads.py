@@ -27,7 +27,7 @@ from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from tests.test_exports import EXPORTED
 from tests.test_layers import imports
-from verbtrio import App, EventStream, JSONArray, Listener, Membership, Stream, WebSocket
+from verbtrio import App, EventStream, EventSubscriber, JSONArray, Membership, Stream, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.threads import only_here
@@ -44,7 +44,7 @@ class World:
     service: Service
     ws: WebSocket[Any]
     membership: Membership
-    listener: Listener
+    subscriber: EventSubscriber
     clients: list[trio_websocket.WebSocketConnection]
     events: Exchange
 
@@ -63,7 +63,7 @@ class World:
             )
             for ws in cast("tuple[WebSocket[Any], ...]", tuple(self.app.connections))
         ]
-        one = self.listener
+        one = self.subscriber
         all_of_it = (
             self.app.statistics(),
             {key: list(hub.rooms.members(key)) for key in hub.rooms},
@@ -71,7 +71,7 @@ class World:
             sockets,
             (one.closed, list(one._queue), list(one.held), one.dropped, one._body.deadline),
             (self.membership._left, self.membership._scope.cancel_called),
-            dict(hub.places._taken),
+            dict(hub.quotas._taken),
             (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._hub is hub),
             (len(hub.rooms._dismissed), self.app._background),
             self.app.user_middleware,
@@ -121,10 +121,10 @@ async def world() -> AsyncIterator[World]:
         here.events = await Exchange(service.open_stream()).request("/events/hall")
         await here.clients[0].send_message("unread")
         await trio.testing.wait_all_tasks_blocked()
-        (here.listener,) = (one for one in app.room("hall") if isinstance(one, Listener))
+        (here.subscriber,) = (one for one in app.room("hall") if isinstance(one, EventSubscriber))
         yield here
         # `serving` looks for what is left: nothing that this test holds.
-        del here.ws, here.membership, here.listener
+        del here.ws, here.membership, here.subscriber
 
 
 Call = Callable[[World], Any]
@@ -144,7 +144,7 @@ CHECKED: dict[str, Call] = {
     "Room.broadcast but for a user": lambda w: w.app.room("hall").broadcast("x", exclude_user="ada"),
     "Room.broadcast by a membership": lambda w: w.membership.broadcast("x"),
     "Room.kick": lambda w: w.app.room("hall").kick(w.ws),
-    "Room.kick of a listener": lambda w: w.app.room("hall").kick(w.listener),
+    "Room.kick of a subscriber": lambda w: w.app.room("hall").kick(w.subscriber),
     "Room.kick of a user": lambda w: w.app.room("hall").kick(user="ada"),
     "Room.kick of nobody": lambda w: w.app.room("nowhere").kick(w.ws),
     "Room.kick from the route": lambda w: w.ws.route.kick(w.ws),
@@ -155,16 +155,16 @@ CHECKED: dict[str, Call] = {
     "Room.close of the route": lambda w: w.ws.route.close(),
     "Room.close by a membership": lambda w: w.membership.close(),
     "Users.send": lambda w: w.app.users.send("ada", "x"),
-    "Users.send to a listener": lambda w: w.app.users.send("bob", "x"),
+    "Users.send to a subscriber": lambda w: w.app.users.send("bob", "x"),
     "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
-    "Users.disconnect of a listener": lambda w: w.app.users.disconnect("bob"),
+    "Users.disconnect of a subscriber": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
-    "Listener.send_nowait": lambda w: w.listener.send_nowait("x"),
-    "Listener.flush": lambda w: w.listener.flush(),
-    "Listener.close_nowait": lambda w: w.listener.close_nowait(),
-    "Listener.drain": lambda w: w.listener.drain(),
-    "Listener.end": lambda w: w.listener.end(CloseInfo(Cause.KICKED, 1000)),
+    "EventSubscriber.send_nowait": lambda w: w.subscriber.send_nowait("x"),
+    "EventSubscriber.flush": lambda w: w.subscriber.flush(),
+    "EventSubscriber.close_nowait": lambda w: w.subscriber.close_nowait(),
+    "EventSubscriber.drain": lambda w: w.subscriber.drain(),
+    "EventSubscriber.end": lambda w: w.subscriber.end(CloseInfo(Cause.KICKED, 1000)),
     "App.statistics": lambda w: w.app.statistics(),
     "AppCollector.collect": lambda w: list(AppCollector(w.app).collect()),
 }
@@ -227,11 +227,11 @@ READ: dict[str, Call] = {
     "Users.__iter__": lambda w: [user for user in w.app.users],  # noqa: C416
     "Users.__contains__": lambda w: "ada" in w.app.users,
     "Users.connections": lambda w: w.app.users.connections("ada"),
-    "Listener.params": lambda w: w.listener.params,
-    "Listener.user": lambda w: w.listener.user,
-    "Listener.closed": lambda w: w.listener.closed,
-    "Listener.outlet": lambda w: w.listener.outlet,
-    "Listener.__repr__": lambda w: repr(w.listener),
+    "EventSubscriber.params": lambda w: w.subscriber.params,
+    "EventSubscriber.user": lambda w: w.subscriber.user,
+    "EventSubscriber.closed": lambda w: w.subscriber.closed,
+    "EventSubscriber.outlet": lambda w: w.subscriber.outlet,
+    "EventSubscriber.__repr__": lambda w: repr(w.subscriber),
     "App.room": lambda w: w.app.room("hall"),
     "App.connections": lambda w: w.app.connections,
     "App.users": lambda w: w.app.users,

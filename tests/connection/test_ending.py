@@ -951,7 +951,7 @@ class TestDrain:
             assert trio.current_time() - begin <= 2 + CUT_SECONDS
             assert not hub._ending
             assert not hub._connections
-            assert len(hub.places) == 0
+            assert len(hub.quotas) == 0
             assert presence(app)["statistics"] == (0, 0, 0, 0, 0)
             assert await client.closed() == (1012, "The server is restarting")
             lines = [record.getMessage() for record in caplog.records if "given up" in record.msg]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.connection import outbox
 from verbtrio.connection.outbox import CHUNK_BYTES, Outbox
@@ -131,7 +131,7 @@ class Line:
         self.gones = 0
         self.lows = 0
         self.errors: list[Exception] = []
-        self.box = Outbox(self.peer, nursery, Limits(**limits), self, Counts())
+        self.box = Outbox(self.peer, nursery, Limits(**limits), self, Counters())
 
     def slow(self, reason: str) -> None:
         self.slows.append(reason)

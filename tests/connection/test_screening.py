@@ -345,7 +345,7 @@ class TestFirstMessage:
             for client in clients:
                 await client.aclose()
             await service.wait_ended(10)
-            assert len(app._running_hub().places) == 0
+            assert len(app._running_hub().quotas) == 0
         assert seen.count(7) == 2
 
     async def test_the_rate_counts_before_it(self, autojump_clock: Clock) -> None:

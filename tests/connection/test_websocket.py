@@ -15,15 +15,15 @@ from tests.support.memory import serving
 from verbtrio import (
     App,
     ConnectionClosed,
+    EventSubscriber,
     Heartbeat,
     LimitExceeded,
     Limits,
-    Listener,
     ReadyState,
     Room,
     WebSocket,
 )
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 
 
 async def test_its_states(autojump_clock: Clock) -> None:
@@ -71,7 +71,9 @@ BAD_CLOSES: list[tuple[Any, Any, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("code", "reason", "error"), BAD_CLOSES)
-@pytest.mark.parametrize("how", ["close", "close_nowait", "disconnect", "kick", "Room.close", "Listener", "Heartbeat"])
+@pytest.mark.parametrize(
+    "how", ["close", "close_nowait", "disconnect", "kick", "Room.close", "subscriber", "Heartbeat"]
+)
 async def test_a_close_that_must_not_be_sent(
     how: str, code: Any, reason: Any, error: type[Exception], autojump_clock: Clock
 ) -> None:
@@ -93,8 +95,10 @@ async def test_a_close_that_must_not_be_sent(
             ws.route.kick(ws, code=code, reason=reason)
         elif how == "Room.close":
             ws.route.close(code, reason)
-        elif how == "Listener":
-            Listener({"type": "http", "path": "/", "headers": []}, Limits(), Counts()).close_nowait(code, reason)
+        elif how == "subscriber":
+            EventSubscriber({"type": "http", "path": "/", "headers": []}, Limits(), Counters()).close_nowait(
+                code, reason
+            )
         else:
             Heartbeat(code=code, reason=reason)
 

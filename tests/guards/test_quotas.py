@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verbtrio.base.limits import Limits
-from verbtrio.guards.quotas import FULL, FULL_FOR_CLIENT, FULL_FOR_USER, Place, Places, client_key
+from verbtrio.guards.quotas import FULL, FULL_FOR_CLIENT, FULL_FOR_USER, Quotas, Slot, client_key
 
 
 @pytest.mark.parametrize(
@@ -19,36 +19,36 @@ from verbtrio.guards.quotas import FULL, FULL_FOR_CLIENT, FULL_FOR_USER, Place, 
     ],
 )
 def test_the_last_and_one_too_many(limits: Limits, who: list[dict[str, str]], full: Any) -> None:
-    places = Places(limits)
-    held = [Place(places) for _ in who]
-    assert [place.take(0, **one) for place, one in zip(held, who, strict=True)] == [None, None, None, full]
+    quotas = Quotas(limits)
+    held = [Slot(quotas) for _ in who]
+    assert [slot.take(0, **one) for slot, one in zip(held, who, strict=True)] == [None, None, None, full]
     held[1].leave(0)
     held[1].leave(0)
     assert held[3].take(0, **who[3]) is None
-    assert Place(places).take(0, **who[0]) is full
-    for place in held:
-        place.leave(0)
-    assert len(places) == 0
+    assert Slot(quotas).take(0, **who[0]) is full
+    for slot in held:
+        slot.leave(0)
+    assert len(quotas) == 0
 
 
 def test_others_have_places_of_their_own() -> None:
-    places = Places(Limits(max_connections_per_client=1, max_connections_per_user=1))
-    assert Place(places).take(0, client="a", user="u") is None
-    assert Place(places).take(0, client="b", user="v") is None
-    assert Place(places).take(0, client="a", user="w") is FULL_FOR_CLIENT
-    assert Place(places).take(0, client="c", user="u") is FULL_FOR_USER
-    assert Place(places).take(0, client="c", user="w") is None, "what was refused has taken nothing"
+    quotas = Quotas(Limits(max_connections_per_client=1, max_connections_per_user=1))
+    assert Slot(quotas).take(0, client="a", user="u") is None
+    assert Slot(quotas).take(0, client="b", user="v") is None
+    assert Slot(quotas).take(0, client="a", user="w") is FULL_FOR_CLIENT
+    assert Slot(quotas).take(0, client="c", user="u") is FULL_FOR_USER
+    assert Slot(quotas).take(0, client="c", user="w") is None, "what was refused has taken nothing"
 
 
 def test_who_is_not_known_is_not_counted() -> None:
-    places = Places(Limits(max_connections_per_client=1, max_connections_per_user=1))
-    assert [Place(places).take(0) for _ in range(3)] == [None] * 3
-    assert len(places) == 0
+    quotas = Quotas(Limits(max_connections_per_client=1, max_connections_per_user=1))
+    assert [Slot(quotas).take(0) for _ in range(3)] == [None] * 3
+    assert len(quotas) == 0
 
 
 def test_a_user_who_becomes_known_later() -> None:
-    places = Places(Limits(max_connections=2, max_connections_per_user=1))
-    first, second = Place(places), Place(places)
+    quotas = Quotas(Limits(max_connections=2, max_connections_per_user=1))
+    first, second = Slot(quotas), Slot(quotas)
     assert (first.take(0), second.take(0)) == (None, None)
     assert first.take(0, user="a") is None
     assert first.take(0, user="a") is None, "it is there already"
@@ -56,21 +56,21 @@ def test_a_user_who_becomes_known_later() -> None:
     first.leave(0)
     assert second.take(0, user="a") is None
     second.leave(0)
-    assert len(places) == 0
+    assert len(quotas) == 0
 
 
 def test_of_the_app_and_of_a_route() -> None:
-    app, route = Places(Limits(max_connections=2)), Places(Limits(max_connections=1))
-    assert Place(app, route).take(0) is None
-    assert Place(app, route).take(0) is FULL
-    assert Place(app).take(0) is None
-    assert Place(app).take(0) is FULL
+    app, route = Quotas(Limits(max_connections=2)), Quotas(Limits(max_connections=1))
+    assert Slot(app, route).take(0) is None
+    assert Slot(app, route).take(0) is FULL
+    assert Slot(app).take(0) is None
+    assert Slot(app).take(0) is FULL
 
 
 def test_without_limits_nothing_is_counted() -> None:
-    places = Places(Limits())
-    assert Place(places).take(0, client="a", user="b") is None
-    assert len(places) == 0
+    quotas = Quotas(Limits())
+    assert Slot(quotas).take(0, client="a", user="b") is None
+    assert len(quotas) == 0
 
 
 FAST: dict[str, Any] = {
@@ -80,51 +80,51 @@ FAST: dict[str, Any] = {
 }
 
 
-def kept(places: Places) -> int:
-    tables = (places._connecting, places._from_client, places._of_user)
+def kept(quotas: Quotas) -> int:
+    tables = (quotas._connecting, quotas._from_client, quotas._of_user)
     return sum(len(table) for table in tables if table is not None)
 
 
 def test_what_a_connection_shares() -> None:
-    app, route = Places(Limits(**FAST)), Places(Limits(**FAST, message_burst=3))
-    one, two = Place(app, route), Place(app)
+    app, route = Quotas(Limits(**FAST)), Quotas(Limits(**FAST, message_burst=3))
+    one, two = Slot(app, route), Slot(app)
     assert (one.take(0, client="a"), two.take(0, client="a", user="u")) == (None, None)
     assert [bucket.key for bucket in one.buckets] == ["a", "a"]
     assert one.take(0, user="u") is None
     assert one.take(0, client="a", user="u") is None, "all of it is there already"
     assert [bucket.key for bucket in one.buckets] == ["a", "a", "u", "u"]
     assert len({*one.buckets} & {*two.buckets}) == 2, "the app's; the route's are its own"
-    for place in (one, two):
-        place.leave(100)
-        place.leave(100)
-        assert place.buckets == []
-    assert Place(app, route).take(200, client="z") is None
+    for slot in (one, two):
+        slot.leave(100)
+        slot.leave(100)
+        assert slot.buckets == []
+    assert Slot(app, route).take(200, client="z") is None
     assert (kept(app), kept(route)) == (2, 2), "z's, as one that connects and as one that sends"
 
 
 def test_the_rate_of_connections_is_taken_once() -> None:
     """However often it is asked for the place that it has; and by nobody who is refused."""
     limits = Limits(max_connections_per_second_per_client=0.1, connection_burst=2, max_connections_per_user=1)
-    places = Places(limits)
-    first = Place(places)
+    quotas = Quotas(limits)
+    first = Slot(quotas)
     for _ in range(5):
         assert first.take(0, client="a", user="u") is None
-    assert Place(places).take(0, client="a", user="u") is FULL_FOR_USER
-    assert Place(places).take(0, client="a") is None
+    assert Slot(quotas).take(0, client="a", user="u") is FULL_FOR_USER
+    assert Slot(quotas).take(0, client="a") is None
     for _ in range(5):
-        full = Place(places).take(0, client="a", user="v")
+        full = Slot(quotas).take(0, client="a", user="v")
         assert full is not None
         assert (full.status, full.retry_after) == (429, 10)
-    assert Place(places).take(10, client="a", user="v") is None, "refused, they have taken no place"
-    assert Place(places).take(10, client=None) is None, "nobody's address"
+    assert Slot(quotas).take(10, client="a", user="v") is None, "refused, they have taken no place"
+    assert Slot(quotas).take(10, client=None) is None, "nobody's address"
 
 
 def test_a_rate_without_end_is_none() -> None:
     without_end: dict[str, Any] = dict.fromkeys(FAST, float("inf"))
-    places = Places(Limits(**without_end))
-    place = Place(places)
-    assert place.take(0, client="a", user="u") is None
-    assert (place.buckets, kept(places)) == ([], 0)
+    quotas = Quotas(Limits(**without_end))
+    slot = Slot(quotas)
+    assert slot.take(0, client="a", user="u") is None
+    assert (slot.buckets, kept(quotas)) == ([], 0)
 
 
 @pytest.mark.parametrize(

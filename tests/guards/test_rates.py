@@ -109,8 +109,8 @@ def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def tables(app: App) -> list[int]:
     """How many buckets are kept: of clients that connect, clients that send, users that send."""
-    places = app._running_hub().places
-    kept = (places._connecting, places._from_client, places._of_user)
+    quotas = app._running_hub().quotas
+    kept = (quotas._connecting, quotas._from_client, quotas._of_user)
     return [0 if table is None else len(table) for table in kept]
 
 
@@ -432,7 +432,7 @@ class TestConnections:
             await peer.leave()
             await service.wait_ended(5)
             assert [(await self.knock(service, "ws"))[0] for _ in range(3)] == [101, 101, 429]
-            assert len(app._running_hub().places) == 0, "who is refused has no place"
+            assert len(app._running_hub().quotas) == 0, "who is refused has no place"
 
     async def test_of_the_app_and_of_a_route(self, autojump_clock: Clock) -> None:
         app = App(

@@ -12,32 +12,32 @@ import trio.testing
 from trio.abc import Clock
 
 from tests.support.sse import parse
-from verbtrio import Cause, CloseInfo, ConnectionClosed, Limits, Listener
-from verbtrio.base.counters import Counts
-from verbtrio.http.event_subscriber import FRAME_BYTES, GONE
+from verbtrio import Cause, CloseInfo, ConnectionClosed, EventSubscriber, Limits
+from verbtrio.base.counters import Counters
+from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES
 from verbtrio.http.streaming import CHUNK_BYTES
 from verbtrio.messages.frame import encode, encoder
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 
 
-def listener(**limits: Any) -> Listener:
-    return Listener(dict(SCOPE), Limits(**limits), Counts())
+def subscriber(**limits: Any) -> EventSubscriber:
+    return EventSubscriber(dict(SCOPE), Limits(**limits), Counters())
 
 
-async def heard(one: Listener) -> list[str]:
+async def heard(one: EventSubscriber) -> list[str]:
     """What it still has to send, once it has ended."""
     async with aclosing(one._events()) as chunks:
         return [event.data for event in parse(b"".join([chunk async for chunk in chunks]))]
 
 
-def bounded(messages: int, policy: str = "close") -> Listener:
+def bounded(messages: int, policy: str = "close") -> EventSubscriber:
     """One with room for so many messages of two bytes."""
     size = messages * (2 + FRAME_BYTES)
-    return listener(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
+    return subscriber(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
 
 
-def how_it_ended(one: Listener) -> CloseInfo | None:
+def how_it_ended(one: EventSubscriber) -> CloseInfo | None:
     return one.closed
 
 
@@ -56,7 +56,7 @@ class TestBacklog:
         one = bounded(2, policy)
         for number in range(5):
             one._put(encode(f"m{number}"))
-        assert (one.dropped, one._counts.dropped, one._counts.sent) == (3, 3, 5)
+        assert (one.dropped, one._counters.dropped, one._counters.sent) == (3, 3, 5)
         one.close_nowait()
         assert await heard(one) == [*left, '{"code":1000,"reason":""}']
 
@@ -78,7 +78,7 @@ class TestBacklog:
         assert one.closed is None
 
     async def test_a_piece_is_64_kib_or_one_message(self) -> None:
-        one = listener()
+        one = subscriber()
         for size in (40_000, 40_000, 10, 200_000, 10):
             one._put(encode("x" * size))
         async with aclosing(one._events()) as chunks:
@@ -102,28 +102,30 @@ class TestTheEnd:
                 Cause.EXPIRED,
                 ['{"code":4401,"reason":"over"}'],
             ),
-            (lambda one: one.end(GONE), Cause.GONE, ['{"code":1006,"reason":""}']),  # which nobody reads
+            (lambda one: one.end(CLIENT_GONE), Cause.GONE, ['{"code":1006,"reason":""}']),  # which nobody reads
         ],
     )
-    async def test_what_it_still_hears(self, end: Callable[[Listener], None], cause: Cause, rest: list[str]) -> None:
-        one = listener()
+    async def test_what_it_still_hears(
+        self, end: Callable[[EventSubscriber], None], cause: Cause, rest: list[str]
+    ) -> None:
+        one = subscriber()
         one._put(encode("last words"))
         end(one)
         one._put(encode("too late"))
         assert one.closed is not None
         assert one.closed.cause is cause
-        assert one.end(GONE) is one.closed, "the first end counts"
+        assert one.end(CLIENT_GONE) is one.closed, "the first end counts"
         assert await heard(one) == rest
 
     async def test_what_was_broadcast_in_the_same_tick_comes_before(self) -> None:
-        one = listener()
+        one = subscriber()
         one.held.append(encode("not flushed yet"))
         one.close_nowait(4000, "bye")
         one.flush()
         assert await heard(one) == ["not flushed yet", '{"code":4000,"reason":"bye"}']
 
     async def test_it_wakes_who_waits(self, autojump_clock: Clock) -> None:
-        one = listener()
+        one = subscriber()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(heard, one)
             await trio.testing.wait_all_tasks_blocked()
@@ -131,7 +133,7 @@ class TestTheEnd:
 
     @pytest.mark.parametrize(("code", "reason"), [(1005, ""), (999, ""), (1000, "x" * 124)])
     def test_a_close_that_must_not_be_sent(self, code: int, reason: str) -> None:
-        one = listener()
+        one = subscriber()
         with pytest.raises(ValueError, match="close"):
             one.close_nowait(code, reason)
         assert one.closed is None
@@ -139,7 +141,7 @@ class TestTheEnd:
 
 class TestSendNowait:
     async def test_in_its_place_behind_what_was_broadcast(self) -> None:
-        one = listener()
+        one = subscriber()
         one.held.append(encode("broadcast"))
         one.send_nowait("sent")
         one.send_nowait({"a": 1})
@@ -148,14 +150,14 @@ class TestSendNowait:
         assert await heard(one) == ["broadcast", "sent", '{"a":1}', "Ynl0ZXM=", '{"code":1000,"reason":""}']
 
     async def test_to_one_that_has_ended(self) -> None:
-        one = listener()
+        one = subscriber()
         one.close_nowait(4000)
         with pytest.raises(ConnectionClosed) as caught:
             one.send_nowait("too late")
         assert caught.value.info is one.closed
 
     def test_what_cannot_be_encoded(self) -> None:
-        one = listener()
+        one = subscriber()
         with pytest.raises(TypeError, match="object"):
             one.send_nowait(object())
         assert not one._queue
@@ -172,15 +174,15 @@ class TestSendNowait:
         assert one.closed.cause is Cause.SLOW
 
     def test_by_the_apps_encoder(self) -> None:
-        one = Listener(dict(SCOPE), Limits(), Counts(), encode=encoder(lambda value: "made"))
+        one = EventSubscriber(dict(SCOPE), Limits(), Counters(), encode=encoder(lambda value: "made"))
         one.send_nowait(object())
         assert one._queue[0].payload == b"made"
 
 
 def test_what_it_tells_of_itself() -> None:
-    one = Listener({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits(), Counts())
+    one = EventSubscriber({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits(), Counters())
     assert one.params == {"room": "lobby"}
     assert one.user == {"id": 1}
-    assert repr(one) == f"<Listener {one.id[:8]} '/events/lobby'>"
-    assert listener().user is None
-    assert listener().params == {}
+    assert repr(one) == f"<EventSubscriber {one.id[:8]} '/events/lobby'>"
+    assert subscriber().user is None
+    assert subscriber().params == {}

@@ -20,7 +20,7 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from tests.support.sse import parse
-from verbtrio import App, Limits, Listener, WebSocket
+from verbtrio import App, EventSubscriber, Limits, WebSocket
 from verbtrio.auth import JWTAuth
 
 KEY = "a key of more than thirty-two bytes"
@@ -63,13 +63,13 @@ class TestBroadcasts:
     async def test_it_hears_what_the_room_hears(self, autojump_clock: Clock) -> None:
         app = chat()
         async with serving(app) as service:
-            listener, other = await listen(service), await listen(service, "/events/other")
-            assert listener.headers["content-type"] == "text/event-stream; charset=utf-8"
+            subscriber, other = await listen(service), await listen(service, "/events/other")
+            assert subscriber.headers["content-type"] == "text/event-stream; charset=utf-8"
             peer = await service.connect("/ws/lobby")
             await peer.send_message('{"text":"hi"}')
             await peer.send_message("two\nlines")
             await peer.send_message(b"\x00\xff")
-            events = parse(await listener.until(base64.b64encode(b"\x00\xff") + b"\n\n"))
+            events = parse(await subscriber.until(base64.b64encode(b"\x00\xff") + b"\n\n"))
             assert [(event.event, event.data) for event in events] == [
                 ("message", '{"text":"hi"}'),
                 ("message", "two\nlines"),
@@ -77,7 +77,7 @@ class TestBroadcasts:
             ]
             app.room("other").broadcast({"n": 1})
             assert await other.piece() == b'data: {"n":1}\n\n'
-            for client in (listener, other, peer):
+            for client in (subscriber, other, peer):
                 await client.aclose()
 
     async def test_what_comes_together_goes_together(self, autojump_clock: Clock) -> None:
@@ -96,10 +96,10 @@ class TestBroadcasts:
             statistics = app.statistics()
             assert (statistics.streams, statistics.rooms, statistics.memberships) == (1, 1, 1)
             (member,) = app.room("lobby")
-            assert isinstance(member, Listener)
+            assert isinstance(member, EventSubscriber)
             assert member.params == {"room": "lobby"}
             assert member.closed is None
-            assert repr(member).startswith("<Listener ")
+            assert repr(member).startswith("<EventSubscriber ")
             del member  # nothing is to refer to it when it has left
             assert app.room("lobby").broadcast("x") == 1
             await client.aclose()

@@ -90,7 +90,7 @@ async def test_n_pass_and_the_next_is_denied(
             if another is not None:
                 assert (await door.knock(another))[0] == 101
             await door.leave()
-            assert len(app._running_hub().places) == 0
+            assert len(app._running_hub().quotas) == 0
 
 
 async def test_a_route_with_limits_of_its_own_counts_in_both(autojump_clock: Clock) -> None:

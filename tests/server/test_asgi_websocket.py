@@ -425,7 +425,7 @@ async def test_a_route_of_ours_starts_nothing(autojump_clock: Clock, monkeypatch
     def conversation(*arguments: Any) -> Any:
         raise AssertionError("a conversation for a route of ours")
 
-    monkeypatch.setattr("verbtrio.asgi.Conversation", conversation)
+    monkeypatch.setattr("verbtrio.server.session.Conversation", conversation)
     app = App()
 
     @app.ws("/ws")

@@ -16,7 +16,7 @@ from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from verbtrio import App, Listener, WebSocket
+from verbtrio import App, EventSubscriber, WebSocket
 
 
 def socket_stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -118,7 +118,7 @@ async def assert_nothing_left(service: Service) -> None:
     assert not hub._sessions
     _let_go_of_log_records()
     gc.collect()
-    left = [thing for thing in gc.get_objects() if type(thing) in (WebSocket, Listener)]
+    left = [thing for thing in gc.get_objects() if type(thing) in (WebSocket, EventSubscriber)]
     assert not left, f"still referred to: {left}"
 
 

@@ -23,12 +23,12 @@ from verbtrio import (
     CloseInfo,
     ConnectionClosed,
     EventStream,
+    EventSubscriber,
     Group,
     Heartbeat,
     JSONArray,
     LimitExceeded,
     Limits,
-    Listener,
     Member,
     Membership,
     MessageError,
@@ -183,7 +183,7 @@ def greet(room: Room) -> None:
 
 
 def welcome(member: Member) -> None:
-    if isinstance(member, Listener):
+    if isinstance(member, EventSubscriber):
         member.send_nowait("you hear us")
     elif isinstance(member, WebSocket):
         member.send_nowait("we hear each other")
@@ -191,7 +191,7 @@ def welcome(member: Member) -> None:
         member.close_nowait(4001, "who are you?")
 
 
-def told(ws: Socket, listener: Listener) -> None:
+def told(ws: Socket, listener: EventSubscriber) -> None:
     """Both are members, whatever a WebSocket's types."""
     welcome(ws)
     welcome(listener)

@@ -16,7 +16,7 @@ from tests.support.memory import socket_stream_pair
 from verbtrio.contract.check import TLS
 from verbtrio.messages.frame import encode
 from verbtrio.wire.codec import Codec
-from verbtrio.wire.events import GONE
+from verbtrio.wire.events import PEER_GONE
 from verbtrio.wire.stream_transport import StreamTransport
 from verbtrio.wire.tls import MAX_ANSWER_BYTES, Tls
 
@@ -182,7 +182,7 @@ class TestTransport:
                     nursery.start_soon(client.send_all, head + b"\0\0\0\0" + text)
                     assert await self._receive(transport, polled=polled) == [text]
             await client.transport_stream.send_all(b"\0" * 100)
-            assert await self._receive(transport, polled=polled) == [GONE]
+            assert await self._receive(transport, polled=polled) == [PEER_GONE]
             await transport.aclose(linger=False)
 
     @pytest.mark.parametrize("name", TLS.uses[0].names.split())  # type: ignore[attr-defined]  # it has one, of attributes

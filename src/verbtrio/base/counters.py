@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Counts:
+class Counters:
     """What has happened so far, to all connections of one app. Numbers only grow.
 
     An increment where it happens takes 30 ns, whether anybody looks or not, and a connection 8 bytes. Nothing has to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 JSON: TypeAlias = Any
 """Any JSON value: what `WebSocket[JSON]` receives. (A precise recursive alias helps nobody's type checker.)"""
@@ -40,6 +40,12 @@ class Shared:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+
+class Waitable(Protocol):
+    """An event that can be waited for: hypercorn's, or Trio's."""
+
+    async def wait(self) -> None: ...
 
 
 class ReadyState(enum.IntEnum):

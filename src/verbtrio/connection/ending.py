@@ -15,7 +15,7 @@ from verbtrio.connection.websocket import WebSocket
 from verbtrio.wire.reader import Reader
 
 
-class Parting:
+class Ending:
     """A connection's end, from the end of its handler until its transport is closed. Shielded, with deadlines.
 
     Args:

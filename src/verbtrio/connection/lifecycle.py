@@ -24,6 +24,7 @@ import trio
 
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import (
+    ABNORMAL_CLOSURE,
     CANCEL_GRACE,
     DRAINED,
     INTERNAL_ERROR,
@@ -33,16 +34,16 @@ from verbtrio.base.close import (
     CloseInfo,
 )
 from verbtrio.base.timers import Timer
-from verbtrio.connection.ending import Parting
+from verbtrio.connection.ending import Ending
 from verbtrio.connection.handlers import Handler
 from verbtrio.connection.handling import handle
 from verbtrio.connection.heartbeat import PING_MESSAGE, Beat, Heartbeat, Pulse, is_pong
 from verbtrio.connection.outbox import Outbox
 from verbtrio.connection.registry import Registry
-from verbtrio.connection.screening import gate_for
+from verbtrio.connection.screening import screening_for
 from verbtrio.connection.websocket import WebSocket
-from verbtrio.guards.quotas import Place
-from verbtrio.wire.events import GONE, Closed, Event, Pong
+from verbtrio.guards.quotas import Slot
+from verbtrio.wire.events import Closed, Event, Pong
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.transport import Ping
 from verbtrio.wire.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
@@ -57,35 +58,35 @@ class Connection:
         ws: what the handler holds.
         handler: what to run.
         heartbeat: `None`: a silent peer is kept. (So it is where protocol pings can't be sent: over plain ASGI.)
-        place: what it counts for.
+        slot: what it counts for.
     """
 
     __slots__ = (
         "_calls",
+        "_ending",
         "_errors",
         "_expires",
         "_flooded",
-        "_gate",
         "_handler",
         "_hurry",
-        "_parting",
         "_peer_done",
         "_pulse",
         "_reader",
         "_reading",
         "_registry",
+        "_screening",
         "_timer",
         "_unfinished",
         "_unread",
         "_unread_until",
-        "place",
+        "slot",
         "user_id",
         "ws",
     )
 
-    def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None, place: Place) -> None:
+    def __init__(self, ws: WebSocket[Any], handler: Handler, heartbeat: Heartbeat | None, slot: Slot) -> None:
         self.ws = ws
-        self.place = place
+        self.slot = slot
         self.user_id: str | None = None
         """For the registry."""
         self._handler = handler
@@ -94,7 +95,7 @@ class Connection:
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or ws._transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
-        self._gate = gate_for(ws, place.buckets, self._renew_expiry)
+        self._screening = screening_for(ws, slot.buckets, self._renew_expiry)
         self._expires = _expiry(ws)
         self._reader: Reader
         self._registry: Registry
@@ -106,7 +107,7 @@ class Connection:
         self._unfinished: Unfinished | None = None  # there is one from the first message on that comes in pieces
         self._flooded = False  # what the peer may still send is not read
         self._hurry = NEVER
-        self._parting: Parting | None = None
+        self._ending: Ending | None = None
 
     async def run(self, registry: Registry) -> None:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
@@ -125,7 +126,7 @@ class Connection:
     async def _run(self, registry: Registry, reader: Reader, writers: trio.Nursery) -> None:
         ws = self.ws
         self._registry, self._reader = registry, reader
-        outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counts)
+        outbox = Outbox(ws._transport, writers, ws._limits, self, registry.counters)
         ws._open(outbox, self._calls, self._ended)
         ws._inbox.on_room = self.low
         self._timer = registry.timers.at(self._due(), self._tick)
@@ -162,8 +163,8 @@ class Connection:
         if hasattr(self.ws, "nursery"):
             scope = self.ws.nursery.cancel_scope
             scope.deadline = min(scope.deadline, deadline)
-        if self._parting is not None:
-            self._parting.hurry(deadline)
+        if self._ending is not None:
+            self._ending.hurry(deadline)
 
     async def give_up(self) -> None:
         """Let go of the peer and of the registry, although the handler, or a hook, is not over, and nothing can end it.
@@ -182,12 +183,12 @@ class Connection:
         """Whether the handler's first line may run."""
         if self.ws.closed is not None:  # let in while the server was already shutting down
             return False
-        if self._gate is not None and not await self._gate.wait_admitted():
+        if self._screening is not None and not await self._screening.wait_admitted():
             return False
         if not self._registry.admit(self):
             return False
-        if self._gate is not None:
-            self._gate.share(self.place.buckets, trio.current_time())
+        if self._screening is not None:
+            self._screening.share(self.slot.buckets, trio.current_time())
         return True
 
     def _owe(self, error: Exception) -> None:
@@ -207,9 +208,9 @@ class Connection:
             pulse.heard(now)
         for event in events:
             if isinstance(event, (str, bytes)):
-                outbox.counts.received += 1
-                if self._gate is not None and not self._gate.passes(event, now):
-                    if self._gate.is_flooded:
+                outbox.counters.received += 1
+                if self._screening is not None and not self._screening.passes(event, now):
+                    if self._screening.is_flooded:
                         self._turn_away()
                         break
                 elif by_message and is_pong(event):
@@ -260,8 +261,8 @@ class Connection:
 
     def finished(self) -> None:
         self._peer_done = True
-        if self._parting is not None:
-            self._parting.peer_done.set()
+        if self._ending is not None:
+            self._ending.peer_done.set()
 
     def low(self) -> None:
         """There is room again, for what is received or for what is sent."""
@@ -333,7 +334,7 @@ class Connection:
     def _gone_unread(self) -> None:
         """The peer has gone, and the handler has taken nothing of what it left for as long as the grace lasts."""
         ws = self.ws
-        ws._end(CloseInfo(GONE.cause, GONE.code))
+        ws._end(CloseInfo(Cause.GONE, ABNORMAL_CLOSURE))
         assert ws._outbox is not None
         ws._outbox.shut()
         ws.nursery.cancel_scope.cancel()
@@ -351,12 +352,12 @@ class Connection:
         ws, outbox = self.ws, self.ws._outbox
         assert outbox is not None
         if ws.closed is not None and (outbox.is_empty or outbox.broken or ws.closed.cause is Cause.GONE):
-            self.place.release()
+            self.slot.release()
 
     async def _part(self) -> None:
         limits = self.ws._limits
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
-        self._parting = Parting(
+        self._ending = Ending(
             self.ws,
             self._handler,
             self._reader,
@@ -366,7 +367,7 @@ class Connection:
             flooded=self._flooded,
             deadline=min(limit, self._hurry),
         )
-        await self._parting.run()
+        await self._ending.run()
 
     def slow(self, reason: str) -> None:
         self.ws._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
@@ -376,7 +377,7 @@ class Connection:
         """A write has found the peer gone. What it sent before may still be unread, its Close frame among it: that the
         reader has to tell, if it is at it."""
         if not self._reading or self._peer_done:
-            self.ws._end(CloseInfo(GONE.cause, GONE.code))
+            self.ws._end(CloseInfo(Cause.GONE, ABNORMAL_CLOSURE))
         self.written()
 
 

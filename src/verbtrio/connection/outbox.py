@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from verbtrio.base.close import MAX_CONTROL_BYTES
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.messages.frame import Frame
 from verbtrio.wire.events import Progress
@@ -57,7 +57,7 @@ class Outbox:
             has to get out when the server is cancelled, too.
         limits: backlog, policy, high-water mark and the time a write may take.
         owner: is told how it goes.
-        counts: where messages are counted.
+        counters: where messages are counted.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Outbox:
         "_transport",
         "_writer",
         "broken",
-        "counts",
+        "counters",
         "dropped",
         "held",
     )
@@ -85,13 +85,13 @@ class Outbox:
         nursery: trio.Nursery,
         limits: Limits,
         owner: Owner,
-        counts: Counts,
+        counters: Counters,
     ) -> None:
         self._transport = transport
         self._nursery = nursery
         self._limits = limits
         self._owner = owner
-        self.counts = counts
+        self.counters = counters
         # There is a queue, and a writer, only while there is backlog: an idle outbox costs 200 bytes, not 1,500.
         self._queue: deque[Packet] | None = None  # bounded by `max_backlog_bytes`, see `_enqueue`
         self._queued = 0  # bytes in `_queue`
@@ -148,7 +148,7 @@ class Outbox:
         if isinstance(packet, Frame):
             if self._closing:
                 return
-            self.counts.sent += 1
+            self.counters.sent += 1
         elif isinstance(packet, Close):
             self._closing = True
         if self._queue is None:
@@ -164,7 +164,7 @@ class Outbox:
         if self._queue is None and not self._closing and not self.broken:
             joined = self._transport.join(self.held)
             if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
-                self.counts.sent += len(self.held)
+                self.counters.sent += len(self.held)
                 self.held.clear()  # the same list for ever: rooms know it
                 self._write_now(joined)
                 return
@@ -303,7 +303,7 @@ class Outbox:
             if isinstance(packet, Frame):
                 self._queued -= _size(packet)
                 self.dropped += 1
-                self.counts.dropped += 1
+                self.counters.dropped += 1
             else:
                 kept.append(packet)
         kept.reverse()

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 from verbtrio.base.timers import Timers
 from verbtrio.wire.poller import Poller
 
@@ -19,7 +19,7 @@ class Registry(Protocol):
     """Reads where it can; else a connection has a reader task of its own."""
     nursery: trio.Nursery
     """Owns the writers of connections that the poller reads."""
-    counts: Counts
+    counters: Counters
     """Where messages are counted."""
 
     def enter(self, connection: Any) -> None:

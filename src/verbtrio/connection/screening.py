@@ -34,8 +34,8 @@ class Authenticator(Protocol):
         """Put into the scope who it is, and until when."""
 
 
-class Gate:
-    """One connection's gate, where there is need of one (see `gate_for`).
+class Screening:
+    """One connection's screening, where there is need of one (see `screening_for`).
 
     Args:
         ws: the connection.
@@ -177,8 +177,10 @@ class Gate:
         self._ws._end(CloseInfo(cause, code, reason))
 
 
-def gate_for(ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]) -> Gate | None:
-    """The gate of a connection; `None` where all may pass, so that it costs nothing there."""
+def screening_for(
+    ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]
+) -> Screening | None:
+    """The screening of a connection; `None` where all may pass, so that it costs nothing there."""
     limits = ws._limits
     authenticator: Authenticator | None = ws.scope.get("verbtrio.auth")
     if limits.max_messages_per_second is None and not shared and authenticator is None:
@@ -186,7 +188,7 @@ def gate_for(ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Ca
     bucket = None
     if limits.max_messages_per_second is not None:
         bucket = Bucket(limits.max_messages_per_second, limits.message_burst)
-    return Gate(ws, bucket, shared, authenticator, on_admitted)
+    return Screening(ws, bucket, shared, authenticator, on_admitted)
 
 
 class _Auth(msgspec.Struct, tag_field="type", tag="auth"):

@@ -374,7 +374,7 @@ class WebSocket(HTTPConnection, Generic[T, U]):
         self._put(encode(error_answer(str(error), ref_in(message))))
         self._refused += 1
         if self._outbox is not None:
-            self._outbox.counts.invalid += 1
+            self._outbox.counters.invalid += 1
         if self._limits.max_bad_messages is not None and self._refused > self._limits.max_bad_messages:
             self._end(CloseInfo(Cause.INVALID, POLICY_VIOLATION, "Too many invalid messages"))
 

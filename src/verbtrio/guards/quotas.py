@@ -35,7 +35,7 @@ FULL_FOR_USER = Full(429, "Too many connections of one user")
 TOO_FAST = "Too many new connections from your address"
 
 
-class Places:
+class Quotas:
     """The connections of an app, or of a route with limits of its own, counted; and the rates that they share."""
 
     def __init__(self, limits: Limits) -> None:
@@ -74,7 +74,7 @@ class Places:
         return found
 
 
-class Place:
+class Slot:
     """One connection's place among the app's connections, and among those of its route.
 
     Taking and leaving are synchronous: there is nothing between the check and the count.
@@ -82,10 +82,10 @@ class Place:
 
     __slots__ = ("_among", "_begun", "_held", "_shared")
 
-    def __init__(self, *among: Places) -> None:
+    def __init__(self, *among: Quotas) -> None:
         self._among = among
         self._begun = False
-        self._held: list[tuple[Places, Hashable]] = []
+        self._held: list[tuple[Quotas, Hashable]] = []
         self._shared: list[tuple[Buckets, SharedBucket]] = []
 
     @property
@@ -101,29 +101,29 @@ class Place:
             now: in seconds, on the clock of all calls.
         """
         wanted = [
-            (places, *count)
-            for places in self._among
-            for count in places.counts(client, user)
-            if (places, count[0]) not in self._held
+            (quotas, *count)
+            for quotas in self._among
+            for count in quotas.counts(client, user)
+            if (quotas, count[0]) not in self._held
         ]
-        for places, key, limit, full in wanted:
-            if places._taken[key] >= limit:
+        for quotas, key, limit, full in wanted:
+            if quotas._taken[key] >= limit:
                 return full
         if not self._begun and client is not None and (wait := self._wait_to_connect(client, now)) > 0.0:
             return Full(429, TOO_FAST, math.ceil(wait))
         self._begun = True
-        for places, key, _, _ in wanted:
-            places._taken[key] += 1
-            self._held.append((places, key))
-        for places in self._among:
-            for buckets, key in places.shared(client, user):
+        for quotas, key, _, _ in wanted:
+            quotas._taken[key] += 1
+            self._held.append((quotas, key))
+        for quotas in self._among:
+            for buckets, key in quotas.shared(client, user):
                 if not any(held is buckets and bucket.key == key for held, bucket in self._shared):
                     self._shared.append((buckets, buckets.share(key, now)))
         return None
 
     def _wait_to_connect(self, client: Hashable, now: float) -> float:
         """Seconds until `client` may connect; 0: it may, and has, as far as its rate goes."""
-        tables = [places._connecting for places in self._among if places._connecting is not None]
+        tables = [quotas._connecting for quotas in self._among if quotas._connecting is not None]
         if not tables:
             return 0.0
         connecting = [(buckets, buckets.share(client, now)) for buckets in tables]
@@ -145,8 +145,8 @@ class Place:
         self._shared.clear()
         self._give_back(self._held.copy())
 
-    def _give_back(self, places: list[tuple[Places, Hashable]]) -> None:
-        for one in places:
+    def _give_back(self, quotas: list[tuple[Quotas, Hashable]]) -> None:
+        for one in quotas:
             self._held.remove(one)
             among, key = one
             among._taken[key] -= 1

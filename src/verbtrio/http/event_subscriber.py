@@ -29,7 +29,7 @@ from verbtrio.base.close import (
     CloseInfo,
     check_close,
 )
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import Data
@@ -37,12 +37,12 @@ from verbtrio.http.sse import EventStream, ServerSentEvent
 from verbtrio.http.streaming import CHUNK_BYTES, END_SECONDS, Writer
 from verbtrio.messages.frame import Encode, Frame, encode
 
-GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
+CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 FRAME_BYTES = 64
 """What a queued message costs beside its bytes, as in `Limits.max_backlog_bytes`."""
 
 
-class Listener(HTTPConnection):
+class EventSubscriber(HTTPConnection):
     """One client of an `app.sse` route. From Starlette's `HTTPConnection`: `headers`, `query_params`, `state`, ...
 
     Its properties may be read in any thread. Its methods raise `RuntimeError` in any other than the one in which the
@@ -57,7 +57,7 @@ class Listener(HTTPConnection):
         self,
         scope: Scope,
         limits: Limits,
-        counts: Counts,
+        counters: Counters,
         check: Callable[[], None] = lambda: None,
         encode: Encode = encode,
     ) -> None:
@@ -65,7 +65,7 @@ class Listener(HTTPConnection):
         self.id = uuid.uuid4().hex
         self.dropped = 0
         self._limits = limits
-        self._counts = counts
+        self._counters = counters
         self._check = check
         self._encode = encode
         self.held: list[Frame] = []  # what rooms have broadcast since the last `flush`, bounded by the rooms
@@ -79,7 +79,7 @@ class Listener(HTTPConnection):
         """Called when it ends, at that moment."""
 
     def __repr__(self) -> str:
-        return f"<Listener {self.id[:8]} {self.scope['path']!r}>"
+        return f"<EventSubscriber {self.id[:8]} {self.scope['path']!r}>"
 
     @property
     def params(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Listener(HTTPConnection):
         return self._info
 
     @property
-    def outlet(self) -> Listener:
+    def outlet(self) -> EventSubscriber:
         """What rooms broadcast to: itself (see `rooms.Member`)."""
         return self
 
@@ -116,7 +116,7 @@ class Listener(HTTPConnection):
             if self._info is not None:
                 return
             self._queue.append(frame)
-            self._counts.sent += 1
+            self._counters.sent += 1
             self._queued += _size(frame)
             if self._queued > self._limits.max_backlog_bytes and len(self._queue) > 1:
                 self._overflow()
@@ -189,7 +189,7 @@ class Listener(HTTPConnection):
         while self._queued > limit and len(self._queue) > 1:
             self._queued -= _size(take())
             self.dropped += 1
-            self._counts.dropped += 1
+            self._counters.dropped += 1
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         """What is to be sent, written as events, until the end."""
@@ -213,14 +213,14 @@ class Listener(HTTPConnection):
         return b"".join(events)
 
 
-class Broadcasts(EventStream):
+class SubscriberResponse(EventStream):
     """The response a listener hears. A shutdown ends the listener, which then has its `close` event."""
 
     ends_at_shutdown = False
 
-    def __init__(self, listener: Listener, **options: Any) -> None:
-        super().__init__(listener._events(), send_timeout=listener._limits.send_timeout, **options)
-        self._listener = listener
+    def __init__(self, subscriber: EventSubscriber, **options: Any) -> None:
+        super().__init__(subscriber._events(), send_timeout=subscriber._limits.send_timeout, **options)
+        self._subscriber = subscriber
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
         if self._retry is not None:
@@ -230,16 +230,16 @@ class Broadcasts(EventStream):
 
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         super()._accompany(nursery, writer, body)
-        body.deadline = self._listener._body.deadline  # it may have ended already
-        self._listener._body = body
+        body.deadline = self._subscriber._body.deadline  # it may have ended already
+        self._subscriber._body = body
         nursery.start_soon(self._expire)
 
     async def _expire(self) -> None:
         """End it when the token it came in with does. An `exp` is a wall-clock time (RFC 7519)."""
-        expires = self._listener.scope.get("verbtrio.expires")
+        expires = self._subscriber.scope.get("verbtrio.expires")
         if expires is not None:
             await trio.sleep(max(0.0, expires - time.time()))
-            self._listener.end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
+            self._subscriber.end(CloseInfo(Cause.EXPIRED, TOKEN_EXPIRED, "Token expired"))
 
 
 def _event(frame: Frame) -> bytes:

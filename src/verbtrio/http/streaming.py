@@ -23,7 +23,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import trio
@@ -32,7 +32,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from verbtrio.base.types import EncodeHook, Shared
+from verbtrio.base.types import EncodeHook, Shared, Waitable
 
 CHUNK_BYTES = 64 * 1024
 """The most that one ASGI message carries, and that `send_timeout` is for."""
@@ -48,10 +48,6 @@ END_SECONDS = 1.0
 
 LINK = "verbtrio.http"
 """The ASGI scope's extension that holds the take-over's `Link`."""
-
-
-class Waitable(Protocol):
-    async def wait(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)

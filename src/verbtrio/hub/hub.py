@@ -15,16 +15,16 @@ from typing import Any, Protocol
 import trio
 
 from verbtrio.base.close import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
-from verbtrio.base.counters import Counts
+from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.base.threads import only_here
 from verbtrio.base.timers import Timers
-from verbtrio.base.types import Data
+from verbtrio.base.types import Data, Waitable
 from verbtrio.connection.handling import still_at_work
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.websocket import WebSocket
-from verbtrio.guards.quotas import Places, user_key
-from verbtrio.http.event_subscriber import GONE, Listener
+from verbtrio.guards.quotas import Quotas, user_key
+from verbtrio.http.event_subscriber import CLIENT_GONE, EventSubscriber
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.local import Room, Rooms
 from verbtrio.rooms.member import Member
@@ -44,12 +44,6 @@ CUT_SECONDS = 0.5
 
 MAX_GIVEN_UP_SHOWN = 3
 """Connections the log names of those that a drain has to give up."""
-
-
-class Waitable(Protocol):
-    """An event that can be waited for: hypercorn's, or Trio's."""
-
-    async def wait(self) -> None: ...
 
 
 class Drainable(Protocol):
@@ -101,7 +95,7 @@ class Users:
     def __init__(self, check: Callable[[], None], encode: Encode = encode) -> None:
         self._check = check
         self._encode = encode
-        self._connections: dict[str, dict[WebSocket[Any] | Listener, None]] = {}
+        self._connections: dict[str, dict[WebSocket[Any] | EventSubscriber, None]] = {}
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -113,10 +107,10 @@ class Users:
         return str(user_id) in self._connections
 
     def connections(self, user_id: object) -> tuple[Member, ...]:
-        """The connections of one user, oldest first: `WebSocket`s, and `Listener`s of `app.sse` routes."""
+        """The connections of one user, oldest first: `WebSocket`s, and `EventSubscriber`s of `app.sse` routes."""
         return self._of(user_id)
 
-    def _of(self, user_id: object) -> tuple[WebSocket[Any] | Listener, ...]:
+    def _of(self, user_id: object) -> tuple[WebSocket[Any] | EventSubscriber, ...]:
         return tuple(self._connections.get(str(user_id), ()))
 
     def send(self, user_id: object, data: Data) -> int:
@@ -150,10 +144,10 @@ class Users:
             ws._end(CloseInfo(Cause.KICKED, code, reason))
         return len(connections)
 
-    def _add(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
+    def _add(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
         self._connections.setdefault(user_id, {})[ws] = None
 
-    def _remove(self, user_id: str, ws: WebSocket[Any] | Listener) -> None:
+    def _remove(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
         connections = self._connections.get(user_id, {})
         connections.pop(ws, None)
         if not connections:
@@ -171,18 +165,18 @@ class Hub:
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()  # those that are open
         self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
-        self._listeners: set[Listener] = set()
+        self._subscribers: set[EventSubscriber] = set()
         self._sessions: set[Session] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
-        self.counts = Counts()
+        self.counters = Counters()
         self.check = only_here()
         """Raises `RuntimeError` in any other thread."""
         self.users = Users(self.check, encode)
         self.rooms = Rooms(self._to_flush, self.check, self.users.connections, encode)
-        self.places = Places(limits)
+        self.quotas = Quotas(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
         """Cancelled when the drain begins: for what is to end before the connections do."""
@@ -196,20 +190,20 @@ class Hub:
     def statistics(self) -> Statistics:
         self.check()  # they are of one moment, which another thread hasn't
         named = [key for key in self.rooms if isinstance(key, str)]
-        counts = self.counts
+        counters = self.counters
         return Statistics(
             connections=len(self._connections),
             rooms=len(named),
             memberships=sum(len(self.rooms.members(key)) for key in named),
             users=len(self.users),
             ended=dict(self._ended),
-            streams=len(self._listeners),
-            opened=counts.opened,
+            streams=len(self._subscribers),
+            opened=counters.opened,
             refused=dict(self._refused),
-            received=counts.received,
-            sent=counts.sent,
-            dropped=counts.dropped,
-            invalid=counts.invalid,
+            received=counters.received,
+            sent=counters.sent,
+            dropped=counters.dropped,
+            invalid=counters.invalid,
         )
 
     # A connection's registry. It is in every list before its handler's first line runs, and in none from the moment at
@@ -217,7 +211,7 @@ class Hub:
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
-        self.counts.opened += 1
+        self.counters.opened += 1
         if self.draining:  # its handshake was in progress when the drain began
             connection.drain()
             connection.hurry(self._deadline)
@@ -227,7 +221,7 @@ class Hub:
         if ws.closed is not None:  # its peer has gone, having sent a token first: what it sent may be handled
             return ws.closed.cause in PEERS_ENDS
         user_id = user_key(ws.user)  # known only now, where the first message has told it
-        if (full := connection.place.take(trio.current_time(), user=user_id)) is not None:
+        if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
             ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
         self.rooms.join(EVERYBODY, ws)
@@ -249,7 +243,7 @@ class Hub:
             self.users._remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
-        connection.place.leave(trio.current_time())
+        connection.slot.leave(trio.current_time())
         self._ending.discard(connection)
         self._empty.unpark_all()
 
@@ -280,25 +274,25 @@ class Hub:
                 await trio.lowlevel.checkpoint()
 
     @contextmanager
-    def listening(self, listener: Listener, room: str) -> Iterator[None]:
-        """Have `listener` in `room`, and among its user's connections, until it ends, at the block's end at last."""
-        user_id = user_key(listener.user)
-        self._listeners.add(listener)
-        self.counts.opened += 1
-        self.rooms.join(room, listener)
+    def subscribing(self, subscriber: EventSubscriber, room: str) -> Iterator[None]:
+        """Have `subscriber` in `room`, and among its user's connections, until it ends, at the block's end at last."""
+        user_id = user_key(subscriber.user)
+        self._subscribers.add(subscriber)
+        self.counters.opened += 1
+        self.rooms.join(room, subscriber)
         if user_id is not None:
-            self.users._add(user_id, listener)
-        listener.on_end = partial(self._leave_listening, listener, room, user_id)
+            self.users._add(user_id, subscriber)
+        subscriber.on_end = partial(self._leave_subscriber, subscriber, room, user_id)
         try:
             yield
         finally:
-            listener.end(GONE)
+            subscriber.end(CLIENT_GONE)
 
-    def _leave_listening(self, listener: Listener, room: str, user_id: str | None, info: CloseInfo) -> None:
-        self.rooms.leave(room, listener)
+    def _leave_subscriber(self, subscriber: EventSubscriber, room: str, user_id: str | None, info: CloseInfo) -> None:
+        self.rooms.leave(room, subscriber)
         if user_id is not None:
-            self.users._remove(user_id, listener)
-        self._listeners.discard(listener)
+            self.users._remove(user_id, subscriber)
+        self._subscribers.discard(subscriber)
         self._ended[info.cause] += 1
 
     def add_session(self, session: Session) -> None:
@@ -338,7 +332,7 @@ class Hub:
         self.draining = True
         self.until_drain.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
-        for one in tuple(self._listeners):
+        for one in tuple(self._subscribers):
             one.drain()
         for connection in (*self._sessions, *self._connections):
             connection.drain()

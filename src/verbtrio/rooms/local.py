@@ -290,7 +290,7 @@ class Room:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
     def __iter__(self) -> Iterator[Member]:
-        """Who is in it now, in the order in which they joined: `WebSocket`s, and `Listener`s of `app.sse` routes."""
+        """Who is in it now, in the order in which they joined: `WebSocket`s, and `EventSubscriber`s (of `app.sse`)."""
         return iter(cast("tuple[Member, ...]", tuple(self._rooms.members(self._key))))
 
     def __contains__(self, member: object) -> bool:

@@ -35,7 +35,7 @@ class HasOutlet(Protocol):
 
 
 class Member(HasOutlet, Protocol):
-    """Who is in a room, or among a user's connections: a `WebSocket`, or the `Listener` of an `app.sse` route.
+    """Who is in a room, or among a user's connections: a `WebSocket`, or the `EventSubscriber` of an `app.sse` route.
 
     What both have; `isinstance(member, WebSocket)` tells them apart.
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute, compile_path
 
 from verbtrio.routes.asyncapi import Channel
-from verbtrio.routes.event_stream_route import ListenerEndpoint
+from verbtrio.routes.event_stream_route import EventStreamEndpoint
 from verbtrio.routes.websocket_route import WebSocketEndpoint
 
 
@@ -17,7 +17,7 @@ def channels(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[Channel]
         if isinstance(route, Mount):
             yield from channels(route.routes or (), prefix + compile_path(route.path)[1])
         elif isinstance(route, WebSocketRoute | Route) and isinstance(
-            endpoint := route.endpoint, WebSocketEndpoint | ListenerEndpoint
+            endpoint := route.endpoint, WebSocketEndpoint | EventStreamEndpoint
         ):
             receives = endpoint.receives if isinstance(endpoint, WebSocketEndpoint) else None
             yield Channel(prefix + route.path_format, receives, endpoint.sends, endpoint.description)

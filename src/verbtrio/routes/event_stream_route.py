@@ -17,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import Shared
-from verbtrio.guards.quotas import Place, Places, client_key, user_key
-from verbtrio.http.event_subscriber import Broadcasts, Listener
+from verbtrio.guards.quotas import Quotas, Slot, client_key, user_key
+from verbtrio.http.event_subscriber import EventSubscriber, SubscriberResponse
 from verbtrio.http.streaming import link_of
 from verbtrio.hub.hub import Hub
-from verbtrio.routes.websocket_route import no_place
+from verbtrio.routes.websocket_route import no_slot
 
 logger = logging.getLogger("verbtrio.listening")
 
@@ -30,7 +30,7 @@ Guard: TypeAlias = Callable[[Request, str], Awaitable[bool | Response] | bool | 
 answer it gets instead."""
 
 
-class ListenerEndpoint(Shared):
+class EventStreamEndpoint(Shared):
     """One route's event streams, as an ASGI application.
 
     Args:
@@ -55,7 +55,7 @@ class ListenerEndpoint(Shared):
         hub: Callable[[], Hub],
         *,
         limits: Limits,
-        places: tuple[Places, ...],
+        quotas: tuple[Quotas, ...],
         keep_alive: float | None,
         retry: float | None,
         sends: Any = None,
@@ -73,7 +73,7 @@ class ListenerEndpoint(Shared):
         self._guard = guard
         self._hub = hub
         self._limits = limits
-        self._places = places
+        self._quotas = quotas
         self._keep_alive = keep_alive
         self._retry = retry
         self.sends = sends
@@ -94,7 +94,7 @@ class ListenerEndpoint(Shared):
         if hub.draining:
             denial = PlainTextResponse("Service Unavailable", 503, headers={"Retry-After": "1"})
         if denial is None:
-            await self._listen(hub, room, scope, receive, send)
+            await self._subscribe(hub, room, scope, receive, send)
         else:
             await denial(scope, receive, send)
 
@@ -111,24 +111,24 @@ class ListenerEndpoint(Shared):
             raise TypeError(f"the guard {self._guard!r} returned {answer!r}; it must return a bool or a Response")
         return None if answer else PlainTextResponse("Forbidden", 403)
 
-    async def _listen(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
-        listener = Listener(scope, self._limits, hub.counts, hub.check, hub.rooms.encode)
-        response = Broadcasts(listener, keep_alive=self._keep_alive, retry=self._retry)
+    async def _subscribe(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
+        subscriber = EventSubscriber(scope, self._limits, hub.counters, hub.check, hub.rooms.encode)
+        response = SubscriberResponse(subscriber, keep_alive=self._keep_alive, retry=self._retry)
         if scope["method"] == "HEAD":
             await response(scope, receive, send)
             return
-        place = Place(hub.places, *self._places)
-        client, user = client_key(scope.get("client")), user_key(listener.user)
-        full = place.take(trio.current_time(), client=client, user=user)
+        slot = Slot(hub.quotas, *self._quotas)
+        client, user = client_key(scope.get("client")), user_key(subscriber.user)
+        full = slot.take(trio.current_time(), client=client, user=user)
         if full is not None:
             logger.info("the stream %r is refused: %s", scope["path"], full.message)
-            await no_place(full)(scope, receive, send)
+            await no_slot(full)(scope, receive, send)
             return
         try:
-            with hub.listening(listener, room):
+            with hub.subscribing(subscriber, room):
                 await response(scope, receive, send)
         finally:
-            place.leave(trio.current_time())
+            slot.leave(trio.current_time())
 
 
 def _check_guard(guard: object) -> None:

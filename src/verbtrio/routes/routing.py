@@ -17,10 +17,10 @@ from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.connection.parameters import http_endpoint
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.guards.origin import Origins
-from verbtrio.guards.quotas import Places
+from verbtrio.guards.quotas import Quotas
 from verbtrio.http.sse import KEEP_ALIVE
 from verbtrio.hub.hub import Hub
-from verbtrio.routes.event_stream_route import Guard, ListenerEndpoint
+from verbtrio.routes.event_stream_route import EventStreamEndpoint, Guard
 from verbtrio.routes.groups import GroupMount, check_not_taken
 from verbtrio.routes.websocket_route import WebSocketEndpoint
 
@@ -64,7 +64,7 @@ class Routes:
         heartbeat: Heartbeat | None,
         compression: bool,
         origins: Origins,
-        places: tuple[Places, ...] = (),
+        quotas: tuple[Quotas, ...] = (),
         decode: DecodeHook | None = None,
     ) -> None:
         _check_settings(limits, heartbeat)
@@ -76,7 +76,7 @@ class Routes:
         self.heartbeat = heartbeat
         self.compression = compression
         self.origins = origins
-        self._places = places
+        self._quotas = quotas
         self._decode = decode
 
     @explained()
@@ -147,7 +147,7 @@ class Routes:
             "heartbeat": heartbeat,
             "compression": self.compression if compression is None else compression,
             "origins": self.origins.replace(allowed_origins, require_origin),
-            "places": self._places + _own(limits, merged),
+            "quotas": self._quotas + _own(limits, merged),
             "subprotocols": subprotocols,
             "sends": sends,
         }
@@ -213,13 +213,13 @@ class Routes:
         params = set(compile_path(self._prefix + path)[2])
         _check_settings(limits or self.limits, None)
         merged = self.limits.override(limits)
-        endpoint = ListenerEndpoint(
+        endpoint = EventStreamEndpoint(
             "{room}" if room is None else room,
             params,
             guard,
             self._hub_now,
             limits=merged,
-            places=self._places + _own(limits, merged),
+            quotas=self._quotas + _own(limits, merged),
             keep_alive=keep_alive,
             retry=retry,
             sends=sends,
@@ -340,7 +340,7 @@ class Routes:
             heartbeat=self.heartbeat if heartbeat is UNSET else heartbeat,
             compression=self.compression if compression is None else compression,
             origins=self.origins.replace(allowed_origins, require_origin),
-            places=self._places + _own(limits, merged),
+            quotas=self._quotas + _own(limits, merged),
             decode=self._decode,
         )
 
@@ -352,9 +352,9 @@ class Group(Routes):
         return f"<Group {self._prefix!r} ({len(self._added)} routes)>"
 
 
-def _own(limits: Limits | None, merged: Limits) -> tuple[Places, ...]:
+def _own(limits: Limits | None, merged: Limits) -> tuple[Quotas, ...]:
     """Where connections are counted for limits of their own."""
-    return () if limits is None else (Places(merged.counted_by(limits)),)
+    return () if limits is None else (Quotas(merged.counted_by(limits)),)
 
 
 def _check_settings(limits: object, heartbeat: object) -> None:

@@ -22,7 +22,7 @@ from verbtrio.connection.parameters import ParameterError
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.middleware import deny
 from verbtrio.guards.origin import MAX_SHOWN, Origins, Refusals, server_origin
-from verbtrio.guards.quotas import Full, Place, Places, client_key, user_key
+from verbtrio.guards.quotas import Full, Quotas, Slot, client_key, user_key
 from verbtrio.hub.hub import Hub
 from verbtrio.server.unwind import nobody_waits
 from verbtrio.wire.transport import ASGITransport, Transport
@@ -57,7 +57,7 @@ class WebSocketEndpoint(Shared):
         limits: Limits,
         heartbeat: Heartbeat | None,
         compression: bool,
-        places: tuple[Places, ...],
+        quotas: tuple[Quotas, ...],
         subprotocols: Sequence[str],
         sends: Any = None,
         description: str | None = None,
@@ -68,7 +68,7 @@ class WebSocketEndpoint(Shared):
         self._origins = origins
         self._refusals = Refusals(logger)
         self._limits = limits
-        self._places = places
+        self._quotas = quotas
         self._heartbeat = heartbeat
         self._compression = compression
         self._subprotocols = tuple(subprotocols)
@@ -100,21 +100,21 @@ class WebSocketEndpoint(Shared):
             logger.info("the upgrade of %r is refused: %s", scope["path"][:MAX_SHOWN], error)
             await deny(PlainTextResponse("Not Found", 404), scope, receive, send)
             return
-        place = Place(hub.places, *self._places)
+        slot = Slot(hub.quotas, *self._quotas)
         client, user = client_key(scope.get("client")), user_key(scope.get("user"))
-        full = place.take(trio.current_time(), client=client, user=user)
+        full = slot.take(trio.current_time(), client=client, user=user)
         if full is not None:
             logger.info("the upgrade of %r is refused: %s", scope["path"][:MAX_SHOWN], full.message)
-            await deny(no_place(full), scope, receive, send)
+            await deny(no_slot(full), scope, receive, send)
             return
         connection: Connection | None = None
         try:
             ws = await self._accept(scope, receive, send, hub)
             if ws is not None:
-                connection = Connection(ws, handler, self._heartbeat, place)
+                connection = Connection(ws, handler, self._heartbeat, slot)
         finally:
             if connection is None:
-                place.leave(trio.current_time())
+                slot.leave(trio.current_time())
         if connection is None:
             return
         session: Session | None = scope["extensions"].get(EXTENSION) if "extensions" in scope else None
@@ -153,6 +153,6 @@ class WebSocketEndpoint(Shared):
         return WebSocket(scope, transport, hub.rooms, self._limits, self._kind.decoder, subprotocol=subprotocol)
 
 
-def no_place(full: Full) -> PlainTextResponse:
+def no_slot(full: Full) -> PlainTextResponse:
     """The answer to who finds no place: why, and when to ask again."""
     return PlainTextResponse(full.message, full.status, headers={"Retry-After": str(full.retry_after)})

@@ -20,15 +20,23 @@ from typing import Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.base.close import INTERNAL_ERROR, NORMAL_CLOSURE, POLICY_VIOLATION, SERVICE_RESTART, Cause, CloseInfo
-from verbtrio.base.counters import Counts
+from verbtrio.base.close import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    NORMAL_CLOSURE,
+    POLICY_VIOLATION,
+    SERVICE_RESTART,
+    Cause,
+    CloseInfo,
+)
+from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.base.timers import Timers
 from verbtrio.connection.heartbeat import Beat, Heartbeat, Pulse
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.outbox import Outbox
 from verbtrio.messages.frame import Frame
-from verbtrio.wire.events import GONE, Closed, Event
+from verbtrio.wire.events import Closed, Event
 from verbtrio.wire.poller import Poller
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.stream_transport import StreamTransport
@@ -100,7 +108,7 @@ class Conversation:
         else:
             self._reader = TaskReader(transport, self, nursery)
         self._nursery = nursery
-        self._outbox = Outbox(transport, nursery, limits, self, Counts())
+        self._outbox = Outbox(transport, nursery, limits, self, Counters())
         self._writing = trio.Lock()
         self._reading = True
         self._hung_up = False
@@ -230,7 +238,7 @@ class Conversation:
     def gone(self) -> None:
         """A write has found the peer gone. Its Close frame may still be unread: the reader tells, if it is at it."""
         if not self._reading or self._peer_done.is_set():
-            self._end(CloseInfo(GONE.cause, GONE.code))
+            self._end(CloseInfo(Cause.GONE, ABNORMAL_CLOSURE))
 
     def low(self) -> None:
         """There is room in the inbox again."""
@@ -283,7 +291,7 @@ class Conversation:
         if beat is Beat.PING:
             self._outbox.put_nowait(Ping())
         elif beat is Beat.DEAD and self._hung_up:
-            self._end(CloseInfo(GONE.cause, GONE.code))
+            self._end(CloseInfo(Cause.GONE, ABNORMAL_CLOSURE))
         elif beat is Beat.DEAD:
             self._end(CloseInfo(Cause.HEARTBEAT, pulse.settings.code, pulse.settings.reason))
         return beat is Beat.DEAD

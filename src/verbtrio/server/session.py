@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("verbtrio.asgi")
 
 
-class Response(Protocol):
+class HandshakeAnswer(Protocol):
     """The HTTP side of the connection, for as long as the handshake lasts. The server's adapter brings it."""
 
     async def accept(self, headers: RawHeaders) -> None:
@@ -78,7 +78,7 @@ class Session(Shared):
         self,
         stream: trio.abc.Stream,
         handshake: Handshake,
-        response: Response,
+        response: HandshakeAnswer,
         early: bytes,
         terminated: Any,
         limits: Limits,
@@ -96,7 +96,7 @@ class Session(Shared):
         nobody else waits for its end (see `unwind`)."""
         self._stream = stream
         self._handshake = handshake
-        self._response: Response | None = response
+        self._response: HandshakeAnswer | None = response
         self._early = early
         self._limits = limits
         self._compression = False

@@ -147,7 +147,7 @@ class Codec:
     __slots__ = (
         "_answer",
         "_closing",
-        "_counts",
+        "_counters",
         "_ended",
         "_fragments",
         "_is_text",
@@ -172,7 +172,7 @@ class Codec:
         """Bytes that are still to come of the frame that websockets is taking; 0 between frames."""
         self._fragments: bytearray | None = None
         self._received = 0  # of the message that is not whole yet: its payload as it came
-        self._counts = False  # whether the frame that websockets is taking is a part of it, and no control frame
+        self._counters = False  # whether the frame that websockets is taking is a part of it, and no control frame
         self._starts = False  # whether that frame is the first of it
         self.on_begin: Callable[[Codec], None] | None = None
         """Called, with this codec, when a message, or a control frame outside of one, has begun and is not whole with
@@ -197,7 +197,7 @@ class Codec:
                 part = data[at : at + self.owed]
                 at += len(part)
                 self.owed -= len(part)
-                if self._counts:
+                if self._counters:
                     self._received += len(part)
                 self._feed(part, events)
                 if self._starts and self.unfinished:
@@ -294,11 +294,11 @@ class Codec:
     def _expect(self, size: int, first: int, second: int, *, begins: bool) -> None:
         """A frame of `size` bytes, head and all, is websockets'. `begins`: nothing of it has come before."""
         self.owed = size
-        self._counts = not first & 0x08  # RFC 6455 section 5.2: control frames
+        self._counters = not first & 0x08  # RFC 6455 section 5.2: control frames
         self._starts = begins and self._fragments is None
         if self._fragments is None:
             self._received = 0
-        if self._counts:
+        if self._counters:
             length = second & 0x7F
             self._received -= 6 if length < 126 else 8 if length == 126 else 14  # its head
 

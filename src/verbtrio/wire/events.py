@@ -30,7 +30,7 @@ class Closed:
     reason: str
 
 
-GONE = Closed(Cause.GONE, ABNORMAL_CLOSURE, "")
+PEER_GONE = Closed(Cause.GONE, ABNORMAL_CLOSURE, "")
 
 Event: TypeAlias = str | bytes | Pong | Closed
 """A text message, a binary message, a pong, or the end."""

@@ -11,7 +11,7 @@ import trio
 
 from verbtrio.messages.frame import Frame
 from verbtrio.wire.codec import Codec
-from verbtrio.wire.events import GONE, Event, Progress
+from verbtrio.wire.events import PEER_GONE, Event, Progress
 from verbtrio.wire.progress import on_its_way
 from verbtrio.wire.tls import RECORD_BYTES, Tls
 from verbtrio.wire.transport import Close, Packet, Transport
@@ -76,10 +76,10 @@ class StreamTransport(Transport):
                     continue
                 data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
                 if not data:
-                    return [GONE]
+                    return [PEER_GONE]
                 self._unread = data if self._tls is None else self._decrypt(self._tls, data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
-                return [GONE]
+                return [PEER_GONE]
         return self._decode()[0]
 
     def receive_nowait(self) -> tuple[list[Event], int]:
@@ -98,9 +98,9 @@ class StreamTransport(Transport):
         except BlockingIOError:
             return [], 0
         except OSError:  # `ssl.SSLError` is one
-            return [GONE], 0
+            return [PEER_GONE], 0
         if not data:
-            return [GONE], 0
+            return [PEER_GONE], 0
         if tls is None:
             events = self._codec.receive(data)
             if not events and self._codec.owed > SLICE_BYTES:
@@ -109,7 +109,7 @@ class StreamTransport(Transport):
         try:
             self._unread = self._decrypt(tls, data)
         except ssl.SSLError:
-            return [GONE], 0
+            return [PEER_GONE], 0
         return self._decode()[0], len(data)
 
     def _read_on(self, fd: int) -> list[Event]:

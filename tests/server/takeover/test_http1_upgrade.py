@@ -11,7 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.memory import socket_stream_pair
-from verbtrio.server.takeover.http1_upgrade import H11Response, Upgrade, _plain_upgrade, _upgrade_by_h11, upgrade_in
+from verbtrio.server.takeover.http1_upgrade import (
+    H11Response,
+    UpgradeRequested,
+    _plain_upgrade,
+    _upgrade_by_h11,
+    upgrade_in,
+)
 
 PROPERTY = settings(deadline=None, max_examples=500, derandomize=True)
 
@@ -36,7 +42,7 @@ MIDDLES = st.sampled_from([b"Host: x\r\n" + ASKS, ASKS])
 HEADS = st.tuples(STARTS, LINES, MIDDLES, LINES, st.just(b"\r\n"), BYTES).map(b"".join)
 
 
-def facts(upgrade: Upgrade) -> list[Any]:
+def facts(upgrade: UpgradeRequested) -> list[Any]:
     return [upgrade.method, upgrade.target, upgrade.version, upgrade.headers, upgrade.early]
 
 

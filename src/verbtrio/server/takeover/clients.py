@@ -33,11 +33,11 @@ class Clients:
     def __init__(self, limit: int | None, proxies: TrustedProxies) -> None:
         self._limit = limit
         self._proxies = proxies
-        self._counts = Counter[str]()
+        self._counters = Counter[str]()
 
     def __len__(self) -> int:
         """How many clients there are at the moment."""
-        return len(self._counts)
+        return len(self._counters)
 
     @contextmanager
     def admitting(self, stream: trio.abc.Stream) -> Iterator[bool]:
@@ -46,17 +46,17 @@ class Clients:
         if key is None or self._limit is None:
             yield True
             return
-        if self._counts[key] >= self._limit:
+        if self._counters[key] >= self._limit:
             logger.info("a connection from %s is refused: it has %d (max_tcp_connections_per_client)", key, self._limit)
             yield False
             return
-        self._counts[key] += 1
+        self._counters[key] += 1
         try:
             yield True
         finally:
-            self._counts[key] -= 1
-            if not self._counts[key]:
-                del self._counts[key]
+            self._counters[key] -= 1
+            if not self._counters[key]:
+                del self._counters[key]
 
     def _key(self, stream: trio.abc.Stream) -> str | None:
         """What the connection is counted by; `None`: by nothing."""

@@ -5,7 +5,8 @@ up `TCPServer` after the application's startup; `take_over` puts a subclass ther
 A connection of it has two phases, in one task:
 
 1. HTTP: hypercorn's own protocol objects, until an upgrade to a WebSocket arrives over HTTP/1.1. Then our H11
-   protocol raises `Upgrade` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase unwinds.
+   protocol raises `UpgradeRequested` out of the reading loop (the idiom hypercorn itself uses for h2c) and the phase
+   unwinds.
 2. WebSocket: the ASGI application is called with a `Session`, which verbtrio's endpoint takes the stream from.
 
 Around both stands a guard: whatever one connection does ends that connection, is logged once, and closes its
@@ -42,7 +43,7 @@ from verbtrio.server.asgi_websocket import Host, PeerGone, only
 from verbtrio.server.session import Session
 from verbtrio.server.takeover.clients import Clients, turn_away
 from verbtrio.server.takeover.hangup import watching
-from verbtrio.server.takeover.http1_upgrade import H11Response, Upgrade, upgrade_in
+from verbtrio.server.takeover.http1_upgrade import H11Response, UpgradeRequested, upgrade_in
 from verbtrio.server.takeover.http2 import H2, hush
 from verbtrio.server.takeover.http2_tunnel import Tunnel, TunnelResponse
 from verbtrio.server.takeover.linger import LingeringServer
@@ -109,7 +110,7 @@ class TakeOverServer(LingeringServer):
     """One connection: hypercorn's, with the WebSocket phase and the guard."""
 
     last_settings: TakeOver
-    _upgrade: Upgrade | None = None
+    _upgrade: UpgradeRequested | None = None
 
     @property
     def settings(self) -> TakeOver:
@@ -208,7 +209,7 @@ class TakeOverServer(LingeringServer):
                 if data:
                     await protocol.handle(RawData(data))
                 await self._read_data()
-            except Upgrade as upgrade:
+            except UpgradeRequested as upgrade:
                 self._upgrade = upgrade
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 raise

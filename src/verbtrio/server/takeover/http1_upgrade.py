@@ -19,7 +19,7 @@ from verbtrio.server.takeover.targets import resource_of
 from verbtrio.wire.handshake import RawHeaders
 
 
-class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an error
+class UpgradeRequested(Exception):  # noqa: N818 -- a turn in the conversation, not an error
     """The peer asks for a WebSocket over HTTP/1.1.
 
     Attributes:
@@ -46,14 +46,14 @@ class Upgrade(Exception):  # noqa: N818 -- a turn in the conversation, not an er
         self.connection = connection
 
 
-def upgrade_of(request: h11.Request, connection: h11.Connection) -> Upgrade | None:
+def upgrade_of(request: h11.Request, connection: h11.Connection) -> UpgradeRequested | None:
     """The upgrade that `request` asks for, if it does."""
     if not asks_for_websocket(request.method, request.headers):
         return None
     headers = [(bytes(name), bytes(value)) for name, value in request.headers]
     target, headers = resource_of(request.method, request.target, headers) or (request.target, headers)
     early, _ = connection.trailing_data
-    return Upgrade(request.method, target, request.http_version, headers, early, lambda: connection)
+    return UpgradeRequested(request.method, target, request.http_version, headers, early, lambda: connection)
 
 
 # A head that leaves nothing to interpret: h11 would take it apart in the same way. (Possessive: the time is linear.)
@@ -62,7 +62,7 @@ _plain_head = re.compile(rb"GET (?P<target>/[!-~]*+) HTTP/1\.1\r\n(?P<fields>(?:
 _NOT_PLAIN = (b"content-length", b"transfer-encoding")
 
 
-def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
+def upgrade_in(data: bytes, config: Config) -> UpgradeRequested | None:
     """The upgrade request that a connection has begun with; `None` where `data` is anything else, or not all of it."""
     if data[:1] in (b"\r", b"\n"):
         return None  # empty lines first
@@ -72,7 +72,7 @@ def upgrade_in(data: bytes, config: Config) -> Upgrade | None:
     return _plain_upgrade(data) or _upgrade_by_h11(data, config)
 
 
-def _plain_upgrade(data: bytes) -> Upgrade | None:
+def _plain_upgrade(data: bytes) -> UpgradeRequested | None:
     """An upgrade request as nearly all are; `None` where it takes h11 to say what `data` means. h11 needs 60 us for a
     request and its 101, a tenth of what a connection costs; this needs 6."""
     head = _plain_head(data)
@@ -94,10 +94,10 @@ def _plain_upgrade(data: bytes) -> Upgrade | None:
         connection.next_event()
         return connection
 
-    return Upgrade(b"GET", head["target"], b"1.1", headers, data[head.end() :], connection)
+    return UpgradeRequested(b"GET", head["target"], b"1.1", headers, data[head.end() :], connection)
 
 
-def _upgrade_by_h11(data: bytes, config: Config) -> Upgrade | None:
+def _upgrade_by_h11(data: bytes, config: Config) -> UpgradeRequested | None:
     connection = HeadConnection(config.h11_max_incomplete_size)
     try:
         connection.receive_data(data)

@@ -14,7 +14,8 @@ from hypercorn.protocol.http_stream import ASGIHTTPState
 from hypercorn.trio.task_group import TaskGroup, _handle
 
 from verbtrio.base.timers import Timers
-from verbtrio.http.streaming import LINK, Link, Waitable
+from verbtrio.base.types import Waitable
+from verbtrio.http.streaming import LINK, Link
 from verbtrio.server.takeover.http2_buffers import Held
 
 BODY_BYTES = 64 * 1024
