@@ -20,7 +20,7 @@ from tests.test_linear import TOO_MUCH, growth
 from verbtrio import App, WebSocket
 from verbtrio.base.errors import MessageError
 from verbtrio.base.types import JSON
-from verbtrio.messages.frame import INVALID_JSON, Decoder
+from verbtrio.messages.decoder import INVALID_JSON, Decoder
 
 T = TypeVar("T")
 MODULUS = 2**61 - 1

@@ -19,8 +19,9 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from verbtrio import App, EventStream, JSONArray, MessageError, ServerSentEvent, Stream, WebSocket, on
-from verbtrio.messages.custom import MAX_PROBLEM_CHARACTERS, told
-from verbtrio.messages.frame import INVALID_JSON, Decoder, encode, encoder
+from verbtrio.messages.custom import MAX_PROBLEM_CHARACTERS, explanation
+from verbtrio.messages.decoder import INVALID_JSON, Decoder
+from verbtrio.messages.frame import encode, encoder
 
 
 class Say(pydantic.BaseModel):
@@ -383,7 +384,7 @@ class TestReceived:
     @pytest.mark.parametrize("kind", [Say, list[Say], dict[str, Say]])
     def test_a_hook_that_makes_something_else(self, kind: Any) -> None:
         message = {list[Say]: "[{}]", dict[str, Say]: '{"a":{}}'}.get(kind, "{}")
-        with pytest.raises(RuntimeError, match=r"decode hook was asked for a Say and made \{\}"):
+        with pytest.raises(RuntimeError, match=r"decode hook was asked for a Say and returned \{\}"):
             Decoder(kind, lambda kind, value: value)(message)
 
     @pytest.mark.parametrize("form", ["coroutine", "hook", "method", "on"])
@@ -550,7 +551,7 @@ class TestRoutes:
 
         make_app: Any = App
         for name in ("encode", "decode"):
-            with pytest.raises(TypeError, match=f"{name}= is a plain function"):
+            with pytest.raises(TypeError, match=f"{name}= takes a plain function"):
                 make_app(**{name: hook})
 
     def test_built_in_hooks(self) -> None:
@@ -640,7 +641,7 @@ def test_of_many_mistakes_the_number(kind: Any, wrong: Any) -> None:
     decoder = Decoder[Any](kind, lambda kind, value: kind.model_validate(value))
     with pytest.raises(MessageError) as caught:
         decoder(json.dumps(wrong if kind is Many else [wrong]))
-    assert "20000 things are wrong with it" in str(caught.value)
+    assert "20000 errors in the message" in str(caught.value)
 
 
 def test_a_long_text_is_cut_before_it_is_looked_at() -> None:
@@ -656,4 +657,4 @@ def test_a_long_text_is_cut_before_it_is_looked_at() -> None:
         def __str__(self) -> str:
             return Text("x " * 10**6)
 
-    assert len(told(Error())) <= MAX_PROBLEM_CHARACTERS + 3
+    assert len(explanation(Error())) <= MAX_PROBLEM_CHARACTERS + 3

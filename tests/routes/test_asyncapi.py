@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from verbtrio import JSON, App, MessageError, WebSocket
-from verbtrio.messages.frame import Decoder
+from verbtrio.messages.decoder import Decoder
 from verbtrio.routes.asyncapi import Channel, document
 
 jsonschema: Any = importlib.import_module("jsonschema")  # untyped

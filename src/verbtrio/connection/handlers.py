@@ -17,7 +17,7 @@ from verbtrio.base.types import DecodeHook, Hook
 from verbtrio.connection.dispatch import Dispatch, covers, handled, union_of
 from verbtrio.connection.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
 from verbtrio.connection.websocket import WebSocket
-from verbtrio.messages.frame import Decoder
+from verbtrio.messages.decoder import Decoder
 
 HOOKS = {
     "open": ("ws",),

@@ -33,7 +33,8 @@ from verbtrio.connection.answers import error_answer, is_message, ref_in, with_r
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.membership import Membership, Memberships
 from verbtrio.connection.outbox import Outbox
-from verbtrio.messages.frame import Decoder, Frame, encode
+from verbtrio.messages.decoder import Decoder
+from verbtrio.messages.frame import Frame, encode
 from verbtrio.rooms.local import Room, Rooms, check_name
 from verbtrio.rooms.member import Outlet
 from verbtrio.wire.transport import Close, Transport

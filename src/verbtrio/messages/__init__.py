@@ -1,1 +1,1 @@
-"""What a message is: encoded once on its way out, decoded to what a handler takes on its way in. Pure."""
+"""Messages: encoded once on their way out, decoded to what a handler takes on their way in. Pure."""

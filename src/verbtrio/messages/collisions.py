@@ -1,10 +1,10 @@
 """Which types may be the keys of a dict, or the elements of a set, that a client sends. Pure.
 
-Python's hash of a number is that number modulo 2**61 - 1. So whoever sends `7 + k * (2**61 - 1)` for many k fills one
-slot of the table, and each further key is compared with all before it: 20,000 keys in 555 KB took 3 s (CWE-407). The
-hash of a text is made with a secret of the process, and can't be aimed at.
+Python's hash of a number is that number modulo 2**61 - 1. A client that sends `7 + k * (2**61 - 1)` for many k gives
+them all one hash, and each key is compared with all the keys before it: 20,000 keys in 555 KB took 3 s (CWE-407). The
+hash of a text is made with a secret of the process, so a client can't aim at it.
 
-The rule: a client may choose among at most `MAX_VALUES` values. There are 2**61 - 1 hashes, so few of them share one.
+The rule: a client may choose among at most `MAX_VALUES` values. There are 2**61 - 1 hashes, so few values share one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from msgspec import inspect
 
 MAX_VALUES = 2**64
-"""All floats, all 64-bit integers: up to some 200 of the one, or 9 of the other, have one hash."""
+"""As many as there are floats, or 64-bit integers: about 200 floats, or 9 integers, share one hash at the most."""
 
 _SECRET = 1
-"""What has a secret in its hash offers nothing to choose."""
-_SECRETS = (inspect.StrType, inspect.BytesType, inspect.DateType, inspect.TimeType, inspect.NoneType)
+"""The number of choices in a type whose hash has a secret: a client can't choose the hash."""
+_SECRET_TYPES = (inspect.StrType, inspect.BytesType, inspect.DateType, inspect.TimeType, inspect.NoneType)
 _MOMENTS = 3_652_059 * 86_400 * 10**6
-"""Microseconds from the year 1 to 9999: an aware datetime's hash has no secret."""
+"""Microseconds from the year 1 to 9999. The hash of an aware datetime has no secret."""
 _UNHASHABLE = (
     inspect.ListType,
     inspect.DictType,
@@ -38,11 +38,11 @@ def check_keys(kind: object, info: inspect.Type) -> None:
     """Check all dicts and sets in a message's type.
 
     Args:
-        kind: the type, for the error.
-        info: what msgspec makes of it.
+        kind: the type, for the error message.
+        info: msgspec's description of it.
 
     Raises:
-        TypeError: clients could choose keys or elements that have one hash.
+        TypeError: clients could choose keys or elements that share one hash.
     """
     key: Any
     for part in parts(info):
@@ -50,18 +50,18 @@ def check_keys(kind: object, info: inspect.Type) -> None:
             key, what = part.item_type, "set's elements"
         else:
             key, what = getattr(part, "key_type", None), "dict's keys"
-            if key is None or isinstance(key, inspect.AnyType):  # names in JSON are texts
+            if key is None or isinstance(key, inspect.AnyType):  # JSON's own names are texts
                 continue
         if _choices(key, ()) > MAX_VALUES:
             raise TypeError(
-                f"{kind!r}: a {what} are {_name(key)}, of which a client can send many with one hash, each of which is "
-                f"then compared with all the others (CWE-407). Use texts (dict[str, ...], set[str]), a list, or "
-                f"integers within bounds: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]"
+                f"{kind!r}: a {what} are {_name(key)}, and a client can send many with one hash: each is then compared "
+                f"with all the others (CWE-407). Use texts (dict[str, ...], set[str]), a list, or integers within "
+                f"bounds: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]"
             )
 
 
 def parts(info: inspect.Type) -> Iterator[inspect.Type]:
-    """`info` and every type in it, each once: types may hold themselves."""
+    """`info` and every type in it, each once: types may contain themselves."""
     seen: set[int] = set()
     waiting: list[Any] = [info]
     while waiting:
@@ -76,7 +76,7 @@ def parts(info: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _choices(info: inspect.Type, inside: tuple[int, ...]) -> float:
-    """How many values with a known hash there are, as an int; `math.inf` for no limit, or where nobody knows."""
+    """How many values with a predictable hash there are; `math.inf` if there is no limit or it is unknown."""
     if id(info) in inside:
         return math.inf
     choices = partial(_choices, inside=(*inside, id(info)))
@@ -108,7 +108,7 @@ def _choices(info: inspect.Type, inside: tuple[int, ...]) -> float:
         case inspect.FrozenSetType():
             members = choices(info.item_type)
             return _SECRET if members <= _SECRET else 2**members if members <= 64 else math.inf
-    if isinstance(info, _SECRETS):
+    if isinstance(info, _SECRET_TYPES):
         return _SECRET
     return 0 if isinstance(info, _UNHASHABLE) else math.inf
 
@@ -120,7 +120,7 @@ def _integers(info: inspect.IntType) -> float:
 
 
 def _name(info: inspect.Type) -> str:
-    """A type as the one who has written it knows it, more or less: `IntType` is an int."""
+    """A type's name as its author writes it, more or less: `IntType` is `int`."""
     if isinstance(info, inspect.Metadata):
         return _name(info.type)
     if isinstance(info, inspect.UnionType):

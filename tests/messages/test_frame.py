@@ -1,0 +1,85 @@
+"""Messages on their way out: encoded once, as a server sends them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+import pytest
+
+from verbtrio.messages.frame import encode
+from verbtrio.wire.codec import Codec
+
+
+def wire(data: Any) -> bytes:
+    """`data` as a server sends it."""
+    return Codec(max_message_bytes=1).encode(encode(data))
+
+
+class Say(msgspec.Struct, tag_field="type", tag="say"):
+    text: str
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class TestEncode:
+    @pytest.mark.parametrize(
+        ("data", "payload", "text"),
+        [
+            ("héllo", "héllo".encode(), True),
+            ("", b"", True),
+            ('{"as": "it is"}', b'{"as": "it is"}', True),
+            (Colour.RED, b"red", True),
+            (b"\x00\xff", b"\x00\xff", False),
+            (b"", b"", False),
+            (bytearray(b"ab"), b"ab", False),
+            (memoryview(b"abcdef")[::2], b"ace", False),
+            ({"type": "ping"}, b'{"type":"ping"}', True),
+            ([1, "é", None, True], '[1,"é",null,true]'.encode(), True),
+            (None, b"null", True),
+            (0, b"0", True),
+            (2**70, str(2**70).encode(), True),
+            (float("nan"), b"null", True),  # JSON has no NaN
+            (Say("hi"), b'{"type":"say","text":"hi"}', True),
+        ],
+    )
+    def test_by_type(self, data: Any, payload: bytes, text: bool) -> None:
+        frame = encode(data)
+        assert (frame.payload, frame.text) == (payload, text)
+
+    def test_what_json_has_no_form_for(self) -> None:
+        with pytest.raises(TypeError, match="object"):
+            encode({"x": object()})
+
+    @pytest.mark.parametrize("data", ["\ud800", {"x": "\udfff"}])
+    def test_a_lone_surrogate(self, data: Any) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            encode(data)
+
+    def test_a_buffer_is_copied(self) -> None:
+        buffer = bytearray(b"before")
+        frame = encode(buffer)
+        buffer[:] = b"after!"
+        assert frame.payload == b"before"
+
+
+class TestFrame:
+    @pytest.mark.parametrize(
+        ("size", "header"),
+        [
+            (0, b"\x82\x00"),
+            (125, b"\x82\x7d"),
+            (126, b"\x82\x7e\x00\x7e"),
+            (65535, b"\x82\x7e\xff\xff"),
+            (65536, b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+        ],
+    )
+    def test_wire_format(self, size: int, header: bytes) -> None:
+        """RFC 6455 section 5.2: the shortest form of the length, no mask."""
+        assert wire(bytes(size)) == header + bytes(size)
+
+    def test_text_has_its_own_opcode(self) -> None:
+        assert wire("é") == b"\x81\x02\xc3\xa9"
