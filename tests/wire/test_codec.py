@@ -22,7 +22,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from verbtrio.base.close import Cause
 from verbtrio.messages.frame import Frame, encode
 from verbtrio.wire.codec import Codec
-from verbtrio.wire.events import Closed, Event, Pong
+from verbtrio.wire.events import Disconnect, Event, Pong
 
 PROPERTY = settings(deadline=None, max_examples=150, derandomize=True)
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -149,7 +149,7 @@ class TestCutting:
         if end is not None:
             code, reason = end
             data += close_frame(code, reason.encode()) + frame(TEXT, b"too late")
-            events.append(Closed(Cause.PEER, code, reason))
+            events.append(Disconnect(Cause.PEER, code, reason))
             replies += frame(CLOSE, struct.pack("!H", code) + reason.encode(), masked=False)
         assert converse(codec(), *pieces(data, cuts)) == (events, replies)
 
@@ -200,7 +200,7 @@ class TestCutting:
     def test_what_stands_behind_invalid_text(self, behind: bytes) -> None:
         """In one read or in two: the text is answered with 1007, and what is behind it is not answered at all."""
         events, replies = converse(codec(), frame(TEXT, b"\xff") + behind)
-        assert events == [Closed(Cause.PROTOCOL, 1007, "invalid UTF-8: invalid start byte")]
+        assert events == [Disconnect(Cause.PROTOCOL, 1007, "invalid UTF-8: invalid start byte")]
         assert close_code(replies) == 1007
         assert len(server_frames(replies)) == 1
 
@@ -229,7 +229,7 @@ class TestCutting:
     def test_nothing_raises_for_frames(self, frames: list[bytes], deflate: bool) -> None:
         """Whatever comes, there is one end at most, it is the last event, and it is answered with one Close."""
         events, replies = converse(codec(100, deflate=deflate), *frames)
-        ends = [event for event in events if isinstance(event, Closed)]
+        ends = [event for event in events if isinstance(event, Disconnect)]
         assert ends == events[len(events) - len(ends) :]
         assert len(ends) <= 1
         opcodes = [opcode for opcode, _ in server_frames(replies)]
@@ -254,7 +254,7 @@ class TestSize:
     def test_at_the_limit(self, data: bytes) -> None:
         events, _ = converse(codec(9), data)
         assert events
-        assert not any(isinstance(event, Closed) for event in events)
+        assert not any(isinstance(event, Disconnect) for event in events)
 
     @pytest.mark.parametrize(
         "data",
@@ -270,7 +270,7 @@ class TestSize:
     )
     def test_over_the_limit(self, data: bytes) -> None:
         events, replies = converse(codec(9), data)
-        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1], Disconnect)
         assert (events[-1].cause, events[-1].code, close_code(replies)) == (Cause.SIZE, 1009, 1009)
 
     @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ class TestSize:
     def test_control_frames_are_no_messages(self, data: bytes) -> None:
         """A control frame has 125 bytes at most by itself; the message limit, or what is left of it, is not its."""
         events, _ = converse(codec(9), data)
-        assert not any(isinstance(event, Closed) and event.cause is Cause.SIZE for event in events)
+        assert not any(isinstance(event, Disconnect) and event.cause is Cause.SIZE for event in events)
 
     @pytest.mark.parametrize("part", [1, 100, 10**6], ids=["tiny fragments", "fragments", "one frame"])
     def test_what_is_inflated_counts(self, part: int) -> None:
@@ -294,7 +294,7 @@ class TestSize:
         data = compressed_frames(compressed, part)
         assert converse(codec(1000, deflate=True), data)[0] == ["€" * 333 + "."]
         events, replies = converse(codec(999, deflate=True), data)
-        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1], Disconnect)
         assert (events[-1].cause, close_code(replies)) == (Cause.SIZE, 1009)
 
     def test_compression_that_does_not_pay(self) -> None:
@@ -316,7 +316,7 @@ class TestSize:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert [type(event) for event in events] == [Closed]
+        assert [type(event) for event in events] == [Disconnect]
         assert close_code(subject.replies()) == 1009
         assert peak < 512 * KIB
 
@@ -375,12 +375,12 @@ class TestDeflate:
     )
     def test_violations(self, data: bytes) -> None:
         events, replies = converse(codec(deflate=True), data)
-        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1], Disconnect)
         assert (events[-1].cause, events[-1].code, close_code(replies)) == (Cause.PROTOCOL, 1002, 1002)
 
     def test_invalid_text_in_a_compressed_message(self) -> None:
         events, replies = converse(codec(deflate=True), compressed_frames(deflate(b"ok\xff"), 3))
-        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1], Disconnect)
         assert (events[-1].code, close_code(replies)) == (1007, 1007)
 
 
@@ -420,7 +420,7 @@ class TestViolations:
         subject = codec()
         assert subject.receive(frame(TEXT, b"before")) == ["before"]
         events, replies = converse(subject, data)
-        assert isinstance(events[-1], Closed)
+        assert isinstance(events[-1], Disconnect)
         assert (events[-1].cause, events[-1].code) == (Cause.PROTOCOL, code)
         assert close_code(replies) == code
         assert converse(subject, frame(TEXT, b"after"), frame(PING), close_frame(1000)) == ([], b"")
@@ -434,7 +434,7 @@ class TestViolations:
     def test_invalid_text_shows_at_its_first_bad_byte(self) -> None:
         """Not when the message is complete: the peer may never complete it."""
         events, replies = converse(codec(), frame(TEXT, "€".encode()[:1], fin=False), frame(CONT, b"\xff", fin=False))
-        assert [type(event) for event in events] == [Closed]
+        assert [type(event) for event in events] == [Disconnect]
         assert close_code(replies) == 1007
 
     def test_binary_is_not_checked(self) -> None:
@@ -452,7 +452,7 @@ class TestControl:
     @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 4999])
     def test_a_close_is_echoed(self, code: int) -> None:
         events, replies = converse(codec(), close_frame(code, "wegen 3 €".encode()))
-        assert events == [Closed(Cause.PEER, code, "wegen 3 €")]
+        assert events == [Disconnect(Cause.PEER, code, "wegen 3 €")]
         assert close_code(replies) == code
 
     @PROPERTY
@@ -466,18 +466,18 @@ class TestControl:
         assert theirs.close(1000, "") == b""
 
     def test_a_close_without_a_code(self) -> None:
-        assert converse(codec(), frame(CLOSE)) == ([Closed(Cause.PEER, 1005, "")], b"\x88\x00")
+        assert converse(codec(), frame(CLOSE)) == ([Disconnect(Cause.PEER, 1005, "")], b"\x88\x00")
 
     def test_a_close_in_the_middle_of_a_message(self) -> None:
         """A control frame may stand there (RFC 6455 section 5.4), this one too."""
         events, replies = converse(codec(), frame(TEXT, b"half", fin=False) + close_frame(4000), frame(CONT, b"late"))
-        assert events == [Closed(Cause.PEER, 4000, "")]
+        assert events == [Disconnect(Cause.PEER, 4000, "")]
         assert close_code(replies) == 4000
 
     def test_nothing_after_the_peers_close(self) -> None:
         subject = codec()
         events, _ = converse(subject, frame(TEXT, b"last") + close_frame(1000) + frame(TEXT, b"late"))
-        assert events == ["last", Closed(Cause.PEER, 1000, "")]
+        assert events == ["last", Disconnect(Cause.PEER, 1000, "")]
         assert converse(subject, frame(TEXT, b"late"), frame(PING), frame(3)) == ([], b"")
         assert subject.close(1000, "") == b""
 
@@ -493,7 +493,7 @@ class TestControl:
     def test_the_peers_answer_to_our_close(self) -> None:
         subject = codec()
         subject.close(4000, "")
-        assert converse(subject, close_frame(4000)) == ([Closed(Cause.PEER, 4000, "")], b"")
+        assert converse(subject, close_frame(4000)) == ([Disconnect(Cause.PEER, 4000, "")], b"")
 
     @pytest.mark.parametrize(
         "late",
@@ -504,7 +504,7 @@ class TestControl:
         """The rule of the codec's file: "after a Close frame, in or out, nothing ... reaches the handler"."""
         subject = codec()
         subject.close(1000, "")
-        assert converse(subject, late, close_frame(1000))[0] == [Closed(Cause.PEER, 1000, "")]
+        assert converse(subject, late, close_frame(1000))[0] == [Disconnect(Cause.PEER, 1000, "")]
 
     @pytest.mark.parametrize("payload", [b"", b"x" * 125])
     def test_our_ping(self, payload: bytes) -> None:
@@ -535,6 +535,6 @@ def test_each_form_of_a_length_says_the_same(length: bytes, first: int) -> None:
     payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(b"hello"))
     events = codec.receive(bytes((first,)) + length + mask + payload)
     if first == 0x8A and length != b"\x85":  # a control frame has no long form
-        assert isinstance(events[0], Pong | Closed)
+        assert isinstance(events[0], Pong | Disconnect)
     else:
         assert events == [{0x81: "hello", 0x82: b"hello", 0x8A: Pong(b"hello")}[first]]

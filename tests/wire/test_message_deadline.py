@@ -20,7 +20,7 @@ from tests.wire.test_tls import CLIENT, SERVER
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
 from verbtrio.base.close import CloseInfo
 from verbtrio.wire.codec import Codec
-from verbtrio.wire.unfinished import NEVER, Unfinished
+from verbtrio.wire.message_deadline import NEVER, MessageDeadline
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
 PONGS = frame(FIN | PONG)
@@ -406,7 +406,7 @@ class TestCodec:
         assert (begun, codec.unfinished) == ([], False)
 
     @pytest.mark.parametrize(
-        ("wire", "progress"),
+        ("wire", "expected"),
         [
             (frame(BINARY, bytes(100)), 100),
             (frame(BINARY, bytes(9000)), 9000),
@@ -418,62 +418,62 @@ class TestCodec:
         ],
     )
     @pytest.mark.parametrize("size", [13, 1000, 100_000])
-    def test_progress_is_payload(self, wire: bytes, progress: int, size: int) -> None:
+    def test_partial_bytes_are_payload(self, wire: bytes, expected: int, size: int) -> None:
         codec = Codec(max_message_bytes=MIB)
         for part in pieces(wire, size):
             codec.receive(part)
-        assert codec.progress == progress
+        assert codec.partial_bytes == expected
 
 
-class Clerk:
+class Assembler:
     unfinished = True
-    progress = 0
+    partial_bytes = 0
 
 
 class TestTheRule:
-    def over(self, source: Clerk, **limits: Any) -> Unfinished:
-        return Unfinished(source, Limits(message_timeout=10, **limits))
+    def over(self, assembler: Assembler, **limits: Any) -> MessageDeadline:
+        return MessageDeadline(assembler, Limits(message_timeout=10, **limits))
 
     def test_the_time_and_a_second_a_kib(self) -> None:
-        source = Clerk()
-        one = self.over(source)
+        assembler = Assembler()
+        one = self.over(assembler)
         assert one.due == NEVER
         assert one.begun(5)
         assert one.due == 15
-        source.progress = 2 * KIB
+        assembler.partial_bytes = 2 * KIB
         assert not one.is_overdue(15)
         assert one.due == 17
         assert not one.is_overdue(16.9)
         assert one.is_overdue(17)
 
     def test_up_to_the_largest_message(self) -> None:
-        source = Clerk()
-        source.progress = 100 * MIB
-        one = self.over(source, max_message_bytes=4 * KIB)
+        assembler = Assembler()
+        assembler.partial_bytes = 100 * MIB
+        one = self.over(assembler, max_message_bytes=4 * KIB)
         one.begun(0)
         assert not one.is_overdue(10)
         assert one.is_overdue(14)
 
     def test_one_time_for_many_messages(self) -> None:
         """What begins later is asked about later, and the timer is set once."""
-        one = self.over(Clerk())
+        one = self.over(Assembler())
         assert [one.begun(now) for now in (0, 1, 2)] == [True, False, False]
         assert not one.is_overdue(10)
         assert one.due == 12
         assert one.is_overdue(12)
 
     def test_what_is_finished_needs_no_timer(self) -> None:
-        source = Clerk()
-        one = self.over(source)
+        assembler = Assembler()
+        one = self.over(assembler)
         one.begun(0)
-        source.unfinished = False
+        assembler.unfinished = False
         assert not one.is_overdue(10)
         assert one.due == NEVER
         assert one.begun(20)
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_a_pause(self, asked: bool) -> None:
-        one = self.over(Clerk())
+        one = self.over(Assembler())
         one.begun(0)
         one.pause(4)
         if asked:
@@ -488,7 +488,7 @@ class TestTheRule:
         assert one.is_overdue(end + 6)
 
     def test_being_late_oneself(self) -> None:
-        one = self.over(Clerk())
+        one = self.over(Assembler())
         one.begun(0)
         assert not one.is_overdue(500)
         assert one.due == 510

@@ -22,7 +22,7 @@ from tests.support.memory import serving, shake_hands, socket_stream_pair
 from verbtrio import App, Heartbeat, Limits, WebSocket
 from verbtrio.connection.heartbeat import Beat, Pulse
 from verbtrio.wire.events import Progress
-from verbtrio.wire.progress import acknowledged, on_its_way
+from verbtrio.wire.tcp_info import acknowledged, acknowledged_and_in_flight
 
 SIZE = 8 * 2**20
 RATE = 130_000
@@ -35,15 +35,15 @@ class TestPulse:
     @pytest.mark.parametrize(
         ("before", "after", "alive"),
         [
-            (Progress(5, waits=True), Progress(6, waits=True), True),
-            (Progress(5, waits=True), Progress(6, waits=False), True),
-            (Progress(5, waits=True), Progress(5, waits=True), False),
-            (Progress(5, waits=False), Progress(6, waits=False), False),  # a ping that its system has taken
-            (Progress(5, waits=False), Progress(6, waits=True), False),
-            (Progress(coming=0), Progress(coming=1), True),
-            (Progress(coming=2), Progress(coming=1), True),  # of another message
-            (Progress(coming=1), Progress(coming=1), False),
-            (Progress(coming=1), Progress(coming=0), False),
+            (Progress(5, in_flight=True), Progress(6, in_flight=True), True),
+            (Progress(5, in_flight=True), Progress(6, in_flight=False), True),
+            (Progress(5, in_flight=True), Progress(5, in_flight=True), False),
+            (Progress(5, in_flight=False), Progress(6, in_flight=False), False),  # a ping that its system has taken
+            (Progress(5, in_flight=False), Progress(6, in_flight=True), False),
+            (Progress(partial_bytes=0), Progress(partial_bytes=1), True),
+            (Progress(partial_bytes=2), Progress(partial_bytes=1), True),  # of another message
+            (Progress(partial_bytes=1), Progress(partial_bytes=1), False),
+            (Progress(partial_bytes=1), Progress(partial_bytes=0), False),
         ],
     )
     def test_a_look(self, before: Progress, after: Progress, alive: bool) -> None:
@@ -59,7 +59,7 @@ class TestPulse:
 
     def test_the_first_look_says_nothing(self) -> None:
         pulse = Pulse(Heartbeat(20, 40), 0)
-        pulse.look(Progress(10, waits=True, coming=10), 39)
+        pulse.look(Progress(10, in_flight=True, partial_bytes=10), 39)
         assert pulse.due(40) is Beat.DEAD
 
 
@@ -305,13 +305,16 @@ async def test_a_tunnel(rate: int, autojump_clock: Clock) -> None:
 async def test_what_is_on_its_way() -> None:
     client, server = await tcp_pair()
     async with client, server:
-        assert on_its_way(server) is None or on_its_way(server) == (acknowledged(server), False)
+        assert acknowledged_and_in_flight(server) is None or acknowledged_and_in_flight(server) == (
+            acknowledged(server),
+            False,
+        )
         with trio.move_on_after(0.1):
             await server.send_all(bytes(SIZE))
-        sent = on_its_way(server)
+        sent = acknowledged_and_in_flight(server)
         assert sent is None or sent[1]
         taken = acknowledged(server)
         with trio.fail_after(10):
             while sent is not None and acknowledged(server) <= taken:
                 await client.receive_some(4096)
-    assert on_its_way(trio.testing.memory_stream_pair()[0]) is None
+    assert acknowledged_and_in_flight(trio.testing.memory_stream_pair()[0]) is None

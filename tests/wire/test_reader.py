@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.memory import socket_stream_pair
 from verbtrio.base.close import Cause
 from verbtrio.wire.codec import Codec
-from verbtrio.wire.events import Closed, Event
+from verbtrio.wire.events import Disconnect, Event
 from verbtrio.wire.poller import Poller
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.stream_transport import StreamTransport
@@ -91,7 +91,7 @@ async def test_to_the_peers_close(kind: str) -> None:
         assert it.sink.events == ["early", "a", "b"]
         await it.peer.send_all(message("c") + BYE)
         await settled()
-        assert it.sink.events == ["early", "a", "b", "c", Closed(Cause.PEER, 1000, "")]
+        assert it.sink.events == ["early", "a", "b", "c", Disconnect(Cause.PEER, 1000, "")]
         assert it.sink.ends == 1
     assert it.sink.ends == 1, "once"
 
@@ -101,7 +101,7 @@ async def test_to_the_end_of_the_stream(kind: str) -> None:
         await it.peer.send_all(message("a"))
         await it.peer.aclose()
         await settled()
-        assert it.sink.events == ["a", Closed(Cause.GONE, 1006, "")]
+        assert it.sink.events == ["a", Disconnect(Cause.GONE, 1006, "")]
         assert it.sink.ends == 1
 
 
@@ -142,7 +142,7 @@ async def test_a_peer_that_goes_while_it_is_not_read() -> None:
         it.sink.room = 10
         it.reader.resume()
         await settled()
-        assert it.sink.events == ["a", "b", Closed(Cause.PEER, 1000, "")]
+        assert it.sink.events == ["a", "b", Disconnect(Cause.PEER, 1000, "")]
 
 
 async def test_a_bug_of_ours_is_told_and_ends_the_reading(kind: str) -> None:

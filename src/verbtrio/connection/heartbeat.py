@@ -91,7 +91,8 @@ class Pulse:
         last, self._seen = self._seen, progress
         if last is None:
             return
-        if (last.waits and progress.taken != last.taken) or (progress.coming and progress.coming != last.coming):
+        took = last.in_flight and progress.taken != last.taken
+        if took or (progress.partial_bytes and progress.partial_bytes != last.partial_bytes):
             self._last = now
 
     @property

@@ -43,10 +43,10 @@ from verbtrio.connection.registry import Registry
 from verbtrio.connection.screening import screening_for
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.quotas import Slot
-from verbtrio.wire.events import Closed, Event, Pong
+from verbtrio.wire.events import Disconnect, Event, Pong
+from verbtrio.wire.message_deadline import LATE_SECONDS, NEVER, Assembler, MessageDeadline
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.transport import Ping
-from verbtrio.wire.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -104,7 +104,7 @@ class Connection:
         self._reading = True  # else it is the handler's turn: there is no room for more
         self._unread_until = NEVER  # of a peer that has gone and left something unread
         self._unread = 0
-        self._unfinished: Unfinished | None = None  # there is one from the first message on that comes in pieces
+        self._unfinished: MessageDeadline | None = None  # there is one from the first message on that comes in pieces
         self._flooded = False  # what the peer may still send is not read
         self._hurry = NEVER
         self._ending: Ending | None = None
@@ -218,7 +218,7 @@ class Connection:
                     pulse.heard(now)
                 else:
                     inbox.put_nowait(event)
-            elif isinstance(event, Closed):
+            elif isinstance(event, Disconnect):
                 if replies:  # behind what the messages before it were answered with, and nothing behind it
                     outbox.put_nowait(replies)
                     replies = b""
@@ -276,10 +276,10 @@ class Connection:
             self._reschedule()
         self._reader.resume()
 
-    def _begun(self, source: Source) -> None:
+    def _begun(self, source: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
         if self._unfinished is None:
-            self._unfinished = Unfinished(source, self.ws._limits)
+            self._unfinished = MessageDeadline(source, self.ws._limits)
         if self._unfinished.begun(trio.current_time()):
             self._reschedule()
 

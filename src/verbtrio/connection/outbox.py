@@ -121,7 +121,7 @@ class Outbox:
     def progress(self) -> Progress:
         """What the peer has done so far, for a heartbeat."""
         seen = self._transport.progress()
-        return seen if self._queue is None else seen._replace(waits=True)
+        return seen if self._queue is None else seen._replace(in_flight=True)
 
     @property
     def is_low(self) -> bool:

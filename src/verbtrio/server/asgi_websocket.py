@@ -36,12 +36,12 @@ from verbtrio.connection.heartbeat import Beat, Heartbeat, Pulse
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.outbox import Outbox
 from verbtrio.messages.frame import Frame
-from verbtrio.wire.events import Closed, Event
+from verbtrio.wire.events import Disconnect, Event
+from verbtrio.wire.message_deadline import LATE_SECONDS, NEVER, Assembler, MessageDeadline
 from verbtrio.wire.poller import Poller
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.stream_transport import StreamTransport
 from verbtrio.wire.transport import Close, Ping
-from verbtrio.wire.unfinished import LATE_SECONDS, NEVER, Source, Unfinished
 
 logger = logging.getLogger("verbtrio.foreign")
 
@@ -117,7 +117,7 @@ class Conversation:
         self._over = trio.Event()
         now = trio.current_time()
         self._pulse = None if heartbeat is None else Pulse(heartbeat, now)
-        self._unfinished: Unfinished | None = None  # there is one from the first message on that comes in pieces
+        self._unfinished: MessageDeadline | None = None  # there is one from the first message on that comes in pieces
         self._timer = self._timers.at(self._due(), self._tick)
         if limits.message_timeout < NEVER:
             transport.watch(self._begun)
@@ -200,7 +200,7 @@ class Conversation:
         for event in events:
             if isinstance(event, str | bytes):
                 self._inbox.put_nowait(event)
-            elif isinstance(event, Closed):
+            elif isinstance(event, Disconnect):
                 if replies:
                     self._outbox.put_nowait(replies)
                     replies = b""
@@ -256,10 +256,10 @@ class Conversation:
 
     # Deadlines
 
-    def _begun(self, source: Source) -> None:
+    def _begun(self, source: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
         if self._unfinished is None:
-            self._unfinished = Unfinished(source, self._limits)
+            self._unfinished = MessageDeadline(source, self._limits)
         if self._unfinished.begun(trio.current_time()) and self.closed is None:
             self._reschedule()
 

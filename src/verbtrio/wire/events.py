@@ -1,4 +1,4 @@
-"""What a peer can do, as a transport tells it. Pure."""
+"""What a transport tells about its peer: what the peer does, and how it gets on. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from verbtrio.base.close import ABNORMAL_CLOSURE, Cause
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The peer answered a ping, or sent a pong of its own accord."""
+    """The peer answered a ping, or sent an unsolicited pong."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """The end: the peer's Close frame, the violation the connection is failed for, or a peer that is gone.
+class Disconnect:
+    """The last event: the peer's Close frame, a violation that the connection is failed for, or a peer that is gone.
 
     Attributes:
         cause: `Cause.PEER`, `Cause.GONE`, `Cause.SIZE` or `Cause.PROTOCOL`.
-        code: the peer's close code (1005 if it gave none), or the one the violation is answered with.
-        reason: the peer's reason, or what was wrong.
+        code: the peer's close code (1005 if it gave none), or the code that answers the violation.
+        reason: the peer's reason, or what the violation was.
     """
 
     cause: Cause
@@ -30,18 +30,18 @@ class Closed:
     reason: str
 
 
-PEER_GONE = Closed(Cause.GONE, ABNORMAL_CLOSURE, "")
+PEER_GONE = Disconnect(Cause.GONE, ABNORMAL_CLOSURE, "")
 
-Event: TypeAlias = str | bytes | Pong | Closed
+Event: TypeAlias = str | bytes | Pong | Disconnect
 """A text message, a binary message, a pong, or the end."""
 
 
 class Progress(NamedTuple):
-    """A look at a peer. Two looks tell whether it has done anything between them."""
+    """How far a peer has got. Two of these tell whether it has done anything in between."""
 
     taken: int = 0
-    """Grows with what the peer has taken."""
-    waits: bool = False
-    """Whether something is on its way to it, so that `taken` may grow without anything new."""
-    coming: int = 0
-    """Bytes of a message that has begun to come and is not whole; 0 without one."""
+    """Grows as the peer takes what it is sent."""
+    in_flight: bool = False
+    """Whether something is on its way to the peer, so that `taken` may grow although nothing more is sent."""
+    partial_bytes: int = 0
+    """Bytes received of an unfinished message; 0 if there is none."""

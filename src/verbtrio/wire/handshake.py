@@ -1,7 +1,7 @@
 """The server's half of the opening handshake (RFC 6455 section 4.2, RFC 8441 section 5). Pure.
 
-The header grammar is websockets' (`ServerProtocol`); nothing of it runs before the request as a whole is
-known to be an upgrade, and nothing in a header makes it raise anything but `HandshakeError`.
+websockets' `ServerProtocol` parses the headers. It runs only once the request as a whole is known to be an upgrade, and
+whatever a header holds, nothing but `HandshakeError` is raised.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from verbtrio.base.errors import HandshakeError
-from verbtrio.wire.codec import QUIET, Codec
+from verbtrio.wire.codec import Codec
+from verbtrio.wire.protocol import QUIET
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-# Small windows: 12 bits cost 16 KiB a connection where zlib's default costs 256 KiB (websockets' own choice).
+# Small windows: 12 bits cost 16 KiB a connection; zlib's default costs 256 KiB. websockets makes the same choice.
 DEFLATE = ServerPerMessageDeflateFactory(
     server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
 )
@@ -35,9 +36,9 @@ class Handshake:
 
     headers: Headers
     accept_token: str | None
-    """`Sec-WebSocket-Accept`; `None` over HTTP/2, which has none."""
+    """The value of `Sec-WebSocket-Accept`; `None` over HTTP/2, which does without it."""
     subprotocols: list[str]
-    """What the client offers, in its order of preference."""
+    """The client's offers, in its order of preference."""
 
     def accept(
         self,
@@ -47,10 +48,10 @@ class Handshake:
         max_message_bytes: int,
         compression: bool,
     ) -> tuple[RawHeaders, Codec]:
-        """Return the response's headers and the codec of the connection that begins with it.
+        """Return the response's headers, and the codec of the connection that begins with it.
 
         Raises:
-            ValueError: `subprotocol` was not offered, or `headers` holds one the handshake itself owns.
+            ValueError: `subprotocol` was not offered; or one of `headers` is malformed, or set by the handshake itself.
         """
         if subprotocol is not None and subprotocol not in self.subprotocols:
             offered = ", ".join(self.subprotocols) or "none"
@@ -68,15 +69,15 @@ class Handshake:
             if name.lower() in _OWN_HEADERS or name.startswith(b":"):
                 raise ValueError(f"the handshake sets the header {name.decode('latin-1')!r} itself")
             if not _TOKEN(name) or not _FIELD_VALUE(value):
-                raise ValueError(f"the header {name!r} has characters that no header may have (RFC 9110 section 5)")
+                raise ValueError(f"the header {name!r} has characters that are not allowed (RFC 9110 section 5)")
             answer.append((bytes(name), bytes(value)))
         return answer, Codec(max_message_bytes=max_message_bytes, extensions=extensions)
 
     def _extensions(self) -> tuple[str | None, list[Extension]]:
-        """What is agreed on of what the client offers: the header's value, and what does it."""
+        """The extensions negotiated from the client's offers: the header's value, and the extensions."""
         try:
             return ServerProtocol(extensions=[DEFLATE], logger=QUIET).process_extensions(self.headers)
-        except InvalidHandshake:  # an offer nobody can read is declined, not fatal (RFC 7692 section 5)
+        except InvalidHandshake:  # a malformed offer is declined, and not fatal (RFC 7692 section 5)
             return None, []
 
 
@@ -97,8 +98,8 @@ def check_http1(method: str, target: str, http_version: str, headers: RawHeaders
     """Check an HTTP/1.1 upgrade request.
 
     Raises:
-        HandshakeError: with status 400 (a header is missing or malformed, or there is a body), 405, 426 (the
-            version is not 13) or 505.
+        HandshakeError: status 400 (a header is missing or malformed, or there is a body), 405, 426 (the version is not
+            13) or 505.
     """
     if method != "GET":
         raise HandshakeError(405, "an upgrade request is a GET", [(b"allow", b"GET")])
@@ -132,11 +133,11 @@ def check_http2(headers: RawHeaders) -> Handshake:
 
 
 _LISTS = frozenset((b"connection", b"sec-websocket-extensions", b"upgrade"))
-"""Headers whose lines are one list (RFC 9110 section 5.3). Put together here: websockets takes quadratic time."""
+"""Headers whose lines form one list (RFC 9110 section 5.3). Joined here, since websockets takes quadratic time."""
 
 
 def _decode(headers: RawHeaders) -> Headers:
-    # ISO-8859-1 never fails: what a header means is for its parser to refuse, not for a decoder.
+    # ISO-8859-1 never fails: it is the parser that refuses a header, not the decoder.
     decoded = Headers()
     lists: dict[bytes, list[str]] = {}
     try:
@@ -155,7 +156,7 @@ def _decode(headers: RawHeaders) -> Headers:
 
 def _check_version(headers: Headers) -> None:
     if headers.get_all("Sec-WebSocket-Version") != ["13"]:
-        # RFC 6455 section 4.4: the answer names the versions the server speaks.
+        # RFC 6455 section 4.4: the answer names the versions that the server supports.
         raise HandshakeError(
             426,
             "the WebSocket version must be 13",

@@ -1,11 +1,11 @@
-"""One task that waits for all sockets of a worker's connections at once, by an epoll of its own.
+"""One task that waits for the sockets of all of a worker's connections at once, by an epoll of its own.
 
-Trio's way, a task that waits for its socket, costs a system call to wait, one to read and two task switches a
-message, and 4 KB a connection. Here Trio waits for the epoll, one turn reads whatever is ready, and nobody is woken
-who has nothing to do.
+With Trio's way, a task for each socket, a message costs a system call to wait, one to read and two task switches, and a
+connection 4 KB. Here Trio waits for the epoll, one turn reads whatever is ready, and no task is woken that has nothing
+to do.
 
-Fairness: a turn takes a slice of each socket that is ready, one after the other, until `TURN_BYTES` have been
-received; the sockets it did not get to come first in the next turn, and between turns all other tasks have theirs.
+Fairness: a turn takes a slice of each socket that is ready, one after another, until `TURN_BYTES` have been received.
+The sockets that it did not get to come first in the next turn. Between turns all other tasks run.
 """
 
 from __future__ import annotations
@@ -19,63 +19,64 @@ from collections.abc import Callable
 import trio
 
 TURN_BYTES = 8 * 1024
-"""What one turn may receive: a hundred messages of 64 bytes, or a slice (1 KiB) of each of eight flooding peers. The
-slice that passes it is the last."""
-EVENTS_AT_ONCE = 256
+"""What one turn may receive: a hundred messages of 64 bytes, or a slice (1 KiB) from each of eight flooding peers. The
+slice that exceeds it is the last."""
+MAX_EVENTS = 256
+"""What one call of `epoll.poll` returns at most."""
 
 
 class Polled(ABC):
-    """A socket's owner, as the poller knows it."""
+    """A socket's owner, which the poller calls."""
 
     @abstractmethod
     def on_readable(self, now: float) -> int:
-        """The socket can be read, or has ended. Returns what that was worth, in bytes. Must not raise.
+        """The socket is readable, or has ended. Returns the work that this was, in bytes. Must not raise.
 
         Args:
-            now: Trio's time, asked once a turn.
+            now: Trio's time, read once a turn.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """The poller ends: call `discard`; nothing will be read any more."""
+        """The poller ends and will read nothing more: call `discard`."""
 
     @abstractmethod
     def on_hang_up(self, now: float) -> None:
-        """The peer has gone or has nothing more to say, while the socket was not being read. Must not raise."""
+        """The peer has gone, or has shut down its sending side, while the socket was not being read. Must not raise."""
 
 
 class Poller:
     """Waits for sockets, in the task that calls `run`.
 
     Args:
-        end_turn: called when a turn is over: what it has caused can be sent then.
+        end_turn: called at the end of a turn, to send what the turn has caused.
     """
 
     def __init__(self, end_turn: Callable[[], None]) -> None:
         if sys.platform != "linux":
-            raise NotImplementedError("epoll is Linux's")
+            raise NotImplementedError("epoll exists on Linux only")
         self._epoll = select.epoll()
         self._end_turn = end_turn
         self._owners: dict[int, Polled] = {}
         self._ready: list[tuple[int, int]] = []  # what the last turn did not get to
-        self._again: dict[int, None] = {}  # sockets whose owner has read more than it has looked at
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # rung when there is something to do without one
+        self._again: dict[int, None] = {}  # sockets whose owner has data left from an earlier read
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # wakes `run` for `_again`
         self._epoll.register(self._bell, select.EPOLLIN)
         self.in_turn = False
-        """Whether a turn is in progress: its end sees to what has to be sent."""
+        """Whether a turn is in progress. What has to be sent is sent at its end."""
 
     def add(self, fd: int, owner: Polled) -> None:
-        """Watch `fd` until `discard`. It is read from now on."""
+        """Read `fd` from now on, until `discard`."""
         self._epoll.register(fd, _READ)
         self._owners[fd] = owner
 
     def watch(self, fd: int, owner: Polled) -> None:
-        """See when the peer goes, once, and read nothing, until `unwatch`."""
+        """Report once when the peer goes, and read nothing, until `unwatch`."""
         self._epoll.register(fd, _PAUSED)
         self._owners[fd] = owner
 
     def unwatch(self, fd: int, owner: Polled) -> None:
-        """Watch it no more. It may have been closed, and be another's by now."""
+        """Stop watching `fd`. It may have been closed, and the number be another socket's by now."""
         if self._owners.get(fd) is owner:
             try:
                 self.discard(fd)
@@ -83,34 +84,34 @@ class Poller:
                 pass
 
     def pause(self, fd: int) -> None:
-        """Read no more of it, but see when the peer goes."""
+        """Stop reading `fd`, but report when the peer goes."""
         self._again.pop(fd, None)
         self._epoll.modify(fd, _PAUSED)
 
     def resume(self, fd: int) -> None:
-        """Read it again."""
+        """Read `fd` again."""
         self._epoll.modify(fd, _READ)
 
     def revisit(self, fd: int) -> None:
-        """Call the owner in the next turn, whether the socket is readable or not."""
+        """Call the owner in the next turn, even if the socket is not readable."""
         self._again[fd] = None
         os.eventfd_write(self._bell, 1)
 
     def discard(self, fd: int) -> None:
-        """Watch it no more; to be called before it is closed."""
+        """Forget `fd`. Call this before it is closed."""
         if self._owners.pop(fd, None) is not None:
             self._again.pop(fd, None)
-            if self._ready:  # another's by then, perhaps, who must not be told what was seen of this one
+            if self._ready:  # by then the number may be another socket's, and these events are not for it
                 self._ready = [event for event in self._ready if event[0] != fd]
             if not self._epoll.closed:
                 self._epoll.unregister(fd)
 
-    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task, not for one that serves all
+    @trio.lowlevel.enable_ki_protection  # KeyboardInterrupt belongs in the main task, not in one that serves all
     async def run(self) -> None:
         """Run turns until cancelled."""
         try:
             while True:
-                # After a turn that had something to do there mostly is more, and asking is cheaper than to be woken.
+                # After a turn with something to do there is mostly more, and asking is cheaper than being woken.
                 if self._turn(trio.current_time()):
                     await trio.lowlevel.checkpoint()
                 else:
@@ -123,10 +124,10 @@ class Poller:
             os.close(self._bell)
 
     def _turn(self, now: float) -> bool:
-        """Read from those that are ready; returns whether there was anything to do."""
-        ready = self._epoll.poll(0, EVENTS_AT_ONCE)
+        """Read the sockets that are ready. Returns whether there was anything to do."""
+        ready = self._epoll.poll(0, MAX_EVENTS)
         if self._ready or self._again:
-            # First those the last turn did not get to, then whoever else is ready, last those that had their turn.
+            # First what the last turn did not get to, then what else is ready, last what has had its turn.
             ready = list({**dict(self._ready), **dict(ready), **dict.fromkeys(self._again, select.EPOLLIN)}.items())
             self._ready, self._again = [], {}
         if not ready:
@@ -136,7 +137,7 @@ class Poller:
         try:
             for number, (fd, events) in enumerate(ready):
                 owner = self._owners.get(fd)
-                if owner is None:  # gone since; or another's by now, who then reads and finds nothing
+                if owner is None:  # discarded since (or another's by now, who finds nothing to read)
                     if fd == self._bell:
                         os.eventfd_read(fd)
                     continue
@@ -155,4 +156,4 @@ class Poller:
 
 if sys.platform == "linux":
     _READ = select.EPOLLIN | select.EPOLLRDHUP
-    _PAUSED = select.EPOLLRDHUP | select.EPOLLONESHOT  # once is enough; else it would be ready for ever
+    _PAUSED = select.EPOLLRDHUP | select.EPOLLONESHOT  # one-shot: otherwise it would stay ready for ever

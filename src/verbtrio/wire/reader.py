@@ -1,8 +1,9 @@
-"""Who reads what a peer sends: a task for each connection, or one poller for all of a worker's plain sockets.
+"""What reads a peer: a task for each connection, or one poller for all of a worker's sockets.
 
-Both feed a `Sink`, which says after each portion whether it wants more; one that does not is read on after `resume`.
-The task is for HTTP/2, plain ASGI, memory streams and systems without epoll; the poller is for sockets, plain or under
-TLS: it saves two task switches a message and 4 KB a connection, and sees a peer go that is not being read.
+Both feed a `Sink`, which says after each portion whether it wants more. If not, the reader waits for `resume`. Tasks
+read HTTP/2, plain ASGI, memory streams, and everything on systems without epoll. The poller reads sockets, plain or
+under TLS: it saves two task switches a message and 4 KB a connection, and notices that a peer has gone while it is not
+being read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol
 
 import trio
 
-from verbtrio.wire.events import Closed, Event
+from verbtrio.wire.events import Disconnect, Event
 from verbtrio.wire.poller import Polled, Poller
 from verbtrio.wire.transport import Transport
 
@@ -22,19 +23,19 @@ logger = logging.getLogger("verbtrio.readers")
 
 
 class Sink(Protocol):
-    """What is fed: a connection."""
+    """What a reader feeds: a connection."""
 
     def take(self, events: Sequence[Event], now: float) -> bool:
-        """Take what the peer sent. Returns whether to read on; if not, `resume` is called when there is room."""
+        """Take what the peer sent. Returns whether to read on. If not, the sink calls `resume` once it has room."""
 
     def hung_up(self, now: float) -> None:
-        """The peer has gone, or has nothing more to say, and left something unread while there was no room for it."""
+        """The peer has gone, or has shut down its sending side, and there was no room for all that it had sent."""
 
     def finished(self) -> None:
-        """There is nothing more to read, for whatever reason; called once."""
+        """Reading is over, for whatever reason. Called once."""
 
     def failed(self, error: Exception) -> None:
-        """Reading failed by a bug of ours; `finished` follows."""
+        """A bug of ours ended the reading. `finished` follows."""
 
 
 class Reader(ABC):
@@ -50,16 +51,16 @@ class Reader(ABC):
 
     @abstractmethod
     def resume(self) -> None:
-        """Read on, where `Sink.take` has said no."""
+        """Read on, after `Sink.take` has returned false."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Read no more. May be called twice, and before `start`."""
+        """Stop reading. May be called twice, and before `start`."""
 
 
 class TaskReader(Reader):
-    """Reads in a task of its own, in `nursery`. It is shielded, so that a cancellation from outside leaves the closing
-    handshake a reader: `stop` ends it."""
+    """Reads in a task of its own, in `nursery`. The task is shielded, since the closing handshake needs a reader even
+    after a cancellation from outside; `stop` ends it."""
 
     def __init__(self, transport: Transport, sink: Sink, nursery: trio.Nursery) -> None:
         super().__init__(transport, sink)
@@ -84,7 +85,7 @@ class TaskReader(Reader):
                 ended = False
                 while not ended:
                     events = await self._transport.receive()
-                    ended = bool(events) and isinstance(events[-1], Closed)
+                    ended = bool(events) and isinstance(events[-1], Disconnect)
                     self._paused = not self._sink.take(events, trio.current_time())
                     while self._paused and not ended:
                         await self._room.park()
@@ -136,7 +137,7 @@ class PolledReader(Reader, Polled):
             return 0
         if not self._running:
             pass  # stopped meanwhile
-        elif events and isinstance(events[-1], Closed):
+        elif events and isinstance(events[-1], Disconnect):
             self.stop()
         elif not wants_more:
             self._paused = True

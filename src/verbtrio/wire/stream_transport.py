@@ -1,4 +1,4 @@
-"""The take-over's transport: a Trio stream, and the codec on it."""
+"""The take-over's transport: a Trio stream with a codec."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import trio
 from verbtrio.messages.frame import Frame
 from verbtrio.wire.codec import Codec
 from verbtrio.wire.events import PEER_GONE, Event, Progress
-from verbtrio.wire.progress import on_its_way
+from verbtrio.wire.message_deadline import Assembler
+from verbtrio.wire.tcp_info import acknowledged_and_in_flight
 from verbtrio.wire.tls import RECORD_BYTES, Tls
 from verbtrio.wire.transport import Close, Packet, Transport
-from verbtrio.wire.unfinished import Source
 
 RECEIVE_BYTES = 64 * 1024
+"""What one read takes at most."""
 SLICE_BYTES = 1024
-"""What is decoded at a time: 14 messages of 64 bytes; of the dearest frames there are (1-byte fragments, empty pings)
-150, which take 1 ms. Between slices others have their turn, and the inbox's limit is looked at. (The rest of a frame
-that has begun may be read in larger portions: it costs nothing to take apart.)"""
-TLS_BYTES = 4 * 1024
-"""The same over TLS, where records may hold nothing but TLS's own messages (150 key updates: 3 ms)."""
+"""What is decoded at a time: 14 messages of 64 bytes, or 150 of the frames that cost most (1-byte fragments, empty
+pings), which take 1 ms. Between slices other connections have their turn, and the inbox's limit is checked. (The rest
+of a frame that has begun may be read in larger portions: there is nothing in it to parse.)"""
+TLS_READ_BYTES = 4 * 1024
+"""What one read takes under TLS, whose records may hold nothing but TLS's own messages (150 key updates: 3 ms)."""
 LINGER_BYTES = 256 * 1024
+"""What is read and thrown away before a socket is closed, at most."""
 LINGER_SECONDS = 1.0
+"""How long that may take."""
 
 
 def has_descriptor(stream: trio.abc.Stream) -> bool:
@@ -36,12 +39,12 @@ def has_descriptor(stream: trio.abc.Stream) -> bool:
 
 
 class StreamTransport(Transport):
-    """A Trio stream whose handshake is over: the way of the take-over.
+    """A Trio stream, after the opening handshake.
 
     Args:
-        stream: from now on read and written by this transport alone.
-        codec: the connection's frames.
-        early: bytes the peer sent behind its upgrade request.
+        stream: from now on only this transport reads and writes it.
+        codec: the connection's.
+        early: bytes that the peer sent after its upgrade request.
     """
 
     __slots__ = ("_codec", "_joins", "_stream", "_tls", "_unread", "_written", "fd")
@@ -51,18 +54,18 @@ class StreamTransport(Transport):
     def __init__(self, stream: trio.abc.Stream, codec: Codec, early: bytes = b"") -> None:
         self._stream = stream
         self._codec = codec
-        self._joins = not codec.compresses  # here, where a broadcast need not go to the codec's own memory for it
+        self._joins = not codec.compresses  # kept here: a broadcast then does not touch the codec's memory
         self._unread = early
-        self._written = 0  # pieces of a backlog
+        self._written = 0  # writes by `write`
         self._tls = Tls.taken_from(stream)
         if isinstance(stream, trio.SSLStream) and self._tls is not None:
             self._stream = stream.transport_stream
         self.fd: int | None = None
-        # A socket is read and written in place: a write costs its system call and no task (0.5 us against 20).
+        # A socket is read and written in place: a write costs a system call and no task (0.5 us instead of 20).
         if isinstance(self._stream, trio.SocketStream) and sys.platform != "win32":
             self.fd = self._stream.socket.fileno()
 
-    def watch(self, on_begin: Callable[[Source], None]) -> None:
+    def watch(self, on_begin: Callable[[Assembler], None]) -> None:
         self._codec.on_begin = on_begin
 
     async def receive(self) -> list[Event]:
@@ -85,7 +88,7 @@ class StreamTransport(Transport):
     def receive_nowait(self) -> tuple[list[Event], int]:
         if self._unread:
             return self._decode()
-        assert self.fd is not None, "asked only of a transport that has one, until it is closed"
+        assert self.fd is not None, "only called on an open transport with a descriptor"
         tls = self._tls
         try:
             if tls is None:
@@ -94,7 +97,8 @@ class StreamTransport(Transport):
                 self._unread = self._decrypt(tls, b"")
                 return self._decode()
             else:
-                data = os.read(self.fd, TLS_BYTES if self._codec.owed <= TLS_BYTES else RECORD_BYTES)
+                long = self._codec.frame_bytes_left > TLS_READ_BYTES
+                data = os.read(self.fd, RECORD_BYTES if long else TLS_READ_BYTES)
         except BlockingIOError:
             return [], 0
         except OSError:  # `ssl.SSLError` is one
@@ -103,7 +107,7 @@ class StreamTransport(Transport):
             return [PEER_GONE], 0
         if tls is None:
             events = self._codec.receive(data)
-            if not events and self._codec.owed > SLICE_BYTES:
+            if not events and self._codec.frame_bytes_left > SLICE_BYTES:
                 events = self._read_on(self.fd)
             return events, min(len(data), SLICE_BYTES)
         try:
@@ -113,10 +117,10 @@ class StreamTransport(Transport):
         return self._decode()[0], len(data)
 
     def _read_on(self, fd: int) -> list[Event]:
-        """The rest of a long message is most likely there, too: it needn't wait for another turn."""
+        """Read on in a long message: the rest has most likely arrived, so it need not wait for another turn."""
         try:
             return self._codec.receive(os.read(fd, self._portion()))
-        except OSError:  # not yet; or never, which the next turn will find out
+        except OSError:  # nothing yet, or an error, which the next turn reports
             return []
 
     def _decrypt(self, tls: Tls, data: bytes) -> bytes:
@@ -127,7 +131,7 @@ class StreamTransport(Transport):
         return bool(self._unread) or (self._tls is not None and self._tls.has_more)
 
     def _decode(self) -> tuple[list[Event], int]:
-        """The next slice of what was read, and what that is worth: bytes that have to be taken apart."""
+        """Decode the next slice of what was read. Returns its events, and the work that it was: bytes parsed."""
         portion = self._portion()
         if len(self._unread) <= portion:
             part, self._unread = self._unread, b""
@@ -136,13 +140,13 @@ class StreamTransport(Transport):
         return self._codec.receive(part), min(len(part), SLICE_BYTES)
 
     def _portion(self) -> int:
-        owed = self._codec.owed
-        return min(owed, RECEIVE_BYTES) if owed > SLICE_BYTES else SLICE_BYTES
+        left = self._codec.frame_bytes_left
+        return min(left, RECEIVE_BYTES) if left > SLICE_BYTES else SLICE_BYTES
 
     def progress(self) -> Progress:
-        taken, waits = on_its_way(self._stream) or (self._written, False)
-        coming = self._codec.progress if self._codec.unfinished else 0
-        return Progress(taken + int(getattr(self._stream, "taken", 0)), waits, coming)
+        taken, in_flight = acknowledged_and_in_flight(self._stream) or (self._written, False)
+        partial_bytes = self._codec.partial_bytes if self._codec.unfinished else 0
+        return Progress(taken + int(getattr(self._stream, "taken", 0)), in_flight, partial_bytes)
 
     def replies(self) -> bytes:
         return self._codec.replies()
@@ -162,10 +166,10 @@ class StreamTransport(Transport):
         try:
             return tls.encrypt(data)
         except ssl.SSLError:
-            return b""  # the peer has closed TLS: the reader finds out, too
+            return b""  # the peer has closed TLS, which the reader reports
 
     def join(self, frames: Sequence[Frame]) -> bytes | None:
-        if not self._joins:  # what is thrown away must not have been compressed
+        if not self._joins:  # a compressed frame must be sent: the next one builds on it
             return None
         return frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
 
@@ -195,7 +199,7 @@ class StreamTransport(Transport):
         if self.fd is not None and not linger:
             self.fd = None
             self._let_go()
-            self._stream.socket.close()  # type: ignore[attr-defined]  # only a socket stream has an `fd` here
+            self._stream.socket.close()  # type: ignore[attr-defined]  # a stream with an `fd` is a socket stream here
             await trio.lowlevel.checkpoint()
             return
         self.fd = None
@@ -207,15 +211,15 @@ class StreamTransport(Transport):
             await trio.aclose_forcefully(self._stream)
 
     def _let_go(self) -> None:
-        """What has been read and is no message: whoever keeps the `WebSocket` does not keep that."""
+        """Free what was read and is not a message yet, since the application may keep the `WebSocket`."""
         self._unread = b""
         self._codec.let_go()
 
 
 async def drain(stream: trio.abc.Stream, max_bytes: int) -> None:
-    """Say that nothing more is sent, and throw away `max_bytes` at most of what still comes: a socket that is closed
-    over unread data resets the connection, and the peer may lose what it was sent last."""
-    # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below can be closed at once.
+    """Shut down the sending side, then read and discard up to `max_bytes`. Closing a socket with unread data would
+    reset the connection, and the peer might lose what it was sent last."""
+    # hypercorn's TLS is `https_compatible`: it sends no close_notify, so the socket below it can be shut down at once.
     stream = getattr(stream, "transport_stream", stream)
     try:
         if isinstance(stream, trio.abc.HalfCloseableStream):

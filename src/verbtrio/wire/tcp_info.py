@@ -1,6 +1,6 @@
-"""What a peer gets done: how much it has taken of what it is sent, and how much of a message it has sent.
+"""How much of what it is sent a peer has acknowledged, as Linux's TCP_INFO tells.
 
-A write says little of it: a socket's buffer may hold megabytes, and lets nobody write until a third of it is free.
+Writes tell little: a socket's buffer may hold megabytes, and does not become writable until a third of it is free.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 
 _TCP_INFO_BYTES = 152
 _UNACKNOWLEDGED = 24
-"""Where Linux keeps, in its `struct tcp_info`, how many segments are on their way."""
+"""Offset in Linux's `struct tcp_info`: segments sent and not acknowledged."""
 _BYTES_ACKED = 120
-"""How many bytes the peer has acknowledged (Linux 4.1 and later)."""
+"""Offset: bytes that the peer has acknowledged (Linux 4.1 and later)."""
 _NOT_SENT = 144
-"""How many bytes wait to be sent (Linux 4.6 and later)."""
+"""Offset: bytes waiting to be sent (Linux 4.6 and later)."""
 
 
 def acknowledged(stream: Any) -> int:
-    """How many bytes the client's system has taken so far; 0 where nothing tells (other systems, UNIX sockets)."""
-    sent = on_its_way(stream)
-    return 0 if sent is None else sent[0]
+    """How many bytes the client's system has acknowledged; 0 where that is unknown (other systems, UNIX sockets)."""
+    state = acknowledged_and_in_flight(stream)
+    return 0 if state is None else state[0]
 
 
-def on_its_way(stream: Any) -> tuple[int, bool] | None:
-    """How many bytes the peer's system has taken, and whether others are on their way; `None` where nothing tells."""
+def acknowledged_and_in_flight(stream: Any) -> tuple[int, bool] | None:
+    """How many bytes the peer's system has acknowledged, and whether more are in flight; `None` where unknown."""
     connection = getattr(getattr(stream, "transport_stream", stream), "socket", None)
     if connection is None or sys.platform != "linux":
         return None

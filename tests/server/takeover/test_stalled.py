@@ -27,7 +27,7 @@ from tests.support.memory import Service, serving
 from verbtrio import App, Limits, Stream
 from verbtrio.base.timers import Timers
 from verbtrio.server.takeover.stalled import LOOKS, PIECE_BYTES, patience
-from verbtrio.wire.progress import acknowledged
+from verbtrio.wire.tcp_info import acknowledged
 
 SIZE = 20 * PIECE_BYTES
 LINE = "a connection was ended: its client has taken nothing of a response for 60 s"

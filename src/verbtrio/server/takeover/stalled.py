@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from verbtrio.base.timers import Timers
-from verbtrio.wire.progress import acknowledged
+from verbtrio.wire.tcp_info import acknowledged
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
