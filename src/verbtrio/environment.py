@@ -1,4 +1,8 @@
-"""What a program is told by its environment: a public door."""
+"""Settings from environment variables: secrets, the port, and whether this is production.
+
+app = App(middleware=[JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))])
+app.listen(port(8000))
+"""
 
 from verbtrio.guards.secrets import is_production as is_production
 from verbtrio.guards.secrets import port as port

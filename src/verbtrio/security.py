@@ -1,5 +1,10 @@
-"""What browsers are told, and what they must not do: a public door."""
+"""Security headers, and protection against cross-site request forgery, as ASGI middleware.
 
-from verbtrio.guards.browser import DEFAULT_HEADERS as DEFAULT_HEADERS
-from verbtrio.guards.browser import CSRFProtection as CSRFProtection
-from verbtrio.guards.browser import SecurityHeaders as SecurityHeaders
+    App(middleware=[Middleware(SecurityHeaders), Middleware(CSRFProtection)])
+
+Both pass messages on as they come, so streaming and WebSockets work behind them. `Middleware` is Starlette's.
+"""
+
+from verbtrio.guards.csrf import CSRFProtection as CSRFProtection
+from verbtrio.guards.security_headers import DEFAULT_HEADERS as DEFAULT_HEADERS
+from verbtrio.guards.security_headers import SecurityHeaders as SecurityHeaders

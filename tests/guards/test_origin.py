@@ -17,7 +17,8 @@ from trio.abc import Clock
 
 from tests.support.memory import Service, serving, shake_hands
 from verbtrio import App, WebSocket
-from verbtrio.guards.origin import MAX_NAMED, MAX_SHOWN, MAX_TOLD, Origin, Origins, parse_origin, server_origin
+from verbtrio.guards.origin import MAX_ORIGIN_CHARACTERS, Origin, Origins, parse_origin, server_origin
+from verbtrio.guards.refusals import MAX_SHOWN, MAX_WARNINGS
 
 OWN = server_origin("wss", "example.com")
 
@@ -128,7 +129,7 @@ def test_allowed(allowed: str, origin: str, passes: bool) -> None:
     ],
 )
 def test_what_is_no_origin_shows_at_once(allowed: str) -> None:
-    with pytest.raises(ValueError, match="is no origin"):
+    with pytest.raises(ValueError, match="is not an origin"):
         Origins([allowed])
     with pytest.raises(ValueError, match="is a sequence"):
         Origins(allowed)
@@ -181,7 +182,7 @@ class TestHint:
     def test_is_one_short_line(self, own: Origin | None) -> None:
         for value in ("https://" + "a" * 60_000, "\r\nforged line" + "b" * 60_000, "\x1b[31m"):
             reason = str(Origins().refusal([value], own, session=False))
-            assert len(reason) < 5 * MAX_SHOWN + MAX_NAMED
+            assert len(reason) < 5 * MAX_SHOWN + MAX_ORIGIN_CHARACTERS
             assert reason.isprintable()
 
 
@@ -222,11 +223,11 @@ class TestRoutes:
         app = App()
         app.ws("/ws/:room", open=lambda ws: None)
         async with serving(app) as service:
-            for number in range(3 * MAX_TOLD):
+            for number in range(3 * MAX_WARNINGS):
                 headers = f"Origin: https://evil{number // 2}.com\r\n".encode()
                 assert await status(service, "/ws/" + "a" * 5000, headers) == b"403"
         records = [record for record in caplog.records if record.levelname == "WARNING"]
-        assert len(records) == MAX_TOLD
+        assert len(records) == MAX_WARNINGS
         assert max(map(len, caplog.text.splitlines())) < 1000
 
     async def test_the_apps_the_groups_the_routes(self, autojump_clock: Clock) -> None:

@@ -23,7 +23,7 @@ from trio.abc import Clock
 from tests.support.memory import serving, shake_hands
 from tests.test_app import http
 from verbtrio import App, WebSocket
-from verbtrio.guards.origin import MAX_TOLD
+from verbtrio.guards.refusals import MAX_WARNINGS
 from verbtrio.security import SecurityHeaders
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -350,7 +350,7 @@ class TestAnUnknownWebSocket:
             for path in ("/" + "x" * 5000, *(f"/{number // 2}" for number in range(60))):
                 await shake_hands(service.open_stream(), path)
             warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-            assert len(warnings) == len({record.getMessage() for record in warnings}) == MAX_TOLD
+            assert len(warnings) == len({record.getMessage() for record in warnings}) == MAX_WARNINGS
             assert len(caplog.records) == 61
             assert max(len(record.getMessage()) for record in caplog.records) < 400
 

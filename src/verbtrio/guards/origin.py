@@ -1,29 +1,23 @@
-"""Which pages may come in: the check of the `Origin` header (RFC 6454). Pure.
+"""Which pages may connect: the check of the `Origin` header (RFC 6454). Pure.
 
 A browser lets every page open a WebSocket to every server, and sends the user's cookies along (cross-site WebSocket
-hijacking). What it also sends, and no page can forge, is the page's origin. Same-origin pages come in by default.
+hijacking). It also sends the page's origin, which no page can forge. By default pages of the same origin may connect.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
-MAX_SHOWN = 100
-"""Characters of a header's value that are shown in a log line."""
+from verbtrio.guards.refusals import MAX_SHOWN
 
-MAX_NAMED = 300
-"""Characters of an origin that are shown as what to allow: a host has 253 at most (RFC 1035 section 2.3.4)."""
-
-MAX_TOLD = 20
-"""See `Refusals`."""
-
+MAX_ORIGIN_CHARACTERS = 300
+"""How much of an origin is logged as what to allow: a host has 253 characters at most (RFC 1035 section 2.3.4)."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 WEB_SCHEMES = {"ws": "http", "wss": "https"}
-"""The scheme of the pages that belong to a WebSocket's."""
+"""The scheme of pages for each WebSocket scheme."""
 
 _AUTHORITY = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
 _match_authority = re.compile(_AUTHORITY, re.IGNORECASE | re.ASCII).fullmatch
@@ -31,20 +25,20 @@ _match_origin = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:{_AUTHORITY})?"
 
 
 class Origin(NamedTuple):
-    """A page's origin (RFC 6454 section 4), in one spelling: lower case, no default port, IPv6 as short as can be."""
+    """A page's origin (RFC 6454 section 4), in one spelling: lower case, no default port, IPv6 in its shortest form."""
 
     scheme: str
     host: str
     """Empty for a scheme without hosts: `file://`."""
     port: int | None
-    """`None`: the scheme's default."""
+    """`None` for the scheme's default."""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}" + ("" if self.port is None else f":{self.port}")
 
 
 def parse_origin(text: str) -> Origin | None:
-    """The origin that `text` is, or `None`: "null", a URL with a path or a user, or nothing one can read."""
+    """The origin in `text`; `None` for "null", a URL with a path or a user, or anything else."""
     match = _match_origin(text)
     if match is None:
         return None
@@ -72,38 +66,18 @@ def _origin(scheme: str, match: re.Match[str]) -> Origin | None:
     return Origin(scheme, host, None if port == DEFAULT_PORTS.get(scheme) else port)
 
 
-class Refusals:
-    """Warns of what is refused: of each once, and of `MAX_TOLD` different ones; the rest is logged at DEBUG.
-
-    A refusal is worth a line, since it may be a setting that is missing. But whoever is refused could fill the log.
-    """
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._told: set[str] = set()  # MAX_TOLD at most
-
-    def tell(self, text: str, more: Callable[[], str] = str) -> None:
-        """Log `text`; where it is warned of, with what `more` gives."""
-        new = text not in self._told and len(self._told) < MAX_TOLD
-        if new:
-            self._told.add(text)
-            self._logger.warning("%s%s", text, more())
-        else:
-            self._logger.debug("%s", text)
-
-
 class Origins:
-    """The origins that may come in beside the server's own.
+    """The origins that are allowed besides the server's own.
 
     Args:
         allowed: origins like "https://example.com", "app://localhost" or "file://"; "https://*.example.com" for all
-            below a domain (not itself), "null" for pages without one (files, sandboxed frames: any page
-            can be in one), "*" for everybody.
-        require: whether a request must have an `Origin`, which every browser sends and other programs need not.
-            `None`: where cookies may let it in, that is where there is a session.
+            subdomains (not the domain itself); "null" for pages without an origin (files, and sandboxed frames, which
+            any page can create); "*" for all.
+        require: whether a request must have an `Origin`. Every browser sends one; other programs need not. `None`: it
+            must if cookies may let it in, that is, if there is a session.
 
     Raises:
-        ValueError: one of `allowed` is none of these.
+        ValueError: one of `allowed` is not an origin.
     """
 
     def __init__(self, allowed: Iterable[str] = (), *, require: bool | None = None) -> None:
@@ -120,9 +94,9 @@ class Origins:
             origin = parse_origin(text.replace("://*.", "://", 1))
             if origin is None or (below and not origin.host):
                 raise ValueError(
-                    f"{text!r} is no origin: use a scheme, a host and, if need be, a port, without a path or a slash "
-                    f'at the end, like "https://example.com", "https://*.example.com" or "http://localhost:5173"; '
-                    f'or "file://", "null"'
+                    f"{text!r} is not an origin: use a scheme, a host and, if need be, a port, without a path or a "
+                    f'slash at the end, like "https://example.com", "https://*.example.com" or '
+                    f'"http://localhost:5173"; or "file://", "null"'
                 )
             if below:
                 self._below.add(origin._replace(host=f".{origin.host}"))
@@ -133,18 +107,18 @@ class Origins:
         return f"Origins({list(self.allowed)}, require={self.require})"
 
     def replace(self, allowed: Iterable[str] | None, require: bool | None) -> Origins:
-        """These, but for what is given."""
+        """These origins, with other settings for what is not `None`."""
         return Origins(
             self.allowed if allowed is None else allowed, require=self.require if require is None else require
         )
 
     def refusal(self, values: list[str], own: Origin | None, *, session: bool) -> str | None:
-        """Why a request may not come in, for the server's log; `None` where it may.
+        """Why a request is refused, for the server's log; `None` if it is allowed.
 
         Args:
             values: the values of its `Origin` headers.
             own: the server's origin, as the request names it.
-            session: whether a cookie may let it in.
+            session: whether a cookie may let the request in.
         """
         if not values:
             if session if self.require is None else self.require:
@@ -160,7 +134,7 @@ class Origins:
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
         reason = (
             f"its origin {shown!r} is not {here}, where it was sent. If these pages may come in, add "
-            f"allowed_origins=[{str(origin)[:MAX_NAMED]!r}]"
+            f"allowed_origins=[{str(origin)[:MAX_ORIGIN_CHARACTERS]!r}]"
         )
         if origin.scheme not in DEFAULT_PORTS:
             return reason

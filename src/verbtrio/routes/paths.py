@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Match, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from verbtrio.guards.middleware import deny
-from verbtrio.guards.origin import MAX_SHOWN, Refusals
+from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 
 logger = logging.getLogger("verbtrio.paths")
 

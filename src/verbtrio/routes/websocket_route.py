@@ -21,11 +21,13 @@ from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.parameters import ParameterError
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.middleware import deny
-from verbtrio.guards.origin import MAX_SHOWN, Origins, Refusals, server_origin
+from verbtrio.guards.origin import Origins, server_origin
 from verbtrio.guards.quotas import Full, Quotas, Slot, client_key, user_key
+from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 from verbtrio.hub.hub import Hub
 from verbtrio.server.unwind import nobody_waits
-from verbtrio.wire.transport import ASGITransport, Transport
+from verbtrio.wire.asgi_transport import ASGITransport
+from verbtrio.wire.transport import Transport
 
 if TYPE_CHECKING:
     from verbtrio.server.session import Session

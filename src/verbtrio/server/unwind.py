@@ -32,7 +32,8 @@ _MAY_UNWIND = frozenset(
         "verbtrio.guards.middleware",
         "verbtrio.routes.paths",
         "verbtrio.guards.proxies",
-        "verbtrio.guards.browser",
+        "verbtrio.guards.csrf",
+        "verbtrio.guards.security_headers",
     )
 )
 _SERVER = "verbtrio.server.takeover.connection"
