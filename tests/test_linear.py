@@ -34,7 +34,7 @@ from verbtrio.connection.screening import token_in
 from verbtrio.guards.origin import Origins, parse_origin, server_origin
 from verbtrio.guards.quotas import client_key, user_key
 from verbtrio.http.sse import last_event_id
-from verbtrio.messages.frame import Decoder
+from verbtrio.messages.decoder import Decoder
 from verbtrio.security import CSRFProtection
 from verbtrio.server.takeover.http1_upgrade import upgrade_in
 from verbtrio.wire.codec import Codec

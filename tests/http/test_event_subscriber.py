@@ -15,7 +15,7 @@ from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, ConnectionClosed, EventSubscriber, Limits
 from verbtrio.base.counters import Counters
 from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES
-from verbtrio.http.streaming import CHUNK_BYTES
+from verbtrio.http.writer import CHUNK_BYTES
 from verbtrio.messages.frame import encode, encoder
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}

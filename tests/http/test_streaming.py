@@ -18,7 +18,7 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from verbtrio import App, JSONArray, Stream
-from verbtrio.http.streaming import CHUNK_BYTES
+from verbtrio.http.writer import CHUNK_BYTES
 
 
 async def count(log: list[str], pause: float = 1.0) -> AsyncIterator[str]:

@@ -26,7 +26,7 @@ from tests.support.peers import connect
 from verbtrio import App, Stream, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.base.types import EXTENSION
-from verbtrio.http.streaming import LINK
+from verbtrio.http.link import LINK
 
 KEY = "a secret of thirty-two bytes, or more"
 

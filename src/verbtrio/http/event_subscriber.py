@@ -34,7 +34,7 @@ from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import Data
 from verbtrio.http.sse import EventStream, ServerSentEvent
-from verbtrio.http.streaming import CHUNK_BYTES, END_SECONDS, Writer
+from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS, Writer
 from verbtrio.messages.frame import Encode, Frame, encode
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)

@@ -1,10 +1,10 @@
-"""Server-Sent Events (the HTML standard, section 9.2): a response that the browser's `EventSource` reads.
+"""Server-sent events (the HTML standard, section 9.2): a response for the browser's `EventSource`.
 
     @app.get("/clock")
     async def clock(request: Request) -> EventStream:
         return EventStream(ticks(last_event_id(request)))
 
-Whatever an event holds, it can't be read as more than one: line breaks become lines of data, or are refused.
+Whatever an event holds, clients read it as one event: line breaks in data become lines of data, others are refused.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import trio
 from starlette.requests import HTTPConnection
 
 from verbtrio.base.types import Data
-from verbtrio.http.streaming import Content, Stream, Writer
+from verbtrio.http.streaming import Content, Stream
+from verbtrio.http.writer import Writer
 from verbtrio.messages.frame import Encode, Frame, encode, encoder
 
 KEEP_ALIVE = 15.0
-"""Seconds: what the HTML standard recommends against proxies that end silent connections."""
+"""Seconds. The HTML standard recommends this, since proxies end silent connections."""
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 _NO_BYTES = "server-sent events are text: send bytes as base64, or another way"
@@ -35,15 +36,15 @@ class ServerSentEvent:
     """One event, or one block without data (a comment, a new `retry`).
 
     Args:
-        data: `str` as it is, anything else as JSON; `None`: no data, so the client gets no event.
-        event: its type, for `addEventListener`; without it, it is a `message`.
-        id: what the client sends as `Last-Event-ID` when it connects again.
-        retry: seconds the client is to wait before it does.
-        comment: for whoever looks at the stream; clients ignore it.
+        data: `str` as it is, anything else as JSON; `None`: no data, and the client gets no event.
+        event: its type, for `addEventListener`; `message` by default.
+        id: what the client sends as `Last-Event-ID` when it reconnects.
+        retry: seconds that the client waits before it reconnects.
+        comment: text that clients ignore, for debugging.
 
     Raises:
-        ValueError: `event` or `id` has a line break, or `id` a NUL: what follows it would be read as another field.
-        TypeError: `data` can't be encoded, or is bytes: the format carries text.
+        ValueError: `event` or `id` has a line break or a NUL. After a line break another field would begin.
+        TypeError: `data` is bytes: the format carries text.
     """
 
     data: Data = None
@@ -60,13 +61,13 @@ class ServerSentEvent:
             raise TypeError(_NO_BYTES)
 
     def encode(self, encode: Encode = encode) -> bytes:
-        """The event as it is sent.
+        """The event as bytes.
 
         Args:
-            encode: what makes text of data that is none; an `EventStream` has its app's.
+            encode: encodes data that is not text; an `EventStream` passes its app's.
 
         Raises:
-            TypeError: `data` can't be encoded, or the app's `encode=` hook has made bytes of it.
+            TypeError: `data` can't be encoded, or the app's `encode=` hook has returned bytes.
         """
         lines = []
         if self.comment is not None:
@@ -93,14 +94,14 @@ class EventStream(Stream):
     """A response of server-sent events.
 
     Args:
-        content: gives `ServerSentEvent`s, or data (text, or what becomes JSON) for events that are nothing but data.
-        keep_alive: seconds of silence after which a comment is sent, so that proxies keep the connection and a client
-            that is gone without a word is noticed; `None` for never.
-        retry: seconds the client is to wait before it connects again (its own default is about 3).
+        content: yields `ServerSentEvent`s, or the data of events that have only data (text, or what becomes JSON).
+        keep_alive: seconds of silence after which a comment is sent. So proxies keep the connection, and a client that
+            has vanished is noticed. `None`: never.
+        retry: seconds that the client waits before it reconnects (its own default is about 3).
         status_code, headers, background, send_timeout: as in `Stream`.
 
-    It ends when the server begins to shut down (under the take-over; see docs/architecture.md): such streams have no
-    end of their own, and would hold up every restart. The client then connects again by itself.
+    Under the take-over (see docs/architecture.md) it ends when the server begins to shut down, since such a stream has
+    no end of its own and would hold up every restart. The client then reconnects by itself.
     """
 
     media_type = "text/event-stream"
@@ -116,7 +117,7 @@ class EventStream(Stream):
     ) -> None:
         super().__init__(content, **options)
         self.headers.setdefault("cache-control", "no-store")
-        self.headers.setdefault("x-accel-buffering", "no")  # nginx would wait for a buffer to fill
+        self.headers.setdefault("x-accel-buffering", "no")  # otherwise nginx waits until a buffer is full
         self._keep_alive = keep_alive
         self._retry = retry
 
@@ -142,7 +143,7 @@ class EventStream(Stream):
 
 
 def last_event_id(request: HTTPConnection) -> str | None:
-    """The `id` of the last event the client got before it connected again; `None` for a first connection."""
+    """The `id` of the last event that the client got before it reconnected; `None` for a first connection."""
     value = request.headers.get("last-event-id")
     if value is None:
         return None

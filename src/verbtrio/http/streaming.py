@@ -1,28 +1,26 @@
-"""Responses whose body is made while it is sent: `Stream`, and `JSONArray` for one JSON document of many items.
+"""Responses whose body is produced while it is sent: `Stream`, and `JSONArray` for one JSON document of many items.
 
     @app.get("/numbers")
     async def numbers(request: Request) -> Stream:
         return Stream(count(), media_type="text/plain")
 
-Starlette's `StreamingResponse` and `FileResponse` (files, ranges) work as everywhere. `Stream` adds what they leave
-open:
+Starlette's `StreamingResponse` and `FileResponse` (files, ranges) work as usual. `Stream` does more:
 
-- the content's iterator is closed by the task that ran it. Starlette leaves an async generator that stands at its
-  `yield` when the client goes to the garbage collector: when its `finally` runs, and that nothing in it may be awaited,
-  is then Trio's to say, with a `ResourceWarning`.
-- a client that stops reading ends it on every server, and in a time of the response's own (`send_timeout`).
-- a HEAD request, which Starlette gives every GET route, is answered without starting it.
+- The task that iterates over the content closes it. With Starlette, an async generator that is at its `yield` when the
+  client leaves is left to the garbage collector. Trio then runs its `finally` block at some later time, with a
+  `ResourceWarning`, and nothing in that block may wait.
+- A client that stops reading ends the response on every server, after the response's own `send_timeout`.
+- A HEAD request, which Starlette accepts for every GET route, is answered without starting the content.
 
-A client that leaves cancels the content where it waits: at an await of its own, or at its `yield` (then it is closed:
-`GeneratorExit`). What a `finally` block awaits needs a shield with a deadline in both cases, as everywhere in Trio.
+When a client leaves, the content is cancelled where it waits: at one of its awaits, or at its `yield` (then it is
+closed: `GeneratorExit`). In both cases an await in a `finally` block needs a shield with a deadline, as always in Trio.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -32,44 +30,16 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from verbtrio.base.types import EncodeHook, Shared, Waitable
+from verbtrio.base.types import EncodeHook, Waitable
+from verbtrio.http.link import link_of
+from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS, Writer
 
-CHUNK_BYTES = 64 * 1024
-"""The most that one ASGI message carries, and that `send_timeout` is for."""
-SEND_TIMEOUT = 60.0
-"""Seconds: nginx's own default for a client that takes nothing."""
+SEND_TIMEOUT_SECONDS = 60.0
+"""nginx's default, too, for a client that takes nothing."""
 
 Content: TypeAlias = AsyncIterable[Any] | AbstractAsyncContextManager[AsyncIterable[Any]] | Iterable[Any]
-"""An async iterable, one that a context manager gives (a generator under `@trio.as_safe_channel`, which may hold
-nurseries and cancel scopes), or a plain iterable (run in a thread)."""
-
-END_SECONDS = 1.0
-"""What the end of a response may take that was told to end."""
-
-LINK = "verbtrio.http"
-"""The ASGI scope's extension that holds the take-over's `Link`."""
-
-
-@dataclass(eq=False, slots=True)
-class Link(Shared):
-    """What the take-over tells a response about its connection.
-
-    Attributes:
-        terminated: set when the server begins to shut down.
-        abort: close the connection, whatever is being written; where others share it (HTTP/2), reset the stream.
-        send_timeout: seconds that the connection waits for a client that takes nothing of this response; one that has
-            a time limit of its own may want more.
-    """
-
-    terminated: Waitable
-    abort: Callable[[], Awaitable[None]]
-    send_timeout: float
-
-
-def link_of(scope: Scope) -> Link | None:
-    """The connection's `Link`, under the take-over."""
-    link: Link | None = (scope.get("extensions") or {}).get(LINK)
-    return link
+"""An async iterable; a context manager that gives one (a generator under `@trio.as_safe_channel`, which may hold
+nurseries and cancel scopes); or a plain iterable (iterated over in a thread)."""
 
 
 def encode_hook_of(scope: Scope) -> EncodeHook | None:
@@ -79,25 +49,25 @@ def encode_hook_of(scope: Scope) -> EncodeHook | None:
 
 
 class Stream(Response):
-    """A response that sends what its content gives, piece by piece: each piece once the one before is on its way.
+    """A response that sends its content piece by piece, each once the one before has been sent.
 
     Args:
-        content: gives `str` (sent as UTF-8) or bytes; see `Content`.
+        content: yields `str` (sent as UTF-8) or bytes; see `Content`.
         status_code, headers, media_type, background: as in Starlette.
-        send_timeout: seconds that 64 KiB may wait for the client to read; then the response is cut off. `None`: for
-            as long as the client likes.
+        send_timeout: seconds that 64 KiB may wait for the client to read; then the response is cut off. `None`: no
+            limit.
 
-    If the content raises, or the client leaves, or the server's time for a shutdown is over, the response is cut off:
-    a client can tell it from one that is complete. An upload that is still coming in is thrown away: read it before.
+    If the content raises, the client leaves, or the server's time for its shutdown is over, the response is cut off,
+    and the client can tell that it is not complete. An upload that is still coming in is discarded, so read it first.
 
     Raises:
-        TypeError: `content` is none (a generator function has to be called).
+        TypeError: `content` is not a `Content`, for example a generator function that has not been called.
     """
 
     ends_at_shutdown = False
-    """Whether it ends when the server begins to shut down, rather than when its grace period is over."""
+    """Whether it ends when the server begins to shut down, rather than at the end of the grace period."""
 
-    _encode_hook: EncodeHook | None = None  # the app's, once it is being sent
+    _encode_hook: EncodeHook | None = None  # set when it is sent
 
     def __init__(
         self,
@@ -107,7 +77,7 @@ class Stream(Response):
         media_type: str | None = None,
         background: BackgroundTask | None = None,
         *,
-        send_timeout: float | None = SEND_TIMEOUT,
+        send_timeout: float | None = SEND_TIMEOUT_SECONDS,
     ) -> None:
         if isinstance(content, str | bytes) or not isinstance(
             content, AsyncIterable | AbstractAsyncContextManager | Iterable
@@ -121,7 +91,7 @@ class Stream(Response):
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response. If cancelled, the content is closed and the response cut off."""
+        """Send the response. If cancelled, the content is closed, and the response cut off."""
         self._encode_hook = encode_hook_of(scope)
         if scope["type"] == "websocket":  # it denies an upgrade
             send = _as_denial(send)
@@ -135,7 +105,7 @@ class Stream(Response):
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = link_of(scope)
-        if link is not None:  # ours comes first; the connection's is for what else is sent, as the head
+        if link is not None:  # our own limit comes first; the connection's is for the rest, such as the head
             own = math.inf if self._send_timeout is None else self._send_timeout
             link.send_timeout = max(link.send_timeout, own + END_SECONDS)
         error: Exception | None = None
@@ -152,7 +122,7 @@ class Stream(Response):
                 with body:
                     await self._send_body(writer)
                 await writer.finish(within=END_SECONDS if body.cancelled_caught else math.inf)
-            except Exception as raised:  # the application's own error handling knows no groups
+            except Exception as raised:  # the application's error handlers expect no groups
                 error = raised
             nursery.cancel_scope.cancel()
         if error is not None:
@@ -167,24 +137,24 @@ class Stream(Response):
                 await writer.write(chunk)
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-        """What is sent, made of what the content gives."""
+        """The pieces to send, made from the content's items."""
         async for item in items:
             yield item.encode(self.charset) if isinstance(item, str) else item
 
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
-        """Start what runs beside the body, in the response's nursery. To be overridden."""
+        """Start what runs beside the body, in the response's nursery. Subclasses override this."""
 
 
 class JSONArray(Stream):
-    """One JSON array, sent while its items are made.
+    """One JSON array, sent while its items are produced.
 
     Args:
-        content: gives the items: whatever msgspec can encode, or the app's `encode=` hook (see `Content`).
-        batch: how many items (or 64 KiB of them) go into one piece. An item waits until its batch is full: for a
-            source that is slow, 1.
+        content: yields the items: whatever msgspec, or the app's `encode=` hook, can encode (see `Content`).
+        batch: how many items (or 64 KiB of them) make one piece. An item waits until its batch is full, so a slow
+            source wants 1.
         status_code, headers, background, send_timeout: as in `Stream`.
 
-    An item that can't be encoded cuts the response off, like anything else that raises.
+    An item that can't be encoded cuts the response off, like any exception.
     """
 
     media_type = "application/json"
@@ -208,59 +178,9 @@ class JSONArray(Stream):
         yield bytes(piece + b"]")
 
 
-class Writer:
-    """The one way to a response's client: whole pieces, one at a time, each within the time limit."""
-
-    def __init__(self, send: Send, timeout: float | None, link: Link | None, response: trio.CancelScope) -> None:
-        self._send = send
-        self._timeout = float("inf") if timeout is None else timeout
-        self._link = link
-        self._response = response
-        self._lock = trio.Lock()
-        self.written_at = trio.current_time()
-        """When the last piece was on its way, on Trio's clock."""
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data`. Where the client does not take it in time, or this is cancelled, the response is cut off."""
-        async with self._lock:
-            view = memoryview(data)
-            for begin in range(0, len(view), CHUNK_BYTES):
-                await self._put(bytes(view[begin : begin + CHUNK_BYTES]), more=True)
-            self.written_at = trio.current_time()
-
-    async def finish(self, *, within: float) -> None:
-        """Say that this was all, `within` seconds; else cut the response off."""
-        with trio.move_on_after(within) as limit:
-            async with self._lock:
-                await self._put(b"", more=False)
-        if limit.cancelled_caught:
-            await self._cut()
-
-    async def _put(self, piece: bytes, *, more: bool) -> None:
-        """Send one piece. If it can't be sent whole, for whatever reason, the response ends where it stands."""
-        sent = False
-        try:
-            with trio.move_on_after(self._timeout):
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
-                sent = True
-        except OSError:
-            pass  # how ASGI 2.4 says that the client has left
-        finally:
-            if not sent:
-                await self._cut()
-        await trio.lowlevel.checkpoint_if_cancelled()
-
-    async def _cut(self) -> None:
-        """End the response where it stands."""
-        self._response.cancel()
-        if self._link is not None:
-            # A middleware may stand between us and the connection: it would go on waiting for the client.
-            await self._link.abort()
-
-
 @asynccontextmanager
 async def _opened(content: Content) -> AsyncIterator[AsyncIterator[Any]]:
-    """The content's iterator, closed at the end of the block by the task that ran it."""
+    """The content's iterator. At the end of the block the task that used it closes it."""
     if isinstance(content, AsyncIterable):
         iterator = aiter(content)
         try:
@@ -288,7 +208,7 @@ async def _cancel_when_set(event: Waitable, scope: trio.CancelScope) -> None:
 
 
 def _as_denial(send: Send) -> Send:
-    """`send` for a response to an upgrade request (ASGI's extension `websocket.http.response`)."""
+    """`send` for a response that denies an upgrade (ASGI's extension `websocket.http.response`)."""
 
     async def denial(message: Message) -> None:
         await send({**message, "type": f"websocket.{message['type']}"})

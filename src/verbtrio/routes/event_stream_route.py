@@ -19,7 +19,7 @@ from verbtrio.base.limits import Limits
 from verbtrio.base.types import Shared
 from verbtrio.guards.quotas import Quotas, Slot, client_key, user_key
 from verbtrio.http.event_subscriber import EventSubscriber, SubscriberResponse
-from verbtrio.http.streaming import link_of
+from verbtrio.http.link import link_of
 from verbtrio.hub.hub import Hub
 from verbtrio.routes.websocket_route import no_slot
 

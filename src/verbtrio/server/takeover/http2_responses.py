@@ -16,7 +16,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hyperframe.frame import GoAwayFrame
 from priority.priority import MissingStreamError
 
-from verbtrio.http.streaming import Link, link_of
+from verbtrio.http.link import Link, link_of
 from verbtrio.server.takeover.http2_buffers import Buffers, Streams
 from verbtrio.server.takeover.http2_frames import PER_SENT_FRAME, Frames
 from verbtrio.server.takeover.stalled import patience

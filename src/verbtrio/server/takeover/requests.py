@@ -15,7 +15,7 @@ from hypercorn.trio.task_group import TaskGroup, _handle
 
 from verbtrio.base.timers import Timers
 from verbtrio.base.types import Waitable
-from verbtrio.http.streaming import LINK, Link
+from verbtrio.http.link import LINK, Link
 from verbtrio.server.takeover.http2_buffers import Held
 
 BODY_BYTES = 64 * 1024
