@@ -62,13 +62,13 @@ def test_a_reason_that_is_no_text() -> None:
 
 @pytest.mark.parametrize("code", [4000.0, 1000.0, True, False, "4000", None, b"4000", 4000 + 0j])
 def test_a_code_that_is_no_int(code: object) -> None:
-    with pytest.raises(TypeError, match=f"a close code is a whole number, an int, not {re.escape(repr(code))}"):
+    with pytest.raises(TypeError, match=f"a close code is an int, not {re.escape(repr(code))}"):
         check_close(code, "")
 
 
 @pytest.mark.parametrize("reason", [None, b"bye", 5, ["bye"]])
 def test_a_reason_of_another_type(reason: object) -> None:
-    with pytest.raises(TypeError, match="a close reason is text, not "):
+    with pytest.raises(TypeError, match="a close reason is a str, not "):
         check_close(1000, reason)
 
 

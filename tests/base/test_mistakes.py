@@ -60,7 +60,7 @@ class TestPaths:
     def test_that_are_none(self, where: str, method: str) -> None:
         add = getattr(places()[where], method)
         for nothing in (None, 5, b"/ws", ["/ws"], *((chat,) if method in ("sse", "group") else ())):
-            with pytest.raises(TypeError, match=rf'takes a path, which is text: app\.{method}\("/path"\), not '):
+            with pytest.raises(TypeError, match=rf'takes a path, a str: app\.{method}\("/path"\), not '):
                 add(nothing)
 
     @pytest.mark.parametrize("method", ADDERS)
@@ -77,7 +77,7 @@ class TestPaths:
         with pytest.raises(TypeError) as caught:
             getattr(places()[where], method)("/it", chat)
         if method in ("sse", "group"):
-            assert "takes all but the path by name" in str(caught.value)
+            assert "takes everything but the path by keyword" in str(caught.value)
         else:
             assert f"write @app.{method}(path) above chat, or app.{method}(path)(chat)" in str(caught.value)
         with pytest.raises(TypeError, match=r"hooks are keywords: app\.ws\(path, open=\.\.\., message=\.\.\.\)"):
@@ -128,7 +128,7 @@ class TestKeywords:
             *((method, "response_model", "the handler returns a response") for method in METHODS),
             *((method, "status_code", "the handler returns a response") for method in METHODS),
             *((method, "tags", "leave it out: HTTP routes have no OpenAPI") for method in METHODS),
-            *((method, "methods", "there is one of get, post, put, patch and delete") for method in METHODS),
+            *((method, "methods", "each method has its own: get, post, put, patch and delete") for method in METHODS),
             *((method, "limits", "leave it out") for method in METHODS),
         ],
     )
@@ -169,7 +169,7 @@ class TestClasses:
     def test_hooks_of_other_frameworks(self, name: str, hook: str) -> None:
         for arguments in ("self", "self, ws", "self, *rest"):
             with pytest.raises(
-                TypeError, match=rf"Chat\.{name} is no hook, and nobody calls it: name it `{hook}\(self"
+                TypeError, match=rf"Chat\.{name} is not a hook, and is never called: name it `{hook}\(self"
             ):
                 App().ws("/ws")(misspelt(name, arguments))
 
@@ -185,7 +185,7 @@ class TestClasses:
         ],
     )
     def test_hooks_nearly_right(self, name: str, arguments: str, hook: str) -> None:
-        with pytest.raises(TypeError, match=rf"Chat\.{name} is no hook, and nobody calls it: name it `{hook}\(self"):
+        with pytest.raises(TypeError, match=rf"Chat\.{name} is not a hook, and is never called: name it `{hook}\(self"):
             App().ws("/ws")(misspelt(name, arguments))
 
     @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ class TestClasses:
         App().ws("/ws")(Chat)
 
     def test_inherited_from_starlette(self) -> None:
-        with pytest.raises(TypeError, match="is no hook, and nobody calls it"):
+        with pytest.raises(TypeError, match="is not a hook, and is never called"):
             App().ws("/ws")(WebSocketEndpoint)
 
     def test_that_need_arguments(self) -> None:
@@ -237,7 +237,7 @@ class TestClasses:
 
         for handler in (Initialized, Keyword, New, Inherited):
             with pytest.raises(
-                TypeError, match=r"is made without arguments for each connection.*'database'.*app\.state"
+                TypeError, match=r"is instantiated without arguments for each connection.*'database'.*app\.state"
             ):
                 App().ws("/ws")(handler)
 

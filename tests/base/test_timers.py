@@ -48,8 +48,8 @@ async def test_those_close_together_share_a_round(autojump_clock: MockClock) -> 
         await trio.sleep(2)
     rounds = sorted({now for now, _ in called})
     assert len(called) == 20
-    assert rounds == pytest.approx([1, 1 + module.RESOLUTION])
-    assert all(0 <= now - when <= module.RESOLUTION for now, when in called)
+    assert rounds == pytest.approx([1, 1 + module.ROUND_SECONDS])
+    assert all(0 <= now - when <= module.ROUND_SECONDS for now, when in called)
 
 
 async def test_an_earlier_one_may_come_later(autojump_clock: MockClock) -> None:
@@ -126,7 +126,7 @@ async def test_one_that_fails_stops_no_other(autojump_clock: MockClock, caplog: 
 
 
 async def test_many_at_once_let_others_have_their_turn(autojump_clock: MockClock) -> None:
-    count = 10 * module.AT_ONCE
+    count = 10 * module.CALLS_A_ROUND
     called: list[int] = []
     seen: list[int] = []
 

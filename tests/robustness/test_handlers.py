@@ -69,7 +69,7 @@ async def hanging(target: Target, n: int, figures: Figures, *, path: str = "/han
                 await trio.sleep(0.1)
         figures["seconds"] = trio.current_time() - begin
         figures["left"] = leaked(before, await settled(server))
-        figures["said"] = server.log_text().count("was ended at its time limit")
+        figures["said"] = server.log_text().count("was cancelled at its time limit")
 
 
 async def test_handlers_that_raise() -> None:

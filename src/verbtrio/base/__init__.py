@@ -1,1 +1,1 @@
-"""What everything else stands on: close codes and causes, errors, limits, types, counters, timers."""
+"""The ground of all other packages: close codes and causes, errors, limits, types, counters, timers."""

@@ -1,5 +1,7 @@
-"""A connection's leave, error and close hooks, called: each within a time limit that a shutdown may shorten. What one
-raises is logged and told to the error hook, and goes no further."""
+"""Calls to a connection's leave, error and close hooks, each within a time limit that a shutdown may shorten.
+
+What a hook raises is logged and passed to the error hook, and goes no further.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ class Calls:
     """Calls one connection's hooks.
 
     Args:
-        whose: what the log calls the connection.
-        tell: calls the error hook with what another hook has raised; `None`: there is none.
+        whose: the connection, as the log names it.
+        tell: calls the error hook with what another hook has raised; `None` if there is no error hook.
     """
 
     __slots__ = ("_latest", "_running", "_tell", "_whose")
@@ -28,18 +30,19 @@ class Calls:
         self._whose = whose
         self._tell = tell
         self._latest = float("inf")
-        self._running: tuple[trio.CancelScope, ...] = ()  # one for each hook that is being called
+        self._running: tuple[trio.CancelScope, ...] = ()  # one for each hook in progress
 
     def hurry(self, deadline: float) -> None:
-        """Cut those that are being called short at `deadline`, and those that are still to be called."""
+        """Cancel hooks at `deadline`: those in progress, and those that are called later."""
         self._latest = min(self._latest, deadline)
         for scope in self._running:
             scope.deadline = min(scope.deadline, deadline)
 
     async def call(self, name: str, hook: Hook, *args: Any, deadline: float) -> None:
-        """Call the hook. Raises no `Exception`; a cancellation from outside has to wait.
+        """Call the hook. Raises no `Exception`, and is shielded from cancellation.
 
-        Past the deadline a hook is still called, and cancelled where it first waits: none is ever left out.
+        A hook is called even if the deadline has passed, and then cancelled at its first checkpoint: no hook is ever
+        left out.
         """
         try:
             await self._call(name, hook, args, deadline)
@@ -49,7 +52,7 @@ class Calls:
             await self.tell(error, deadline=deadline)
 
     def call_nowait(self, name: str, hook: Hook, *args: Any, nursery: trio.Nursery, seconds: float) -> None:
-        """Call a hook that is a plain function here and now; what is to be awaited then is, in `nursery`."""
+        """Call a hook in place. If it returns an awaitable, that is awaited in `nursery`."""
         try:
             result = hook(*args)
         except Exception as error:
@@ -61,7 +64,7 @@ class Calls:
                 nursery.start_soon(self._call_soon, name, lambda: result, seconds)
 
     async def tell(self, error: Exception, *, deadline: float) -> None:
-        """Call the error hook, if there is one. What it raises itself is logged."""
+        """Call the error hook, if there is one. What it raises is logged."""
         if self._tell is None:
             return
         try:
@@ -87,18 +90,18 @@ class Calls:
         finally:
             self._running = tuple([one for one in self._running if one is not scope])
         if scope.cancelled_caught:
-            logger.warning("the %s hook of %r was ended at its time limit", name, self._whose)
+            logger.warning("the %s hook of %r was cancelled at its time limit", name, self._whose)
 
 
 async def call(hook: Callable[..., Any], *args: Any) -> None:
-    """Call a hook, a plain function or a coroutine function. A plain one is no checkpoint."""
+    """Call a hook, a plain function or a coroutine function. A plain function is not a checkpoint."""
     result = hook(*args)
     if result is not None and hasattr(result, "__await__"):
         await result
 
 
 def single(error: Exception) -> Exception:
-    """The one exception in `error`, however many groups are around it; or `error`, where there are several."""
+    """The one exception in `error`, however many groups it is in; `error` itself if there are several."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,8 +1,7 @@
 """How a connection ends: the close codes, the causes, and the record of an end.
 
-A connection ends once. The first thing that ends it is recorded as a `CloseInfo`; whatever happens
-afterwards (a second failure, the cancellation that follows) does not change the record. The close hook,
-the log line and the statistics all show the same record.
+A connection ends once. What ends it first is recorded as a `CloseInfo`. What happens afterwards (a second failure, the
+cancellation that follows) does not change the record. The close hook, the log line and the statistics all show it.
 """
 
 from __future__ import annotations
@@ -12,30 +11,30 @@ import operator
 from dataclasses import dataclass, field
 from typing import Any
 
-# RFC 6455 section 7.4.1 and the IANA registry it set up.
+# RFC 6455 section 7.4.1, and the IANA registry that it establishes.
 NORMAL_CLOSURE = 1000
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
-NO_STATUS_RECEIVED = 1005  # never on the wire: the peer's Close frame had no code
-ABNORMAL_CLOSURE = 1006  # never on the wire: there was no Close frame
+NO_STATUS_RECEIVED = 1005  # never sent: the peer's Close frame had no code
+ABNORMAL_CLOSURE = 1006  # never sent: there was no Close frame
 INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
-# RFC 6455 section 7.4.2: 4000 to 4999 are private use. 4401 mirrors HTTP's 401 (Unauthorized), 4408 its 408 (Request
-# Timeout).
+# RFC 6455 section 7.4.2: 4000 to 4999 are for private use. 4401 corresponds to HTTP's 401 (Unauthorized), 4408 to its
+# 408 (Request Timeout).
 TOKEN_EXPIRED = 4401
 HEARTBEAT_TIMEOUT = 4408
 
 MAX_CONTROL_BYTES = 125  # a control frame's payload (RFC 6455 section 5.5)
-MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # two are the code
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2  # less the code
 
 
 class Cause(enum.StrEnum):
-    """What ended a connection. The value is what logs and statistics show."""
+    """What ended a connection. Logs and statistics show the value."""
 
     PEER = "peer"
     """The peer sent a Close frame."""
@@ -48,46 +47,45 @@ class Cause(enum.StrEnum):
     HEARTBEAT = "heartbeat"
     """The peer did not answer in time (4408, configurable)."""
     EXPIRED = "expired"
-    """The token the peer came in with has expired (4401)."""
+    """The peer's token has expired (4401)."""
     SLOW = "slow"
-    """The peer reads too slowly: its backlog or the time for one write is over the limit. Or it does not finish a
+    """The peer reads too slowly: its backlog, or the time for one write, exceeds the limit. Or it does not finish a
     message in time (1008)."""
     RATE = "rate"
-    """The peer wants more than a limit allows: messages a second, rooms (1008), connections of its user (1013)."""
+    """The peer exceeds a limit: messages a second, rooms (1008), connections of its user (1013)."""
     UNAUTHENTICATED = "unauthenticated"
-    """The peer has not sent a valid token as its first message (1008; 1013 where it could not be checked)."""
+    """The peer did not send a valid token as its first message (1008; 1013 if the token could not be checked)."""
     SIZE = "size"
     """The peer sent a message over the size limit (1009)."""
     INVALID = "invalid"
-    """The peer has sent more messages the handler does not take than `Limits.max_bad_messages` allows (1008)."""
+    """The peer sent more invalid messages than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"
     """The peer broke RFC 6455 (1002), or sent text that is not UTF-8 (1007)."""
     CLOSED = "closed"
-    """Its own handler, hook or a task of theirs called `close()` (1000, or the code that was given)."""
+    """The connection's own handler, a hook, or a task of theirs called `close()` (1000, or the given code)."""
     KICKED = "kicked"
-    """Somebody else did, or `users.disconnect`, or `kick` or `close` of a room it was in as long as it lived (1008, or
-    the code that was given)."""
+    """Other code called `close()`, or `users.disconnect`; or `kick` or `close` of a room that the connection was in for
+    its whole life (1008, or the given code)."""
     DRAIN = "drain"
-    """The server shuts down (1012)."""
+    """The server is shutting down (1012)."""
 
 
 PEERS_ENDS = (Cause.PEER, Cause.GONE)
-"""Ends of the peer's making. What came before them is still handled; after the others, nothing is."""
-
+"""Ends that the peer causes. Messages that came before them are still handled. After any other end, none are."""
 
 CANCEL_GRACE = 0.1
-"""Seconds a handler has, once its connection has ended, to finish what it is at before it is cancelled. It is
-for the messages that arrived before the peer's end: a client that sends and closes expects them handled. After an end
-of the server's there are none, only this time."""
+"""Seconds that a handler has, once its connection has ended, before it is cancelled. After the peer's end it can handle
+the messages that arrived before: a client that sends and closes expects that. After an end of the server's no more
+messages come, but the handler has this time to finish."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseInfo:
-    """The one record of how a connection ended."""
+    """How a connection ended."""
 
     cause: Cause
     code: int = NORMAL_CLOSURE
-    """The close code: the peer's own for `Cause.PEER`, else the one that was sent (or 1006: none was)."""
+    """The close code: the peer's for `Cause.PEER`, otherwise the code that was sent (1006 if none was)."""
     reason: str = ""
     exception: BaseException | None = field(default=None, compare=False)
     """What the handler raised, for `Cause.ERROR`."""
@@ -105,36 +103,36 @@ def check_close(code: object, reason: object) -> None:
     """Check that `code` and `reason` may be sent in a Close frame (RFC 6455 section 7.4).
 
     Raises:
-        TypeError: `code` is no `int` (4000.0, as JSON may have it, or a `bool`), or `reason` no `str`.
-        ValueError: the code must not be sent, or the reason is no UTF-8, or over 123 bytes of it.
+        TypeError: `code` is not an `int` (but 4000.0, perhaps from JSON, or a `bool`), or `reason` is not a `str`.
+        ValueError: the code must not be sent, or the reason can't be encoded as UTF-8, or exceeds 123 bytes.
     """
     if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError(f"a close code is a whole number, an int, not {code!r}")
+        raise TypeError(f"a close code is an int, not {code!r}")
     if not isinstance(reason, str):
-        raise TypeError(f'a close reason is text, not {reason!r}; where there is none, leave it out or use ""')
+        raise TypeError(f'a close reason is a str, not {reason!r}; leave it out, or use "", if there is none')
     if not _may_be_sent(code):
         raise ValueError(
-            f"{code} is no close code that may be sent; use 1000 to 1014 (but 1004 to 1006) or 3000 to 4999"
+            f"the close code {code} must not be sent; use 1000 to 1014 (except 1004 to 1006) or 3000 to 4999"
         )
     try:
         size = len(reason.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"the close reason {reason!r} is no UTF-8: surrogates stand for no character") from None
+        raise ValueError(f"the close reason {reason!r} has surrogates, which UTF-8 can't encode") from None
     if size > MAX_REASON_BYTES:
         raise ValueError(f"the close reason has {size} bytes; a Close frame holds {MAX_REASON_BYTES} at most")
 
 
 def fitting_reason(text: str) -> str:
-    """As much of `text`, an exception's, as a Close frame holds."""
+    """`text`, for example an exception's, cut to what a Close frame holds."""
     return text.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def sendable_close(code: Any, reason: Any) -> tuple[int, str]:
-    """The code and reason that are sent for those an ASGI application gave, whatever it gave.
+    """The code and reason to send for those that an ASGI application gave, whatever they are.
 
-    A code that must not be sent, or is no integer, becomes 1011: the application has made a mistake. No code at all is
-    1000. A reason over 123 bytes is cut at a character's boundary; what UTF-8 has no form for (lone surrogates) becomes
-    "?", and a reason that is no text is left out.
+    A code that must not be sent, or is not an integer, becomes 1011: the application has made a mistake. `None` becomes
+    1000. A reason over 123 bytes is cut at a character boundary; lone surrogates, which UTF-8 can't encode, become "?";
+    a reason that is not text is left out.
     """
     if code is None:
         number = NORMAL_CLOSURE

@@ -3,10 +3,10 @@
 VerbtrioError
 ├─ AuthenticationError    a token is not accepted
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
-├─ HandshakeError         the upgrade request is no valid one; carries the HTTP answer
+├─ HandshakeError         the upgrade request is not valid; carries the HTTP answer
 ├─ LimitExceeded          a handler asked for more than the connection's limits allow
 ├─ MessageError           a message is not what the handler takes; carries the answer to the peer
-└─ NotRunning             the app's lifespan is not running; says what to add
+└─ NotRunning             the app's lifespan is not running; says what to do
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from verbtrio.base.close import CloseInfo
 
 
 class VerbtrioError(Exception):
-    """The base of everything verbtrio raises on its own account."""
+    """The base of verbtrio's own exceptions."""
 
 
 class AuthenticationError(VerbtrioError):
-    """A token is not accepted. `str(error)` says no more than the peer may know.
+    """A token is not accepted. `str(error)` may be shown to the peer.
 
     Attributes:
-        status: 401 (not valid), 403 (not enough for this route) or 503 (it can't be checked now).
+        status: 401 (not valid), 403 (not sufficient for this route) or 503 (it can't be checked now).
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -30,10 +30,10 @@ class AuthenticationError(VerbtrioError):
         super().__init__(message)
 
 
-class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the name the field knows (websockets, trio-websocket)
+class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websockets, trio-websocket)
     """The connection has ended.
 
-    A handler may let it pass: a connection whose handler raises it has ended by its own cause already.
+    A handler need not catch it: the connection has ended already, and its cause is recorded.
     """
 
     def __init__(self, info: CloseInfo) -> None:
@@ -42,11 +42,11 @@ class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the name the field knows
 
 
 class HandshakeError(VerbtrioError):
-    """An upgrade request that can't be granted. Carries the answer it asks for.
+    """An upgrade request can't be granted. Carries the answer.
 
     Attributes:
         status: the HTTP status of the answer.
-        headers: the answer's headers beside `content-type` and `content-length`.
+        headers: the answer's headers except `content-type` and `content-length`.
     """
 
     def __init__(self, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
@@ -55,17 +55,17 @@ class HandshakeError(VerbtrioError):
         super().__init__(message)
 
 
-class LimitExceeded(VerbtrioError):  # noqa: N818 -- a fact about the peer more often than a mistake
-    """More was asked for than the connection's `Limits` allow.
+class LimitExceeded(VerbtrioError):  # noqa: N818 -- mostly the peer's doing, not a mistake
+    """The connection's `Limits` do not allow this.
 
-    A handler may let it pass: then its connection ends with 1008, and nothing is logged as its failure. To answer the
-    peer and go on, catch it.
+    If the handler does not catch it, the connection ends with 1008, which is not logged as an error. Catch it to answer
+    the peer and go on.
     """
 
 
 class MessageError(VerbtrioError):
-    """A message that is not what the handler takes. `str(error)` is the text the peer is answered with."""
+    """A message is not what the handler takes. `str(error)` is the text of the answer to the peer."""
 
 
-class NotRunning(VerbtrioError):  # noqa: N818 -- a state, said as one
+class NotRunning(VerbtrioError):  # noqa: N818 -- a state, not a failure
     """The app is used outside its lifespan."""

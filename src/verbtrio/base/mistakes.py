@@ -1,4 +1,4 @@
-"""What to write instead: sentences for other frameworks' habits, and for what is nearly right. Pure."""
+"""Error messages that say what to write instead of another framework's names, or of what is nearly right. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.middleware import Middleware
 C = TypeVar("C", bound=type)
 M = TypeVar("M", bound=Callable[..., Any])
 
-# Which of a connection's attributes does what other libraries' WebSocket has under another name.
+# For each attribute that other libraries' WebSockets have: what to use instead.
 _SEND = "`await ws.send(data)`: a str goes as text, bytes as binary, anything else as JSON"
-_RECEIVE = "`await ws.receive()`; what it gives is the annotation's: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
-_ITERATE = "`async for message in ws`; what it gives is the annotation's: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
+_RECEIVE = "`await ws.receive()`; the annotation says what it returns: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
+_ITERATE = "`async for message in ws`; the annotation says what it gives: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
 _STATE = "`ws.ready_state`, or `ws.closed`, which says how it ended"
 _HOOKS = 'the hooks of the route: `app.ws("/ws", open=, message=, close=, error=)`, or `async for message in ws`'
-_HEARTBEAT = "nothing: pings are sent by themselves; `Heartbeat(...)` says how often, `ws.send` takes one of your own"
+_HEARTBEAT = "nothing: pings are sent automatically; `Heartbeat(...)` says how often, `ws.send` sends your own"
 _ROOM = "`ws.join(room)`, and `app.room(room).broadcast(data, exclude=ws)`"
 _CLOSE = "`await ws.close(code, reason)`"
 _ENDED = "`ws.closed`, which has `code` and `reason` once the connection has ended"
@@ -37,7 +37,7 @@ _WEBSOCKET = {
     **dict.fromkeys(("onopen", "onmessage", "onclose", "onerror"), _HOOKS),
     **dict.fromkeys(("on_open", "on_message", "on_close", "on_error"), _HOOKS),
     **dict.fromkeys(("ping", "pong"), _HEARTBEAT),
-    "broadcast": "`ws.route.broadcast(data, exclude=ws)`, or that of a room: `app.room(name).broadcast(data)`",
+    "broadcast": "`ws.route.broadcast(data, exclude=ws)`, or a room's: `app.room(name).broadcast(data)`",
     **dict.fromkeys(("subscribe", "publish", "to", "enter_room", "join_room"), _ROOM),
     **dict.fromkeys(("unsubscribe", "leave_room"), "`await ws.leave(room)`"),
     **dict.fromkeys(("disconnect", "terminate", "aclose", "wait_closed"), _CLOSE),
@@ -55,7 +55,7 @@ _HOOK_NAMES = {
     **dict.fromkeys(("on_close", "onclose", "onClose", "on_disconnect", "disconnect"), "close"),
     **dict.fromkeys(("on_error", "onerror", "onError"), "error"),
 }
-"""What the hooks are called elsewhere."""
+"""Other frameworks' names for the hooks."""
 _KEYWORDS = {
     **_HOOK_NAMES,
     **dict.fromkeys(("dependencies", "middlewares", "guards", "before"), "middleware"),
@@ -64,26 +64,26 @@ _KEYWORDS = {
     **dict.fromkeys(("origin", "origins", "cors"), "allowed_origins"),
     "protocols": "subprotocols",
 }
-"""What keywords are called elsewhere."""
-_RESPONSE = "the handler returns a response, which has its status, headers and type"
+"""Other frameworks' names for keywords."""
+_RESPONSE = "the handler returns a response with its status, headers and type"
 _NO_DOCUMENT = "leave it out: HTTP routes have no OpenAPI document"
 _NO_KEYWORDS = {
     **dict.fromkeys(("response_model", "response_class", "status_code", "responses", "headers"), _RESPONSE),
     **dict.fromkeys(("tags", "summary", "description", "operation_id", "deprecated"), _NO_DOCUMENT),
     "include_in_schema": _NO_DOCUMENT,
-    **dict.fromkeys(("methods", "method"), "there is one of get, post, put, patch and delete for each method"),
+    **dict.fromkeys(("methods", "method"), "each method has its own: get, post, put, patch and delete"),
     **dict.fromkeys(("endpoint", "handler", "func", "route"), "a handler is decorated"),
 }
-"""What elsewhere is a keyword, and here something else."""
+"""Keywords of other frameworks for which there is no keyword here."""
 NO_DECORATORS = ("sse", "group")
 _AMBIGUOUS = {"connect", "receive", "disconnect"}
-"""Names that a handler's other methods may well have."""
+"""Names that methods other than hooks may well have."""
 
 
 class Habit:
-    """An attribute of another library's WebSocket: asked for, it is not there, and says what to use.
+    """An attribute of other libraries' WebSockets: reading it raises `AttributeError`, with what to use instead.
 
-    (A `__getattr__` would have every access to any attribute cost three times as much, under Python 3.11.)
+    (With a `__getattr__`, reading any attribute would take three times as long under Python 3.11.)
     """
 
     __slots__ = ("_name",)
@@ -97,8 +97,10 @@ class Habit:
 
 
 def with_habits(kind: C) -> C:
-    """The class, with a sentence for each attribute that other libraries' WebSockets have and it has not. Whoever sets
-    an attribute of such a name has it; type checkers know of none."""
+    """Add a `Habit` to the class for each attribute that other libraries' WebSockets have and the class has not.
+
+    An instance may still set an attribute of that name. Type checkers do not see these attributes.
+    """
     for name in _WEBSOCKET:
         if not hasattr(kind, name):
             setattr(kind, name, Habit(name))
@@ -108,7 +110,7 @@ def with_habits(kind: C) -> C:
 
 
 def _no_iteration(self: object) -> Never:
-    raise TypeError("messages are waited for: write `async for message in ws` (ws.scope has the ASGI scope)")
+    raise TypeError("messages are received by `async for message in ws` (ws.scope has the ASGI scope)")
 
 
 async def _no_block(self: object, *_: object) -> Never:
@@ -116,7 +118,7 @@ async def _no_block(self: object, *_: object) -> Never:
 
 
 def no_injection(marker: str, name: str, receiver: str) -> str | None:
-    """What to do instead of declaring a parameter by FastAPI's `marker`."""
+    """What to do instead of declaring a parameter with FastAPI's `marker`."""
     match marker:
         case "Depends" | "Security":
             return f"have middleware put it into {receiver}.state, or give it by functools.partial(..., {name}=...)"
@@ -134,13 +136,13 @@ def no_injection(marker: str, name: str, receiver: str) -> str | None:
 
 
 def explained(*keywords: str) -> Callable[[M], M]:
-    """Decorate a method that adds routes: called with something else than it takes, it says what to write instead.
+    """Decorate a method that adds routes. If it is called with wrong arguments, the error says what to write instead.
 
     Args:
-        keywords: what it takes by name. Default: what its signature has so.
+        keywords: the keywords that it takes. Default: those of its signature.
 
     Raises:
-        TypeError: there is no path, or it is no text; a handler or a keyword it does not take.
+        TypeError: the path is missing or not a `str`; or the method does not take an argument.
         ValueError: the path does not begin with "/".
     """
 
@@ -172,7 +174,7 @@ def _check_path(method: str, path: object, *, needs_slash: bool) -> None:
         if callable(path) and method not in NO_DECORATORS:
             name = getattr(path, "__name__", "handler")
             raise TypeError(f'app.{method} takes a path: write @app.{method}("/path") above {name}')
-        raise TypeError(f'app.{method} takes a path, which is text: app.{method}("/path"), not {path!r:.100}')
+        raise TypeError(f'app.{method} takes a path, a str: app.{method}("/path"), not {path!r:.100}')
     if needs_slash and not path.startswith("/"):
         raise ValueError(f'a path begins with "/": write app.{method}("/{path}"), not app.{method}({path!r})')
 
@@ -187,15 +189,15 @@ def _keyword(habit: str, known: Sequence[str]) -> str:
 
 def _one_too_many(method: str, extra: object) -> str:
     if method in NO_DECORATORS:
-        return f"app.{method}() takes all but the path by name: not {extra!r:.100}"
+        return f"app.{method}() takes everything but the path by keyword: not {extra!r:.100}"
     name = getattr(extra, "__name__", "handler")
-    text = f"app.{method}() takes the path alone without a name: write @app.{method}(path) above {name}, or "
+    text = f"app.{method}() takes everything but the path by keyword: write @app.{method}(path) above {name}, or "
     hooks = "; hooks are keywords: app.ws(path, open=..., message=...)" if method == "ws" else ""
     return f"{text}app.{method}(path)({name}){hooks}"
 
 
 def check_list(middleware: object) -> None:
-    """Raise `TypeError` for middleware that is not in a list."""
+    """Raise `TypeError` for middleware that is not a list."""
     single = callable(middleware) or isinstance(middleware, Middleware | str | Mapping)
     if single or not isinstance(middleware, Iterable):
         name = getattr(middleware, "__name__", "...")
@@ -205,38 +207,38 @@ def check_list(middleware: object) -> None:
 def check_hook_names(
     target: type, hooks: Mapping[str, tuple[str, ...]], name: str, called: Collection[str] = ()
 ) -> None:
-    """Raise `TypeError` for a handler class that has hooks under names that nobody calls.
+    """Raise `TypeError` for a handler class with methods that look like hooks and would never be called.
 
     Args:
-        hooks: the hooks, and what they are called with.
-        called: other methods that are called, by whatever name.
+        hooks: the hooks' names, and the arguments of each.
+        called: other methods that are called, whatever their names.
     """
     for method, value in inspect.getmembers_static(target, _is_method):
         hook = _HOOK_NAMES.get(method)
         if method in hooks or method in called or method.startswith("_"):
             continue
-        if hook is None or method in _AMBIGUOUS:  # only where it could be called as the hook that is missing
+        if hook is None or method in _AMBIGUOUS:  # an error only if it fits a hook that is missing
             near = [hook] if hook else get_close_matches(method, hooks, n=1, cutoff=0.8)
             hook = next((one for one in near if not hasattr(target, one) and _fits(value, hooks[one])), None)
         if hook is not None:
             arguments = ", ".join(("self", *hooks[hook]))
-            raise TypeError(f"{name}.{method} is no hook, and nobody calls it: name it `{hook}({arguments})`")
+            raise TypeError(f"{name}.{method} is not a hook, and is never called: name it `{hook}({arguments})`")
 
 
 def check_made(target: type, name: str) -> None:
-    """Raise `TypeError` for a handler class of which none can be made for a connection."""
+    """Raise `TypeError` for a handler class that can't be instantiated for a connection."""
     if inspect.isabstract(target):
         missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
-        raise TypeError(f"{name} is abstract, so that none can be made for a connection: it lacks {missing}")
+        raise TypeError(f"{name} is abstract and can't be instantiated for a connection: it lacks {missing}")
     try:
         inspect.signature(target).bind()
     except TypeError as error:
         raise TypeError(
-            f"{name} is made without arguments for each connection, and its __init__ has no defaults: {error}. What "
-            f"connections share belongs in ws.app.state, or in a class made by a function"
+            f"{name} is instantiated without arguments for each connection, and its __init__ has no defaults: {error}. "
+            f"What connections share belongs in ws.app.state, or in a class made by a function"
         ) from None
     except ValueError:
-        pass  # a built-in, which tells nothing about itself
+        pass  # a built-in without a signature
 
 
 def _is_method(value: object) -> bool:

@@ -1,8 +1,8 @@
-"""In whose thread an app's connections, rooms and users may be changed.
+"""The check that an app's connections, rooms and users are changed in its own thread only.
 
-They belong to the one Trio run that serves the app. A call from another thread can't wake a task of that run: it would
-leave one that waits for ever, with its place, and a worker that can't be stopped. So what changes anything, or wakes
-anybody, checks first. What only reads may be called anywhere: it gives what holds at that moment.
+They belong to the Trio run that serves the app. A call from another thread can't wake a task of that run: the task
+would wait for ever, and the worker could not stop. So whatever changes something, or wakes a task, checks first. What
+only reads may be called anywhere: it returns the state of that moment.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from threading import get_ident
 
 
 def only_here() -> Callable[[], None]:
-    """A check that raises `RuntimeError` in every thread but this one, in which the app is being served.
+    """Return a check that raises `RuntimeError` in every thread except this one, in which the app is being served.
 
-    It compares threads and not runs: a thread has one run at a time, and a run that is over has left nothing to wake.
-    That takes two thirds of what `trio.lowlevel.in_trio_run` does: each broadcast, `send` and `receive` has one.
+    It compares threads, not runs: a thread has one run at a time, and a run that is over has no tasks to wake. It takes
+    two thirds of the time of `trio.lowlevel.in_trio_run`; each broadcast, `send` and `receive` makes one check.
     """
     here = get_ident()
 
@@ -23,8 +23,8 @@ def only_here() -> Callable[[], None]:
         if get_ident() != here:
             raise RuntimeError(
                 "connections, rooms and users belong to Trio's thread, the one in which the app is served. Starlette "
-                "runs a plain function, as a route or as a BackgroundTask, in a thread of its own: make it "
-                "`async def`, or call by `trio.from_thread.run_sync(...)` (in a thread that Trio has not started, "
+                "runs a route or a BackgroundTask that is a plain function in a thread of its own: make it "
+                "`async def`, or call through `trio.from_thread.run_sync(...)` (in a thread that Trio has not started, "
                 "with its `trio_token=`)"
             )
 

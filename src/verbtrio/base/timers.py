@@ -1,4 +1,4 @@
-"""Deadlines of many connections, in one task: a sleeping task for each would cost 4 KB a connection."""
+"""The deadlines of many connections, in one task. A sleeping task for each would cost 4 KB a connection."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import trio
 
 logger = logging.getLogger("verbtrio.timers")
 
-RESOLUTION = 0.02
-"""Seconds between two rounds of calls at the least; a timer may be so much late. Ten thousand connections that are
-pinged every 30 s are due 333 times a second: each by itself, that took 3.2 % of a core."""
-AT_ONCE = 256
-"""Timers called before other tasks have their turn: ten thousand connections may be due at the same time."""
+ROUND_SECONDS = 0.02
+"""The least time between two rounds of calls, so a timer may be that late. Ten thousand connections that are pinged
+every 30 s are due 333 times a second; called one by one, they took 3.2 % of a core."""
+CALLS_A_ROUND = 256
+"""How many timers are called before other tasks have their turn: ten thousand may be due at the same time."""
 
 
 class Timer:
-    """One call that is to come. Made by `Timers.at`."""
+    """One pending call, made by `Timers.at`."""
 
     __slots__ = ("call", "when")
 
@@ -29,21 +29,21 @@ class Timer:
 
 
 class Timers:
-    """Calls functions when their time has come, in the task that calls `run`."""
+    """Calls functions at their times, in the task that calls `run`."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
-        self._count = itertools.count()  # for those that are due at the same time
-        self._cancelled = 0  # how many of the heap are
+        self._count = itertools.count()  # orders timers that are due at the same time
+        self._cancelled = 0  # how many timers in the heap are cancelled
         self._sleep = trio.CancelScope()
         self._next_round = float("-inf")
 
     def __len__(self) -> int:
-        """How many are to come."""
+        """How many timers are pending."""
         return len(self._heap) - self._cancelled
 
     def at(self, when: float, call: Callable[[float, float], None]) -> Timer:
-        """Call `call(now, when)` at `when`, Trio's time (`inf`: never). It must not block."""
+        """Call `call(now, when)` at `when`, on Trio's clock (`inf`: never). It must not block."""
         timer = Timer(when, call)
         if when < float("inf"):
             heapq.heappush(self._heap, (when, next(self._count), timer))
@@ -53,31 +53,31 @@ class Timers:
         return timer
 
     def cancel(self, timer: Timer) -> None:
-        """Don't call it any more; what it would have called is let go of at once. Twice, or too late, does nothing."""
+        """Cancel `timer`, and free its function at once. Twice, or too late, does nothing."""
         if timer.call is None:
             return
         timer.call = None
         if timer.when < float("inf"):
             self._cancelled += 1
-            if self._cancelled > max(64, len(self._heap) // 2):  # so that each costs the same, however many come and go
+            if self._cancelled > max(64, len(self._heap) // 2):  # a constant cost per timer
                 self._heap = [entry for entry in self._heap if entry[2].call is not None]
                 heapq.heapify(self._heap)
                 self._cancelled = 0
 
-    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
+    @trio.lowlevel.enable_ki_protection  # an interrupt is for the main task
     async def run(self) -> None:
-        """Call what is due until cancelled."""
+        """Call the timers that are due, until cancelled."""
         while True:
             due = max(self._heap[0][0], self._next_round) if self._heap else float("inf")
             with trio.CancelScope(deadline=due) as self._sleep:
                 await trio.sleep_forever()
             now = trio.current_time()
-            if self._call_due(now) < AT_ONCE:
-                self._next_round = now + RESOLUTION
+            if self._call_due(now) < CALLS_A_ROUND:
+                self._next_round = now + ROUND_SECONDS
 
     def _call_due(self, now: float) -> int:
         called = 0
-        while self._heap and self._heap[0][0] <= now and called < AT_ONCE:
+        while self._heap and self._heap[0][0] <= now and called < CALLS_A_ROUND:
             when, _, timer = heapq.heappop(self._heap)
             call, timer.call = timer.call, None
             if call is None:
@@ -86,6 +86,6 @@ class Timers:
             called += 1
             try:
                 call(now, when)
-            except Exception:  # a bug of ours: contained, and loud
+            except Exception:  # a bug of ours
                 logger.exception("a timer failed")
         return called

@@ -1,4 +1,4 @@
-"""Names for types that several layers share."""
+"""Types and names that several layers share."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ JSON: TypeAlias = Any
 """Any JSON value: what `WebSocket[JSON]` receives. (A precise recursive alias helps nobody's type checker.)"""
 
 Data: TypeAlias = Any
-"""What can be sent: `str` goes as text, `bytes` as binary, anything else as JSON text (by msgspec, which asks the app's
-`encode=` hook for what JSON has no form for)."""
+"""What can be sent: `str` as text, `bytes` as binary, anything else as JSON text (by msgspec, which calls the app's
+`encode=` hook for values that JSON has no form for)."""
 
 EncodeHook: TypeAlias = Callable[[Any], Any]
-"""`(value)`: what is sent in the place of a value that JSON has no form for."""
+"""`(value)`: returns what to send instead of a value that JSON has no form for."""
 
 DecodeHook: TypeAlias = Callable[[Any, Any], Any]
-"""`(type, value)`: an instance of a type that JSON has no form for, made of a JSON value."""
+"""`(type, value)`: returns an instance of a type that JSON has no form for, made from a JSON value."""
 
 EXTENSION = "verbtrio.stream"
-"""The ASGI scope's extension that holds the take-over's `Session`."""
+"""The extension in the ASGI scope that holds the take-over's `Session`."""
 
 Hook: TypeAlias = Callable[..., Any]
-"""A hook may be a plain function or a coroutine function. What open and message hooks return is sent: see `answers`."""
+"""A hook: a plain function or a coroutine function. What open and message hooks return is sent: see `answers`."""
 
 
 class Shared:
-    """An object in ASGI scopes that a copy of a scope, a deep one too, shares with the original.
+    """An object in an ASGI scope that copies of the scope, even deep ones, share with the original.
 
-    It stands for what there is once: a connection, an application. Middleware (hypercorn's `ProxyFixMiddleware`) copies
-    a scope deeply, in order to change what is its own, and would try to copy sockets, tasks and events with it.
+    It is for what exists once: a connection, an application. Middleware (hypercorn's `ProxyFixMiddleware`) deep-copies
+    the scope before it changes it, and would otherwise try to copy sockets, tasks and events.
     """
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Shared:
 
 
 class Waitable(Protocol):
-    """An event that can be waited for: hypercorn's, or Trio's."""
+    """An event that tasks can wait for: hypercorn's, or Trio's."""
 
     async def wait(self) -> None: ...
 
