@@ -48,7 +48,7 @@ class TestPort:
     def test_that_is_no_number(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PORT", text)
         with pytest.raises(
-            ValueError, match=r"PORT is '.*', which is no number: set it to a port, like PORT=3000"
+            ValueError, match=r"PORT is '.*', which is not a number: set it to a port, like PORT=3000"
         ) as caught:
             port(3000)
         assert repr(text) in str(caught.value)
@@ -56,5 +56,5 @@ class TestPort:
     @pytest.mark.parametrize("text", ["65536", "99999999999999999999", "9" * 5000])
     def test_that_is_too_large(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PORT", text)
-        with pytest.raises(ValueError, match="which is no port: they go from 1 to 65535"):
+        with pytest.raises(ValueError, match="which is not a port: use 1 to 65535"):
             port(3000)

@@ -229,7 +229,7 @@ class TestMiddleware:
 
     def test_that_is_none(self) -> None:
         none: Any = Upgrade
-        with pytest.raises(TypeError, match="is no middleware"):
+        with pytest.raises(TypeError, match="is not middleware"):
             App().group("/api", middleware=[none])
 
 

@@ -287,7 +287,7 @@ def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**20])
 def test_a_port_that_is_none(port: int) -> None:
-    with pytest.raises(ValueError, match=f"port is {port}, which is no port"):
+    with pytest.raises(ValueError, match=f"port is {port}, which is not a port"):
         config(port)
 
 

@@ -1,7 +1,7 @@
-"""The keys behind a JWKS URL (RFC 7517): fetched in a thread, kept, and fetched again for a key nobody knows yet.
+"""The keys at a JWKS URL (RFC 7517): fetched in a thread, cached, and fetched again for a key that is not known yet.
 
-PyJWT's own client caches as well, but it blocks, and holds a thread's lock while it does: with it, a key server that
-hangs would hold up every connection.
+PyJWT's own client caches them, too, but it blocks, with a thread's lock held. So a key server that hangs would hold up
+every connection.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import trio
 logger = logging.getLogger("verbtrio.jwks")
 
 RETRY_SECONDS = 5.0
-"""After a failure, nobody asks again for this long."""
+"""How long after a failure no request is made."""
 
 
 class KeysUnavailable(Exception):  # noqa: N818 -- a state
-    """The keys can't be had now, and none are known from before."""
+    """The keys can't be fetched now, and none are cached."""
 
 
 class KeySet:
     """The keys of one URL.
 
     Args:
-        url: of the JWKS document. Its answer must not be a redirect.
-        lifespan: seconds after which the keys are fetched again. Where that fails, those known go on to count.
-        cooldown: seconds between two requests at least, however many tokens name keys that nobody knows.
-        timeout: seconds a request may take.
+        url: of the JWKS document. It must not redirect.
+        lifespan: seconds after which the keys are fetched again. If that fails, the cached keys stay valid.
+        cooldown: the least number of seconds between two requests, however many tokens name unknown keys.
+        timeout: seconds that a request may take.
 
     Raises:
-        ValueError: `url` has another scheme.
+        ValueError: the scheme of `url` is not https or http.
     """
 
     def __init__(self, url: str, *, lifespan: float = 300.0, cooldown: float = 30.0, timeout: float = 5.0) -> None:
@@ -48,20 +48,20 @@ class KeySet:
         self._next_request = float("-inf")
         self._requests = 0
         self._lock = trio.Lock()
-        self._thread = trio.CapacityLimiter(1)  # a request that hangs past its time holds one thread, and no more
+        self._thread = trio.CapacityLimiter(1)  # a request that hangs holds one thread, and no more
 
     def known(self, kid: object) -> jwt.PyJWK | None:
-        """The key of that id among those there are, without asking anybody."""
+        """The cached key with the id `kid`, if there is one."""
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def key(self, kid: object) -> jwt.PyJWK | None:
-        """The key of that id, if need be after asking the URL; `None` where there is none.
+        """The key with the id `kid`, fetched if need be; `None` if there is no such key.
 
-        However many ask at once, one request is made. If cancelled, it still goes on, within its time limit: the others
-        wait for it.
+        However many tasks ask at once, one request is made. If cancelled, the request still runs to its end or its time
+        limit, since the other tasks wait for it.
 
         Raises:
-            KeysUnavailable: nothing is known, and the URL gives nothing.
+            KeysUnavailable: no keys are cached, and none can be fetched.
         """
         if not isinstance(kid, str):
             return None
@@ -91,12 +91,12 @@ class KeySet:
         self._fresh_until, self._next_request = now + self._lifespan, now + self._cooldown
 
     async def _fetch(self) -> dict[str, Any]:
-        """The document. If cancelled, the thread is left to itself."""
+        """Fetch the document. If cancelled, the thread is abandoned."""
         fetch = self._client.fetch_data
         document: dict[str, Any] = await trio.to_thread.run_sync(fetch, abandon_on_cancel=True, limiter=self._thread)
         return document
 
 
 def _is_public_signing_key(key: jwt.PyJWK) -> bool:
-    """A secret (`oct`) in a public document is none, and must not verify anything."""
+    """Whether the key is for signatures and not a secret (`oct`): one in a public document must not verify anything."""
     return key.public_key_use in (None, "sig") and not key.algorithm_name.startswith("HS")

@@ -1,4 +1,4 @@
-"""JSON Web Tokens (RFC 7519) at the door, by PyJWT: who comes in, and until when.
+"""Authentication by JSON Web Tokens (RFC 7519), with PyJWT: who may connect, and until when.
 
     auth = JWTAuth(key=os.environ["SECRET_KEY"])
 
@@ -7,7 +7,7 @@
 
     token = auth.issue({"id": 1, "username": "ada"})    # for the login route
 
-Import it as `verbtrio.auth`: PyJWT is loaded only by those who use it. Nothing here logs a token or a key.
+Import it from `verbtrio.auth`. PyJWT is loaded only then. Nothing here logs a token or a key.
 """
 
 from __future__ import annotations
@@ -27,44 +27,45 @@ from verbtrio.base.errors import AuthenticationError
 from verbtrio.guards.middleware import CallNext, Upgrade, UpgradeRequest
 
 SUBPROTOCOL = "bearer"
-"""A browser can't set headers on a WebSocket, but subprotocols: `new WebSocket(url, ["bearer", token])`."""
+"""A browser can't set a WebSocket's headers, only its subprotocols: `new WebSocket(url, ["bearer", token])`."""
 
 MAX_TOKEN_CHARACTERS = 16 * 1024
-"""A longer one is not even looked at."""
+"""A longer token is refused unread."""
 
 Key = str | bytes
 
 SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""What a secret has at least: as many bytes as the hash (RFC 7518 section 3.2). A shorter one can be guessed from one
-token, on the guesser's own machine."""
+"""The least size of a secret: that of the hash (RFC 7518 section 3.2). With one token, a shorter secret can be guessed
+offline."""
 
 
 class JWTAuth:
-    """Middleware that lets in who has a valid token, for HTTP and WebSocket routes alike.
+    """Middleware that admits clients with a valid token, on HTTP and WebSocket routes alike.
 
     The token is looked for in the header `Authorization: Bearer`, in the subprotocols (`"bearer"`, then the token) and
-    in the query (`?token=`), in that order. Its claims become `request.user` and `ws.user`; its `exp` is the
-    connection's deadline: at that time it is closed with 4401, unless the client has sent a newer token of the same
-    user by then, as a message `{"type": "auth", "token": "..."}`. Without a valid token the answer is 401.
+    in the query (`?token=`), in that order. Its claims become `request.user` and `ws.user`. Its `exp` is the
+    connection's deadline: the connection is then closed with 4401, unless the client has sent a newer token of the same
+    user, as a message `{"type": "auth", "token": "..."}`. Without a valid token the answer is 401.
 
     Args:
         key: the secret (HS256: 32 bytes at least, HS384: 48, HS512: 64) or the public key.
-        keys: several of them by their id, the token's `kid`: to change keys without logging everybody out. The first
-            is the one to issue with.
-        jwks_url: where the public keys are (RFC 7517), fetched when needed. While they can't be had the answer is 503.
-        algorithms: the algorithms accepted, never taken from the token; the first is used to issue. By default HS256,
-            with `jwks_url` RS256.
-        signing_key: the private key to issue with, where it is not `key`, or the first of `keys`.
+        keys: several keys by id, the token's `kid`, so that keys can be changed without logging everybody out. Tokens
+            are issued with the first.
+        jwks_url: where the public keys are (RFC 7517). They are fetched when needed; while that fails, the answer is
+            503.
+        algorithms: the algorithms accepted; the token's own claim about it does not count. Tokens are issued with the
+            first. Default: HS256; with `jwks_url` RS256.
+        signing_key: the private key to issue tokens with. Default: `key`, or the first of `keys`.
         audience, issuer: what `aud` and `iss` have to be. (A token with an `aud` is not valid without `audience`.)
         leeway: seconds by which clocks may differ.
-        require: claims a token must have, for example `["exp"]`.
-        first_message_timeout: let clients come in without a token and send it in their first message,
-            `{"type": "auth", "token": "..."}`, within so many seconds; else they are closed with 1008. Only an `App`'s
-            own routes wait for it, not those of other frameworks beside them. `None`: they need one to come in.
+        require: claims that a token must have, for example `["exp"]`.
+        first_message_timeout: let clients connect without a token. They send it in their first message,
+            `{"type": "auth", "token": "..."}`, within so many seconds, or are closed with 1008. Only an `App`'s own
+            routes wait for it, not other frameworks' routes in the same app. `None`: a client needs a token to connect.
 
     Raises:
-        ValueError: not exactly one of `key`, `keys` and `jwks_url` is given, or it is empty, or a secret that is too
-            short; `algorithms` has none, unsigned ones, or secrets' and public keys' at once.
+        ValueError: not exactly one of `key`, `keys` and `jwks_url` is given; or it is empty, or a secret that is too
+            short; or `algorithms` is empty, has "none", or mixes algorithms with secrets and with public keys.
     """
 
     def __init__(
@@ -101,18 +102,18 @@ class JWTAuth:
         self.first_message_timeout = first_message_timeout
 
     def __deepcopy__(self, memo: dict[int, Any]) -> JWTAuth:
-        """Itself: it stands in scopes, which middleware may copy deeply; its fetched keys are for all requests."""
+        """Itself: scopes hold it, and middleware may deep-copy a scope. All requests share the cached keys."""
         return self
 
     def __repr__(self) -> str:
         return f"JWTAuth(algorithms={self._algorithms})"
 
     def requiring(self, *, scopes: Sequence[str] = (), roles: Sequence[str] = ()) -> JWTAuth:
-        """The same, for routes that not every user may use: who may not gets 403 (a first message: 1008).
+        """A copy that also checks what a user may do. Others get 403 (after a first message: 1008).
 
         Args:
-            scopes: all of these must be in the claim `scope` (a text with spaces, RFC 8693), `scp` or `scopes` (lists).
-            roles: one of these must be in the claim `roles` (a list) or `role` (a text).
+            scopes: all of them must be in the claim `scope` (text with spaces, RFC 8693), `scp` or `scopes` (lists).
+            roles: one of them must be in the claim `roles` (a list) or `role` (text).
         """
         if isinstance(scopes, str) or isinstance(roles, str):
             raise TypeError('scopes and roles are sequences: ["chat:write"]')
@@ -121,9 +122,9 @@ class JWTAuth:
         return narrower
 
     def issue(self, claims: Mapping[str, Any], *, expires_in: float = 3600.0) -> str:
-        """Return a signed token with `claims`, valid from now for `expires_in` seconds (rounded up to a whole one).
+        """Return a signed token with `claims`, valid for `expires_in` seconds from now (rounded up to a whole second).
 
-        `id` (or `sub`) among the claims is what `app.users` knows the user by.
+        The claim `id` (or `sub`) identifies the user in `app.users`.
 
         Raises:
             ValueError: there is no key to sign with.
@@ -133,37 +134,37 @@ class JWTAuth:
         now = datetime.now(UTC).timestamp()
         payload = {"iss": self._checks["issuer"], "aud": self._checks["audience"]}
         payload = {name: value for name, value in payload.items() if isinstance(value, str)}
-        payload |= {**claims, "iat": int(now), "exp": math.ceil(now + expires_in)}  # whole seconds, none too few
+        payload |= {**claims, "iat": int(now), "exp": math.ceil(now + expires_in)}  # whole seconds, rounded up
         headers = {"kid": next(iter(self._keys))} if self._keys else None
         return jwt.encode(payload, self._signing_key, algorithm=self._algorithms[0], headers=headers)
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """Return the claims of `token`, or `None` where it is not valid, for whatever reason.
+        """Return the claims of `token`, or `None` if it is not valid, for whatever reason.
 
-        With a `jwks_url` it knows the keys that `authenticate` has fetched.
+        With a `jwks_url`, only the keys that `authenticate` has fetched are used.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             return None
         try:
             key: Any = self._key
             if key is None:
-                kid: Any = jwt.get_unverified_header(token).get("kid")  # a text, if anything: PyJWT sees to that
+                kid: Any = jwt.get_unverified_header(token).get("kid")  # a `str` or `None`: PyJWT checks that
                 key = self._key_set.known(kid) if self._key_set is not None else self._keys.get(kid)
                 if key is None:
                     return None
             claims: dict[str, Any] = jwt.decode(token, key, algorithms=self._algorithms, **self._checks)
-            float(claims.get("exp", 0))  # beyond all clocks: OverflowError
+            float(claims.get("exp", 0))  # an absurd time: OverflowError
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
-            # Beside its own errors PyJWT lets out what a forged token's base64 and JSON may raise.
+            # Besides its own errors, PyJWT raises whatever decoding a forged token's base64 and JSON does.
             return None
         return claims
 
     async def authenticate(self, token: str) -> dict[str, Any]:
-        """Return the claims of `token`, and fetch the keys for it if need be. A checkpoint only if it has to.
+        """Return the claims of `token`; fetch the keys first if need be. A checkpoint only if keys are fetched.
 
         Raises:
-            AuthenticationError: it is not valid (401), it is not for those who `requiring` wants (403), or the keys
-                can't be had (503).
+            AuthenticationError: the token is not valid (401), it lacks what `requiring` asks for (403), or the keys
+                can't be fetched (503).
         """
         if self._key_set is not None and len(token) <= MAX_TOKEN_CHARACTERS:
             try:
@@ -183,7 +184,7 @@ class JWTAuth:
         return claims
 
     def admit(self, scope: Any, claims: dict[str, Any]) -> None:
-        """Put into the scope who it is, and until when."""
+        """Put the user, and the connection's deadline, into the scope."""
         scope["user"] = claims
         scope.pop("verbtrio.expires", None)
         if "exp" in claims:
@@ -226,14 +227,14 @@ def _checked(algorithms: Sequence[str] | None, *, secrets_allowed: bool) -> list
     secret = [name for name in algorithms if name.upper().startswith("HS")]
     if secret and (len(secret) != len(algorithms) or not secrets_allowed):
         raise ValueError(
-            f"{secret[0]} takes a secret, and the others, or a jwks_url, a public key: whoever knows that could sign "
-            f"with it. Use one kind"
+            f"{secret[0]} takes a secret, and the others, or a jwks_url, a public key, with which anybody could then "
+            f"sign. Use one kind"
         )
     return list(algorithms)
 
 
 def _check_secret(secret: Key, algorithms: Sequence[str]) -> None:
-    """Raise `ValueError` for a secret that is too short for one of `algorithms`. What it is, is not said."""
+    """Raise `ValueError` for a secret that is too short for one of `algorithms`. The error does not contain it."""
     size = len(secret.encode() if isinstance(secret, str) else secret)
     for name in algorithms:
         needed = SECRET_BYTES.get(name.upper(), 0)
@@ -262,7 +263,7 @@ def _texts(value: object) -> set[str]:
 
 
 def _find_token(request: HTTPConnection) -> tuple[str | None, str | None]:
-    """The token, and the subprotocol to answer with where it came as one."""
+    """The token, and the subprotocol to answer with if the token came in the subprotocols."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip(), None

@@ -1,1 +1,1 @@
-"""Who is let in, and how often: middleware, origins, proxies, quotas, rates, headers for browsers, secrets."""
+"""What guards an app: middleware, origins, proxies, quotas, rates, security headers, CSRF protection, secrets."""

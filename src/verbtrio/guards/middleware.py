@@ -1,9 +1,9 @@
 """Function middleware: `async def authenticate(request, call_next)`, the same for HTTP and WebSocket routes.
 
-For HTTP it is Starlette's own (`BaseHTTPMiddleware`). For a WebSocket, `call_next` grants the upgrade: it returns
-an `Upgrade`, whose headers become the handshake's, and which the function returns in its turn. Any other response
-denies the upgrade with its status, headers and body. The function is over before the connection begins, so nothing
-of it stays on the stack, or in memory, for as long as the connection lives.
+For HTTP it is Starlette's own (`BaseHTTPMiddleware`). For a WebSocket, `call_next` grants the upgrade: it returns an
+`Upgrade`, which the function returns in turn, and whose headers are added to the handshake's. Any other response denies
+the upgrade with its status, headers and body. The function has returned before the connection begins, so nothing of it
+stays on the stack, or in memory, while the connection is open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("verbtrio.middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Response]]
 MiddlewareFunction: TypeAlias = Callable[[Any, CallNext], Awaitable[Response]]
-"""Called with a Starlette `Request`, or an `UpgradeRequest` before a WebSocket's handshake is answered."""
+"""Called with a Starlette `Request`, or with an `UpgradeRequest` before a WebSocket's handshake is answered."""
 
 
 class UpgradeRequest(HTTPConnection):
@@ -36,13 +36,13 @@ class UpgradeRequest(HTTPConnection):
 
     @property
     def subprotocols(self) -> list[str]:
-        """What the client offers, in its order of preference."""
+        """The client's offers, in its order of preference."""
         return list(self.scope.get("subprotocols", ()))
 
 
 class Upgrade(Response):
-    """The upgrade is granted, as far as the middleware is concerned. Its headers are added to the answer: to the
-    handshake's, or to that of somebody further in who denies it. `subprotocol` answers the client's offer."""
+    """The middleware's consent to the upgrade. Its headers are added to the answer: the handshake, or the response of
+    an inner layer that denies the upgrade. `subprotocol` answers the client's offer."""
 
     def __init__(self) -> None:
         super().__init__(status_code=101)
@@ -63,7 +63,7 @@ class FunctionMiddleware(BaseHTTPMiddleware):
                 return response
             raise TypeError(
                 f"the middleware {dispatch!r} returned {response!r}; it must return a Response, or what "
-                f"`await call_next(request)` gave it"
+                f"`await call_next(request)` returned"
             )
 
         super().__init__(app, dispatch=checked)
@@ -91,7 +91,7 @@ async def _grant(request: Any) -> Response:
 
 
 def _accept_with(upgrade: Upgrade, send: Send) -> Send:
-    """`send`, with what the middleware put on its `Upgrade` added to the answer that passes through."""
+    """`send`, which adds the headers and the subprotocol of `upgrade` to the answer."""
     if not upgrade.raw_headers and upgrade.subprotocol is None:
         return send
 
@@ -102,7 +102,7 @@ def _accept_with(upgrade: Upgrade, send: Send) -> Send:
                 "headers": [*message.get("headers", ()), *upgrade.raw_headers],
                 "subprotocol": message.get("subprotocol") or upgrade.subprotocol,
             }
-        elif message["type"] == "websocket.http.response.start":  # somebody further in denies
+        elif message["type"] == "websocket.http.response.start":  # an inner layer denies the upgrade
             message = {**message, "headers": [*message.get("headers", ()), *upgrade.raw_headers]}
         await send(message)
 
@@ -112,7 +112,7 @@ def _accept_with(upgrade: Upgrade, send: Send) -> Send:
 async def deny(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer an upgrade request with `response` instead of the upgrade.
 
-    A server without ASGI's denial extension can only say 403.
+    A server without ASGI's denial extension can only answer 403.
     """
     if "websocket.http.response" in scope.get("extensions", {}):
         await response(scope, receive, send)
@@ -121,19 +121,19 @@ async def deny(response: Response, scope: Scope, receive: Receive, send: Send) -
 
 
 def as_middleware(entries: Sequence[MiddlewareFunction | Middleware]) -> list[Middleware]:
-    """`entries` as Starlette takes them: functions wrapped, Starlette's own left as they are.
+    """`entries` as Starlette takes them: functions are wrapped, Starlette's `Middleware` is left as it is.
 
     Raises:
-        TypeError: they are in no list; an entry is a class, or can't be called.
+        TypeError: `entries` is not a list; or an entry is a class, or can't be called.
     """
     check_list(entries)
     for entry in entries:
         if isinstance(entry, list | tuple):
-            raise TypeError("middleware is one list, not a list in a list; `app.use(one, another)` takes no list")
+            raise TypeError("middleware is one list, not a list of lists; `app.use(one, another)` takes no list")
         if inspect.isclass(entry) or not (isinstance(entry, Middleware) or callable(entry)):
             raise TypeError(
-                f"{entry!r} is no middleware: use a function (request, call_next), an instance of a class that has "
-                f"such a __call__, or starlette.middleware.Middleware(cls, ...) for an ASGI middleware class"
+                f"{entry!r} is not middleware: use a function (request, call_next), an instance of a class with such a "
+                f"__call__, or starlette.middleware.Middleware(cls, ...) for an ASGI middleware class"
             )
     return [
         entry if isinstance(entry, Middleware) else Middleware(FunctionMiddleware, dispatch=entry) for entry in entries

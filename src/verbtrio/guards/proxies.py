@@ -1,8 +1,8 @@
-"""The client behind a reverse proxy: its address and scheme, where a trusted proxy tells them in a header. Pure.
+"""The client behind a reverse proxy: its address and scheme, from the header of a trusted proxy. Pure.
 
-Everybody can send `X-Forwarded-For`. What can be believed is what a trusted proxy has appended: so the list is read
-from its end, and the first address that is no trusted proxy's is the client's. Only one of the two notations is read:
-a proxy that writes the one passes on what a client has written in the other.
+Anybody can send `X-Forwarded-For`. Only what a trusted proxy has appended can be believed. So the list is read from its
+end, and the first address that is not a trusted proxy's is the client's. Only one of the two notations is read: a proxy
+that writes one passes on whatever a client has written in the other.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ UNIX = "unix"
 
 
 class TrustedProxies:
-    """The proxies whose word counts.
+    """The proxies whose headers are believed.
 
     Args:
-        proxies: addresses and networks ("127.0.0.1", "10.0.0.0/8", "::1"), and "unix" for whoever connects by a UNIX
-            socket.
+        proxies: addresses and networks ("127.0.0.1", "10.0.0.0/8", "::1"), and "unix" for all peers on a UNIX socket.
         header: what they write: "x-forwarded-for" (with "x-forwarded-proto"), or "forwarded" (RFC 7239).
 
     Raises:
-        ValueError: one of `proxies` is no address, or `header` is another one.
+        ValueError: one of `proxies` is not an address or a network, or `header` is not one of these.
     """
 
     def __init__(self, proxies: Iterable[str], *, header: Header = "x-forwarded-for") -> None:
@@ -47,28 +46,28 @@ class TrustedProxies:
         self._header = header
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are any."""
         return self._unix or bool(self._networks)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether `peer` is one of them: an address, or `None` for a UNIX socket."""
+        """Whether `peer` is one of them. It is an address, or `None` for a UNIX socket."""
         return self._unix if peer is None else self._is_trusted(_address(peer))
 
     def client(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
-        """The client's address and the scheme it has used; `None` for what is not known better than by the connection.
+        """The client's address and scheme; `None` for each that no trusted proxy tells.
 
         Args:
-            peer: the address at the other end of the connection; `None` for a UNIX socket.
+            peer: the connection's remote address; `None` for a UNIX socket.
             headers: the request's.
         """
         if not self.trusts(peer):
             return None, None
         found: Address | None = None
         scheme: str | None = None
-        for entry, proto in self._hops(list(headers)):  # each written by somebody trusted
+        for entry, proto in self._hops(list(headers)):  # each written by a trusted proxy
             scheme = proto or scheme
             address = _address(entry)
-            if address is None:  # "unknown", or worse: we see nothing beyond it
+            if address is None:  # "unknown", or malformed: nothing beyond it counts
                 break
             found = address
             if not self._is_trusted(address):
@@ -93,7 +92,7 @@ class TrustedProxies:
 
 
 class ProxyMiddleware:
-    """ASGI middleware: puts the client's address and scheme into the scope, where a trusted proxy tells them."""
+    """ASGI middleware that puts the client's address and scheme into the scope, if a trusted proxy tells them."""
 
     def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
         self.app = app
@@ -128,7 +127,7 @@ def _address(text: str) -> Address | None:
         address = ipaddress.ip_address(match["v4"] or match["v6"] if match else text)
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:1.2.3.4, as a socket for both families says it
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:1.2.3.4, as a dual-stack socket writes it
     return mapped or address
 
 
@@ -138,10 +137,10 @@ def _scheme(text: str) -> str | None:
 
 
 def _elements(value: str) -> list[dict[str, str]] | None:
-    """The elements of one `Forwarded` header (RFC 7239 section 4); `None` where it is malformed anywhere.
+    """The elements of one `Forwarded` header (RFC 7239 section 4); `None` if it is malformed anywhere.
 
-    Strict, for a client may have written its beginning: `for=1.2.3.4;x="` would swallow what a proxy appends to it
-    (`,for="[2001:db8::1]"`), were anything allowed behind a closing quote.
+    It is strict, since a client may have written the beginning. If text were allowed after a closing quote,
+    `for=1.2.3.4;x="` would swallow what a proxy appends (`,for="[2001:db8::1]"`).
     """
     elements: list[dict[str, str]] = [{}]
     position = 0
@@ -162,7 +161,7 @@ def _elements(value: str) -> list[dict[str, str]] | None:
 
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 _match_port = re.compile(r"(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[^\]]*)\](?::[0-9]+)?").fullmatch
-# Possessive: what has been read is not read again some other way, so the time is linear. (No pair can be read in two.)
+# Possessive quantifiers never backtrack, so the time is linear. (No pair can be read in two ways.)
 _match_pair = re.compile(
     rf"""[ \t]*+(?:(?P<name>{_TOKEN}++)=(?P<value>"(?:[^"\\]|\\.)*+"|(?:{_TOKEN}|[:\[\]])*+))?+"""
     rf"""[ \t]*+(?P<separator>[;,]|\Z)"""

@@ -1,4 +1,4 @@
-"""How many connections there may be, in all, from one client, of one user; and the rates that they share. Pure."""
+"""How many connections there may be in total, from one client and of one user; and the rates that they share. Pure."""
 
 from __future__ import annotations
 
@@ -12,34 +12,31 @@ from verbtrio.base.limits import Limits
 from verbtrio.guards.rate import Buckets, SharedBucket
 
 IPV6_CLIENT_BITS = 64
-"""An IPv6 client is its network: whoever has one address of a /64 has all of them (RFC 6177)."""
+"""An IPv6 client is identified by its network: a host with one address of a /64 has all of them (RFC 6177)."""
 
 
 class Full(NamedTuple):
-    """There is no place left."""
+    """The answer if there is no place left."""
 
     status: int
     """The HTTP status to answer with, before the upgrade."""
     message: str
     retry_after: int = 5
-    """Seconds after which it may ask again: for a rate, when there will be room; else a guess."""
+    """Seconds after which to try again: for a rate, when there will be room; otherwise a guess."""
 
 
 ALL = ("all",)
-"""What each connection counts for, whosever it is."""
+"""The key that every connection counts for."""
 FULL = Full(503, "Too many connections")
 FULL_FOR_CLIENT = Full(429, "Too many connections from your address")
 FULL_FOR_USER = Full(429, "Too many connections of one user")
-
-
 TOO_FAST = "Too many new connections from your address"
 
 
 class Quotas:
-    """The connections of an app, or of a route with limits of its own, counted; and the rates that they share."""
+    """Counts the connections of an app, or of a route with its own limits, and has the rates that they share."""
 
     def __init__(self, limits: Limits) -> None:
-        # What is counted, with its limit and what to say; a limit of `None` counts nothing.
         self._everybody = limits.max_connections
         self._per_client = limits.max_connections_per_client
         self._per_user = limits.max_connections_per_user
@@ -50,11 +47,11 @@ class Quotas:
         self._of_user = _buckets(limits.max_messages_per_second_per_user, burst, " from one user", whole=True)
 
     def __len__(self) -> int:
-        """What is being counted now; 0 when nobody is in."""
+        """How many keys are counted now; 0 if there are no connections."""
         return len(self._taken)
 
     def counts(self, client: Hashable, user: Hashable) -> list[tuple[Hashable, int, Full]]:
-        """What a connection of `client` and `user` counts for: a key, its limit, and the answer over it."""
+        """What a connection of `client` and `user` counts for: keys, each with its limit and the answer beyond it."""
         found: list[tuple[Hashable, int, Full]] = []
         if self._everybody is not None:
             found.append((ALL, self._everybody, FULL))
@@ -65,7 +62,7 @@ class Quotas:
         return found
 
     def shared(self, client: Hashable, user: Hashable) -> list[tuple[Buckets, Hashable]]:
-        """Where the messages of a connection of `client` and `user` count together with others'."""
+        """The rates that a connection of `client` and `user` shares with others: tables, each with its key."""
         found: list[tuple[Buckets, Hashable]] = []
         if self._from_client is not None and client is not None:
             found.append((self._from_client, client))
@@ -77,7 +74,7 @@ class Quotas:
 class Slot:
     """One connection's place among the app's connections, and among those of its route.
 
-    Taking and leaving are synchronous: there is nothing between the check and the count.
+    `take` and `leave` are synchronous, so nothing runs between the check and the count.
     """
 
     __slots__ = ("_among", "_begun", "_held", "_shared")
@@ -90,15 +87,17 @@ class Slot:
 
     @property
     def buckets(self) -> list[SharedBucket]:
-        """What the connection's messages count for, beside its own rate."""
+        """The shared rates that the connection's messages count for."""
         return [bucket for _, bucket in self._shared]
 
     def take(self, now: float, *, client: Hashable = None, user: Hashable = None) -> Full | None:
-        """Take the place; or say why there is none, and take nothing. What is held already is not taken twice, so
-        that a user may become known later: a connection counts for its client's rate the first time only.
+        """Take the place. If there is none, return the answer and take nothing.
+
+        Call it again once the user becomes known: what is held is not taken twice, and a connection counts for its
+        client's rate the first time only.
 
         Args:
-            now: in seconds, on the clock of all calls.
+            now: in seconds, on the same clock in all calls.
         """
         wanted = [
             (quotas, *count)
@@ -122,7 +121,7 @@ class Slot:
         return None
 
     def _wait_to_connect(self, client: Hashable, now: float) -> float:
-        """Seconds until `client` may connect; 0: it may, and has, as far as its rate goes."""
+        """Seconds until `client` may connect. If that is 0, it is counted."""
         tables = [quotas._connecting for quotas in self._among if quotas._connecting is not None]
         if not tables:
             return 0.0
@@ -135,7 +134,7 @@ class Slot:
         return wait
 
     def release(self) -> None:
-        """Give back what is held for the client and the user; among all, the connection still counts."""
+        """Give back what is held for the client and the user. The connection still counts among all."""
         self._give_back([held for held in self._held if held[1] != ALL])
 
     def leave(self, now: float) -> None:
@@ -155,14 +154,14 @@ class Slot:
 
 
 def _buckets(per_second: float | None, burst: int, of: str, *, whole: bool = False) -> Buckets | None:
-    """The table of a rate, where there is one. With `whole`, a second's worth may come at once, if that is more."""
+    """The table of a rate; `None` without a limit. With `whole`, the burst is at least a second's worth."""
     if per_second is None or per_second == math.inf:
         return None
     return Buckets(per_second, max(burst, math.ceil(per_second)) if whole else burst, of)
 
 
 def client_key(client: Any) -> str | None:
-    """What connections of one client have in common: its address, for IPv6 its network; `None` where there is none.
+    """The key of a client: its address, for IPv6 its network; `None` if there is no address.
 
     Args:
         client: ASGI's `scope["client"]`.
@@ -170,7 +169,7 @@ def client_key(client: Any) -> str | None:
     if not client:
         return None
     host = str(client[0])
-    if ":" not in host:  # IPv4, which has one spelling
+    if ":" not in host:  # IPv4 has one spelling
         return host
     try:
         address = ipaddress.ip_address(host)
@@ -184,7 +183,7 @@ def client_key(client: Any) -> str | None:
 
 
 def user_key(user: Any) -> str | None:
-    """What identifies a user: the `id` or `sub` of a mapping (a token's claims), the attribute `id`, or itself."""
+    """The key of a user: the `id` or `sub` of a dict (a token's claims), the attribute `id`, or the user itself."""
     if user is None:
         return None
     if isinstance(user, dict):

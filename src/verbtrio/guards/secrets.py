@@ -1,4 +1,4 @@
-"""Secrets, from the environment: none in the code, and no demo key in production. And the port.
+"""Settings from the environment: secrets, so that none are in the code and no demo key is used in production; the port.
 
 auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
 """
@@ -10,51 +10,51 @@ import os
 
 logger = logging.getLogger("verbtrio.environment")
 
-MODE = "ENVIRONMENT"
-"""The variable that says "production" there."""
+MODE_VARIABLE = "ENVIRONMENT"
+"""Its value is "production" in production."""
 
 MAX_PORT = 65535
 
 MIN_SECRET_BYTES = 32
-"""What HS256 asks for (RFC 7518 section 3.2)."""
+"""What HS256 requires (RFC 7518 section 3.2)."""
 
 
 def is_production() -> bool:
-    """Whether the environment says `ENVIRONMENT=production`."""
-    return os.environ.get(MODE, "").strip().lower() == "production"
+    """Whether `ENVIRONMENT=production` is set."""
+    return os.environ.get(MODE_VARIABLE, "").strip().lower() == "production"
 
 
 def port(default: int) -> int:
-    """The port in the environment variable `PORT`; `default` where there is none.
+    """The port in the environment variable `PORT`; `default` if that is not set.
 
     Raises:
-        ValueError: it is no number, or no port.
+        ValueError: it is not a number, or not a valid port.
     """
     text = os.environ.get("PORT") or str(default)
     if not (text.isascii() and text.isdigit()):
         raise ValueError(
-            f"PORT is {text!r:.100}, which is no number: set it to a port, like PORT={default}, or unset it"
+            f"PORT is {text!r:.100}, which is not a number: set it to a port, like PORT={default}, or unset it"
         )
     return check_port("PORT", int(text[:10]))
 
 
 def check_port(name: str, number: int) -> int:
-    """`number`, where it can be a port.
+    """Return `number`, if it is a valid port.
 
     Raises:
-        ValueError: it can't.
+        ValueError: it is not.
     """
     if not 0 <= number <= MAX_PORT:
-        raise ValueError(f"{name} is {number}, which is no port: they go from 1 to {MAX_PORT}, and 0 takes a free one")
+        raise ValueError(f"{name} is {number}, which is not a port: use 1 to {MAX_PORT}, or 0 for any free one")
     return number
 
 
 def secret(name: str, *, demo: str) -> str:
-    """The secret in the environment variable `name`; outside production `demo` where there is none, with a warning.
+    """The secret in the environment variable `name`. If that is not set, outside production `demo`, with a warning.
 
     Raises:
-        SystemExit: in production, where the variable is missing, is the demo's or has less than 32 bytes. The message
-            says what to do; the secret is not in it.
+        SystemExit: in production, if the variable is not set, is `demo`, or has less than 32 bytes. The message says
+            what to do; it does not contain the secret.
     """
     value = os.environ.get(name, "")
     if not is_production():
@@ -70,7 +70,7 @@ def secret(name: str, *, demo: str) -> str:
         problem = f"has less than {MIN_SECRET_BYTES} bytes"
     if problem is not None:
         raise SystemExit(
-            f"{name} {problem}, and {MODE} is production: set it to a secret of your own, for example by "
+            f"{name} {problem}, and {MODE_VARIABLE} is production: set it to a secret of your own, for example by "
             f'{name}=$(python -c "import secrets; print(secrets.token_urlsafe(32))")'
         )
     return value
