@@ -1,10 +1,9 @@
-"""An app's figures for Prometheus, by prometheus-client: `pip install "verbtrio[metrics]"`.
+"""An app's figures for Prometheus, with prometheus-client: `pip install "verbtrio[metrics]"`.
 
     app.get("/metrics")(metrics(app))
 
-They are those of `app.statistics()`, read when they are asked for: nothing is done for them in between. Each process
-has its own. A page like this tells everybody how many are here: put it where only your Prometheus comes, or behind
-middleware.
+They are the figures of `app.statistics()`, read on request; in between they cost nothing. Each process has its own.
+They tell how many users there are, so protect the page by middleware, or let only your Prometheus reach it.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ except ImportError as error:
 
 
 class AppCollector(Collector):
-    """What prometheus-client asks for an app's figures: `registry.register(AppCollector(app))`.
+    """A collector of an app's figures for prometheus-client: `registry.register(AppCollector(app))`.
 
-    No label's values are for a client to choose: there are `Cause`s, and HTTP statuses.
+    Clients can't choose the values of labels, which are `Cause`s and HTTP statuses.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: else a registry would call `collect` when it is registered, before the app is served."""
+        """Yield nothing. Otherwise a registry would call `collect` on registration, before the app is served."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The figures of this moment. Synchronous.
+        """The current figures. Synchronous.
 
         Raises:
             NotRunning: the app is not being served. The message says what to do.
-            RuntimeError: called in another thread than Trio's: prometheus-client's own server has one.
+            RuntimeError: called outside Trio's thread, for example by prometheus-client's own server.
         """
         now = self._app.statistics()
         for name, text, value in (
             ("connections", "Open WebSocket connections.", now.connections),
             ("event_streams", "Open event streams.", now.streams),
-            ("rooms", "Rooms that somebody is in.", now.rooms),
+            ("rooms", "Rooms with at least one member.", now.rooms),
             ("memberships", "Members of all rooms: a connection counts in each of its rooms.", now.memberships),
             ("users", "Users with at least one connection or event stream.", now.users),
         ):
@@ -59,17 +58,20 @@ class AppCollector(Collector):
         for name, text, value in (
             ("connections_opened", "Connections and event streams that have begun.", now.opened),
             ("messages_received", "Messages from clients, refused ones included.", now.received),
-            ("messages_invalid", "Messages from clients that are not what the handler takes.", now.invalid),
+            ("messages_invalid", "Messages from clients that the handler does not take.", now.invalid),
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
             ("messages_dropped", "Messages for clients that read too slowly, dropped by policy.", now.dropped),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
-        ended = {cause.value: now.ended.get(cause, 0) for cause in Cause}  # all of them: `rate` needs a beginning
-        yield _by("connections_ended", "Connections and event streams that have ended, by cause.", "cause", ended)
-        yield _by("upgrades_refused", "Refused upgrade requests, by the answer's status.", "status", now.refused)
+        ended = {
+            cause.value: now.ended.get(cause, 0) for cause in Cause
+        }  # all causes, since `rate` needs a first value of 0
+        text = "Connections and event streams that have ended, by cause."
+        yield _labelled("connections_ended", text, "cause", ended)
+        yield _labelled("upgrades_refused", "Refused upgrade requests, by the answer's status.", "status", now.refused)
 
 
-def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
+def _labelled(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(f"verbtrio_{name}", text, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)
@@ -77,15 +79,17 @@ def _by(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
 
 
 def metrics(app: App, registry: CollectorRegistry | None = None) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """An endpoint that serves an app's figures, in the format the client asks for (Prometheus' text, or OpenMetrics).
+    """Return an endpoint that serves an app's figures in the format that the client asks for: Prometheus' text format,
+    or OpenMetrics.
 
-    For a route of the app's own, or of the Starlette application it is mounted in: `Route("/metrics", metrics(app))`.
+    It is for a route of the app, or of the Starlette application that it is mounted in:
+    `Route("/metrics", metrics(app))`.
 
     Args:
-        app: whose figures.
-        registry: where the app's collector is registered, and what is served: `prometheus_client.REGISTRY`, for one,
-            with your own metrics. `None`: one of its own, with the process' memory, CPU time and descriptors, and
-            Python's garbage collector, as prometheus-client's own has them.
+        app: the app.
+        registry: the registry to serve, in which the app's collector is registered, for example
+            `prometheus_client.REGISTRY` with your own metrics. `None`: a new one, with the process's memory, CPU time
+            and descriptors, and Python's garbage collector, as in prometheus-client's default registry.
 
     Raises:
         ValueError: (from the registry) it has metrics of these names already.
