@@ -63,9 +63,8 @@ class AppCollector(Collector):
             ("messages_dropped", "Messages for clients that read too slowly, dropped by policy.", now.dropped),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
-        ended = {
-            cause.value: now.ended.get(cause, 0) for cause in Cause
-        }  # all causes, since `rate` needs a first value of 0
+        # All causes, since `rate` needs a first value of 0.
+        ended = {cause.value: now.ended.get(cause, 0) for cause in Cause}
         text = "Connections and event streams that have ended, by cause."
         yield _labelled("connections_ended", text, "cause", ended)
         yield _labelled("upgrades_refused", "Refused upgrade requests, by the answer's status.", "status", now.refused)

@@ -24,7 +24,7 @@ def test_codes_that_may_be_sent(code: int) -> None:
 
 @pytest.mark.parametrize("code", NOT_SENDABLE)
 def test_codes_that_may_not_be_sent(code: int) -> None:
-    with pytest.raises(ValueError, match=rf"^{code} is no close code"):
+    with pytest.raises(ValueError, match=rf"^the close code {code} must not be sent"):
         check_close(code, "")
 
 

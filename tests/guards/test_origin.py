@@ -1,4 +1,4 @@
-"""Origins: whose pages may come in, every trick to look like them, and what the log says to who is surprised."""
+"""Origins: which pages may connect, every trick to look like them, and what the log says about a refusal."""
 
 from __future__ import annotations
 

@@ -31,12 +31,10 @@ UserId = NewType("UserId", int)
 
 class Color(enum.Enum):
     RED = "red"
-    BLUE = "blue"
 
 
 class Level(enum.IntEnum):
     LOW = 1
-    HIGH = 2
 
 
 class Point(Struct, frozen=True):

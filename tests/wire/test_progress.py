@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import h2.config
@@ -119,6 +120,17 @@ def masked(text: str) -> bytes:
     return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text.encode()
 
 
+@asynccontextmanager
+async def connected(kind: str, *, json: bool, foreign: bool, ends: list[float]) -> AsyncIterator[trio.abc.Stream]:
+    """A client over a pair of streams of that kind, connected to a new app."""
+    pair = pair_of(kind)
+    async with serving(app_with(json=json, foreign=foreign, ends=ends)) as service:
+        stream = service.open_stream(lambda: pair)
+        await shake_hands(stream)
+        yield stream
+        await stream.aclose()
+
+
 ROUTES = pytest.mark.parametrize(
     ("json", "foreign"), [(False, False), (True, False), (False, True)], ids=["protocol", "json", "foreign"]
 )
@@ -131,11 +143,7 @@ class TestWhatIsSent:
     async def test_who_takes_it_slowly_is_kept(
         self, kind: str, json: bool, foreign: bool, autojump_clock: Clock
     ) -> None:
-        app = app_with(json=json, foreign=foreign, ends=[])
-        pair = pair_of(kind)
-        async with serving(app) as service:
-            stream = service.open_stream(lambda: pair)
-            await shake_hands(stream)
+        async with connected(kind, json=json, foreign=foreign, ends=[]) as stream:
             begin, received = trio.current_time(), 0
             while received < SIZE + 10:
                 data = await stream.receive_some(RATE // 4)
@@ -151,33 +159,23 @@ class TestWhatIsSent:
                     assert data, rest
                     rest += data
             assert b"\x88" not in rest
-            await stream.aclose()
 
     async def test_who_takes_nothing_is_found_in_time(
         self, kind: str, json: bool, foreign: bool, autojump_clock: Clock
     ) -> None:
         ends = list[float]()
-        app = app_with(json=json, foreign=foreign, ends=ends)
-        pair = pair_of(kind)
-        async with serving(app) as service:
-            stream = service.open_stream(lambda: pair)
-            await shake_hands(stream)
+        async with connected(kind, json=json, foreign=foreign, ends=ends):
             begin = trio.current_time()
             while not ends:
                 assert trio.current_time() < begin + 50
                 await trio.sleep(0.5)
             assert 39 < ends[0] - begin < 41 + Limits().close_timeout * foreign
-            await stream.aclose()
 
     async def test_who_stops_in_the_middle_is_found(
         self, kind: str, json: bool, foreign: bool, autojump_clock: Clock
     ) -> None:
         ends = list[float]()
-        app = app_with(json=json, foreign=foreign, ends=ends)
-        pair = pair_of(kind)
-        async with serving(app) as service:
-            stream = service.open_stream(lambda: pair)
-            await shake_hands(stream)
+        async with connected(kind, json=json, foreign=foreign, ends=ends) as stream:
             begin = trio.current_time()
             while trio.current_time() < begin + 50:
                 await trio.sleep(len(await stream.receive_some(RATE // 4)) / RATE)
@@ -186,7 +184,6 @@ class TestWhatIsSent:
                 assert trio.current_time() < begin + 70
                 await trio.sleep(0.5)
             assert 39 < ends[0] - begin < 61 + Limits().close_timeout * foreign, "an interval more"
-            await stream.aclose()
 
 
 class TestWhatComes:
@@ -221,16 +218,11 @@ class TestWhatComes:
                     await trio.sleep(1.5)
                 assert ends == [pytest.approx(begin + 88.5, abs=1)]
                 nursery.cancel_scope.cancel()
-            await stream.aclose()
 
     @KINDS
     async def test_one_of_which_nothing_more_comes(self, kind: str, autojump_clock: Clock) -> None:
         ends = list[float]()
-        app = app_with(json=True, foreign=False, ends=ends)
-        pair = pair_of(kind)
-        async with serving(app) as service:
-            stream = service.open_stream(lambda: pair)
-            await shake_hands(stream)
+        async with connected(kind, json=True, foreign=False, ends=ends) as stream:
             begin = trio.current_time()
             await stream.send_all(b"\x82\xff" + (600_000).to_bytes(8) + bytes(4) + bytes(10_000))
             async with trio.open_nursery() as nursery:
@@ -238,7 +230,6 @@ class TestWhatComes:
                 await trio.sleep(100)
                 nursery.cancel_scope.cancel()
             assert 39 < ends[0] - begin < 61
-            await stream.aclose()
 
 
 async def discard(stream: trio.abc.ReceiveStream) -> None:
@@ -302,7 +293,7 @@ async def test_a_tunnel(rate: int, autojump_clock: Clock) -> None:
         await stream.aclose()
 
 
-async def test_what_is_on_its_way() -> None:
+async def test_what_is_in_flight() -> None:
     client, server = await tcp_pair()
     async with client, server:
         assert acknowledged_and_in_flight(server) is None or acknowledged_and_in_flight(server) == (

@@ -110,7 +110,7 @@ def with_habits(kind: C) -> C:
 
 
 def _no_iteration(self: object) -> Never:
-    raise TypeError("messages are received by `async for message in ws` (ws.scope has the ASGI scope)")
+    raise TypeError("receiving has to wait: write `async for message in ws` (ws.scope has the ASGI scope)")
 
 
 async def _no_block(self: object, *_: object) -> Never:

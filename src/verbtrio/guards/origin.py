@@ -31,7 +31,7 @@ class Origin(NamedTuple):
     host: str
     """Empty for a scheme without hosts: `file://`."""
     port: int | None
-    """`None` for the scheme's default."""
+    """`None` for the scheme's default port."""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}" + ("" if self.port is None else f":{self.port}")
@@ -122,7 +122,7 @@ class Origins:
         """
         if not values:
             if session if self.require is None else self.require:
-                return "it names no origin, as browsers do and this route requires; require_origin=False lets it in"
+                return "it has no Origin header, which this route requires; require_origin=False lets it in"
             return None
         if "*" in self.allowed or (len(values) == 1 and self._allows(values[0], own)):
             return None
@@ -130,16 +130,16 @@ class Origins:
         origin = parse_origin(values[0])
         if len(values) > 1 or origin is None:
             hint = 'allowed_origins=["null"] lets it in, and any page in a sandbox' if values == ["null"] else ""
-            return f"its origin {shown!r} names no page. {hint}".rstrip(" .")
+            return f"its origin {shown!r} is not valid. {hint}".rstrip(" .")
         here = "that of the host" if own is None else repr(str(own)[:MAX_SHOWN])
         reason = (
-            f"its origin {shown!r} is not {here}, where it was sent. If these pages may come in, add "
+            f"its origin {shown!r} is not {here}, to which it was sent. If these pages may connect, add "
             f"allowed_origins=[{str(origin)[:MAX_ORIGIN_CHARACTERS]!r}]"
         )
         if origin.scheme not in DEFAULT_PORTS:
             return reason
         return (
-            f"{reason}. Behind a reverse proxy they may be your own: let it pass "
+            f"{reason}. Behind a reverse proxy they may be your own: have it pass "
             f"the Host header on, and name it in App(trusted_proxies=[...]) if it ends TLS"
         )
 

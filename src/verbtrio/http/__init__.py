@@ -1,1 +1,1 @@
-"""HTTP responses that are made while they are sent: streams, server-sent events, and who receives a room by them."""
+"""HTTP responses that are produced while they are sent: streams, server-sent events, and subscribers of a room."""

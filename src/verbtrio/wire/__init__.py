@@ -1,1 +1,1 @@
-"""A peer's bytes: the handshake, the codec, the transports, and who reads them."""
+"""A peer's bytes: the handshake, the codec, the transports, and their readers."""

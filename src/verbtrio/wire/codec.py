@@ -184,7 +184,7 @@ class Codec:
 
     @property
     def partial_bytes(self) -> int:
-        """Bytes received of the unfinished message, compressed if it is: no headers, no control frames within it."""
+        """Bytes received of the unfinished message, as they came: without headers and interleaved control frames."""
         return max(self._received, 0) + len(self._tail)
 
     def let_go(self) -> None:
