@@ -1,4 +1,4 @@
-"""Keys from a URL: fetched once for all who ask, again when that may help, and never in anybody's way."""
+"""Keys from a URL: fetched once for all tasks that ask, again when that may help, and without blocking others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verbtrio.auth.jwks import RETRY_SECONDS, KeySet, KeysUnavailable
 
 
 class Server(KeySet):
-    """A key set whose URL is ours to answer for."""
+    """A key set whose URL this test answers."""
 
     def __init__(self, *names: str, **options: Any) -> None:
         super().__init__("http://keys.example/jwks", **options)
@@ -135,7 +135,7 @@ class TestFailure:
         assert trio.current_time() - begin == 5
 
     async def test_whoever_asked_has_left(self, autojump_clock: Clock) -> None:
-        """The request goes on: else a client that comes and goes would keep everybody's keys away."""
+        """The request goes on. Otherwise a client that comes and goes could keep the keys from all others."""
         keys = Server("a")
         with trio.move_on_after(0.5):
             await keys.key("a")

@@ -1,4 +1,4 @@
-"""Tokens: who is let in, until when, where the token may stand, and that it stands in no log."""
+"""Tokens: which are valid, for how long, where a request may have them, and that no log shows them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def ask(
     query: str = "",
     answer: Callable[[], Response] = Upgrade,
 ) -> tuple[Response, dict[str, Any]]:
-    """Ask to be let in; the response, and the scope as it was left."""
+    """Call the middleware; return the response, and the scope afterwards."""
     scope: dict[str, Any] = {
         "type": "websocket",
         "path": "/ws",
@@ -171,7 +171,7 @@ class TestVerify:
         ),
     )
     async def test_odd_claims_under_a_valid_signature(self, payload: dict[str, Any], header: dict[str, Any]) -> None:
-        """Whoever issues tokens may make mistakes. They are let in or not; nothing fails."""
+        """Issuers make mistakes. Such tokens are valid or not, but nothing fails."""
         token = signed(json.dumps(payload).encode(), json.dumps({"alg": "HS256"} | header).encode())
         response, scope = await ask(JWTAuth(KEY), header=f"Bearer {token}")
         assert response.status_code in (101, 401)
@@ -179,7 +179,7 @@ class TestVerify:
             assert scope["verbtrio.expires"] > time.time()
 
     def test_a_public_key_is_no_secret(self) -> None:
-        """The algorithm is ours to say: a token "signed" with the public key as a secret is none."""
+        """The server chooses the algorithm: a token "signed" with the public key as a secret is not valid."""
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -239,7 +239,7 @@ class TestDoor:
         assert scope["verbtrio.expires"] == float(exp)
 
     async def test_an_expiry_past_all_clocks(self, auth: JWTAuth) -> None:
-        """More than a float can hold. Whether that is valid is a question of taste; an exception is none."""
+        """More than a float can hold. Such a token may be valid or not, but nothing raises."""
         response, _ = await ask(auth, header=f"Bearer {signed(claims(exp=10**400))}")
         assert response.status_code in (101, 401)
 
@@ -320,7 +320,7 @@ class TestSecrecy:
 
 @pytest.mark.parametrize("key", ["", b"", None])
 def test_an_empty_key_shows_at_once(key: Any) -> None:
-    """A forgotten environment variable must not become a server that refuses everybody without a word."""
+    """A forgotten environment variable must not make a server that silently refuses everybody."""
     with pytest.raises(ValueError, match="the key is empty"):
         JWTAuth(key)
 
@@ -429,7 +429,7 @@ class TestKeys:
         assert JWTAuth(KEY, leeway=60).verify(token) is not None
 
     async def test_leeway_counts_for_the_connection_too(self) -> None:
-        """Else who is let in by it would be thrown out at once."""
+        """Otherwise a client that the leeway lets in would be closed at once."""
         _, scope = await ask(JWTAuth(KEY, leeway=60), header=f"Bearer {signed(claims())}")
         assert scope["verbtrio.expires"] == FUTURE + 60
 

@@ -204,7 +204,7 @@ class TestClasses:
         ],
     )
     def test_other_methods(self, name: str, arguments: str) -> None:
-        """What can't be called as a hook, or stands beside the hook, is the class's own."""
+        """A method that does not fit a hook, or exists besides the hook, is the class's own."""
         App().ws("/ws")(misspelt(name, arguments))
 
     def test_attributes_are_no_hooks(self) -> None:

@@ -156,7 +156,7 @@ def test_what_is_replaced_and_what_stays() -> None:
 
 
 class TestHint:
-    """A refusal says what to add: most of those who see one have a page of their own on the other end."""
+    """A refusal says what to add: most developers who see one are testing a page of their own."""
 
     def test_an_origin(self) -> None:
         reason = Origins().refusal(["https://app.example.org"], OWN, session=False)
@@ -219,7 +219,7 @@ class TestRoutes:
         assert "allowed_origins=['https://evil.com']" in caplog.text
 
     async def test_others_cant_fill_the_log(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-        """Each refusal is told once, and so many different ones: whoever asks again and again tells nothing new."""
+        """Each refusal is warned of once, and only so many different ones are: repeating a request adds no line."""
         app = App()
         app.ws("/ws/:room", open=lambda ws: None)
         async with serving(app) as service:
@@ -244,7 +244,7 @@ class TestRoutes:
             assert await status(service, "/group/own") == b"403"
 
     async def test_a_session_wants_an_origin(self, autojump_clock: Clock) -> None:
-        """Who comes in by a cookie must show that it comes from a page of ours."""
+        """A request that a cookie lets in must come from a page of ours."""
 
         class Sessions:
             def __init__(self, app: ASGIApp) -> None:

@@ -129,7 +129,7 @@ def test_there_are_a_hundred() -> None:
 
 @pytest.mark.parametrize("spoof", SPOOFS)
 def test_spoofed_headers_find_nobody(spoof: Headers) -> None:
-    """From a client that is no proxy, and from one whose proxy appends the truth: as a value, as a line, in both."""
+    """From a client that is not a proxy, and from one whose proxy appends the truth: as a value, as a line, in both."""
     for proxies in (XFF, FORWARDED):
         assert proxies.client(CLIENT, spoof) == (None, None)
     ((name, value),) = spoof

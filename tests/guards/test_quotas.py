@@ -1,4 +1,4 @@
-"""Places: the last one, the one too many, and who counts as one client."""
+"""Quotas: the last place, one connection too many, and what counts as one client."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_a_connection_shares() -> None:
 
 
 def test_the_rate_of_connections_is_taken_once() -> None:
-    """However often it is asked for the place that it has; and by nobody who is refused."""
+    """A place is counted once, however often it is taken; and not at all if it is refused."""
     limits = Limits(max_connections_per_second_per_client=0.1, connection_burst=2, max_connections_per_user=1)
     quotas = Quotas(limits)
     first = Slot(quotas)

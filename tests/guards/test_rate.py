@@ -175,7 +175,7 @@ class TestBuckets:
         assert len(table) <= 100 + 11
 
     def test_the_queue_is_no_longer_than_the_table(self) -> None:
-        """Whoever connects again and again is in it once."""
+        """A client that connects again and again is in it once."""
         table = Buckets(1, 10, "")
         for n in range(1000):
             bucket = table.share("one", n / 100)
@@ -186,7 +186,7 @@ class TestBuckets:
 
 class TestMeter:
     def test_others_do_not_end_it(self) -> None:
-        """Who shares a bucket with a flood is refused, for as long as it likes."""
+        """A connection that shares a bucket with a flood is refused, and never ended."""
         bucket = shared()
         meter = Meter(None, [bucket])
         for second in range(1000):

@@ -1,4 +1,4 @@
-"""Rates across connections: of one client, of one user; messages and connections; and nobody gets another burst by
+"""Rates across connections: of one client, of one user; messages and connections; and no client gets another burst by
 connecting again."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OVER_USER = "Too many messages: at most 2 a second from one user"
 
 
 async def who(request: HTTPConnection, call_next: Any) -> Response:
-    """Everybody is who they say they are."""
+    """Believe the user that the request names."""
     if "x-user" in request.headers:
         request.scope["user"] = {"id": request.headers["x-user"]}
     response: Response = await call_next(request)
@@ -36,7 +36,7 @@ async def who(request: HTTPConnection, call_next: Any) -> Response:
 
 
 def app_with(limits: Limits, handler: str = "hook", **options: Any) -> tuple[App, list[Any]]:
-    """An app whose handler, of that form, notes what it has received."""
+    """An app whose handler, of that form, records what it receives."""
     app = App(limits=limits, trusted_proxies=["unix"], middleware=[who], **options)
     received: list[Any] = []
 
@@ -189,7 +189,7 @@ class TestMessages:
                 await peer.leave()
 
     async def test_the_other_connection_is_refused_and_not_ended(self, autojump_clock: Clock) -> None:
-        """Only who sends too fast all by itself is ended: one of the same user that says little never is."""
+        """Only a connection that is too fast by itself is ended; a quiet one of the same user never is."""
         app, received = app_with(USER)
         async with serving(app) as service:
             quiet = await Peer.connect(service, user="ada")
@@ -409,7 +409,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("kind", ["ws", "sse"])
     async def test_retry_after_is_true(self, kind: str, autojump_clock: Clock) -> None:
-        """Who is refused does not count, and whoever comes back when told comes in, once."""
+        """Refused connections do not count. After `Retry-After` one is let in."""
         async with serving(self.app()) as service:
             for _ in range(3):
                 await self.knock(service, kind)

@@ -182,7 +182,7 @@ class TestAnything:
     @PROPERTY
     @given(offer=VALUES.map(without_controls), name=st.binary(max_size=10))
     def test_extensions_and_unknown_headers(self, offer: bytes, name: bytes) -> None:
-        """An extension offer that nobody can read is declined; it refuses nothing (RFC 6455 section 9.1)."""
+        """A malformed extension offer is declined, and the handshake goes on (RFC 6455 section 9.1)."""
         extras = [(b"Sec-WebSocket-Extensions", offer), (b"X" + name, offer)]
         for handshake in (check(request() + extras), check_http2([(b"sec-websocket-version", b"13"), *extras])):
             accept(handshake, compression=True)

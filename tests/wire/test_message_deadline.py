@@ -307,7 +307,7 @@ async def test_per_route_and_none_at_all(autojump_clock: Clock) -> None:
 
 
 async def test_before_the_first_message_is_whole(autojump_clock: Clock) -> None:
-    """No handler runs yet: who has been given a long time for the token has not so long for a message."""
+    """Before any handler runs: the time for the token is long, the time for a message that has begun is not."""
     from verbtrio.auth import JWTAuth
 
     app = App(heartbeat=None)

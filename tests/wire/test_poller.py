@@ -1,4 +1,4 @@
-"""The poller, over real sockets: who is ready, in fair turns, and what it says of a peer that has gone."""
+"""The poller, over real sockets: fair turns, and peers that have gone."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def settled() -> None:
-    """Until nobody has anything to do: two real milliseconds of nothing, for what sockets bring is no task's doing."""
+    """Wait until all tasks are blocked, for two real milliseconds: sockets take their time."""
     with trio.fail_after(10):
         await wait_all_tasks_blocked(0.002)
 
@@ -208,7 +208,7 @@ async def test_one_that_is_gone_is_not_called() -> None:
 
 
 async def test_its_end_is_told_to_those_who_are_left() -> None:
-    """A hub that is cancelled: nobody waits for what can't come any more, and whoever discards later does no harm."""
+    """If the hub is cancelled, readers are stopped, and a later `discard` does no harm."""
     async with trio.open_nursery() as nursery:
         it = Scene()
         nursery.start_soon(it.poller.run)
