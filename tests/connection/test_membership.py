@@ -700,7 +700,7 @@ async def test_a_kick_decides_how_a_connection_ends(room: str, end: str, autojum
         elif end == "cancelled":
             ws.nursery.cancel_scope.cancel()
         elif end == "drained":
-            ws._end(DRAINED)
+            ws._peer.end(DRAINED)
 
     async with serving(app) as service:
         client = await service.connect()

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from verbtrio.connection.membership import Membership
-from verbtrio.rooms.local import Room
+from verbtrio.rooms.room import Room
 
 MAX_REF_CHARACTERS = 64
 """A longer `ref` does not come back."""

@@ -10,8 +10,8 @@ import trio
 
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import Cause
-from verbtrio.connection.handlers import Handler
-from verbtrio.connection.websocket import WebSocket
+from verbtrio.connection.peer import WebSocketPeer
+from verbtrio.connection.running import Handler
 from verbtrio.wire.reader import Reader
 
 
@@ -19,7 +19,7 @@ class Ending:
     """A connection's end, from the end of its handler until its transport is closed. Shielded, with deadlines.
 
     Args:
-        ws: has ended (`ws.closed`).
+        peer: the connection, which has ended (`peer.closed`).
         handler: whose error and close hooks are called.
         reader: stopped before the transport is closed.
         calls: calls the hooks.
@@ -31,7 +31,7 @@ class Ending:
 
     def __init__(
         self,
-        ws: WebSocket[Any],
+        peer: WebSocketPeer[Any],
         handler: Handler,
         reader: Reader,
         calls: Calls,
@@ -41,9 +41,8 @@ class Ending:
         flooded: bool,
         deadline: float,
     ) -> None:
-        assert ws.closed is not None
-        assert ws._outbox is not None
-        self._ws, self._info, self._outbox = ws, ws.closed, ws._outbox
+        assert peer.closed is not None
+        self._peer, self._info, self._outbox = peer, peer.closed, peer.outbox
         self._handler = handler
         self._reader = reader
         self._calls = calls
@@ -60,8 +59,8 @@ class Ending:
 
     async def run(self) -> None:
         """Hooks and closing handshake, side by side, each within its limit."""
-        ws = self._ws
-        has_hooks = ws._memberships.owed or self._handler.has_last_words
+        peer = self._peer
+        has_hooks = peer.memberships.owed or self._handler.has_last_words
         if not has_hooks and self.peer_done.is_set() and self._outbox.is_empty:
             # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
             # task and four scopes less for them.
@@ -75,11 +74,11 @@ class Ending:
             # The handshake was cut short; there is nothing more to wait for.
             self._reader.stop()
             with trio.move_on_after(0, shield=True):
-                await ws._transport.aclose(linger=False)
+                await peer.transport.aclose(linger=False)
 
     async def _shake_hands(self) -> None:
         """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
-        with trio.move_on_after(self._ws._limits.close_timeout):
+        with trio.move_on_after(self._peer.limits.close_timeout):
             await self._outbox.wait_empty()
             # A peer that has not answered pings gets our Close frame, but no time to be silent for once more.
             if not self._outbox.broken and self._info.cause is not Cause.HEARTBEAT:
@@ -89,15 +88,15 @@ class Ending:
     async def _let_go(self) -> None:
         self._reader.stop()
         unread = self._flooded or self._info.cause in (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
-        await self._ws._transport.aclose(linger=unread and not self._outbox.broken)
+        await self._peer.transport.aclose(linger=unread and not self._outbox.broken)
 
     async def _say_farewell(self) -> None:
         """Call the hooks: all of them within one time limit."""
-        ws, info, calls = self._ws, self._info, self._calls
-        deadline = min(trio.current_time() + ws._limits.hook_timeout, self._scope.deadline)
-        for membership in ws._memberships.owed:
-            await calls.call("leave", membership._hook, membership.room, ws, deadline=deadline)
+        peer, ws, calls = self._peer, self._peer.ws, self._calls
+        deadline = min(trio.current_time() + peer.limits.hook_timeout, self._scope.deadline)
+        for hook, room in peer.memberships.owed:
+            await calls.call("leave", hook, room, ws, deadline=deadline)
         for error in self._errors:
             await calls.tell(error, deadline=deadline)
         if self._handler.has_last_words:
-            await calls.call("close", self._handler.close, ws, info, deadline=deadline)
+            await calls.call("close", self._handler.close, ws, self._info, deadline=deadline)

@@ -12,7 +12,7 @@ import trio
 from verbtrio.base.close import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
 from verbtrio.base.errors import AuthenticationError
 from verbtrio.connection.answers import error_answer, ref_in
-from verbtrio.connection.websocket import WebSocket
+from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.guards.quotas import user_key
 from verbtrio.guards.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket, Verdict
 from verbtrio.messages.frame import encode
@@ -38,7 +38,7 @@ class Screening:
     """One connection's screening, where there is need of one (see `screening_for`).
 
     Args:
-        ws: the connection.
+        peer: the connection.
         bucket: how fast the peer may send; `None`: as fast as it likes.
         shared: what it counts for together with other connections, so far as that is known.
         authenticator: who looks at tokens; `None`: they are messages like others.
@@ -47,13 +47,13 @@ class Screening:
 
     def __init__(
         self,
-        ws: WebSocket[Any],
+        peer: WebSocketPeer[Any],
         bucket: Bucket | None,
         shared: Sequence[SharedBucket],
         authenticator: Authenticator | None,
         on_admitted: Callable[[], None],
     ) -> None:
-        self._ws = ws
+        self._peer = peer
         self._own = bucket
         self._shared = tuple(shared)
         self._bucket: Bucket | Meter | None = Meter(bucket, shared) if shared else bucket
@@ -62,7 +62,7 @@ class Screening:
         self._warned = False
         self._checking = False
         # The event of the token that has to be the first message.
-        self._admitted = trio.Event() if authenticator and ws.scope.get("verbtrio.unauthenticated") else None
+        self._admitted = trio.Event() if authenticator and peer.ws.scope.get("verbtrio.unauthenticated") else None
         self.is_flooded = False
         """The connection has ended because its peer floods it: there is no use in reading any more of that."""
 
@@ -108,10 +108,10 @@ class Screening:
             return
         self._shared = tuple(shared)
         self._bucket = Meter(self._own, shared)
-        waiting = len(self._ws._inbox)
+        waiting = len(self._peer.inbox)
         kept = min(sum(bucket.passes(now) for _ in range(waiting)) for bucket in new)
         if kept < waiting:
-            self._ws._inbox.keep(kept)
+            self._peer.inbox.keep(kept)
             self._bucket.over = new[0]
             self._refuse(REFUSE)
 
@@ -139,14 +139,15 @@ class Screening:
             return False
         if self._checking:
             self._answer("A token is being checked already", ref_in(message))
-        elif self._ws.closed is None:
+        elif self._peer.closed is None:
             assert token is not None
             self._checking = True
-            self._ws.nursery.start_soon(self._check, authenticator, token, ref_in(message))
+            assert self._peer.nursery is not None, "messages are read while the handler's nursery is open"
+            self._peer.nursery.start_soon(self._check, authenticator, token, ref_in(message))
         return True
 
     async def _check(self, authenticator: Authenticator, token: str, ref: Any) -> None:
-        ws, first = self._ws, self._admitted is not None and not self._admitted.is_set()
+        peer, first = self._peer, self._admitted is not None and not self._admitted.is_set()
         try:
             claims = await authenticator.authenticate(token)
         except AuthenticationError as error:
@@ -158,37 +159,37 @@ class Screening:
             return
         finally:
             self._checking = False
-        if not first and user_key(claims) != user_key(ws.user):
+        if not first and user_key(claims) != user_key(peer.ws.user):
             self._answer("The token is not accepted: it is another user's", ref)
             return
-        authenticator.admit(ws.scope, claims)
+        authenticator.admit(peer.ws.scope, claims)
         self._on_admitted()
         if first:
             assert self._admitted is not None
             self._admitted.set()
-        if ws.closed is None:
-            ws._put(encode({"type": "authenticated"} if ref is None else {"type": "authenticated", "ref": ref}))
+        if peer.closed is None:
+            peer.put(encode({"type": "authenticated"} if ref is None else {"type": "authenticated", "ref": ref}))
 
     def _answer(self, text: str, ref: Any) -> None:
-        if self._ws.closed is None:
-            self._ws._put(encode(error_answer(text, ref)))
+        if self._peer.closed is None:
+            self._peer.put(encode(error_answer(text, ref)))
 
     def _end(self, cause: Cause, code: int, reason: str) -> None:
-        self._ws._end(CloseInfo(cause, code, reason))
+        self._peer.end(CloseInfo(cause, code, reason))
 
 
 def screening_for(
-    ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]
+    peer: WebSocketPeer[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]
 ) -> Screening | None:
     """The screening of a connection; `None` where all may pass, so that it costs nothing there."""
-    limits = ws._limits
-    authenticator: Authenticator | None = ws.scope.get("verbtrio.auth")
+    limits = peer.limits
+    authenticator: Authenticator | None = peer.ws.scope.get("verbtrio.auth")
     if limits.max_messages_per_second is None and not shared and authenticator is None:
         return None
     bucket = None
     if limits.max_messages_per_second is not None:
         bucket = Bucket(limits.max_messages_per_second, limits.message_burst)
-    return Screening(ws, bucket, shared, authenticator, on_admitted)
+    return Screening(peer, bucket, shared, authenticator, on_admitted)
 
 
 class _Auth(msgspec.Struct, tag_field="type", tag="auth"):

@@ -5,29 +5,29 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
-from verbtrio.base.close import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
+from verbtrio.base.close import PEERS_ENDS, TRY_AGAIN_LATER, Cause, CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.base.threads import only_here
 from verbtrio.base.timers import Timers
-from verbtrio.base.types import Data, Waitable
+from verbtrio.base.types import Waitable
 from verbtrio.connection.handling import still_at_work
 from verbtrio.connection.lifecycle import Connection
-from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.quotas import Quotas, user_key
-from verbtrio.http.event_subscriber import CLIENT_GONE, EventSubscriber
+from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
+from verbtrio.hub.statistics import Statistics
+from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
-from verbtrio.rooms.local import Room, Rooms
-from verbtrio.rooms.member import Member
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.room import Room
 from verbtrio.wire.poller import Poller
 
 logger = logging.getLogger("verbtrio.hub")
@@ -58,102 +58,6 @@ class Session(Drainable, Protocol):
     def hurry(self, deadline: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A moment's figures of one app."""
-
-    connections: int
-    """Those that are open."""
-    rooms: int
-    memberships: int
-    users: int
-    ended: dict[str, int]
-    """How many connections and event streams have ended so far, or begun to, by `Cause`."""
-    streams: int
-    """Event streams of `app.sse` routes."""
-    opened: int
-    """How many connections and event streams there have been so far, the present ones included."""
-    refused: dict[int, int]
-    """Upgrade requests that were not granted so far, by the status of their answer. Counted by the app whose lifespan
-    the server enters, over the take-over alone (elsewhere the server answers)."""
-    received: int
-    """Messages from clients so far: all of them, refused ones and JSON pongs too."""
-    sent: int
-    """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
-    dropped: int
-    """Of the messages for clients, thrown away by `Limits.backlog_policy`."""
-    invalid: int
-    """Of the messages from clients, not what their handler takes: answered with an error message."""
-
-
-class Users:
-    """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user.
-
-    Who is here may be asked in any thread: the answer is that of the moment.
-    """
-
-    def __init__(self, check: Callable[[], None], encode: Encode = encode) -> None:
-        self._check = check
-        self._encode = encode
-        self._connections: dict[str, dict[WebSocket[Any] | EventSubscriber, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._connections))
-
-    def __contains__(self, user_id: object) -> bool:
-        return str(user_id) in self._connections
-
-    def connections(self, user_id: object) -> tuple[Member, ...]:
-        """The connections of one user, oldest first: `WebSocket`s, and `EventSubscriber`s of `app.sse` routes."""
-        return self._of(user_id)
-
-    def _of(self, user_id: object) -> tuple[WebSocket[Any] | EventSubscriber, ...]:
-        return tuple(self._connections.get(str(user_id), ()))
-
-    def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
-
-        Raises:
-            TypeError: `data` can't be encoded (nobody has got anything); or what the app's `encode=` hook raises.
-            RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
-        """
-        self._check()
-        frame = self._encode(data)
-        connections = self._of(user_id)
-        for ws in connections:
-            ws._put(frame)
-        return len(connections)
-
-    def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user, who may no longer be here; return how many that were. Synchronous.
-
-        It keeps nobody out: whoever still has a valid token may come in again, unless your middleware says no.
-
-        Raises:
-            ValueError: `code` or `reason` must not be sent (nobody is closed).
-            TypeError: `code` is no `int`, or `reason` no `str` (nobody is closed).
-            RuntimeError: called in another thread than the one in which the app is served (nobody is closed).
-        """
-        self._check()
-        check_close(code, reason)
-        connections = self._of(user_id)
-        for ws in connections:
-            ws._end(CloseInfo(Cause.KICKED, code, reason))
-        return len(connections)
-
-    def _add(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
-        self._connections.setdefault(user_id, {})[ws] = None
-
-    def _remove(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
-        connections = self._connections.get(user_id, {})
-        connections.pop(ws, None)
-        if not connections:
-            self._connections.pop(user_id, None)
-
-
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
@@ -165,7 +69,7 @@ class Hub:
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()  # those that are open
         self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
-        self._subscribers: set[EventSubscriber] = set()
+        self._subscribers: set[SubscriberPeer] = set()
         self._sessions: set[Session] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
@@ -174,8 +78,9 @@ class Hub:
         self.counters = Counters()
         self.check = only_here()
         """Raises `RuntimeError` in any other thread."""
-        self.users = Users(self.check, encode)
-        self.rooms = Rooms(self._to_flush, self.check, self.users.connections, encode)
+        self._users = UserTable()
+        self.users = Users(self._users, self.check, encode)
+        self.rooms = Rooms(self._to_flush, self.check, self._users.members, encode)
         self.quotas = Quotas(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
@@ -185,7 +90,7 @@ class Hub:
     @property
     def connections(self) -> Room:
         """All connections, whatever their route: for broadcasts."""
-        return self.rooms.room(EVERYBODY)
+        return Room(self.rooms, EVERYBODY)
 
     def statistics(self) -> Statistics:
         self.check()  # they are of one moment, which another thread hasn't
@@ -217,30 +122,30 @@ class Hub:
             connection.hurry(self._deadline)
 
     def admit(self, connection: Connection) -> bool:
-        ws = connection.ws
-        if ws.closed is not None:  # its peer has gone, having sent a token first: what it sent may be handled
-            return ws.closed.cause in PEERS_ENDS
+        peer, ws = connection.peer, connection.peer.ws
+        if peer.closed is not None:  # the peer is gone, having sent a token first: what it sent may be handled
+            return peer.closed.cause in PEERS_ENDS
         user_id = user_key(ws.user)  # known only now, where the first message has told it
         if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
-            ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
+            peer.end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
-        self.rooms.join(EVERYBODY, ws)
-        self.rooms.join(ws.scope["verbtrio.route"], ws)
+        self.rooms.join(EVERYBODY, ws, peer)
+        self.rooms.join(ws.scope["verbtrio.route"], ws, peer)
         if user_id is not None:
             connection.user_id = user_id
-            self.users._add(user_id, ws)
+            self._users.add(user_id, ws, peer)
         return True
 
     def leave(self, connection: Connection) -> None:
-        ws = connection.ws
-        assert ws.closed is not None
+        peer, ws = connection.peer, connection.peer.ws
+        assert peer.closed is not None
         self._connections.discard(connection)
         self._ending.add(connection)
-        self._ended[ws.closed.cause] += 1
+        self._ended[peer.closed.cause] += 1
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
         if connection.user_id is not None:
-            self.users._remove(connection.user_id, ws)
+            self._users.remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
         connection.slot.leave(trio.current_time())
@@ -274,25 +179,27 @@ class Hub:
                 await trio.lowlevel.checkpoint()
 
     @contextmanager
-    def subscribing(self, subscriber: EventSubscriber, room: str) -> Iterator[None]:
-        """Have `subscriber` in `room`, and among its user's connections, until it ends, at the block's end at last."""
+    def subscribing(self, peer: SubscriberPeer, room: str) -> Iterator[None]:
+        """Have a subscriber in `room`, and among its user's connections, until it ends, at the latest at the end of the
+        block."""
+        subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        self._subscribers.add(subscriber)
+        self._subscribers.add(peer)
         self.counters.opened += 1
-        self.rooms.join(room, subscriber)
+        self.rooms.join(room, subscriber, peer)
         if user_id is not None:
-            self.users._add(user_id, subscriber)
-        subscriber.on_end = partial(self._leave_subscriber, subscriber, room, user_id)
+            self._users.add(user_id, subscriber, peer)
+        peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
         try:
             yield
         finally:
-            subscriber.end(CLIENT_GONE)
+            peer.end(CLIENT_GONE)
 
-    def _leave_subscriber(self, subscriber: EventSubscriber, room: str, user_id: str | None, info: CloseInfo) -> None:
-        self.rooms.leave(room, subscriber)
+    def _leave_subscriber(self, peer: SubscriberPeer, room: str, user_id: str | None, info: CloseInfo) -> None:
+        self.rooms.leave(room, peer.subscriber)
         if user_id is not None:
-            self.users._remove(user_id, subscriber)
-        self._subscribers.discard(subscriber)
+            self._users.remove(user_id, peer.subscriber)
+        self._subscribers.discard(peer)
         self._ended[info.cause] += 1
 
     def add_session(self, session: Session) -> None:
@@ -343,7 +250,7 @@ class Hub:
                 await self._empty.park()
         left, self._ending = self._ending, set()
         if left:
-            shown = "; ".join([still_at_work(connection.ws) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            shown = "; ".join([still_at_work(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
             logger.warning(
                 "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
                 " cancellation, or being started: %s%s",
