@@ -40,6 +40,7 @@ LAYERS: dict[str, list[str]] = {
     "connection": [
         "heartbeat",
         "inbox",
+        "backlog",
         "outbox",
         "membership",
         "answers",
@@ -113,6 +114,7 @@ STRANGERS = [
     ("connection", "http"),
     ("connection.inbox", "wire"),
     ("connection.heartbeat", "wire.codec"),
+    ("connection.backlog", "wire.codec"),
     ("connection.outbox", "wire.codec"),
     ("connection.websocket", "wire.codec"),
     ("wire.transport", "wire.handshake"),
