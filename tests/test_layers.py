@@ -46,6 +46,8 @@ LAYERS: dict[str, list[str]] = {
         "answers",
         "peer",
         "websocket",
+        "annotations",
+        "conversion",
         "parameters",
         "dispatch",
         "running",
@@ -57,7 +59,7 @@ LAYERS: dict[str, list[str]] = {
         "deadlines",
         "lifecycle",
     ],
-    "hub": ["statistics", "users", "hub"],
+    "hub": ["statistics", "users", "flusher", "hub"],
     "server": [
         "unwind",
         "asgi_websocket",
@@ -89,6 +91,7 @@ LAYERS: dict[str, list[str]] = {
         "connection",
     ],
     "routes": [
+        "http_endpoint",
         "websocket_route",
         "event_stream_route",
         "asyncapi",

@@ -21,7 +21,7 @@ from tests.support.sse import parse
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Membership, Room, WebSocket
 from verbtrio.base.close import DRAINED
-from verbtrio.hub.hub import FLUSH_MEMBERS
+from verbtrio.hub.flusher import FLUSH_MEMBERS
 
 ways = pytest.mark.parametrize("way", WAYS)
 HOOKS = ["plain", "async"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,20 +22,16 @@ from verbtrio.connection.handling import still_at_work
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.guards.quotas import Quotas, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
+from verbtrio.hub.flusher import Flusher
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
-from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.room import Room
-from verbtrio.wire.poller import Poller
 
 logger = logging.getLogger("verbtrio.hub")
 
 EVERYBODY = ("verbtrio", "connections")
 """The room everybody is in. (No room of an application is named by a tuple.)"""
-
-FLUSH_MEMBERS = 256
-"""Members written to before other tasks have their turn: 1 to 2 ms."""
 
 CUT_SECONDS = 0.5
 """What it may take to close the connections that are cut at the drain's deadline."""
@@ -64,8 +59,6 @@ class Hub:
     def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
         self.nursery = nursery
         self.timers = Timers()
-        self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
-        self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
         self._connections: set[Connection] = set()  # those that are open
         self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
@@ -80,7 +73,9 @@ class Hub:
         """Raises `RuntimeError` in any other thread."""
         self._users = UserTable()
         self.users = Users(self._users, self.check, encode)
-        self.rooms = Rooms(self._to_flush, self.check, self._users.members, encode)
+        self._flusher = Flusher(self.check, self._users.members, encode)
+        self.rooms = self._flusher.rooms
+        self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
@@ -155,28 +150,9 @@ class Hub:
     def start(self) -> None:
         """Start what all connections share, in the hub's nursery."""
         self.nursery.start_soon(self.timers.run)
-        self.nursery.start_soon(self._flush)
+        self.nursery.start_soon(self._flusher.run)
         if self.poller is not None:
             self.nursery.start_soon(self.poller.run)
-
-    def _to_flush(self) -> None:
-        """A room has something to flush: at the end of the poller's turn, if there is one, else in our task's."""
-        if self.poller is None or not self.poller.in_turn:
-            self._dirty.set()
-
-    def _flush_some(self) -> None:
-        if self.rooms.flush(FLUSH_MEMBERS):
-            self._dirty.set()
-
-    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
-    async def _flush(self) -> None:
-        """What rooms were told in a tick goes out when the tick is over. Trio runs the tasks of a tick in any order, so
-        the first broadcast wakes this one: when it runs, all that ran with the one that broadcast have run, too."""
-        while True:
-            await self._dirty.wait()
-            self._dirty = trio.Event()
-            while self.rooms.flush(FLUSH_MEMBERS):
-                await trio.lowlevel.checkpoint()
 
     @contextmanager
     def subscribing(self, peer: SubscriberPeer, room: str) -> Iterator[None]:
