@@ -156,9 +156,11 @@ class TestCoroutine:
             yield
 
         for target in (plain, generator):
-            with pytest.raises(TypeError, match=rf"{target.__name__} is no handler: use `async def {target.__name__}"):
+            with pytest.raises(
+                TypeError, match=rf"{target.__name__} is not a handler: use `async def {target.__name__}"
+            ):
                 handler_kind(target, {})
-        with pytest.raises(TypeError, match=r"'text' is no handler: use `async def handler\(ws\)`, or a class"):
+        with pytest.raises(TypeError, match=r"'text' is not a handler: use `async def handler\(ws\)`, or a class"):
             handler_kind("text", {})
 
 

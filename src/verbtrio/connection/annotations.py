@@ -10,8 +10,8 @@ from verbtrio.base.mistakes import no_injection
 
 
 def annotation_of(function: Any, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation; one that is text is evaluated alone: the others may name what only a type checker
-    imports.
+    """The parameter's annotation. If it is text, it is evaluated by itself: other annotations may name what only a type
+    checker imports.
 
     Raises:
         TypeError: it can't be evaluated.
@@ -43,7 +43,7 @@ def check_markers(function: Any, parameter: inspect.Parameter, receiver: str) ->
     try:
         markers += getattr(annotation_of(function, parameter), "__metadata__", ())
     except TypeError:
-        pass  # of a type that nobody else has to read
+        pass  # its type does not matter here
     for marker in markers:
         kind = getattr(marker, "__name__", type(marker).__name__)
         if (instead := no_injection(kind, parameter.name, receiver)) is not None:

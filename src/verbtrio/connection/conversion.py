@@ -31,7 +31,7 @@ from verbtrio.connection.annotations import annotation_of, name_of
 MAX_SHOWN = 50
 """Characters of a parameter's value that are shown in a log line."""
 
-# What each of Starlette's own convertors gives, and the types that take it. One that a user has registered is unknown.
+# What each of Starlette's own convertors gives, and the types that take it. A user's own convertor is not in it.
 _GIVES: dict[type, tuple[str, type, tuple[type, ...]]] = {
     StringConvertor: (
         "str",
@@ -74,7 +74,7 @@ def conversion_of(
         return None
     known = _GIVES.get(type(convertor))
     problem = _problem(annotation)
-    if known is None:  # a convertor of the user's: its text is converted, all else is what it has to be
+    if known is None:  # a user's own convertor: if it gives text, that is converted
         return None if problem else lambda value: _converted(value, annotation) if isinstance(value, str) else value
     spelling, given, takers = known
     label = f"`{parameter.name}: {inspect.formatannotation(annotation)}`"
@@ -112,7 +112,7 @@ def _members(annotation: Any) -> tuple[types.Type, ...]:
 
 
 def _problem(annotation: Any) -> str | None:
-    """Why nothing of the kind can stand in a path; `None` where it can."""
+    """Why a value of that type can't be read from a path; `None` if it can."""
     try:
         members = _members(annotation)
         _convert("", annotation)
@@ -121,23 +121,23 @@ def _problem(annotation: Any) -> str | None:
     except TypeError as error:
         return str(error)
     readable = (*_GIVES[StringConvertor][2], types.AnyType, types.EnumType, types.LiteralType)
-    return None if any(isinstance(member, readable) for member in members) else "it is no text and no number"
+    return None if any(isinstance(member, readable) for member in members) else "it is neither text nor a number"
 
 
 def _takes(member: types.Type, given: type, takers: tuple[type, ...]) -> bool:
-    """Whether a value of the type `given` may become what `member` of the annotation says."""
+    """Whether a value of the type `given` can be converted to `member`, one of the annotation's types."""
     if isinstance(member, types.EnumType):
         values: tuple[Any, ...] = tuple(choice.value for choice in member.cls)
     elif isinstance(member, types.LiteralType):
         values = tuple(member.values)
     else:
         return isinstance(member, (*takers, types.AnyType))
-    # Text may be any of them: a path of several segments only text.
+    # A segment may be any of them; a path of several segments only text.
     return any(type(value) is given or (type(value) is int and types.IntType in takers) for value in values)
 
 
 def _is_usual(number: float | Decimal) -> bool:
-    """Whether it is finite, and within a float's range: `int(Decimal("1e999999999"))` would take minutes."""
+    """Whether `number` is finite and within a float's range: `int(Decimal("1e999999999"))` would take minutes."""
     if isinstance(number, float):
         return math.isfinite(number)
     return number.is_finite() and abs(number.adjusted()) <= sys.float_info.max_10_exp

@@ -71,9 +71,9 @@ def handler_kind(target: Any, path_params: Convertors, decode: DecodeHook | None
             lambda values: CoroutineHandler(target, parameters.arguments(values)), Decoder(kind, decode), name
         )
     if any(callable(getattr(target, hook, None)) for hook in HOOKS):
-        raise TypeError(f"{name} is an instance: give its class, of which each connection has one of its own")
+        raise TypeError(f"{name} is an instance: give its class, of which each connection gets an instance of its own")
     raise TypeError(
-        f"{name} is no handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
+        f"{name} is not a handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
         f"hooks {', '.join(HOOKS)}"
     )
 
@@ -87,13 +87,13 @@ def hooks_kind(hooks: Mapping[str, Hook], decode: DecodeHook | None = None) -> H
 
 
 def _methods(instance: Any, message: Hook | None = None) -> dict[str, Hook]:
-    """The hooks of a handler's instance; `message`: what stands in the place of that one."""
+    """The hooks of a handler's instance; `message` replaces its message hook."""
     methods: dict[str, Hook] = {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
     return methods if message is None else {**methods, "message": message}
 
 
 def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
-    """Raise `TypeError` where a hook can't be called with what it will be called with."""
+    """Raise `TypeError` if a hook can't be called with the arguments it will be given."""
     arguments = HOOKS[hook]
     try:
         signature = inspect.signature(function)
@@ -104,13 +104,13 @@ def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
             f"The path's parameters are in ws.params"
         ) from None
     except ValueError:
-        return  # a built-in, which tells nothing about itself
+        return  # a built-in function without a signature
     for parameter in signature.parameters.values():
         check_markers(function, parameter, "ws")
 
 
 def _decoder(hooks: Mapping[str, Any], decode: DecodeHook | None, *, skip_self: bool) -> Decoder[Any]:
-    """What the message hook's second parameter says, else what its first says, else as it comes."""
+    """The decoder for what the message hook's second parameter is annotated with, else for what its first says."""
     message = hooks.get("message")
     if message is None:
         return Decoder(str | bytes)
@@ -124,10 +124,12 @@ def _decoder(hooks: Mapping[str, Any], decode: DecodeHook | None, *, skip_self: 
 def _dispatched(
     target: type, table: Mapping[type, str], hooks: Mapping[str, Any], decode: DecodeHook | None
 ) -> Decoder[Any]:
-    """The decoder of a class whose methods are `@on` messages; the methods, checked."""
+    """The decoder of a class whose methods are `@on` messages, which are checked here."""
     name = name_of(target)
     if "message" in hooks and "message" not in table.values():
-        raise TypeError(f"{name} has a message hook beside methods that are @on messages: which would be called?")
+        raise TypeError(
+            f"{name} has a message hook beside methods that are @on messages: rename it, or put @on above it"
+        )
     for method in dict.fromkeys(table.values()):
         if method in HOOKS and method != "message":
             raise TypeError(f"{name}.{method} is the {method} hook, and @on a message: give one of them another name")

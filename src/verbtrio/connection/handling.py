@@ -1,8 +1,8 @@
-"""A handler in its nursery, and what it comes to: the end of its connection, and of nothing else.
+"""A handler in its nursery, and how its end becomes its connection's end.
 
-The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when somebody
-cancels `ws.nursery.cancel_scope`, which is the handler's own and so a return. What children are still cleaning up then
-holds up the hooks, but not the Close frame, nor the leaving of the rooms.
+The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when
+`ws.nursery.cancel_scope` is cancelled, which counts as a return. Children that are still cleaning up delay the hooks,
+but neither the Close frame nor leaving the rooms.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def handle(
 
 
 def still_at_work(peer: WebSocketPeer[Any]) -> str:
-    """The connection, and what of it does not end, for the log."""
+    """The connection, and which of its tasks have not ended, for the log."""
     tasks = [] if peer.nursery is None else sorted(task.name for task in peer.nursery.child_tasks)
     return f"{peer!r} ({', '.join(tasks) or 'its handler, or a hook'})"
 
@@ -71,8 +71,8 @@ def still_at_work(peer: WebSocketPeer[Any]) -> str:
 def _end(peer: WebSocketPeer[Any], nursery: trio.Nursery, error: BaseException | None) -> None:
     """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
     scope = nursery.cancel_scope
-    # What children have raised so far, and whose cancellation it is: nothing public tells either before all of them are
-    # over. In a version of Trio that keeps it elsewhere, the connection ends then.
+    # What children have raised so far, and whose cancellation it is: Trio has no public names for either before all
+    # children have ended. If a version of Trio keeps them elsewhere, the connection ends when they have.
     raised_before = getattr(nursery, "_pending_excs", None)
     from_outside = getattr(getattr(scope, "_cancel_status", None), "parent_cancellation_is_visible_to_us", None)
     if not isinstance(raised_before, list) or not isinstance(from_outside, bool):
@@ -90,8 +90,8 @@ def _end(peer: WebSocketPeer[Any], nursery: trio.Nursery, error: BaseException |
 
 
 def _failure_of(peer: WebSocketPeer[Any], error: BaseException) -> Exception | None:
-    """What of `error` is a failure: its exceptions, but for the connection's own end, which a handler may let pass.
-    Several are one group."""
+    """The exceptions in `error`, without the connection's own `ConnectionClosed`, which a handler may let pass. Several
+    are one group."""
     group, _ = BaseExceptionGroup("", [error]).split(Exception)
     if group is None:
         return None

@@ -1,10 +1,10 @@
 """A connection's life: one nursery in which the handler, its heartbeat and its memberships end together.
 
     Connection.run           the task the server gave us
-    ├─ reader                feeds `take`: a task in a nursery of ours, or the worker's poller (see `readers`)
+    ├─ reader                feeds `take`: a task in a nursery of ours, or the worker's poller (see `wire.reader`)
     ├─ deadlines             the next ping, the heartbeat's and the token's: one entry in the worker's timers
     ├─ writer                only while there is backlog (see `outbox`)
-    └─ handler's nursery     `ws.nursery`: the handler itself, and what it starts
+    └─ handler's nursery     `ws.nursery`: the handler itself, and the tasks it starts
 
 Whatever ends it first (`WebSocketPeer.end` records it once) sends the Close frame, leaves all rooms and registries,
 closes the inbox and cancels the handler's nursery within `CANCEL_GRACE`. Then, shielded, with deadlines, the leave
@@ -144,10 +144,11 @@ class Connection:
             self._ending.hurry(deadline)
 
     async def give_up(self) -> None:
-        """Let go of the peer and of the registry, although the handler, or a hook, is not over, and nothing can end it.
+        """Close the transport and leave the registry, although the handler, or a hook, has not ended and can't be made
+        to.
 
-        Once it is, the hooks that are left are called, and cancelled where they first wait. If cancelled, the peer is
-        let go all the same.
+        Once it has, the remaining hooks are called, and cancelled where they first wait. If cancelled, the transport is
+        closed all the same.
         """
         self.peer.outbox.shut()
         self._reader.stop()
@@ -194,7 +195,7 @@ class Connection:
                 else:
                     inbox.put_nowait(event)
             elif isinstance(event, Closed):
-                if replies:  # behind what the messages before it were answered with, and nothing behind it
+                if replies:  # the reply to the Close frame, behind the answers to earlier messages
                     outbox.put_nowait(replies)
                     replies = b""
                 peer.end(CloseInfo(event.cause, event.code, event.reason))

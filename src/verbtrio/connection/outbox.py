@@ -1,10 +1,10 @@
 """What is on its way to one peer, in order, within a limit.
 
 Rules of this file:
-- the outbox alone writes to the transport, so frames never mix, whoever is cancelled;
+- the outbox alone writes to the transport, so frames never mix, whatever is cancelled;
 - while nothing is queued, a packet is written in place, without a task; what the peer does not take at once is
   queued, and a writer task lives for as long as the queue does;
-- what rooms broadcast is held until the tick is over (`flush`) and then written at once; what is sent directly
+- what rooms broadcast is held until the tick is over (`flush`) and then written in one piece; what is sent directly
   meanwhile is held behind it, so a peer receives what one task sends in the order in which it was sent.
 """
 
@@ -35,7 +35,7 @@ class Owner(Protocol):
         """Writing failed by a bug of ours."""
 
     def written(self) -> None:
-        """What was queued is written, all of it."""
+        """Everything that was queued is written."""
 
     def low(self) -> None:
         """The backlog, having been over the high-water mark, no longer is."""
@@ -128,7 +128,7 @@ class Outbox:
                 self._direct += len(packet)
                 if self._direct <= CHUNK_BYTES:
                     return
-                packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would hold it
+                packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would apply to it
             self.flush()
         if self.broken:
             return
@@ -150,9 +150,9 @@ class Outbox:
         self._direct = 0
         if self._backlog is None and not self._closing and not self.broken:
             joined = self._transport.join(self.held)
-            if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
+            if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued as messages, for the policy
                 self.counters.sent += len(self.held)
-                self.held.clear()  # the same list for ever: rooms know it
+                self.held.clear()  # always the same list: rooms know it
                 self._write_now(joined)
                 return
         frames = self.held.copy()

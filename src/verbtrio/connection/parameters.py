@@ -23,17 +23,17 @@ Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 
 
 class ParameterError(Exception):
-    """A parameter of the path is not what its annotation says: for the client there is no such path."""
+    """A parameter of the path is not what its annotation says: the client gets a 404."""
 
 
 class Parameters:
-    """The path parameters that a handler takes behind its first parameter. `**rest` takes those that have no parameter
-    of their own, as the path's convertors leave them.
+    """The path parameters that a handler takes after its first parameter. `**rest` takes those that have no parameter
+    of their own, unconverted.
 
     Args:
         function: the handler.
         path: the path's parameters.
-        first: what the first parameter is: "connection" or "request".
+        first: the first parameter: "connection" or "request".
 
     Raises:
         TypeError: a parameter can't be filled, or its annotation contradicts the path.
@@ -68,11 +68,11 @@ class Parameters:
             self._named += [name for name in path if name not in self._named and name not in self._positional]
 
     def __bool__(self) -> bool:
-        """Whether it takes any."""
+        """Whether the handler takes any."""
         return bool(self._positional or self._named)
 
     def arguments(self, values: Mapping[str, Any]) -> Arguments:
-        """What the handler is called with, beside its first argument.
+        """The arguments the handler is called with, after its first one.
 
         Args:
             values: the path's parameters as Starlette has converted them.
@@ -104,7 +104,7 @@ def _signature(function: Any, path: Convertors, first: str) -> list[inspect.Para
     receiver = parameters[0]
     if receiver.kind is receiver.VAR_POSITIONAL and path:
         raise TypeError(
-            f"{name} takes `*{receiver.name}`, which does not tell the parameters it wants of the path "
+            f"{name} takes `*{receiver.name}`, which does not say which of the path's parameters it takes "
             f"({', '.join(path)}): put @functools.wraps(...) on the function that its decorator makes"
         )
     if receiver.name in path:
@@ -116,7 +116,7 @@ def _signature(function: Any, path: Convertors, first: str) -> list[inspect.Para
 
 
 def _refuse(function: Any, parameter: inspect.Parameter, path: Convertors, receiver: str) -> NoReturn:
-    """Raise `TypeError` for a parameter that is none of the path's."""
+    """Raise `TypeError` for a parameter that is not in the path."""
     name, asked = name_of(function), parameter.name
     check_markers(function, parameter, receiver)
     known = ", ".join(sorted(path)) or "none"

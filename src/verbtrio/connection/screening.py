@@ -1,5 +1,5 @@
-"""What a received message passes before it is the handler's: the limits on how fast the peer may send, and whether it
-is a token (`{"type": "auth", "token": "..."}`), which is the authentication's."""
+"""What a received message passes before the handler gets it: the rate limits, and the check for a token
+(`{"type": "auth", "token": "..."}`), which goes to the authentication."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from verbtrio.guards.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket,
 from verbtrio.messages.frame import encode
 
 MAX_AUTH_CHARACTERS = 32 * 1024
-"""A longer message holds no token (`JWTAuth` takes none of more than half of that), so it is not searched for one: that
-took 35 us for 64 KiB, as much as all the rest of their echo."""
+"""A longer message is not searched for a token: `JWTAuth` takes none of more than half of that, and the search took 35
+us for 64 KiB, as much as all the rest of their echo."""
 
 
 class Authenticator(Protocol):
@@ -35,14 +35,14 @@ class Authenticator(Protocol):
 
 
 class Screening:
-    """One connection's screening, where there is need of one (see `screening_for`).
+    """One connection's screening, if it needs one (see `screening_for`).
 
     Args:
         peer: the connection.
         bucket: how fast the peer may send; `None`: as fast as it likes.
-        shared: what it counts for together with other connections, so far as that is known.
-        authenticator: who looks at tokens; `None`: they are messages like others.
-        on_admitted: called when a token has been found valid, and the scope tells whose, and until when.
+        shared: the buckets that it shares with other connections, as far as they are known.
+        authenticator: checks tokens; `None`: they are messages like others.
+        on_admitted: called when a token was valid; the scope then has its user and its expiry.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Screening:
         # The event of the token that has to be the first message.
         self._admitted = trio.Event() if authenticator and peer.ws.scope.get("verbtrio.unauthenticated") else None
         self.is_flooded = False
-        """The connection has ended because its peer floods it: there is no use in reading any more of that."""
+        """The connection has ended because its peer floods it: reading more of that is of no use."""
 
     def passes(self, message: str | bytes, now: float) -> bool:
         """Whether `message`, received at `now`, goes on to the handler. Synchronous; answers the peer if not.
 
-        Called for each message: what most need is here, in a fifth of a microsecond, the rest is called.
+        Called for each message. What most of them need is done here, in a fifth of a microsecond.
         """
         if self._bucket is not None:
             verdict = self._bucket.take(now)
@@ -91,17 +91,17 @@ class Screening:
             self.is_flooded = True
             self._end(Cause.RATE, POLICY_VIOLATION, "Too many messages")
         elif not self._warned:
-            self._warned = True  # once: answering each would be a flood of our own
+            self._warned = True  # once: an answer to each would be a flood, too
             over = self._bucket.over if isinstance(self._bucket, Meter) else self._bucket
             assert over is not None, "something has refused it"
             of = over.of if isinstance(over, SharedBucket) else ""
             self._answer(f"Too many messages: at most {over.per_second:g} a second{of}", ref_in(message))
 
     def share(self, shared: Sequence[SharedBucket], now: float) -> None:
-        """It is known now what the connection counts for: its user's rate, where the first message has told the user.
+        """The connection's buckets are known now: if the first message has told the user, the user's among them.
 
-        What has come behind that message, and waits for the handler, counts as well. Else whoever connects again and
-        again would have some messages each time.
+        Messages that came behind the first one and wait for the handler count, too. Otherwise a client could connect
+        again and again, and have some messages pass each time.
         """
         new = [bucket for bucket in shared if bucket not in self._shared]
         if not new:

@@ -1,4 +1,4 @@
-"""What a handler holds: one connection, to send, receive, join rooms and close."""
+"""What a handler holds: one connection, to send, receive, join rooms and close. Its state is its peer's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SEND_TURNS = 16
 
 @with_habits
 class WebSocket(Member, Generic[T, U]):
-    """One connection. `T` is what it receives: see `Decoder`; without it, text and bytes as they come. `U` is what its
-    `user` is, for the type checker alone: `WebSocket[Say, Claims]`; without it, `Any`.
+    """One connection. `T` is the type of its messages: see `Decoder`; without it, text and bytes as they come. `U` is
+    the type of its `user`, for the type checker alone: `WebSocket[Say, Claims]`; without it, `Any`.
 
     From Starlette's `HTTPConnection`: `url`, `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
 
@@ -92,8 +92,9 @@ class WebSocket(Member, Generic[T, U]):
     async def send(self, data: Data) -> None:
         """Send `data` (see `encode`), and wait while more than `Limits.high_water_bytes` is queued for the peer.
 
-        The message is on its way, in its place behind what was sent before, when the first checkpoint comes: if
-        cancelled, it is still sent, whole. Others have their turn at every 16th message at the latest.
+        At the first checkpoint the message is already on its way, behind what was sent before: if cancelled, it is
+            still
+        sent, whole. Other tasks have their turn at every 16th message at the latest.
 
         Raises:
             ConnectionClosed: the connection has ended, before or while waiting.
@@ -117,8 +118,8 @@ class WebSocket(Member, Generic[T, U]):
 
         Raises:
             ConnectionClosed: the connection has ended and there are no more messages.
-            trio.BusyResourceError: another task receives: one can. (The first may hand over to another one, which then
-                has the connection to itself until it ends.)
+            trio.BusyResourceError: another task receives; only one may. (The first may hand over to another task, which
+                then has the connection to itself until that task ends.)
         """
         peer = self._peer
         peer.check()
@@ -135,7 +136,7 @@ class WebSocket(Member, Generic[T, U]):
 
     async def __anext__(self) -> T:
         """The next message; the loop ends when the connection does."""
-        # Not by `receive`: a coroutine more on the stack of every connection that waits, 0.2 KB.
+        # Not by `receive`: that would be one more coroutine, 0.2 KB, for every connection that waits.
         peer = self._peer
         peer.check()
         while (message := await peer.inbox.get()) is not None:
@@ -146,21 +147,21 @@ class WebSocket(Member, Generic[T, U]):
         raise StopAsyncIteration
 
     async def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the connection, and wait until what was sent before is with the peer's system.
+        """Close the connection, and wait until what was sent before is handed to the system.
 
-        The handler is cancelled shortly after (`CANCEL_GRACE`); the rest of the closing handshake is the framework's.
+        The handler is cancelled 100 ms later. The framework does the rest of the closing handshake.
         Closing a connection that has ended does nothing. If cancelled, it is closed all the same.
 
         Raises:
             ValueError: `code` or `reason` must not be sent; nothing has changed.
-            TypeError: `code` is no `int`, or `reason` no `str`; nothing has changed.
+            TypeError: `code` is not an `int`, or `reason` not a `str`; nothing has changed.
         """
         self.close_nowait(code, reason)
         await trio.lowlevel.checkpoint()
         await self._peer.outbox.wait_empty()
 
     def join(self, name: str, *, on_leave: Hook | None = None, exist_ok: bool = False) -> Membership:
-        """Join the room `name`, now. The membership ends with the connection, if not before:
+        """Join the room `name`. The membership ends with the connection, if not before:
 
             async with ws.join("lobby") as members:     # leaving the block leaves the room
                 members.broadcast("hello", exclude=ws)
@@ -170,8 +171,8 @@ class WebSocket(Member, Generic[T, U]):
             on_leave: `(room, ws)`, called once this connection has left the room, whatever the reason; a plain function
                 or a coroutine function, within `Limits.hook_timeout`. What it raises is logged and goes to the error
                 hook; the connection goes on.
-            exist_ok: where it is in that room already, give the membership there is. That has one leave hook: the first
-                `on_leave` it was given.
+            exist_ok: if it is in that room already, return that membership. It has one leave hook: the first `on_leave`
+                it was given.
 
         Returns:
             The membership: a `Room`, which `leave` and `leave_nowait` end.
@@ -180,19 +181,18 @@ class WebSocket(Member, Generic[T, U]):
             ConnectionClosed: the connection has ended.
             LimitExceeded: it is in `Limits.max_rooms` rooms.
             RuntimeError: it is in that room already, without `exist_ok`.
-            TypeError: `name` is no text, or `on_leave` can't be called with `(room, ws)`.
+            TypeError: `name` is not text, or `on_leave` can't be called with `(room, ws)`.
         """
         return self._peer.join(name, on_leave, exist_ok=exist_ok)
 
     async def leave(self, name: str) -> bool:
-        """Leave the room `name`, as by its membership's `leave`: its block is cancelled, the leave hook called.
+        """Leave the room `name`, as by its membership's `leave`: its block is cancelled, and the leave hook called.
+        Return whether it was in the room; if not, nothing happens.
 
-        Returns whether it was in the room; if not, nothing happens.
-
-        If cancelled, it has left, and the hook still has its time limit.
+        If cancelled, the room has been left, and the hook still has its time limit.
 
         Raises:
-            TypeError: `name` is no text.
+            TypeError: `name` is not text.
         """
         if (membership := self._peer.membership(name)) is not None:
             return await membership.leave()

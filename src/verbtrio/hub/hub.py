@@ -1,4 +1,5 @@
-"""The hub: what all connections of an app share, and its end. It lives as long as the app's lifespan."""
+"""The hub: the registry of an app's connections, what they share, and their end. It lives as long as the app's
+lifespan."""
 
 from __future__ import annotations
 
@@ -31,18 +32,17 @@ from verbtrio.rooms.room import Room
 logger = logging.getLogger("verbtrio.hub")
 
 EVERYBODY = ("verbtrio", "connections")
-"""The room everybody is in. (No room of an application is named by a tuple.)"""
+"""The room of all connections. (The names of an application's rooms are text.)"""
 
 CUT_SECONDS = 0.5
-"""What it may take to close the connections that are cut at the drain's deadline."""
-
+"""Seconds for closing the connections that are cut at the drain's deadline."""
 
 MAX_GIVEN_UP_SHOWN = 3
-"""Connections the log names of those that a drain has to give up."""
+"""Of the connections that a drain has to give up, the log names so many."""
 
 
 class Drainable(Protocol):
-    """Something that can be asked to end because the server shuts down."""
+    """Something that ends when the server shuts down."""
 
     def drain(self) -> None: ...
 
@@ -60,8 +60,8 @@ class Hub:
         self.nursery = nursery
         self.timers = Timers()
         self._drain_timeout = drain_timeout
-        self._connections: set[Connection] = set()  # those that are open
-        self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
+        self._connections: set[Connection] = set()  # open
+        self._ending: set[Connection] = set()  # they have begun to end, and are not gone
         self._subscribers: set[SubscriberPeer] = set()
         self._sessions: set[Session] = set()
         self._watched: set[int] = set()
@@ -79,7 +79,7 @@ class Hub:
         self.quotas = Quotas(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
-        """Cancelled when the drain begins: for what is to end before the connections do."""
+        """Cancelled when the drain begins: for what ends before the connections do."""
         self._deadline = float("inf")  # of the drain
 
     @property
@@ -88,7 +88,7 @@ class Hub:
         return Room(self.rooms, EVERYBODY)
 
     def statistics(self) -> Statistics:
-        self.check()  # they are of one moment, which another thread hasn't
+        self.check()  # another thread would see the figures of several moments
         named = [key for key in self.rooms if isinstance(key, str)]
         counters = self.counters
         return Statistics(
@@ -106,8 +106,8 @@ class Hub:
             invalid=counters.invalid,
         )
 
-    # A connection's registry. It is in every list before its handler's first line runs, and in none from the moment at
-    # which it begins to end.
+    # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it
+    # begins to end.
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -120,7 +120,7 @@ class Hub:
         peer, ws = connection.peer, connection.peer.ws
         if peer.closed is not None:  # the peer is gone, having sent a token first: what it sent may be handled
             return peer.closed.cause in PEERS_ENDS
-        user_id = user_key(ws.user)  # known only now, where the first message has told it
+        user_id = user_key(ws.user)  # a first message with a token has told it only now
         if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
             peer.end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
@@ -191,7 +191,7 @@ class Hub:
             self._empty.unpark_all()
 
     def answered(self, status: int) -> None:
-        """An upgrade request was answered with `status`; 0: its client had left."""
+        """An upgrade request was answered with `status` (0: its client had left before)."""
         if status not in (0, 101):
             self._refused[status] += 1
 
@@ -207,10 +207,10 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Those that
-        something shielded still holds are given up then: their peers are let go, with one line in the log.
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
+        that something shielded still holds are given up then: their peers are let go, with one line in the log.
 
-        Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
+        No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
         """
         self.draining = True
         self.until_drain.cancel()
@@ -240,9 +240,9 @@ class Hub:
 
 @asynccontextmanager
 async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = encode) -> AsyncIterator[Hub]:
-    """The hub, open. On the way out its connections are drained; then its tasks are cancelled.
+    """An open hub. On the way out its connections are drained; then its tasks are cancelled.
 
-    A task of the hub that fails ends the lifespan, and with it the worker: half a hub is none.
+    If a task of the hub fails, the lifespan ends, and the worker with it: without that task nothing would work.
     """
     async with trio.open_nursery() as nursery:
         hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, encode=encode)

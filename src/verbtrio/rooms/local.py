@@ -1,12 +1,12 @@
 """Rooms: named groups of members. A broadcast is encoded once and handed to each member.
 
-This file knows members only as something that has an outlet for frames; it never sees a connection. Everything in it is
+This module knows a member by its peer, which has an outlet for frames; it never sees a connection. Everything here is
 synchronous, so there is no await between a check and the change it guards, and leaving or broadcasting works in
 a `finally` block of a cancelled task.
 
-A broadcast only appends the frame to what each member holds; that is written when the tick is over (`flush`, which
-`on_dirty` asks for), so that 32 broadcasts in a tick cost one write a member and not 32. So it is with a kick: whoever
-is removed is in the room no more, and what that takes of its connection follows with the flush, so many at a time.
+A broadcast only appends the frame to what each member holds. That is written when the tick is over (`flush`, which
+`on_dirty` asks for), so 32 broadcasts in a tick cost one write a member and not 32. A kick works the same way: the
+member leaves the room at once, and the rest is done with the flush, for some members at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from verbtrio.rooms.member import Member, Outlet, Peer
 logger = logging.getLogger("verbtrio.rooms")
 
 FLUSH_BYTES = 1024 * 1024
-"""Once so much has been broadcast to a room within a tick, it is flushed before the next broadcast: somebody is at it
-in a loop without an await, and no bound but this one would stop it."""
+"""Once so much has been broadcast to a room within a tick, it is flushed before the next broadcast. A loop of
+broadcasts without an await has no other bound."""
 
 
 DISMISSAL = 8
-"""What the rest of a removal counts for, in members flushed: a write, a block cancelled, a task for the hook."""
+"""The rest of a removal (a write, a block cancelled, a task for the hook) costs as much as flushing 8 members."""
 
 
 class _Group:
@@ -39,10 +39,10 @@ class _Group:
 
     def __init__(self) -> None:
         self.members: dict[Member, Peer] = {}  # in the order in which they joined; joins and leaves in O(1)
-        # Their outlets, for walking over; `None` when somebody has come or gone. Not the members: where there are
-        # 10,000, each object on the way comes from main memory.
+        # Their outlets, for iteration; `None` when a member has come or gone. Not the members: with 10,000 of them,
+        # each object on the way comes from main memory.
         self.listing: tuple[Outlet, ...] | None = None
-        self.held = 0  # bytes broadcast since the last flush; not 0: it is among the dirty ones
+        self.held = 0  # bytes broadcast since the last flush; if not 0, the group is in `_dirty`
 
     def walk(self) -> tuple[Outlet, ...]:
         if self.listing is None:
@@ -55,10 +55,10 @@ class Rooms:
 
     Args:
         on_dirty: called when there is something to `flush`.
-        check: raises where nothing may be changed (in another thread). Called before each broadcast, and by whoever
-            changes something else of the app's.
+        check: raises where nothing may be changed (in another thread). Called before each broadcast, and before any
+            other change of the app.
         of_user: gives the connections of the user with that id.
-        encode: the app's: what is broadcast, and whatever else the app sends, becomes a frame by it.
+        encode: the app's encoder, for broadcasts and for everything else the app sends.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Rooms:
         encode: Encode = encode,
     ) -> None:
         self._groups: dict[Hashable, _Group] = {}
-        self._dirty: deque[_Group] = deque()  # each once
-        self._dismissed: deque[Callable[[], object]] = deque()  # of those who were removed; as many as were members
+        self._dirty: deque[_Group] = deque()  # each at most once
+        self._dismissed: deque[Callable[[], object]] = deque()  # the rest of removals; at most one for each member
         self._of_user = of_user
-        self._pass: Iterator[Outlet] | None = None  # who is still to be flushed
+        self._pass: Iterator[Outlet] | None = None  # the outlets that are still to be flushed
         self._on_dirty = on_dirty
         self.check = check
         self.encode = encode
@@ -102,7 +102,8 @@ class Rooms:
         return True
 
     def leave(self, key: Hashable, member: Member) -> bool:
-        """Remove `member` and, with the last one, the room; return whether it was in. It has what was broadcast."""
+        """Remove `member` and, with the last one, the room; return whether it was in. What was broadcast to it is
+        written."""
         group = self._groups.get(key)
         if group is None or member not in group.members:
             return False
@@ -117,15 +118,15 @@ class Rooms:
         """The connections of one user.
 
         Raises:
-            TypeError: that is the user, or several ids. (It would be nobody's id, and nobody would be left out.)
+            TypeError: that is the user, or several ids. (It would match no id, and nobody would be left out.)
         """
         if not isinstance(user_id, str | int) and (isinstance(user_id, Collection) or hasattr(user_id, "id")):
-            kind = type(user_id).__name__  # and not what it is: a user's claims, perhaps
-            raise TypeError(f"a user's id is text or a number, as in `app.users`, not a {kind}: give the id alone")
+            kind = type(user_id).__name__  # not its value, which may be a user's claims
+            raise TypeError(f"a user's id is text or a number, as in `app.users`, not a {kind}: give only the id")
         return self._of_user(user_id)
 
     def dismiss(self, key: Hashable, members: Collection[Member] | None, info: CloseInfo) -> int:
-        """Remove those of `members` who are in the room (`None`: everybody); return how many that were."""
+        """Remove those of `members` that are in the room (`None`: everybody); return how many they were."""
         group = self._groups.get(key)
         if group is None:
             return 0
@@ -158,7 +159,7 @@ class Rooms:
         if group.held > FLUSH_BYTES:
             for outlet in outlets:
                 outlet.flush()
-            outlets = group.walk()  # some may have turned out to be too slow, and have left
+            outlets = group.walk()  # some may have turned out to be too slow, and left
         if exclude is None and silenced is None:
             reached = len(outlets)
             for outlet in outlets:
@@ -180,7 +181,8 @@ class Rooms:
         return reached
 
     def flush(self, at_most: int | None = None) -> bool:
-        """Flush the members of rooms that were broadcast to, and see to those who were removed, `at_most` so many.
+        """Flush the members of rooms that were broadcast to, and do the rest of removals, for `at_most` so many
+        members.
 
         Returns whether there may be more.
         """
@@ -199,7 +201,7 @@ class Rooms:
         for outlet in islice(self._pass, None if at_most is None else max(0, at_most - count)):
             try:
                 outlet.flush()
-            except Exception:  # a bug of ours: one member's must not be all the others'
+            except Exception:  # a bug of ours: it must not reach the other members
                 logger.exception("flushing %r failed", outlet)
             count += 1
         if at_most is not None and count >= at_most:
@@ -214,7 +216,7 @@ class Rooms:
             yield from group.walk()
 
     def _mark(self, group: _Group, size: int) -> None:
-        """So many bytes were handed to each of `group`."""
+        """`size` bytes were handed to each member of `group`."""
         if not group.held:
             self._dirty.append(group)
             if len(self._dirty) == 1:

@@ -12,19 +12,19 @@ from verbtrio.rooms.member import Member
 
 
 def check_name(name: object) -> None:
-    """Raise `TypeError` where a room's name is no text: 5 and "5" would be two rooms, and nobody would notice."""
+    """Raise `TypeError` if a room's name is not text: 5 and "5" would be two rooms, and nobody would notice."""
     if not isinstance(name, str):
         raise TypeError(f"a room's name is text, not {name!r}: use str(...)")
 
 
 class Room:
-    """A handle on a room: who is in it now, and a way to reach them. Cheap to make, safe to keep.
+    """A handle on a room: its members now, and a way to reach them. Cheap to make, safe to keep.
 
-    Who is in it may be asked in any thread: the answer is that of the moment.
+    Its members may be read in any thread: the answer is that of the moment.
 
     Attributes:
-        name: what it is called: the name it was joined by; of `ws.route` the route's path, of `app.connections`
-            "connections". (Nobody joins those two by name: `app.room` of the same text is another room.)
+        name: the name it was joined by; for `ws.route` the route's path, for `app.connections` "connections". (Those
+            two can't be joined by name: `app.room` of the same text is another room.)
     """
 
     __slots__ = ("_key", "_rooms", "name")
@@ -32,7 +32,7 @@ class Room:
     def __init__(self, rooms: Rooms, key: Hashable) -> None:
         self._rooms = rooms
         self._key = key
-        self.name = str(key[-1] if isinstance(key, tuple) else key)  # no name of an application's is a tuple
+        self.name = str(key[-1] if isinstance(key, tuple) else key)  # a tuple: one of the framework's own
 
     def __len__(self) -> int:
         return len(self._rooms.members(self._key))
@@ -41,7 +41,7 @@ class Room:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
     def __iter__(self) -> Iterator[Member]:
-        """Who is in it now, in the order in which they joined: `WebSocket`s, and `EventSubscriber`s (of `app.sse`)."""
+        """Its members now, in the order in which they joined: `WebSocket`s, and `EventSubscriber`s (of `app.sse`)."""
         return iter(tuple(self._rooms.members(self._key)))
 
     def __contains__(self, member: object) -> bool:
@@ -53,20 +53,20 @@ class Room:
     def broadcast(
         self, data: Data, *, exclude: Member | Collection[Member] | None = None, exclude_user: object = None
     ) -> int:
-        """Send `data` to everybody in the room, but for `exclude` (a member or a collection of them), and for all the
-        connections of the user whose id is `exclude_user` (see `App.users`).
+        """Send `data` to all members, except `exclude` (a member or a collection of them) and all connections of the
+        user whose id is `exclude_user` (see `App.users`).
 
-        Synchronous: the message is on its way to everybody who is in the room when this returns, and is written, or
-        queued within each member's backlog limit, in the same tick; a member that reads too slowly holds up nobody.
-        Each member sees the messages of one task in the order in which that task sent them.
+        Synchronous: when this returns, the message is on its way to everybody who is in the room. It is written, or
+        queued within each member's backlog limit, in the same tick; a member that reads too slowly delays no other.
+        Each member receives the messages of one task in the order in which that task sent them.
 
         Returns:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded, or `exclude_user` is no id (nobody has got anything); or what the app's
-                `encode=` hook raises.
-            RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
+            TypeError: `data` can't be encoded, or `exclude_user` is not an id; or what the app's `encode=` hook raises.
+                Nothing was sent.
+            RuntimeError: called in another thread than the one in which the app is served. Nothing was sent.
         """
         return self._rooms.broadcast(self._key, data, exclude, exclude_user)
 
@@ -80,29 +80,29 @@ class Room:
     ) -> int:
         """Remove a member from the room, several, or all the connections of one user. Synchronous.
 
-        They are in the room no more when this returns, and hear nothing that is said in it from then on. Within the
-        next ticks, some members in each, what they were told before goes out, the block of `async with ws.join(...)` is
-        cancelled, and the leave hook called, in a task of the connection's (not where that has joined again by then).
-        The connection goes on. Its client is told what the handler, or the hook, tells it: `code` and `reason` are in
+        When this returns, they are not in the room any more and receive nothing that is sent to it. Within the next
+        ticks, some members in each, what they were sent before is written, the block of `async with ws.join(...)` is
+        cancelled, and the leave hook is called in a task of the connection (unless that has joined again by then). The
+        connection goes on. The handler, or the hook, decides what to tell its client: `code` and `reason` are in
         `membership.kicked`.
 
-        Whoever is in the room for as long as it lives ends: the stream of an `app.sse` route with its event `close`, a
-        WebSocket, where this is `ws.route` or `app.connections`, with `code` and `reason` and `Cause.KICKED`.
+        A member that is in the room for as long as it lives ends: the stream of an `app.sse` route with its event
+        `close`, and a WebSocket, if this is `ws.route` or `app.connections`, with `code`, `reason` and `Cause.KICKED`.
 
-        It keeps nobody out: whoever was removed may join again, unless your code says no.
+        It keeps nobody out: a member that was removed may join again, unless your code says no.
 
         Args:
-            member: a member, or a collection of them; who is not in the room is passed over.
+            member: a member, or a collection of them. Those who are not in the room are passed over.
             user: a user's id, as in `app.users`, instead of `member`.
 
         Returns:
             How many were removed.
 
         Raises:
-            ValueError: `code` or `reason` is none for a Close frame (nobody is removed).
-            TypeError: `code` is no `int`, `reason` no `str`, `member` none, or neither or both of `member` and `user`
-                are given (nobody is removed).
-            RuntimeError: called in another thread than the one in which the app is served (nobody is removed).
+            ValueError: `code` or `reason` must not be sent. Nobody was removed.
+            TypeError: `code` is not an `int`, `reason` not a `str`, `member` not a member, or neither or both of
+                `member` and `user` are given. Nobody was removed.
+            RuntimeError: called in another thread than the one in which the app is served. Nobody was removed.
         """
         self._rooms.check()
         check_close(code, reason)
@@ -112,11 +112,11 @@ class Room:
         return self._rooms.dismiss(self._key, members, CloseInfo(Cause.KICKED, code, reason))
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
-        """Remove everybody from the room, as by `kick`, and return how many that were. Connections go on, but for those
-        that are in it for as long as they live. Who joins afterwards is in the room: it is as any other then.
+        """Remove everybody from the room, as by `kick`, and return how many they were. Connections go on, except those
+        that are in it for as long as they live. The room can be joined again, as any other.
 
         Raises:
-            ValueError, TypeError, RuntimeError: as in `kick` (nobody is removed).
+            ValueError, TypeError, RuntimeError: as in `kick`. Nobody was removed.
         """
         self._rooms.check()
         check_close(code, reason)
@@ -127,7 +127,7 @@ def _members_in(given: Any) -> Collection[Member]:
     """What `kick` was given, as a collection.
 
     Raises:
-        TypeError: it is no member, nor a collection of them. (A membership, which is a room, means all who are in it.)
+        TypeError: it is neither a member nor a collection of them. (A membership is a room: it would mean everybody.)
     """
     if isinstance(given, Member):  # first: it is a collection, of its scope's keys
         return (given,)
