@@ -24,7 +24,7 @@ TOP = "verbtrio"
 # Pixels.
 MARGIN = 28
 HEADER = 132
-BOX_WIDTH = 724
+BOX_WIDTH = 780
 PADDING = 14
 TITLE_HEIGHT = 34
 CHIP_HEIGHT = 22
@@ -33,8 +33,8 @@ CELL_WIDTH = 36
 MATRIX_LEFT = MARGIN + BOX_WIDTH + 22
 # Of the fonts' characters, on average; generous, since every system has its own fonts.
 MONO_WIDTH = 6.65
-TITLE_WIDTH = 8.6
-TEXT_WIDTH = 6.0
+TITLE_WIDTH = 9.6
+TEXT_WIDTH = 6.15
 
 
 @dataclass
@@ -105,17 +105,19 @@ def _imports(path: Path, modules: Iterable[str]) -> Iterator[str]:
 
 
 def _in_order(packages: dict[str, Package]) -> list[Package]:
-    """Each above all that it imports; among equals, the one that fewer packages import is above."""
+    """Each above all that it imports, as low as it can be; on one level, those that fewer packages import are above."""
     importers = Counter(name for package in packages.values() for name in package.imports)
-    order: list[Package] = []
-    left = dict(packages)
-    while left:
-        lowest = [one for one in left.values() if not set(one.imports) & set(left)]
-        if not lowest:
-            raise ValueError(f"packages import each other in a circle: {', '.join(sorted(left))}")
-        chosen = max(lowest, key=lambda one: (importers[one.name], one.name))
-        order.insert(0, left.pop(chosen.name))
-    return order
+    levels: dict[str, int] = {}
+    while len(levels) < len(packages):
+        level = [
+            one.name for one in packages.values() if one.name not in levels and one.imports.keys() <= levels.keys()
+        ]
+        if not level:
+            raise ValueError(
+                f"packages import each other in a circle: {', '.join(sorted(packages.keys() - levels.keys()))}"
+            )
+        levels |= dict.fromkeys(level, len(set(levels.values())))
+    return sorted(packages.values(), key=lambda one: (-levels[one.name], importers[one.name], one.name))
 
 
 def draw(packages: list[Package]) -> str:
@@ -131,9 +133,10 @@ def draw(packages: list[Package]) -> str:
         f'<rect width="{width}" height="{height}" rx="14" fill="#fdfcf9"/>',
         f'<rect x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="13.5" fill="none" stroke="#d9d5cb"/>',
         f'<text x="{MARGIN}" y="58" class="head">The packages of verbtrio</text>',
-        f'<text x="{MARGIN}" y="84" class="sub">Imports go down only: a package stands above everything it imports.</text>',
+        f'<text x="{MARGIN}" y="84" class="sub">'
+        "Imports go down only: a package stands above everything it imports.</text>",
         f'<text x="{MARGIN}" y="104" class="sub">'
-        "A number says how many imports the row’s modules have from the column’s.</text>",
+        "A number says how many imports the modules of the row have from those of the column.</text>",
     ]
     for index, (package, lines) in enumerate(zip(packages, rows, strict=True)):
         colours = _Colours(index / max(1, len(packages) - 1))
@@ -147,7 +150,7 @@ text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
 .head { font-size: 25px; font-weight: 700; }
 .sub { font-size: 13px; fill: #6a675f; }
 .name { font-size: 14.5px; font-weight: 700; }
-.what { font-size: 12px; fill: #6a675f; }
+.what { font-size: 11.5px; font-weight: 400; fill: #6a675f; }
 .module { font: 11px ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .column { font-size: 12px; font-weight: 600; }
 .count { font-size: 12.5px; font-weight: 600; text-anchor: middle; dominant-baseline: central; }
@@ -164,7 +167,9 @@ class _Colours:
         self.strong = self.tint(0.36, 0.50)
 
     def tint(self, lightness: float, saturation: float) -> str:
-        return "#" + "".join(f"{round(part * 255):02x}" for part in colorsys.hls_to_rgb(self._hue, lightness, saturation))
+        return "#" + "".join(
+            f"{round(part * 255):02x}" for part in colorsys.hls_to_rgb(self._hue, lightness, saturation)
+        )
 
 
 def _chips(modules: list[str]) -> list[list[tuple[str, float, float]]]:
@@ -188,12 +193,10 @@ def _box(
         f'<rect x="{MARGIN}" y="{top}" width="{BOX_WIDTH}" height="{height}" rx="9" fill="{colours.box}" '
         f'stroke="{colours.edge}"/>'
     )
-    name_width = len(package.name) * TITLE_WIDTH + 14
-    room = int((BOX_WIDTH - 2 * PADDING - name_width) / TEXT_WIDTH)
+    room = int((BOX_WIDTH - 2 * PADDING - len(package.name) * TITLE_WIDTH - GAP) / TEXT_WIDTH)
     yield (
-        f'<text x="{MARGIN + PADDING}" y="{top + 23}" class="name" style="fill:{colours.strong}">{package.name}</text>'
-        f'<text x="{MARGIN + PADDING + name_width:.0f}" y="{top + 23}" class="what">'
-        f"{escape(_shortened(package.summary, room))}</text>"
+        f'<text x="{MARGIN + PADDING}" y="{top + 23}" class="name" style="fill:{colours.strong}">{package.name}'
+        f'<tspan dx="{2 * GAP}" class="what">{escape(_shortened(package.summary, room))}</tspan></text>'
     )
     for number, line in enumerate(lines):
         y = top + TITLE_HEIGHT + number * (CHIP_HEIGHT + GAP)
@@ -221,7 +224,7 @@ def _cells(packages: list[Package], row: int, colours: _Colours, top: int, heigh
         elif count := package.imports[other.name]:
             depth = (count / most) ** 0.5
             yield (
-                f'<g><title>{package.name} imports {other.name}: {count}</title>{shape} '
+                f"<g><title>{package.name} imports {other.name}: {count}</title>{shape} "
                 f'fill="{colours.tint(0.95 - 0.25 * depth, 0.55)}"/><text {middle} class="count">{count}</text></g>'
             )
         else:

@@ -1,15 +1,18 @@
-"""What the docs leave out: no name, no setting with its default, no end of a connection."""
+"""The docs leave out no name, no setting with its default, no end of a connection, and no module."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import re
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 import verbtrio
+from docs import layers
 from tests.support.process import ROOT
 from tests.test_exports import EXPORTED
 from verbtrio import App, Cause, Heartbeat, Limits
@@ -114,3 +117,39 @@ def test_each_end() -> None:
         if name.isupper() and isinstance(value, int) and 1000 <= value <= 4999
     }
     assert codes == ours - {close.GOING_AWAY, close.UNSUPPORTED_DATA}, "those two nothing here sends"
+
+
+class TestThePictureOfThePackages:
+    def test_it_is_up_to_date(self) -> None:
+        """If not: `python docs/layers.py`."""
+        assert layers.main(["--check"]) == 0
+
+    def test_it_has_every_module(self) -> None:
+        words = ElementTree.fromstring(layers.PICTURE.read_text()).itertext()
+        assert {path.stem for path in layers.SOURCE.rglob("*.py")} <= set(words)
+
+    def test_it_is_small_enough_for_a_page(self) -> None:
+        assert len(layers.PICTURE.read_bytes()) < 60_000
+
+    def test_imports_go_down(self) -> None:
+        packages = layers.read()
+        names = [package.name for package in packages]
+        assert names[0] == "verbtrio"
+        assert names[-1] == "base"
+        for number, package in enumerate(packages):
+            assert package.imports.keys() <= set(names[number + 1 :])
+
+    def test_a_circle_is_an_error(self, tmp_path: Path) -> None:
+        for package, imported in (("one", "two"), ("two", "one")):
+            (tmp_path / package).mkdir()
+            (tmp_path / package / "__init__.py").write_text('"""A package."""')
+            (tmp_path / package / "module.py").write_text(f"from verbtrio.{imported} import module")
+        with pytest.raises(ValueError, match="one, two"):
+            layers.read(tmp_path)
+
+
+def test_architecture_has_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("## The packages") : page.index("## The way of a message")]
+    told = re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)
+    assert sorted(told) == sorted(package.name for package in layers.read())
