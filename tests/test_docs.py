@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -42,8 +44,23 @@ def written(section: str) -> dict[str, str]:
 
 
 def test_each_name() -> None:
-    named = [name for cells in rows("Names")[2:] for name in re.findall(r"`(\w+)`", cells[0])]
+    table = SECTIONS["Names"].partition("From other modules:")[0]
+    named = [
+        name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)
+    ]
     assert sorted(named) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("door", ["auth", "security", "environment", "metrics", "middleware"])
+def test_each_name_of_a_door(door: str) -> None:
+    module = importlib.import_module(f"verbtrio.{door}")
+    (cells,) = [cells for cells in rows("Names") if cells[0] == f"`{module.__name__}`"]
+    source = ast.parse(Path(module.__file__ or "").read_text())
+    public = {node.name for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    for node in source.body:
+        if isinstance(node, ast.ImportFrom):
+            public |= {alias.asname for alias in node.names if alias.asname is not None}
+    assert set(re.findall(r"`(\w+)`", cells[1])) == {name for name in public if not name.startswith("_")}
 
 
 def test_what_an_app_has() -> None:
