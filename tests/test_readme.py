@@ -245,6 +245,16 @@ class TestTheGuide:
                 for count in (1, 2):
                     ws.send_text("hello")
                     assert ws.receive_json() == {"count": count}
+            with client.websocket_connect("/careful") as ws:
+                ws.send_text("hello")
+                assert ws.receive_text() == "hello"
+            with client.websocket_connect("/typed") as ws:
+                ws.send_json({"type": "rename", "name": "Ada"})
+                ws.send_json({"type": "say", "text": "hello"})
+                assert ws.receive_json()["text"] == "Ada: hello"
+            with client.websocket_connect("/hooks/red") as ana, client.websocket_connect("/hooks/red") as ben:
+                ana.send_text("hello")
+                assert ben.receive_text() == "hello"
             with client.websocket_connect("/tables/round/7") as ws:
                 assert ws.receive_json() == {"table": "round", "seat": 7}
             with client.websocket_connect("/send") as ws:
