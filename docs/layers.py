@@ -10,7 +10,7 @@ import ast
 import colorsys
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -85,7 +85,7 @@ def _summary(folder: Path, source: Path) -> str:
     return " ".join(docstring.partition("\n\n")[0].split())
 
 
-def _imports(path: Path, modules: Iterable[str]) -> Iterator[str]:
+def _imports(path: Path, modules: Collection[str]) -> Iterator[str]:
     """The modules of ours that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -23,7 +23,9 @@ from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
 from tests.support.process import ROOT, Server, free_port, running
 from verbtrio import App, Limits
+from verbtrio.base.close import CANCEL_GRACE
 from verbtrio.guards.rate import MAX_WAITING
+from verbtrio.hub.hub import CUT_SECONDS
 from verbtrio.server.takeover.http1 import EVENTS_AT_ONCE
 from verbtrio.server.takeover.http2 import IN_PROGRESS
 from verbtrio.server.takeover.http2_buffers import HELD_BYTES
@@ -39,6 +41,8 @@ from verbtrio.server.takeover.http2_frames import (
 )
 from verbtrio.server.takeover.requests import BODY_BYTES, PROGRESS_BYTES
 from verbtrio.wire.poller import TURN_BYTES
+from verbtrio.wire.stream_transport import LINGER_BYTES
+from verbtrio.wire.stream_transport import SLICE_BYTES as SLICE
 
 with warnings.catch_warnings():  # that httpx2 is to replace httpx
     warnings.simplefilter("ignore")
@@ -306,6 +310,16 @@ class TestTheGuide:
 
 
 PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+def test_architecture_has_the_figures_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    figures = [f"A turn takes a slice ({SLICE / 1024:g} KiB, over TLS", f"{TURN_BYTES / 1024:g} KiB in all"]
+    figures += [f"a deadline of {CANCEL_GRACE * 1000:g} ms"]
+    figures += [f"up to {LINGER_BYTES // 1024} KiB of what the peer still sends", f"after {EVENTS_AT_ONCE} events"]
+    figures += [f"slices of {SLICE_FRAMES} frames or {SLICE_BYTES // 1024} KiB", f"{BODY_BYTES // 1024} KiB of a body"]
+    figures += [f"have {HELD_BYTES // 1024**2} MiB", f"given up {CUT_SECONDS:g} s later"]
+    assert not [figure for figure in figures if figure not in page]
 
 
 PRELUDES = {"docs/deployment.md": "", "docs/reference.md": "from verbtrio import App, Restart\napp = App()\n"}
