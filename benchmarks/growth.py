@@ -16,8 +16,9 @@ from benchmarks.process import Process, ServerError, free_port
 from benchmarks.run import start
 from benchmarks.verify import Client
 from verbtrio.base.close import CloseInfo
-from verbtrio.messages.frame import Frame
+from verbtrio.messages.frame import Frame, encode
 from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Member, Peer
 
 ROOMS = (10, 100, 1000, 10_000)
 FEW, MANY = 10, 10_000
@@ -186,30 +187,47 @@ def joins() -> Iterator[Finding]:
         yield Finding(f"µs to join and leave, {what}", measured, f"{O1}", factor <= O1)
 
 
-class _Member:
-    """One that nothing is said to."""
+class _Peer:
+    """Of a member that is sent nothing."""
+
+    closed: CloseInfo | None = None
+    dropped = 0
 
     def __init__(self) -> None:
         self.outlet = self
         self.held: list[Frame] = []
 
+    def encode(self, data: object) -> Frame:
+        return encode(data)
+
     def flush(self) -> None: ...
 
-    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+    def put(self, frame: Frame) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+    def end(self, info: CloseInfo) -> None: ...
+
+    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         return self.flush
+
+
+def _member() -> tuple[Member, Peer]:
+    peer = _Peer()
+    return Member({"type": "websocket", "headers": []}, peer), peer
 
 
 def _join_and_leave(*, members: int, rooms: int, repeats: int = 20_000) -> float:
     registry = Rooms()
     for room in range(rooms):
         for _ in range(members):
-            registry.join(room, _Member())
-    newcomer = _Member()
+            registry.join(room, *_member())
+    newcomer, peer = _member()
     best = float("inf")
     for _ in range(5):  # the best of five: what else the machine does only adds
         begin = time.perf_counter()
         for number in range(repeats):
-            registry.join(number % rooms, newcomer)
+            registry.join(number % rooms, newcomer, peer)
             registry.leave(number % rooms, newcomer)
         best = min(best, time.perf_counter() - begin)
     return 1e6 * best / repeats

@@ -109,7 +109,7 @@ class TestRoutes:
 
         with pytest.raises(TypeError, match="none of the hooks"):
             app.ws("/ws")(dict)
-        with pytest.raises(TypeError, match="is no handler"):
+        with pytest.raises(TypeError, match="is not a handler"):
             app.ws("/ws")(lambda ws: None)
         with pytest.raises(TypeError, match="decorates nothing"):
             app.ws("/ws", open=lambda ws: None)(lambda ws: None)

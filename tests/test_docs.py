@@ -1,15 +1,20 @@
-"""What the docs leave out: no name, no setting with its default, no end of a connection."""
+"""The docs leave out no name, no setting with its default, no end of a connection, and no module."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import inspect
 import re
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 import verbtrio
+from docs import layers
 from tests.support.process import ROOT
 from tests.test_exports import EXPORTED
 from verbtrio import App, Cause, Heartbeat, Limits
@@ -39,8 +44,23 @@ def written(section: str) -> dict[str, str]:
 
 
 def test_each_name() -> None:
-    named = [name for cells in rows("Names")[2:] for name in re.findall(r"`(\w+)`", cells[0])]
+    table = SECTIONS["Names"].partition("From other modules:")[0]
+    named = [
+        name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)
+    ]
     assert sorted(named) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("door", ["auth", "security", "environment", "metrics", "middleware"])
+def test_each_name_of_a_door(door: str) -> None:
+    module = importlib.import_module(f"verbtrio.{door}")
+    (cells,) = [cells for cells in rows("Names") if cells[0] == f"`{module.__name__}`"]
+    source = ast.parse(Path(module.__file__ or "").read_text())
+    public = {node.name for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    for node in source.body:
+        if isinstance(node, ast.ImportFrom):
+            public |= {alias.asname for alias in node.names if alias.asname is not None}
+    assert set(re.findall(r"`(\w+)`", cells[1])) == {name for name in public if not name.startswith("_")}
 
 
 def test_what_an_app_has() -> None:
@@ -114,3 +134,39 @@ def test_each_end() -> None:
         if name.isupper() and isinstance(value, int) and 1000 <= value <= 4999
     }
     assert codes == ours - {close.GOING_AWAY, close.UNSUPPORTED_DATA}, "those two nothing here sends"
+
+
+class TestThePictureOfThePackages:
+    def test_it_is_up_to_date(self) -> None:
+        """If not: `python docs/layers.py`."""
+        assert layers.main(["--check"]) == 0
+
+    def test_it_has_every_module(self) -> None:
+        words = ElementTree.fromstring(layers.PICTURE.read_text()).itertext()
+        assert {path.stem for path in layers.SOURCE.rglob("*.py")} <= set(words)
+
+    def test_it_is_small_enough_for_a_page(self) -> None:
+        assert len(layers.PICTURE.read_bytes()) < 60_000
+
+    def test_imports_go_down(self) -> None:
+        packages = layers.read()
+        names = [package.name for package in packages]
+        assert names[0] == "verbtrio"
+        assert names[-1] == "base"
+        for number, package in enumerate(packages):
+            assert package.imports.keys() <= set(names[number + 1 :])
+
+    def test_a_circle_is_an_error(self, tmp_path: Path) -> None:
+        for package, imported in (("one", "two"), ("two", "one")):
+            (tmp_path / package).mkdir()
+            (tmp_path / package / "__init__.py").write_text('"""A package."""')
+            (tmp_path / package / "module.py").write_text(f"from verbtrio.{imported} import module")
+        with pytest.raises(ValueError, match="one, two"):
+            layers.read(tmp_path)
+
+
+def test_architecture_has_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("## The packages") : page.index("## The way of a message")]
+    told = re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)
+    assert sorted(told) == sorted(package.name for package in layers.read())

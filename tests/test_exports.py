@@ -25,13 +25,12 @@ EXPORTED = [alias.asname for _, alias in IMPORTS if alias.asname is not None]
 # Seen in the signature of something public, and yet nothing that an application names.
 INTERNAL = {
     "Frame": "rooms hand one to their members; applications send data",
-    "Outlet": "how rooms reach a member; applications send",
-    "HasOutlet": "rooms take anything with an outlet; applications have a `Member`",
-    "Decoder": "made by the framework from a handler's annotation",
+    "Peer": "the framework's record behind a `Member`",
+    "WebSocketPeer": "the same behind a `WebSocket`",
+    "SubscriberPeer": "the same behind an `EventSubscriber`",
     "Rooms": "behind `Room`",
+    "UserTable": "behind `Users`",
     "Memberships": "made with a `WebSocket`; applications have each `Membership`",
-    "Transport": "behind `WebSocket`",
-    "Counters": "made by the hub; applications have `Statistics`",
 }
 
 

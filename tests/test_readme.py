@@ -1,24 +1,31 @@
-"""What the README says is true: its commands are the ones CI runs, its program works, its links lead somewhere."""
+"""What the README and the docs say is true: the commands are the ones CI runs, the programs work, the links lead
+somewhere."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
+import subprocess
 import sys
+import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypercorn.config import Config
+from starlette.websockets import WebSocketDisconnect
 from trio.abc import Clock
 
 from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
 from tests.support.process import ROOT, Server, free_port, running
 from verbtrio import App, Limits
+from verbtrio.base.close import CANCEL_GRACE
 from verbtrio.guards.rate import MAX_WAITING
+from verbtrio.hub.hub import CUT_SECONDS
 from verbtrio.server.takeover.http1 import EVENTS_AT_ONCE
 from verbtrio.server.takeover.http2 import IN_PROGRESS
 from verbtrio.server.takeover.http2_buffers import HELD_BYTES
@@ -34,6 +41,12 @@ from verbtrio.server.takeover.http2_frames import (
 )
 from verbtrio.server.takeover.requests import BODY_BYTES, PROGRESS_BYTES
 from verbtrio.wire.poller import TURN_BYTES
+from verbtrio.wire.stream_transport import LINGER_BYTES
+from verbtrio.wire.stream_transport import SLICE_BYTES as SLICE
+
+with warnings.catch_warnings():  # that httpx2 is to replace httpx
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient, WebSocketDenialResponse
 
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = "\n".join(README.splitlines()[:20])
@@ -51,84 +64,295 @@ def test_ci_runs_the_test_command() -> None:
     assert TEST_COMMAND in script.splitlines()
 
 
-def chat() -> str:
-    """The program."""
-    found = re.search(r"```python\n(from typing.*?)```", README, re.DOTALL)
-    assert found is not None
-    return found[1]
+def blocks(page: str, language: str = "python") -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+ECHO, CHAT, *ADDITIONS = blocks("README.md")
+
+
+def run(*programs: str) -> dict[str, Any]:
+    """The names of one module that has `programs` in it, one after the other."""
+    names: dict[str, Any] = {"__name__": "program"}
+    for program in programs:
+        exec(compile(program, "program", "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.fixture
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "a secret of thirty-two bytes, or more")
+
+
+async def test_the_echo_works(autojump_clock: Clock) -> None:
+    async with serving(run(ECHO)["app"]) as service:
+        client = await service.connect("/ws")
+        await client.send_message("hello")
+        assert await client.get_message() == "hello"
+        await client.aclose()
 
 
 async def test_the_chat_works(autojump_clock: Clock) -> None:
-    names: dict[str, Any] = {"__name__": "chat"}
-    exec(chat(), names)
-    app = names["app"]
+    app = run(CHAT)["app"]
     assert isinstance(app, App)
     async with serving(app) as service:
         ana, ben = await service.connect("/ws/red"), await service.connect("/ws/red")
-        assert json.loads(await ana.get_message()) == {"type": "welcome", "room": "red", "userCount": 1}
-        assert json.loads(await ben.get_message()) == {"type": "welcome", "room": "red", "userCount": 2}
-        await ana.send_message('{"text": "hi"}')
-        assert json.loads(await ben.get_message()) == {"type": "message", "text": "hi"}
+        assert await ana.get_message() == "Welcome to red. Members: 1"
+        assert await ben.get_message() == "Welcome to red. Members: 2"
+        await ana.send_message("hi")
+        assert await ben.get_message() == "hi"
         await ana.aclose()
         await ben.aclose()
 
 
-class TestTheTrialInTheConsole:
-    """In a real browser, as somebody who reads on does it: on the server's own page, since WebSockets are
-    same-origin."""
+@pytest.fixture
+def script(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A program of the README, as a script on a free port."""
+    file, port = tmp_path / "program.py", free_port()
+    file.write_text(request.param)
+    with running([sys.executable, str(file)], port, PORT=str(port)) as server:
+        yield server
 
-    @pytest.fixture
-    def server(self, tmp_path: Path) -> Iterator[Server]:
-        require_browser()
-        file, port = tmp_path / "chat.py", free_port()
-        file.write_text(chat())
-        with running([sys.executable, str(file)], port, PORT=str(port)) as server:
-            yield server
 
-    @pytest.fixture
-    def browser(self) -> Iterator[Browser]:
-        require_browser()
-        with chromium() as browser:
-            yield browser
+@pytest.mark.parametrize("script", [ECHO], indirect=True, ids=["echo"])
+def test_the_trial_in_a_terminal(script: Server) -> None:
+    (command,) = re.findall(r"^python (-m websockets) ws://127.0.0.1:3000(/ws)$", README, re.MULTILINE)
+    client = [sys.executable, *command[0].split(), f"ws://127.0.0.1:{script.port}{command[1]}"]
+    with subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("hello\n")
+        process.stdin.flush()
+        assert any("< hello" in line for line in process.stdout), "the line has come back"
+        process.stdin.close()
+        process.stdout.read()
+    assert process.returncode == 0
 
-    def test_two_tabs(self, server: Server, browser: Browser) -> None:
-        script = re.search(r"```js\n(.*?)```", README, re.DOTALL)
-        assert script is not None
-        connect, say = script[1].splitlines()
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    require_browser()
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("script", [CHAT], indirect=True, ids=["chat"])
+class TestTheTrialInABrowser:
+    LINES = "return [...document.querySelectorAll('li')].map((line) => line.textContent)"
+
+    def test_two_tabs(self, script: Server, browser: Browser) -> None:
         tabs = []
-        for _ in range(2):
+        for here in (1, 2):
             browser.driver.switch_to.new_window("tab")
             tabs.append(browser.driver.current_window_handle)
-            browser.open(server.url)
-            assert "console" in browser.run("return document.body.textContent")
-            browser.run("window.logged = []; console.log = (line) => logged.push(line)")
-            browser.run(connect)
-            browser.until(lambda: browser.run("return ws.readyState") == 1, "the WebSocket is open")
-        browser.run(say)
-        browser.driver.switch_to.window(tabs[0])
-        browser.until(lambda: len(browser.run("return logged")) == 2, "the other tab is heard")
-        assert [json.loads(line) for line in browser.run("return logged")] == [
-            {"type": "welcome", "room": "lobby", "userCount": 1},
-            {"type": "message", "text": "hello"},
-        ]
+            browser.open(script.url)
+            browser.until(lambda: bool(browser.run(self.LINES)), "the page is connected")
+            assert browser.run(self.LINES) == [f"Welcome to lobby. Members: {here}"]
+        browser.driver.find_element("name", "text").send_keys("hello\n")
+        for tab in tabs:
+            browser.driver.switch_to.window(tab)
+            browser.until(lambda: browser.run(self.LINES)[1:] == ["hello"], "both tabs hear it")
 
-    def test_on_another_page(self, server: Server, browser: Browser) -> None:
-        """Why it has to be that page. (This one has another host.)"""
-        browser.open(f"http://localhost:{server.port}")
-        browser.run(f"ws = new WebSocket('ws://127.0.0.1:{server.port}/ws/lobby')")
-        browser.until(lambda: browser.run("return ws.readyState") == 3, "the WebSocket is refused")
+    def test_another_room(self, script: Server, browser: Browser) -> None:
+        browser.open(f"{script.url}/?garden")
+        welcome = ["Welcome to garden. Members: 1"]
+        browser.until(lambda: browser.run(self.LINES) == welcome, "the query names the room")
+
+    def test_on_another_page(self, script: Server, browser: Browser) -> None:
+        """WebSockets are same-origin. (This page has another host.)"""
+        browser.open(f"http://localhost:{script.port}")
+        browser.run(f"other = new WebSocket('ws://127.0.0.1:{script.port}/ws/lobby')")
+        browser.until(lambda: browser.run("return other.readyState") == 3, "the WebSocket is refused")
         browser.console.wait_for("403")
 
 
-def test_the_security_page_is_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+class TestTheAdditions:
+    """The sections behind the chat add to its program."""
+
+    @pytest.fixture
+    def names(self, secret_key: None) -> dict[str, Any]:
+        return run(CHAT, *ADDITIONS)
+
+    def test_the_test_passes(self, names: dict[str, Any]) -> None:
+        names["test_the_chat"]()
+
+    def test_they_do_what_is_said(self, names: dict[str, Any]) -> None:
+        auth = names["auth"]
+        with TestClient(names["app"], backend="trio") as client:
+            with client.websocket_connect("/hooks") as ws:
+                assert ws.receive_text() == "welcome"
+                ws.send_text("hello")
+                assert ws.receive_text() == "HELLO"
+            with client.websocket_connect("/tables/7") as ws:
+                assert ws.receive_text() == "This is table 7"
+            with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/tables/x"):
+                pass
+            assert denied.value.status_code == 404
+            with client.websocket_connect("/moves") as ws:
+                ws.send_json({"x": 1})
+                assert ws.receive_json()["type"] == "error"
+                ws.send_json({"x": 1, "y": 2})
+                assert ws.receive_json() == {"sum": 3}
+            with client.websocket_connect("/ws/lobby") as ws:
+                ws.receive_text()
+                assert client.post("/announce/lobby").json() == {"reached": 1}
+                assert ws.receive_text() == "Attention, please"
+            headers = {"Authorization": f"Bearer {auth.issue({'id': 5, 'roles': ['metrics']})}"}
+            with client.websocket_connect("/members", headers=headers) as ws:
+                assert ws.receive_text() == "hello, user 5"
+            assert client.post("/notify/5").json() == {"reached": 0}
+            assert client.get("/counter").text.count("data:") == 3
+            assert client.get("/metrics").status_code == 401
+            assert "verbtrio_connections 0.0" in client.get("/metrics", headers=headers).text
+
+    async def test_it_is_served_in_a_trio_program(
+        self, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(names["main"])
+            with trio.fail_after(15):
+                while "Listening on http://127.0.0.1:" not in capsys.readouterr().out:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+class TestTheGuide:
+    """It is one program."""
+
+    @pytest.fixture
+    def names(self, secret_key: None) -> dict[str, Any]:
+        return run(*blocks("docs/guide.md"))
+
+    def test_its_tests_pass(self, names: dict[str, Any]) -> None:
+        tests = [thing for name, thing in names.items() if name.startswith("test_")]
+        assert len(tests) >= 2
+        for test in tests:
+            test()
+
+    async def test_it_is_served(self, names: dict[str, Any]) -> None:
+        await names["main"]()
+
+    def test_handlers(self, names: dict[str, Any]) -> None:
+        with TestClient(names["app"], backend="trio") as client:
+            with client.websocket_connect("/greet") as ws:
+                assert ws.receive_text() == "What is your name?"
+                ws.send_text("Ada")
+                with pytest.raises(WebSocketDisconnect) as closed:
+                    ws.receive_text()
+                assert (closed.value.code, closed.value.reason) == (1000, "Goodbye, Ada")
+            with client.websocket_connect("/functions") as ws:
+                assert ws.receive_text() == "welcome"
+                ws.send_text("hello")
+                assert ws.receive_text() == "hello"
+            with client.websocket_connect("/class") as ws:
+                for count in (1, 2):
+                    ws.send_text("hello")
+                    assert ws.receive_json() == {"count": count}
+            with client.websocket_connect("/careful") as ws:
+                ws.send_text("hello")
+                assert ws.receive_text() == "hello"
+            with client.websocket_connect("/typed") as ws:
+                ws.send_json({"type": "rename", "name": "Ada"})
+                ws.send_json({"type": "say", "text": "hello"})
+                assert ws.receive_json()["text"] == "Ada: hello"
+            with client.websocket_connect("/hooks/red") as ana, client.websocket_connect("/hooks/red") as ben:
+                ana.send_text("hello")
+                assert ben.receive_text() == "hello"
+            with client.websocket_connect("/tables/round/7") as ws:
+                assert ws.receive_json() == {"table": "round", "seat": 7}
+            with client.websocket_connect("/send") as ws:
+                assert ws.receive_json() == {"type": "welcome"}
+                assert ws.receive_bytes() == b"\x00\x01"
+                assert ws.receive_json() == [1, 2, 3]
+            with client.websocket_connect("/moderated") as ws:
+                ws.send_text("hello")
+                assert ws.receive_text() == "hello"
+                ws.send_text("spam")
+                with pytest.raises(WebSocketDisconnect) as closed:
+                    ws.receive_text()
+                assert (closed.value.code, closed.value.reason) == (4403, "No spam, please")
+
+    def test_requests(self, names: dict[str, Any]) -> None:
+        auth = names["auth"]
+        with TestClient(names["app"], backend="trio") as client:
+            assert client.get("/square/7").json() == 49
+            assert client.get("/square/x").status_code == 404
+            assert client.post("/announce/red").json() == {"reached": 0, "everybody": 0}
+            assert client.get("/text").text == "0\n1\n2\n"
+            assert client.get("/array").json() == ["0\n", "1\n", "2\n"]
+            assert client.get("/counter", headers={"Last-Event-ID": "6"}).text.count("data:") == 3
+            assert client.get("/from-a-thread").json() == {"reached": 0}
+            assert client.get("/api/hello", headers={"X-Day": "Sunday"}).status_code == 503
+            assert client.get("/api/hello").headers["X-Served-By"] == "guide"
+            assert client.get("/events/secret").status_code == 403
+            member = {"Authorization": f"Bearer {client.post('/login').json()['token']}"}
+            assert client.post("/notify/1").status_code == 401
+            assert client.post("/throw-out/1", headers=member).status_code == 403
+            with client.websocket_connect("/members", headers=member) as ws:
+                assert ws.receive_json() == {"hello": 1}
+                assert client.post("/notify/1", headers=member).json() == {"reached": 1}
+                assert ws.receive_json()["text"] == "You have mail"
+            admin = {"Authorization": f"Bearer {auth.issue({'id': 2, 'roles': ['admin']})}"}
+            assert client.post("/throw-out/1", headers=admin).json() == {"closed": 0}
+
+    def test_the_other_apps(self, names: dict[str, Any]) -> None:
+        with (
+            TestClient(names["models"], backend="trio") as client,
+            client.websocket_connect("/mirror") as ws,
+        ):
+            ws.send_json({"x": 1, "y": 2})
+            assert ws.receive_json() == {"x": 2, "y": 1}
+        with TestClient(names["inner"], backend="trio") as client, client.websocket_connect("/ws") as ws:
+            assert ws.receive_text() == "Nursery"
+        with TestClient(names["outer"], backend="trio") as client:
+            assert client.get("/guide/square/2").json() == 4
+
+
+PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+def test_architecture_has_the_figures_of_the_code() -> None:
+    page = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    figures = [f"A turn takes a slice ({SLICE / 1024:g} KiB, over TLS", f"{TURN_BYTES / 1024:g} KiB in all"]
+    figures += [f"a deadline of {CANCEL_GRACE * 1000:g} ms"]
+    figures += [f"up to {LINGER_BYTES // 1024} KiB of what the peer still sends", f"after {EVENTS_AT_ONCE} events"]
+    figures += [f"slices of {SLICE_FRAMES} frames or {SLICE_BYTES // 1024} KiB", f"{BODY_BYTES // 1024} KiB of a body"]
+    figures += [f"have {HELD_BYTES // 1024**2} MiB", f"given up {CUT_SECONDS:g} s later"]
+    assert not [figure for figure in figures if figure not in page]
+
+
+PRELUDES = {"docs/deployment.md": "", "docs/reference.md": "from verbtrio import App, Restart\napp = App()\n"}
+
+
+@pytest.mark.parametrize("page", PRELUDES)
+def test_the_other_pages_run(page: str) -> None:
+    run(PRELUDES[page], *blocks(page))
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_no_page_is_left_out(page: str) -> None:
+    """Of those that have programs, `from-verb.md` has a test module of its own."""
+    tested = ["README.md", "docs/guide.md", "docs/security.md", "docs/from-verb.md", *PRELUDES]
+    assert page in tested or not blocks(page)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_commands_exist(page: str) -> None:
+    """What is installed, by its one name and with the extras there are; and the sessions that nox is asked for."""
+    text = (ROOT / page).read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extras in re.findall(r"pip install \"?verbtrio(?:\[(.*?)\]\")?", text):
+        assert set(filter(None, extras.split(","))) <= set(project["optional-dependencies"])
+    sessions = re.findall(r"^@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+    assert set(re.findall(r"nox -s (\w+)", text)) <= set(sessions)
+
+
+def test_the_security_page_is_a_program(secret_key: None) -> None:
     """Its parts run, one after the other."""
-    monkeypatch.setenv("SECRET_KEY", "a secret of thirty-two bytes, or more")
-    page = (ROOT / "docs" / "security.md").read_text()
-    parts = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    parts = blocks("docs/security.md")
     assert len(parts) >= 10
-    names: dict[str, Any] = {"__name__": "page"}
-    for part in parts:
-        exec(part, names)
+    names = run(*parts)
     assert [route.path for route in names["app"].routes][-1] == "/safe"
 
 
@@ -160,9 +384,6 @@ def test_the_threat_model_has_every_bound() -> None:
         f"| {IN_PROGRESS * config.h2_max_concurrent_streams} |",
     ]
     assert not [figure for figure in sizes + rates + counts + slices + hypercorn if figure not in table]
-
-
-PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

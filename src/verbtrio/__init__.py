@@ -42,10 +42,10 @@ from verbtrio.http.sse import ServerSentEvent as ServerSentEvent
 from verbtrio.http.sse import last_event_id as last_event_id
 from verbtrio.http.streaming import JSONArray as JSONArray
 from verbtrio.http.streaming import Stream as Stream
-from verbtrio.hub.hub import Statistics as Statistics
-from verbtrio.hub.hub import Users as Users
-from verbtrio.rooms.local import Room as Room
+from verbtrio.hub.statistics import Statistics as Statistics
+from verbtrio.hub.users import Users as Users
 from verbtrio.rooms.member import Member as Member
+from verbtrio.rooms.room import Room as Room
 from verbtrio.routes.routing import Group as Group
 from verbtrio.server.background import Restart as Restart
 

@@ -23,10 +23,12 @@ from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.guards.origin import Origins
 from verbtrio.guards.proxies import ProxyMiddleware, TrustedProxies
-from verbtrio.hub.hub import Hub, Statistics, Users, open_hub
+from verbtrio.hub.hub import Hub, open_hub
+from verbtrio.hub.statistics import Statistics
+from verbtrio.hub.users import Users
 from verbtrio.messages.custom import check_hooks
 from verbtrio.messages.frame import encoder
-from verbtrio.rooms.local import Room, check_name
+from verbtrio.rooms.room import Room, check_name
 from verbtrio.routes.asyncapi import document
 from verbtrio.routes.channels import channels
 from verbtrio.routes.paths import PathRouter
@@ -292,7 +294,7 @@ class App(Shared, Background, Routes, Starlette):
         """This process's room of that name, to broadcast to or to count, whether anybody is in it or not (and true
         all the same: ask `len(room)`)."""
         check_name(name)
-        return self._running_hub().rooms.room(name)
+        return Room(self._running_hub().rooms, name)
 
     @property
     def connections(self) -> Room:

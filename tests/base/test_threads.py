@@ -29,8 +29,9 @@ from tests.test_exports import EXPORTED
 from tests.test_layers import imports
 from verbtrio import App, EventStream, EventSubscriber, JSONArray, Membership, Stream, WebSocket
 from verbtrio.auth import JWTAuth
-from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.close import Cause
 from verbtrio.base.threads import only_here
+from verbtrio.http.event_subscriber import SubscriberPeer
 from verbtrio.metrics import AppCollector
 
 REFUSED = "make it `async def`"
@@ -45,6 +46,7 @@ class World:
     ws: WebSocket[Any]
     membership: Membership
     subscriber: EventSubscriber
+    peer: SubscriberPeer
     clients: list[trio_websocket.WebSocketConnection]
     events: Exchange
 
@@ -58,12 +60,12 @@ class World:
                 ws.rooms,
                 ws.ready_state,
                 ws.dropped,
-                len(ws._inbox),
-                ws._outbox and (ws._outbox.size, list(ws._outbox.held)),
+                len(ws._peer.inbox),
+                (ws._peer.outbox.size, list(ws._peer.outbox.held)),
             )
             for ws in cast("tuple[WebSocket[Any], ...]", tuple(self.app.connections))
         ]
-        one = self.subscriber
+        one = self.peer
         all_of_it = (
             self.app.statistics(),
             {key: list(hub.rooms.members(key)) for key in hub.rooms},
@@ -122,15 +124,16 @@ async def world() -> AsyncIterator[World]:
         await here.clients[0].send_message("unread")
         await trio.testing.wait_all_tasks_blocked()
         (here.subscriber,) = (one for one in app.room("hall") if isinstance(one, EventSubscriber))
+        here.peer = cast("SubscriberPeer", here.subscriber._peer)
         yield here
         # `serving` looks for what is left: nothing that this test holds.
-        del here.ws, here.membership, here.subscriber
+        del here.ws, here.membership, here.subscriber, here.peer
 
 
 Call = Callable[[World], Any]
 CHECKED: dict[str, Call] = {
-    "WebSocket.send_nowait": lambda w: w.ws.send_nowait("x"),
-    "WebSocket.close_nowait": lambda w: w.ws.close_nowait(),
+    "Member.send_nowait": lambda w: w.ws.send_nowait("x"),
+    "Member.close_nowait": lambda w: w.ws.close_nowait(),
     "WebSocket.join": lambda w: w.ws.join("other"),
     "WebSocket.join again": lambda w: w.ws.join("hall", exist_ok=True),
     "WebSocket.leave_nowait": lambda w: w.ws.leave_nowait("hall"),
@@ -160,11 +163,8 @@ CHECKED: dict[str, Call] = {
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
     "Users.disconnect of a subscriber": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
-    "EventSubscriber.send_nowait": lambda w: w.subscriber.send_nowait("x"),
-    "EventSubscriber.flush": lambda w: w.subscriber.flush(),
-    "EventSubscriber.close_nowait": lambda w: w.subscriber.close_nowait(),
-    "EventSubscriber.drain": lambda w: w.subscriber.drain(),
-    "EventSubscriber.end": lambda w: w.subscriber.end(CloseInfo(Cause.KICKED, 1000)),
+    "Member.send_nowait of a subscriber": lambda w: w.subscriber.send_nowait("x"),
+    "Member.close_nowait of a subscriber": lambda w: w.subscriber.close_nowait(),
     "App.statistics": lambda w: w.app.statistics(),
     "AppCollector.collect": lambda w: list(AppCollector(w.app).collect()),
 }
@@ -203,16 +203,15 @@ TOO_LATE = {"App.use", "Background.task", "Background.every"}
 """Of those, what must be done before the app is served."""
 
 READ: dict[str, Call] = {
-    "WebSocket.id": lambda w: w.ws.id,
-    "WebSocket.params": lambda w: w.ws.params,
+    "Member.id": lambda w: w.ws.id,
+    "Member.params": lambda w: w.ws.params,
     "WebSocket.user": lambda w: w.ws.user,
     "WebSocket.ready_state": lambda w: w.ws.ready_state,
-    "WebSocket.closed": lambda w: w.ws.closed,
+    "Member.closed": lambda w: w.ws.closed,
     "WebSocket.rooms": lambda w: w.ws.rooms,
     "WebSocket.route": lambda w: w.ws.route,
-    "WebSocket.dropped": lambda w: w.ws.dropped,
-    "WebSocket.outlet": lambda w: w.ws.outlet,  # what rooms hand to; no application calls it
-    "HasOutlet.outlet": lambda w: w.ws.outlet,
+    "Member.dropped": lambda w: w.ws.dropped,
+    "WebSocket.nursery": lambda w: w.ws.nursery,
     "WebSocket.__class_getitem__": lambda w: WebSocket[str],
     "WebSocket.__repr__": lambda w: repr(w.ws),
     "WebSocket.__aiter__": lambda w: aiter(w.ws),
@@ -227,10 +226,9 @@ READ: dict[str, Call] = {
     "Users.__iter__": lambda w: [user for user in w.app.users],  # noqa: C416
     "Users.__contains__": lambda w: "ada" in w.app.users,
     "Users.connections": lambda w: w.app.users.connections("ada"),
-    "EventSubscriber.params": lambda w: w.subscriber.params,
-    "EventSubscriber.user": lambda w: w.subscriber.user,
-    "EventSubscriber.closed": lambda w: w.subscriber.closed,
-    "EventSubscriber.outlet": lambda w: w.subscriber.outlet,
+    "Member.params of a subscriber": lambda w: w.subscriber.params,
+    "Member.user": lambda w: w.subscriber.user,
+    "Member.closed of a subscriber": lambda w: w.subscriber.closed,
     "EventSubscriber.__repr__": lambda w: repr(w.subscriber),
     "App.room": lambda w: w.app.room("hall"),
     "App.connections": lambda w: w.app.connections,
@@ -284,7 +282,6 @@ NOTHING_OF_TRIO = {
     ),
     *(
         "LimitExceeded",
-        "Member",
         "MessageError",
         "NotRunning",
         "TrustedProxies",

@@ -124,11 +124,11 @@ class TestScope:
 ENDS: dict[str, Callable[[WebSocket[str]], Any]] = {
     "close_nowait": lambda ws: ws.close_nowait(4000),
     "disconnect": lambda ws: ws.app.users.disconnect(ws.user["id"]),
-    "a limit": lambda ws: ws._end(CloseInfo(Cause.RATE, 1008)),
-    "its token": lambda ws: ws._end(CloseInfo(Cause.EXPIRED, 4401)),
-    "a shutdown": lambda ws: ws._end(DRAINED),
-    "slow": lambda ws: ws._end(CloseInfo(Cause.SLOW, 1008)),
-    "silent": lambda ws: ws._end(CloseInfo(Cause.HEARTBEAT, 4000)),
+    "a limit": lambda ws: ws._peer.end(CloseInfo(Cause.RATE, 1008)),
+    "its token": lambda ws: ws._peer.end(CloseInfo(Cause.EXPIRED, 4401)),
+    "a shutdown": lambda ws: ws._peer.end(DRAINED),
+    "slow": lambda ws: ws._peer.end(CloseInfo(Cause.SLOW, 1008)),
+    "silent": lambda ws: ws._peer.end(CloseInfo(Cause.HEARTBEAT, 4000)),
 }
 """Ends that are the server's."""
 
@@ -280,7 +280,7 @@ class TestMessages:
 
         async def opened(ws: WebSocket[str]) -> None:
             await trio.sleep(1)
-            assert len(ws._inbox) == 2
+            assert len(ws._peer.inbox) == 2
             ENDS[how](ws)
 
         async def message(ws: WebSocket[str], text: str) -> None:

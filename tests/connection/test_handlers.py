@@ -29,11 +29,17 @@ def params(*names: str) -> Convertors:
 
 
 class Conversation:
-    """As much of a connection as a handler uses."""
+    """As much of a connection as a handler uses: its facade, its peer and its inbox in one."""
+
+    closed = None
 
     def __init__(self, *messages: Any, **params: str) -> None:
         self.params = params
+        self.ws = self.inbox = self
         self._messages = list(messages)
+
+    def decoder(self, message: Any) -> Any:
+        return message
 
     def __aiter__(self) -> Conversation:
         return self
@@ -43,12 +49,9 @@ class Conversation:
             raise StopAsyncIteration
         return self._messages.pop(0)
 
-    async def _serve(self, hook: Any) -> None:
+    async def serve(self, handle: Any) -> None:
         async for message in self:
-            hook(self, message)
-
-    def _answer(self, result: Any) -> Any:
-        return result if hasattr(result, "__await__") else None
+            handle(message)
 
 
 async def run(kind: HandlerKind, ws: Any) -> None:
@@ -153,9 +156,11 @@ class TestCoroutine:
             yield
 
         for target in (plain, generator):
-            with pytest.raises(TypeError, match=rf"{target.__name__} is no handler: use `async def {target.__name__}"):
+            with pytest.raises(
+                TypeError, match=rf"{target.__name__} is not a handler: use `async def {target.__name__}"
+            ):
                 handler_kind(target, {})
-        with pytest.raises(TypeError, match=r"'text' is no handler: use `async def handler\(ws\)`, or a class"):
+        with pytest.raises(TypeError, match=r"'text' is not a handler: use `async def handler\(ws\)`, or a class"):
             handler_kind("text", {})
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from verbtrio.connection.inbox import PATIENCE, Inbox
+from verbtrio.connection.inbox import GET_TURNS, Inbox
 
 
 def inbox(messages: int = 3, size: int = 1000) -> Inbox:
@@ -47,7 +47,7 @@ async def test_waits_for_a_message(autojump_clock: MockClock) -> None:
 async def test_getting_can_always_be_cancelled() -> None:
     box = inbox()
     box.put_nowait("a")
-    for _ in range(2 * PATIENCE):
+    for _ in range(2 * GET_TURNS):
         with trio.CancelScope() as scope:
             scope.cancel()
             await box.get()
@@ -69,7 +69,7 @@ async def test_others_have_their_turn() -> None:
         nursery.start_soon(other)
         await trio.lowlevel.checkpoint()
         turns = 0
-        for _ in range(10 * PATIENCE):
+        for _ in range(10 * GET_TURNS):
             box.put_nowait("a")
             await box.get()
         assert turns >= 9
@@ -358,7 +358,7 @@ class TestClose:
             nursery.start_soon(get)
             await trio.lowlevel.checkpoint()
             box.close(discard=True)
-        assert len(got) < PATIENCE
+        assert len(got) < GET_TURNS
 
 
 class TestCancel:

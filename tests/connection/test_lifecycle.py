@@ -845,7 +845,7 @@ class TestSlowPeers:
                     received = 0
                     while received < 700_010:
                         received += len(await stream.receive_some())
-                assert len(ws._inbox) < 8 + 2 * 128, "a slice or two"
+                assert len(ws._peer.inbox) < 8 + 2 * 128, "a slice or two"
                 ws.close_nowait()  # a reader task that waits for room would not see the peer go
                 del ws
                 nursery.cancel_scope.cancel()
@@ -873,8 +873,8 @@ class TestSlowPeers:
                 await trio.sleep(100)
                 (ws,) = app.connections
                 assert isinstance(ws, WebSocket)
-                assert ws._outbox is not None
-                assert 4096 < ws._outbox.size < 4096 + 2 * 65536, "a slice's echoes over the mark, at most"
+                assert ws._peer.outbox is not None
+                assert 4096 < ws._peer.outbox.size < 4096 + 2 * 65536, "a slice's echoes over the mark, at most"
                 del ws
                 received = 0
                 while received < count * 102:

@@ -21,7 +21,7 @@ from tests.support.sse import parse
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Membership, Room, WebSocket
 from verbtrio.base.close import DRAINED
-from verbtrio.hub.hub import FLUSH_MEMBERS
+from verbtrio.hub.flusher import FLUSH_MEMBERS
 
 ways = pytest.mark.parametrize("way", WAYS)
 HOOKS = ["plain", "async"]
@@ -700,7 +700,7 @@ async def test_a_kick_decides_how_a_connection_ends(room: str, end: str, autojum
         elif end == "cancelled":
             ws.nursery.cancel_scope.cancel()
         elif end == "drained":
-            ws._end(DRAINED)
+            ws._peer.end(DRAINED)
 
     async with serving(app) as service:
         client = await service.connect()

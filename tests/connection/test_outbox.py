@@ -16,8 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
-from verbtrio.connection import outbox
-from verbtrio.connection.outbox import CHUNK_BYTES, Outbox
+from verbtrio.connection import backlog
+from verbtrio.connection.backlog import CHUNK_BYTES
+from verbtrio.connection.outbox import Outbox
 from verbtrio.messages.frame import Frame
 from verbtrio.wire.events import Event
 from verbtrio.wire.transport import Close, Packet, Ping, Transport
@@ -29,13 +30,13 @@ KIB = 1024
 def _count_bytes_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packet's own cost would only be in the way of the figures below; one test looks at it."""
     if "own_cost" not in request.node.name:
-        monkeypatch.setattr(outbox, "PACKET_BYTES", 0)
+        monkeypatch.setattr(backlog, "PACKET_BYTES", 0)
 
 
 async def test_a_packets_own_cost_counts(autojump_clock: MockClock) -> None:
     """Tiny messages are not free: a peer that never reads can't have a million of them queued."""
     async with trio.open_nursery() as nursery:
-        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * outbox.PACKET_BYTES, "high_water_bytes": 1})
+        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * backlog.PACKET_BYTES, "high_water_bytes": 1})
         it.put("x", *["x"] * 98)
         assert not it.slows
         it.put("x", "x", "x")
@@ -119,6 +120,12 @@ class Peer(Transport):
 
     async def aclose(self, *, linger: bool) -> None:
         raise NotImplementedError
+
+
+def limit(box: Outbox, limits: Limits) -> None:
+    """Other limits from now on, for what is queued already, too."""
+    assert box._backlog is not None
+    box._limits = box._backlog._limits = limits
 
 
 class Line:
@@ -383,7 +390,7 @@ class TestBacklog:
             it.put(Ping(), "a", b"pong", "b", Ping())  # 2 + 1 + 4 + 1 + 2
             it.put("cc")
             assert it.box.dropped == (2 if policy == "drop_oldest" else 1)
-            it.box._limits = Limits(max_backlog_bytes=1000, high_water_bytes=5)  # room for the Close, which counts 125
+            limit(it.box, Limits(max_backlog_bytes=1000, high_water_bytes=5))  # room for the Close, which counts 125
             it.put(Close(1000, ""))
         assert it.peer.got == expected
 
@@ -416,7 +423,7 @@ class TestBacklog:
                 it.put(Close(1008, reason))
 
             monkeypatch.setattr(it, "slow", cut)
-            it.box._limits = Limits(max_backlog_bytes=200, high_water_bytes=5)
+            limit(it.box, Limits(max_backlog_bytes=200, high_water_bytes=5))
             it.put(*["x" * 50] * 5)
         assert it.peer.got == b"<0><close 1008>"
 
@@ -437,7 +444,7 @@ class TestBacklog:
             async with line(*takes, max_backlog_bytes=12, high_water_bytes=12, backlog_policy=policy) as it:
                 for number, message in enumerate(messages):
                     it.put(message)
-                    assert it.box._queued <= 12
+                    assert it.box._backlog is None or it.box._backlog.queued <= 12
                     for _ in range(rests[number % len(rests)]):
                         await trio.lowlevel.checkpoint()
                 await it.box.wait_empty()

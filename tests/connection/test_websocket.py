@@ -24,6 +24,7 @@ from verbtrio import (
     WebSocket,
 )
 from verbtrio.base.counters import Counters
+from verbtrio.http.event_subscriber import SubscriberPeer
 
 
 async def test_its_states(autojump_clock: Clock) -> None:
@@ -96,9 +97,8 @@ async def test_a_close_that_must_not_be_sent(
         elif how == "Room.close":
             ws.route.close(code, reason)
         elif how == "subscriber":
-            EventSubscriber({"type": "http", "path": "/", "headers": []}, Limits(), Counters()).close_nowait(
-                code, reason
-            )
+            peer = SubscriberPeer(Limits(), Counters())
+            EventSubscriber({"type": "http", "path": "/", "headers": []}, peer).close_nowait(code, reason)
         else:
             Heartbeat(code=code, reason=reason)
 

@@ -1,4 +1,4 @@
-"""A listener by itself: what it queues, what it drops, and how it ends."""
+"""An event subscriber by itself: what it queues, what it drops, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from trio.abc import Clock
 from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, ConnectionClosed, EventSubscriber, Limits
 from verbtrio.base.counters import Counters
-from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES
+from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES, SubscriberPeer
+from verbtrio.http.subscriber_response import events
 from verbtrio.http.writer import CHUNK_BYTES
-from verbtrio.messages.frame import encode, encoder
+from verbtrio.messages.frame import Encode, encode, encoder
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 
 
-def subscriber(**limits: Any) -> EventSubscriber:
-    return EventSubscriber(dict(SCOPE), Limits(**limits), Counters())
+def subscriber(encode: Encode = encode, scope: Any = None, **limits: Any) -> SubscriberPeer:
+    peer = SubscriberPeer(Limits(**limits), Counters(), encode=encode)
+    EventSubscriber({**SCOPE, **(scope or {})}, peer)
+    return peer
 
 
-async def heard(one: EventSubscriber) -> list[str]:
+async def heard(one: SubscriberPeer) -> list[str]:
     """What it still has to send, once it has ended."""
-    async with aclosing(one._events()) as chunks:
+    async with aclosing(events(one)) as chunks:
         return [event.data for event in parse(b"".join([chunk async for chunk in chunks]))]
 
 
-def bounded(messages: int, policy: str = "close") -> EventSubscriber:
+def bounded(messages: int, policy: str = "close") -> SubscriberPeer:
     """One with room for so many messages of two bytes."""
     size = messages * (2 + FRAME_BYTES)
     return subscriber(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
 
 
-def how_it_ended(one: EventSubscriber) -> CloseInfo | None:
+def how_it_ended(one: SubscriberPeer) -> CloseInfo | None:
     return one.closed
 
 
@@ -45,9 +48,9 @@ class TestBacklog:
     async def test_up_to_the_limit_and_over_it(self) -> None:
         one = bounded(5)
         for number in range(5):
-            one._put(encode(f"m{number}"))
+            one.put(encode(f"m{number}"))
         assert how_it_ended(one) is None
-        one._put(encode("m5"))
+        one.put(encode("m5"))
         assert how_it_ended(one) == CloseInfo(Cause.SLOW, 1008, "Too slow: over 330 bytes behind")
         assert await heard(one) == ['{"code":1008,"reason":"Too slow: over 330 bytes behind"}']
 
@@ -55,33 +58,33 @@ class TestBacklog:
     async def test_what_is_dropped(self, policy: str, left: list[str]) -> None:
         one = bounded(2, policy)
         for number in range(5):
-            one._put(encode(f"m{number}"))
+            one.put(encode(f"m{number}"))
         assert (one.dropped, one._counters.dropped, one._counters.sent) == (3, 3, 5)
-        one.close_nowait()
+        one.subscriber.close_nowait()
         assert await heard(one) == [*left, '{"code":1000,"reason":""}']
 
     @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest"])
     async def test_one_message_over_the_limit(self, policy: str) -> None:
         one = bounded(2, policy)
-        one._put(encode("x" * 1000))
+        one.put(encode("x" * 1000))
         assert one.closed is None
-        one.close_nowait()
+        one.subscriber.close_nowait()
         assert (await heard(one))[0] == "x" * 1000
 
     async def test_what_is_taken_makes_room(self) -> None:
         one = bounded(2)
-        async with aclosing(one._events()) as chunks:
+        async with aclosing(events(one)) as chunks:
             for _ in range(10):
-                one._put(encode("m0"))
-                one._put(encode("m1"))
+                one.put(encode("m0"))
+                one.put(encode("m1"))
                 assert await anext(chunks) == b"data: m0\n\ndata: m1\n\n"
         assert one.closed is None
 
     async def test_a_piece_is_64_kib_or_one_message(self) -> None:
         one = subscriber()
         for size in (40_000, 40_000, 10, 200_000, 10):
-            one._put(encode("x" * size))
-        async with aclosing(one._events()) as chunks:
+            one.put(encode("x" * size))
+        async with aclosing(events(one)) as chunks:
             sizes = [len(await anext(chunks)) for _ in range(2)]
         assert sizes == [2 * 40_008, 18 + 200_008]
         assert all(size - 200_008 < CHUNK_BYTES for size in sizes)
@@ -91,7 +94,11 @@ class TestTheEnd:
     @pytest.mark.parametrize(
         ("end", "cause", "rest"),
         [
-            (lambda one: one.close_nowait(4000, "bye"), Cause.KICKED, ["last words", '{"code":4000,"reason":"bye"}']),
+            (
+                lambda one: one.subscriber.close_nowait(4000, "bye"),
+                Cause.KICKED,
+                ["last words", '{"code":4000,"reason":"bye"}'],
+            ),
             (
                 lambda one: one.drain(),
                 Cause.DRAIN,
@@ -106,12 +113,13 @@ class TestTheEnd:
         ],
     )
     async def test_what_it_still_hears(
-        self, end: Callable[[EventSubscriber], None], cause: Cause, rest: list[str]
+        self, end: Callable[[SubscriberPeer], None], cause: Cause, rest: list[str]
     ) -> None:
         one = subscriber()
-        one._put(encode("last words"))
+        one.put(encode("last words"))
         end(one)
-        one._put(encode("too late"))
+        with pytest.raises(ConnectionClosed):
+            one.put(encode("too late"))
         assert one.closed is not None
         assert one.closed.cause is cause
         assert one.end(CLIENT_GONE) is one.closed, "the first end counts"
@@ -120,7 +128,7 @@ class TestTheEnd:
     async def test_what_was_broadcast_in_the_same_tick_comes_before(self) -> None:
         one = subscriber()
         one.held.append(encode("not flushed yet"))
-        one.close_nowait(4000, "bye")
+        one.subscriber.close_nowait(4000, "bye")
         one.flush()
         assert await heard(one) == ["not flushed yet", '{"code":4000,"reason":"bye"}']
 
@@ -135,7 +143,7 @@ class TestTheEnd:
     def test_a_close_that_must_not_be_sent(self, code: int, reason: str) -> None:
         one = subscriber()
         with pytest.raises(ValueError, match="close"):
-            one.close_nowait(code, reason)
+            one.subscriber.close_nowait(code, reason)
         assert one.closed is None
 
 
@@ -143,46 +151,46 @@ class TestSendNowait:
     async def test_in_its_place_behind_what_was_broadcast(self) -> None:
         one = subscriber()
         one.held.append(encode("broadcast"))
-        one.send_nowait("sent")
-        one.send_nowait({"a": 1})
-        one.send_nowait(b"bytes")
-        one.close_nowait()
+        one.subscriber.send_nowait("sent")
+        one.subscriber.send_nowait({"a": 1})
+        one.subscriber.send_nowait(b"bytes")
+        one.subscriber.close_nowait()
         assert await heard(one) == ["broadcast", "sent", '{"a":1}', "Ynl0ZXM=", '{"code":1000,"reason":""}']
 
     async def test_to_one_that_has_ended(self) -> None:
         one = subscriber()
-        one.close_nowait(4000)
+        one.subscriber.close_nowait(4000)
         with pytest.raises(ConnectionClosed) as caught:
-            one.send_nowait("too late")
+            one.subscriber.send_nowait("too late")
         assert caught.value.info is one.closed
 
     def test_what_cannot_be_encoded(self) -> None:
         one = subscriber()
         with pytest.raises(TypeError, match="object"):
-            one.send_nowait(object())
+            one.subscriber.send_nowait(object())
         assert not one._queue
 
     async def test_within_the_backlog(self) -> None:
         one = bounded(2, "drop_oldest")
         for _ in range(5):
-            one.send_nowait("xx")
+            one.subscriber.send_nowait("xx")
         assert one.dropped == 3
         one = bounded(2)
         for _ in range(3):
-            one.send_nowait("xx")
+            one.subscriber.send_nowait("xx")
         assert one.closed is not None
         assert one.closed.cause is Cause.SLOW
 
     def test_by_the_apps_encoder(self) -> None:
-        one = EventSubscriber(dict(SCOPE), Limits(), Counters(), encode=encoder(lambda value: "made"))
-        one.send_nowait(object())
+        one = subscriber(encoder(lambda value: "made"))
+        one.subscriber.send_nowait(object())
         assert one._queue[0].payload == b"made"
 
 
 def test_what_it_tells_of_itself() -> None:
-    one = EventSubscriber({**SCOPE, "path_params": {"room": "lobby"}, "user": {"id": 1}}, Limits(), Counters())
+    one = subscriber(scope={"path_params": {"room": "lobby"}, "user": {"id": 1}}).subscriber
     assert one.params == {"room": "lobby"}
     assert one.user == {"id": 1}
     assert repr(one) == f"<EventSubscriber {one.id[:8]} '/events/lobby'>"
-    assert subscriber().user is None
-    assert subscriber().params == {}
+    assert subscriber().subscriber.user is None
+    assert subscriber().subscriber.params == {}

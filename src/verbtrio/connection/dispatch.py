@@ -1,4 +1,4 @@
-"""`@on(Say)`: a handler class has a method for each type of message, in the place of one `message` hook."""
+"""`@on(Say)`: a handler class with a method for each type of message, instead of one `message` hook."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on(*types: Any) -> Callable[[F], F]:
         types: classes, or unions of them. Structs are told apart by their tags: `class Say(msgspec.Struct, tag=True)`.
 
     Raises:
-        TypeError: something is no class, or nothing is given. The rest is checked when `app.ws` decorates the class:
+        TypeError: something is not a class, or nothing is given. The rest is checked when `app.ws` decorates the class:
             two methods for one type, a `message` hook beside them, structs without tags, a method that can't be called
             with `(ws, message)`, or whose annotation says something else.
     """
@@ -58,10 +58,10 @@ def on(*types: Any) -> Callable[[F], F]:
 
 
 def handled(target: type) -> dict[type, str]:
-    """The methods of a handler class that are `@on` something: their names, by the types.
+    """The names of the methods of a handler class that are `@on` something, by the types.
 
     Raises:
-        TypeError: two are for one type.
+        TypeError: two methods are for one type.
     """
     found: dict[str, tuple[type, ...]] = {}
     for owner in reversed(target.__mro__):
@@ -80,23 +80,23 @@ def handled(target: type) -> dict[type, str]:
 
 
 def union_of(table: Mapping[type, str], name: str) -> Any:
-    """The type of the messages.
+    """The union of the types in `table`.
 
     Raises:
-        TypeError: they can't be told apart.
+        TypeError: messages of these types can't be told apart.
     """
     objects = [kind for kind in table if issubclass(kind, msgspec.Struct | dict) or dataclasses.is_dataclass(kind)]
     untagged = [kind.__name__ for kind in objects if not _tag_of(kind)]
     if untagged and len(objects) > 1 and not any(map(is_custom, table)):
         raise TypeError(
-            f"{name}: nothing tells a message of {untagged[0]} from the other ones: give each a tag, "
+            f"{name}: a message of {untagged[0]} can't be told from the others: give each class a tag, "
             f"`class {untagged[0]}(msgspec.Struct, tag=True)`"
         )
     return Union[tuple(table)]  # noqa: UP007 -- there may be one
 
 
 def covers(annotation: Any, kinds: list[type]) -> bool:
-    """Whether a parameter that is annotated so takes what its method is `@on`."""
+    """Whether a parameter with that annotation takes all the types that its method is `@on`."""
     named = [get_origin(member) or member for member in members(annotation)]  # `dict` of `dict[str, Any]`
     classes = tuple(member for member in named if isinstance(member, type))
     return Any in named or all(issubclass(kind, classes) for kind in kinds)
@@ -116,8 +116,8 @@ class Dispatch:
         return getattr(self._instance, name)(ws, message)
 
     def _look_for(self, message: Any) -> str:
-        """The method for an instance of a subclass: of an abstract class, or of a model that a decode hook has made.
-        Of several bases the nearest counts."""
+        """The method for an instance of a subclass, which a decode hook may make. Of several bases the nearest
+        counts."""
         for base in type(message).__mro__:
             if base in self._table:
                 return self._table[base]

@@ -1,5 +1,5 @@
-"""What follows when a connection has ended and its handler is over: hooks are called, hands shaken; all with
-deadlines."""
+"""What follows when a connection has ended and its handler is over: the last hooks and the closing handshake, side by
+side, with deadlines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import trio
 
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import Cause
-from verbtrio.connection.handlers import Handler
-from verbtrio.connection.websocket import WebSocket
+from verbtrio.connection.peer import WebSocketPeer
+from verbtrio.connection.running import Handler
 from verbtrio.wire.reader import Reader
 
 
@@ -19,19 +19,19 @@ class Ending:
     """A connection's end, from the end of its handler until its transport is closed. Shielded, with deadlines.
 
     Args:
-        ws: has ended (`ws.closed`).
+        peer: the connection, which has ended (`peer.closed`).
         handler: whose error and close hooks are called.
         reader: stopped before the transport is closed.
         calls: calls the hooks.
-        errors: what the error hook is to be told.
-        peer_done: nothing more will come from the peer; the event is set when that becomes so.
-        flooded: what the peer may still send is not read any more.
+        errors: what the error hook is called with.
+        peer_done: nothing more will come from the peer. (The attribute is an event, set as soon as that is so.)
+        flooded: what the peer still sends is not read.
         deadline: for all of it.
     """
 
     def __init__(
         self,
-        ws: WebSocket[Any],
+        peer: WebSocketPeer[Any],
         handler: Handler,
         reader: Reader,
         calls: Calls,
@@ -41,9 +41,8 @@ class Ending:
         flooded: bool,
         deadline: float,
     ) -> None:
-        assert ws.closed is not None
-        assert ws._outbox is not None
-        self._ws, self._info, self._outbox = ws, ws.closed, ws._outbox
+        assert peer.closed is not None
+        self._peer, self._info, self._outbox = peer, peer.closed, peer.outbox
         self._handler = handler
         self._reader = reader
         self._calls = calls
@@ -60,28 +59,29 @@ class Ending:
 
     async def run(self) -> None:
         """Hooks and closing handshake, side by side, each within its limit."""
-        ws = self._ws
-        has_hooks = ws._memberships.owed or self._handler.has_last_words
+        peer = self._peer
+        has_hooks = peer.memberships.owed or self._handler.has_last_words
         if not has_hooks and self.peer_done.is_set() and self._outbox.is_empty:
-            # The peer has closed and has its answer, and nobody wants to know: most connections, and a nursery, a
-            # task and four scopes less for them.
+            # The peer has closed and has its answer, and there are no hooks: so it is for most connections, which are
+            # spared a nursery, a task and four scopes.
             await self._let_go()
             return
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._shake_hands)
-                await self._say_farewell()
+                nursery.start_soon(self._close_handshake)
+                await self._call_hooks()
         if self._scope.cancelled_caught:
             # The handshake was cut short; there is nothing more to wait for.
             self._reader.stop()
             with trio.move_on_after(0, shield=True):
-                await ws._transport.aclose(linger=False)
+                await peer.transport.aclose(linger=False)
 
-    async def _shake_hands(self) -> None:
-        """The closing handshake (RFC 6455 section 7.1.2): what is queued, our Close frame, the peer's."""
-        with trio.move_on_after(self._ws._limits.close_timeout):
+    async def _close_handshake(self) -> None:
+        """The closing handshake (RFC 6455 section 7.1.2): write what is queued and our Close frame, wait for the
+        peer's."""
+        with trio.move_on_after(self._peer.limits.close_timeout):
             await self._outbox.wait_empty()
-            # A peer that has not answered pings gets our Close frame, but no time to be silent for once more.
+            # A peer that has not answered pings gets our Close frame, but no more time to be silent.
             if not self._outbox.broken and self._info.cause is not Cause.HEARTBEAT:
                 await self.peer_done.wait()
         await self._let_go()
@@ -89,15 +89,15 @@ class Ending:
     async def _let_go(self) -> None:
         self._reader.stop()
         unread = self._flooded or self._info.cause in (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
-        await self._ws._transport.aclose(linger=unread and not self._outbox.broken)
+        await self._peer.transport.aclose(linger=unread and not self._outbox.broken)
 
-    async def _say_farewell(self) -> None:
-        """Call the hooks: all of them within one time limit."""
-        ws, info, calls = self._ws, self._info, self._calls
-        deadline = min(trio.current_time() + ws._limits.hook_timeout, self._scope.deadline)
-        for membership in ws._memberships.owed:
-            await calls.call("leave", membership._hook, membership.room, ws, deadline=deadline)
+    async def _call_hooks(self) -> None:
+        """Call the leave, error and close hooks, all within one time limit."""
+        peer, ws, calls = self._peer, self._peer.ws, self._calls
+        deadline = min(trio.current_time() + peer.limits.hook_timeout, self._scope.deadline)
+        for hook, room in peer.memberships.owed:
+            await calls.call("leave", hook, room, ws, deadline=deadline)
         for error in self._errors:
             await calls.tell(error, deadline=deadline)
         if self._handler.has_last_words:
-            await calls.call("close", self._handler.close, ws, info, deadline=deadline)
+            await calls.call("close", self._handler.close, ws, self._info, deadline=deadline)

@@ -1,4 +1,4 @@
-"""The two forms of a handler behind one interface: a coroutine, or the four hooks (functions or a class's methods).
+"""From what a route is given to its handler: a coroutine function, a class with hooks, or the hook functions.
 
 What a handler takes is read from its annotations once, when the route is made, so that a mistake shows at import.
 """
@@ -6,44 +6,18 @@ What a handler takes is read from its annotations once, when the route is made, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from verbtrio.base.calls import call
-from verbtrio.base.close import CloseInfo
 from verbtrio.base.mistakes import check_hook_names, check_made
 from verbtrio.base.types import DecodeHook, Hook
+from verbtrio.connection.annotations import annotation_of, check_markers, name_of
 from verbtrio.connection.dispatch import Dispatch, covers, handled, union_of
-from verbtrio.connection.parameters import Arguments, Convertors, Parameters, annotation_of, check_markers, name_of
+from verbtrio.connection.parameters import Convertors, Parameters
+from verbtrio.connection.running import HOOKS, CoroutineHandler, Handler, HooksHandler
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.messages.decoder import Decoder
-
-HOOKS = {
-    "open": ("ws",),
-    "message": ("ws", "message"),
-    "close": ("ws", "code", "reason"),
-    "error": ("ws", "error"),
-}
-"""The hooks and what they are called with."""
-
-
-class Handler:
-    """What a connection runs. One is made for each connection; the base does nothing."""
-
-    async def run(self, ws: WebSocket[Any]) -> None:
-        """Live for as long as the handler does. Cancelled when the connection ends."""
-        async for _ in ws:
-            pass
-
-    has_last_words = False
-    """Whether `error` or `close` do anything."""
-
-    async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
-        """The close hook: called once, in a scope that is shielded and has a deadline."""
-
-    async def error(self, ws: WebSocket[Any], error: BaseException) -> None:
-        """The error hook: called for whatever `run` or another hook has raised, in a scope with a deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +61,19 @@ def handler_kind(target: Any, path_params: Convertors, decode: DecodeHook | None
 
         def make(_: Mapping[str, Any]) -> Handler:
             instance = target()
-            return _Hooks(_methods(instance, Dispatch(instance, table) if table else None))
+            return HooksHandler(_methods(instance, Dispatch(instance, table) if table else None))
 
         return HandlerKind(make, decoder, name)
     if inspect.iscoroutinefunction(target):
         parameters = Parameters(target, path_params, first="connection")
         kind = _message_type(target, position=0)
-        return HandlerKind(lambda values: _Coroutine(target, parameters.arguments(values)), Decoder(kind, decode), name)
+        return HandlerKind(
+            lambda values: CoroutineHandler(target, parameters.arguments(values)), Decoder(kind, decode), name
+        )
     if any(callable(getattr(target, hook, None)) for hook in HOOKS):
-        raise TypeError(f"{name} is an instance: give its class, of which each connection has one of its own")
+        raise TypeError(f"{name} is an instance: give its class, of which each connection gets an instance of its own")
     raise TypeError(
-        f"{name} is no handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
+        f"{name} is not a handler: use `async def {getattr(target, '__name__', 'handler')}(ws)`, or a class with the "
         f"hooks {', '.join(HOOKS)}"
     )
 
@@ -107,58 +83,17 @@ def hooks_kind(hooks: Mapping[str, Hook], decode: DecodeHook | None = None) -> H
     for hook, function in hooks.items():
         _check_signature(hook, function, with_self=False)
     name = ", ".join(map(name_of, hooks.values()))
-    return HandlerKind(lambda _: _Hooks(hooks), _decoder(hooks, decode, skip_self=False), name)
-
-
-class _Coroutine(Handler):
-    def __init__(self, function: Callable[..., Any], arguments: Arguments) -> None:
-        self._function = function
-        self._arguments = arguments
-
-    def run(self, ws: WebSocket[Any]) -> Coroutine[Any, Any, None]:
-        positional, named = self._arguments
-        del self._arguments  # the coroutine has them, for as long as it needs them
-        handler: Coroutine[Any, Any, None] = self._function(ws, *positional, **named)
-        return handler
-
-
-class _Hooks(Handler):
-    def __init__(self, hooks: Mapping[str, Hook]) -> None:
-        self._hooks = hooks
-        self.has_last_words = "close" in hooks or "error" in hooks
-
-    async def run(self, ws: WebSocket[Any]) -> None:
-        if (open_hook := self._hooks.get("open")) is not None:
-            result = open_hook(ws)
-            if result is not None and (later := ws._answer(result)) is not None:
-                await later
-        hook: Any = self._hooks.get("message")
-        if hook is not None and not inspect.iscoroutinefunction(hook):
-            await ws._serve(hook)  # in place: without a task switch a message
-            return
-        async for message in ws:
-            if hook is not None:
-                result = await hook(ws, message)
-                if result is not None:
-                    await ws._reply(result, message)
-
-    async def close(self, ws: WebSocket[Any], info: CloseInfo) -> None:
-        if (hook := self._hooks.get("close")) is not None:
-            await call(hook, ws, info.code, info.reason)
-
-    async def error(self, ws: WebSocket[Any], error: BaseException) -> None:
-        if (hook := self._hooks.get("error")) is not None:
-            await call(hook, ws, error)
+    return HandlerKind(lambda _: HooksHandler(hooks), _decoder(hooks, decode, skip_self=False), name)
 
 
 def _methods(instance: Any, message: Hook | None = None) -> dict[str, Hook]:
-    """The hooks of a handler's instance; `message`: what stands in the place of that one."""
+    """The hooks of a handler's instance; `message` replaces its message hook."""
     methods: dict[str, Hook] = {hook: getattr(instance, hook) for hook in HOOKS if hasattr(instance, hook)}
     return methods if message is None else {**methods, "message": message}
 
 
 def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
-    """Raise `TypeError` where a hook can't be called with what it will be called with."""
+    """Raise `TypeError` if a hook can't be called with the arguments it will be given."""
     arguments = HOOKS[hook]
     try:
         signature = inspect.signature(function)
@@ -169,13 +104,13 @@ def _check_signature(hook: str, function: Any, *, with_self: bool) -> None:
             f"The path's parameters are in ws.params"
         ) from None
     except ValueError:
-        return  # a built-in, which tells nothing about itself
+        return  # a built-in function without a signature
     for parameter in signature.parameters.values():
         check_markers(function, parameter, "ws")
 
 
 def _decoder(hooks: Mapping[str, Any], decode: DecodeHook | None, *, skip_self: bool) -> Decoder[Any]:
-    """What the message hook's second parameter says, else what its first says, else as it comes."""
+    """The decoder for what the message hook's second parameter is annotated with, else for what its first says."""
     message = hooks.get("message")
     if message is None:
         return Decoder(str | bytes)
@@ -189,10 +124,12 @@ def _decoder(hooks: Mapping[str, Any], decode: DecodeHook | None, *, skip_self: 
 def _dispatched(
     target: type, table: Mapping[type, str], hooks: Mapping[str, Any], decode: DecodeHook | None
 ) -> Decoder[Any]:
-    """The decoder of a class whose methods are `@on` messages; the methods, checked."""
+    """The decoder of a class whose methods are `@on` messages, which are checked here."""
     name = name_of(target)
     if "message" in hooks and "message" not in table.values():
-        raise TypeError(f"{name} has a message hook beside methods that are @on messages: which would be called?")
+        raise TypeError(
+            f"{name} has a message hook beside methods that are @on messages: rename it, or put @on above it"
+        )
     for method in dict.fromkeys(table.values()):
         if method in HOOKS and method != "message":
             raise TypeError(f"{name}.{method} is the {method} hook, and @on a message: give one of them another name")

@@ -1,8 +1,8 @@
-"""A handler in its nursery, and what it comes to: the end of its connection, and of nothing else.
+"""A handler in its nursery, and how its end becomes its connection's end.
 
-The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when somebody
-cancels `ws.nursery.cancel_scope`, which is the handler's own and so a return. What children are still cleaning up then
-holds up the hooks, but not the Close frame, nor the leaving of the rooms.
+The connection ends when the handler does: when it returns, when it or a child of `ws.nursery` raises, or when
+`ws.nursery.cancel_scope` is cancelled, which counts as a return. Children that are still cleaning up delay the hooks,
+but neither the Close frame nor leaving the rooms.
 """
 
 from __future__ import annotations
@@ -17,62 +17,62 @@ import trio
 from verbtrio.base.calls import single
 from verbtrio.base.close import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
 from verbtrio.base.errors import ConnectionClosed, LimitExceeded
-from verbtrio.connection.handlers import Handler
-from verbtrio.connection.websocket import WebSocket, handled_by
+from verbtrio.connection.peer import WebSocketPeer, handled_by
+from verbtrio.connection.running import Handler
 
 logger = logging.getLogger("verbtrio.connection")
 
 
 async def handle(
-    ws: WebSocket[Any],
+    peer: WebSocketPeer[Any],
     handler: Handler,
     may_begin: Callable[[], Awaitable[bool]],
     on_failure: Callable[[Exception], None],
 ) -> None:
-    """Run the handler in `ws.nursery`, if it may begin, until both are over. Raises no `Exception`.
+    """Run the handler in the connection's nursery, if it may begin, until both are over. Raises no `Exception`.
 
     If cancelled, the handler is; a connection that has not ended by then ends as drained.
 
     Args:
         on_failure: called with what the handler and its children have raised, as one exception.
     """
-    handled_by.set(ref(ws))
+    handled_by.set(ref(peer.ws))
     try:
-        async with trio.open_nursery() as ws.nursery:
+        async with trio.open_nursery() as nursery:
+            peer.nursery = nursery
             try:
                 if await may_begin():
-                    await handler.run(ws)
+                    await handler.run(peer)
             except BaseException as error:
-                _end(ws, error)
+                _end(peer, nursery, error)
                 raise
-            _end(ws, None)
-            if ws.nursery.child_tasks:
-                ws.nursery.cancel_scope.cancel()
+            _end(peer, nursery, None)
+            if nursery.child_tasks:
+                nursery.cancel_scope.cancel()
     except* Exception as group:
-        if (failure := _failure_of(ws, group)) is not None:
+        if (failure := _failure_of(peer, group)) is not None:
             info = _info_of(failure)
-            ws._end(info)
+            peer.end(info)
             if info.cause is Cause.ERROR:
-                logger.error("the handler of %r raised", ws, exc_info=failure)
+                logger.error("the handler of %r raised", peer, exc_info=failure)
                 on_failure(failure)
     else:
-        ws._end(RETURNED)
+        peer.end(RETURNED)
     finally:
         handled_by.set(None)
 
 
-def still_at_work(ws: WebSocket[Any]) -> str:
-    """The connection, and what of it does not end, for the log."""
-    tasks = sorted(task.name for task in ws.nursery.child_tasks) if hasattr(ws, "nursery") else []
-    return f"{ws!r} ({', '.join(tasks) or 'its handler, or a hook'})"
+def still_at_work(peer: WebSocketPeer[Any]) -> str:
+    """The connection, and which of its tasks have not ended, for the log."""
+    tasks = [] if peer.nursery is None else sorted(task.name for task in peer.nursery.child_tasks)
+    return f"{peer!r} ({', '.join(tasks) or 'its handler, or a hook'})"
 
 
-def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
+def _end(peer: WebSocketPeer[Any], nursery: trio.Nursery, error: BaseException | None) -> None:
     """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
-    nursery = ws.nursery
     scope = nursery.cancel_scope
-    # What children have raised so far, and whose cancellation it is: nothing public tells either before all of them are
-    # over. In a version of Trio that keeps it elsewhere, the connection ends then.
+    # What children have raised so far, and whose cancellation it is: Trio has no public names for either before all
+    # children have ended. If a version of Trio keeps them elsewhere, the connection ends when they have.
     raised_before = getattr(nursery, "_pending_excs", None)
     from_outside = getattr(getattr(scope, "_cancel_status", None), "parent_cancellation_is_visible_to_us", None)
     if not isinstance(raised_before, list) or not isinstance(from_outside, bool):
@@ -80,22 +80,22 @@ def _end(ws: WebSocket[Any], error: BaseException | None) -> None:
     raised: list[BaseException] = [*raised_before]
     if error is not None:
         raised.append(error)
-    failure = _failure_of(ws, BaseExceptionGroup("", raised)) if raised else None
+    failure = _failure_of(peer, BaseExceptionGroup("", raised)) if raised else None
     if failure is not None:
-        ws._end(_info_of(failure))
+        peer.end(_info_of(failure))
     elif error is None or (from_outside is False and scope.cancel_called):
-        ws._end(RETURNED)
+        peer.end(RETURNED)
     elif from_outside:
-        ws._end(DRAINED)
+        peer.end(DRAINED)
 
 
-def _failure_of(ws: WebSocket[Any], error: BaseException) -> Exception | None:
-    """What of `error` is a failure: its exceptions, but for the connection's own end, which a handler may let pass.
-    Several are one group."""
+def _failure_of(peer: WebSocketPeer[Any], error: BaseException) -> Exception | None:
+    """The exceptions in `error`, without the connection's own `ConnectionClosed`, which a handler may let pass. Several
+    are one group."""
     group, _ = BaseExceptionGroup("", [error]).split(Exception)
     if group is None:
         return None
-    _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is ws.closed)
+    _, others = group.split(lambda e: isinstance(e, ConnectionClosed) and e.info is peer.closed)
     return None if others is None else single(others)
 
 

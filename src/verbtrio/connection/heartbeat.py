@@ -17,25 +17,25 @@ class Heartbeat:
     """How a connection finds out that its peer is gone.
 
     By default the server sends protocol pings (RFC 6455 section 5.5.2), which every client and browser answers by
-    itself, and whatever the peer sends is a sign of life. With `json=True` the ping is the message
+    itself, and anything the peer sends is a sign of life. With `json=True` the ping is the message
     `{"type":"ping"}` and only the message `{"type":"pong"}` counts; the framework consumes it.
 
-    A peer that is in the middle of something large is there, too: the ping waits behind what it takes slowly, and its
-    pong behind what it sends. So what it has taken of that, or sent of a message that is not whole yet, counts as a
-    sign of life. It is looked at with each ping: who gets no further is found an interval later at the most.
+    A peer in the middle of a large transfer is there, too: the ping waits behind what it takes slowly, its pong behind
+    what it sends. So bytes that it has taken, or has sent of a message that is not whole yet, count as a sign of life.
+    They are looked at with each ping: a peer that makes no progress is found at most an interval later.
 
     Args:
         interval: seconds between two pings.
         timeout: seconds without a sign of life after which the connection is closed.
-        code: the close code, here and on the wire: 4408, as HTTP's 408 (Request Timeout), so that a dead peer is told
-            apart from one that has said goodbye. The peer sees it where it was silent and not gone.
+        code: the close code, in `ws.closed` and on the wire. The default mirrors HTTP's 408 (Request Timeout), and
+            tells a dead peer from one that has closed. A peer that was silent, but not gone, sees it.
         reason: the close reason.
         json: ping by message rather than by protocol.
 
     Raises:
         ValueError: `interval` or `timeout` is not positive, `timeout` leaves no time to answer a ping, or `code` or
             `reason` must not be sent.
-        TypeError: `code` is no `int`, or `reason` no `str`.
+        TypeError: `code` is not an `int`, or `reason` not a `str`.
     """
 
     interval: float = 20.0
@@ -84,9 +84,9 @@ class Pulse:
         self._last = now
 
     def look(self, progress: Progress, now: float) -> None:
-        """Look at what the peer has done since the last look. To be called before `due`.
+        """Look at what the peer has done since the last look. Call it before `due`.
 
-        What was sent to a peer that waited for nothing is no sign: its system takes a ping for a program that hangs.
+        Bytes taken by a peer with no backlog are not a sign of life: its system takes a ping even if its program hangs.
         """
         last, self._seen = self._seen, progress
         if last is None:
@@ -101,7 +101,7 @@ class Pulse:
         return min(self._next_ping, self._last + self.settings.timeout)
 
     def due(self, now: float) -> Beat:
-        """What is due at `now`. A `PING` is due once; the one after it an interval later."""
+        """What is due at `now`. A `PING` is due once; the next one an interval later."""
         if now >= self._last + self.settings.timeout:
             return Beat.DEAD
         if now >= self._next_ping:

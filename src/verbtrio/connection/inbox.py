@@ -9,21 +9,21 @@ from typing import Any
 import outcome
 import trio
 
-PATIENCE = 4
-"""A task that finds messages queued gives way to the others at every so manieth: each time would be a task switch for
-each. Each time, it can be cancelled. (At every 16th, a peer that pipelines had a twelfth more, and others beside ten
-floods a second a p99 of 1.8 times the quiet one instead of 1.3.)"""
+GET_TURNS = 4
+"""A task that finds messages queued gives way to other tasks at every 4th message, and can be cancelled at every one.
+To give way at each would cost a task switch a message. (At every 16th, a peer that pipelines got a twelfth more
+through, and the p99 of peers beside ten floods was 1.8 times the quiet one instead of 1.3.)"""
 
 
 class Inbox:
     """One reader puts, one task gets.
 
-    The bound is kept by the reader: it doesn't read from the peer while the inbox is full, so the peer's own
-    sends slow down (TCP's flow control). After `close` what is left can still be taken, unless it is thrown away.
+    The reader keeps the bound: it doesn't read from the peer while the inbox is full, so the peer's own sends slow down
+    (TCP's flow control). After `close`, what is left can still be taken, unless it is thrown away.
 
-    Two tasks that get would share the messages out by chance, so the second has `trio.BusyResourceError`, whether
-    anything is queued or not. The task that was first may hand over to another one (it reads a greeting, and starts
-    who goes on); while that one lives, nobody else gets anything, the first included.
+    Two tasks that get would share the messages by chance, so the second one gets `trio.BusyResourceError`, whether
+    anything is queued or not. The first task may hand over to another one (it reads a greeting, and starts a task that
+    goes on); while that task lives, no other can get anything, the first included.
 
     Args:
         max_messages: full at this many messages.
@@ -54,15 +54,15 @@ class Inbox:
         self._bytes = 0
         self._closed = False
         self._discarded = False
-        self._receiver: trio.lowlevel.Task | None = None  # who got last
-        self._inside = False  # it is getting at this moment
-        self._handed_over = False  # it has taken over from one that still lives
+        self._receiver: trio.lowlevel.Task | None = None  # the task that got last
+        self._inside = False  # that task is in `get` or `serve`
+        self._handed_over = False  # it has taken over from a task that still lives
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._was_full = False
         self._taken = 0
         self._waiter: trio.lowlevel.Task | None = None
-        self._late: outcome.Outcome[Any] | None = None  # what a message handled in place has come to, for `serve`
+        self._late: outcome.Outcome[Any] | None = None  # the result of a message handled in place, for `serve`
         self._serve: Callable[[str | bytes], Any] | None = None
         self.on_room = on_room
 
@@ -84,7 +84,7 @@ class Inbox:
         return self._serve is not None
 
     def put_nowait(self, message: str | bytes) -> None:
-        """Add a message, or hand it to whoever serves; thrown away once the inbox is closed."""
+        """Add a message, or handle it in place (see `serve`). Once the inbox is closed, it is thrown away."""
         if self._closed:
             return
         if self._serve is not None:
@@ -101,7 +101,7 @@ class Inbox:
             self._was_full = True
 
     def keep(self, count: int) -> None:
-        """Throw away all but the first `count` of what waits."""
+        """Throw away all queued messages but the first `count`."""
         while len(self) > count:
             assert self._queue is not None, "it is not empty"
             self._bytes -= len(self._queue.pop())
@@ -120,7 +120,7 @@ class Inbox:
         try:
             if self._queue or self._closed:
                 self._taken += 1
-                if self._taken % PATIENCE:
+                if self._taken % GET_TURNS:
                     await trio.lowlevel.checkpoint_if_cancelled()
                 else:
                     await trio.lowlevel.checkpoint()
@@ -129,18 +129,19 @@ class Inbox:
                     return None
                 self._waiter = task
                 message: str | bytes | None = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-                if message is not None:  # it was handed over, and may have been thrown away since
+                if message is not None:  # it was handed over directly; the inbox may have been discarded since
                     return None if self._discarded else message
             return self._pop(self._queue)
         finally:
             self._inside = False
 
     async def serve(self, handle: Callable[[str | bytes], Any]) -> None:
-        """Handle messages until the inbox is closed: what is queued here, and from then on each in place, as it is put.
+        """Handle messages until the inbox is closed: first what is queued, then each message in place, as it is put.
 
-        `handle` is called in this task's context, but not in this task: it must not wait. Where it returns something
-        that can be awaited, that is awaited here, and what arrives meanwhile is queued. What it raises is raised here.
-        If cancelled, messages are queued again; what `handle` has come to in the meantime is still raised, or awaited.
+        `handle` is called in this task's context, but not in this task: it must not wait. If it returns an awaitable,
+        that is awaited here, and messages that arrive meanwhile are queued. What it raises is raised here. If
+        cancelled, messages are queued again; a result that `handle` has had in the meantime is still raised, or
+        awaited.
 
         Raises:
             trio.BusyResourceError: another task receives.
@@ -161,7 +162,7 @@ class Inbox:
             self._waiter = task
             try:
                 result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            except trio.Cancelled:  # by what was handled, perhaps, which then went on
+            except trio.Cancelled:  # perhaps by the message that was handled in place, which then went on
                 if self._late is not None:
                     await self._take_late()
                 raise
@@ -174,7 +175,7 @@ class Inbox:
                 await result
 
     def _take_late(self) -> Any:
-        """What was handled in place and ended after its task had been woken: what to await, or it is raised."""
+        """The result of a message that was handled in place after this task had been woken: returned, or raised."""
         assert self._late is not None
         late, self._late = self._late, None
         return late.unwrap()
@@ -183,10 +184,11 @@ class Inbox:
         return await self.get() if self._queue else None
 
     def close(self, *, discard: bool = False) -> None:
-        """No more messages; what comes is thrown away, so there is room. Wakes whoever waits; may be called twice.
+        """No more messages: what comes is thrown away, so there is always room. Wakes the task that waits; may be
+        called twice.
 
         Args:
-            discard: throw away what is queued, too: nobody gets anything from now on.
+            discard: throw away what is queued, too: `get` returns `None` from now on.
         """
         self._closed = True
         if discard:
@@ -200,7 +202,7 @@ class Inbox:
         assert self._serve is not None
         try:
             result = self._serve(message)
-        except BaseException as error:  # raised in its own task: an interrupt, or `sys.exit()`, too. We are another's
+        except BaseException as error:  # raised in the handler's own task, an interrupt or `sys.exit()`, too
             self._serve = None
             self._wake(outcome.Error(error))
         else:
@@ -224,7 +226,7 @@ class Inbox:
         """`task` receives from now on."""
         former = self._receiver is not None and _lives(self._receiver)
         if former and (self._inside or self._handed_over):
-            raise trio.BusyResourceError("another task receives from this connection: one at a time can")
+            raise trio.BusyResourceError("another task receives from this connection: only one may at a time")
         self._receiver, self._handed_over = task, former
 
     def _stop_waiting(self, _: Any) -> trio.lowlevel.Abort:
@@ -235,7 +237,7 @@ class Inbox:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             trio.lowlevel.reschedule(waiter, outcome.Value(None) if result is None else result)
-        elif result is not None:  # it was woken by what the hook did, and runs only now
+        elif result is not None:  # the task was woken by what the hook did, and has not run yet
             self._late = result
 
 

@@ -1,9 +1,10 @@
-"""The rooms one connection is in, and its leave hooks: called once for each room left, whatever the reason."""
+"""The rooms a connection is in, and its leave hooks: each is called once the room is left, whatever the reason."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
@@ -12,42 +13,41 @@ import trio
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Hook
-from verbtrio.rooms.local import Room, Rooms
-from verbtrio.rooms.member import Member
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Member, Peer
+from verbtrio.rooms.room import Room
 
 
-class Joined(Member, Protocol):
-    """Who is in the rooms: a connection."""
+class Joined(Peer, Protocol):
+    """The connection that is in the rooms."""
 
-    nursery: trio.Nursery
+    ws: Member
+    """What leave hooks are given."""
+    nursery: trio.Nursery | None
     """Where leave hooks run that nobody waits for."""
-
-    @property
-    def closed(self) -> CloseInfo | None:
-        """How it ended; what is owed then, its end calls."""
 
 
 class Memberships:
     """One connection's memberships, by the rooms' names.
 
     Args:
-        member: who is in the rooms.
+        peer: the connection.
         rooms: the app's.
         seconds: how long a leave hook may take.
     """
 
-    __slots__ = ("_by_name", "_member", "_rooms", "_seconds", "calls", "owed")
+    __slots__ = ("_by_name", "_peer", "_rooms", "_seconds", "calls", "owed")
 
     calls: Calls
     """Set before the first join."""
 
-    def __init__(self, member: Joined, rooms: Rooms, seconds: float) -> None:
-        self._member = member
+    def __init__(self, peer: Joined, rooms: Rooms, seconds: float) -> None:
+        self._peer = peer
         self._rooms = rooms
         self._seconds = seconds
         self._by_name: dict[str, Membership] = {}
-        self.owed: list[Membership] = []
-        """Those whose leave hooks the connection's end has to call."""
+        self.owed: list[tuple[Hook, Room]] = []
+        """The leave hooks that the connection's end has to call, and what with."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -76,7 +76,7 @@ class Memberships:
             _check_hook(on_leave)
         membership = self._by_name.get(name)
         if membership is None:
-            self._rooms.join(name, self._member)
+            self._rooms.join(name, self._peer.ws, self._peer)
             membership = self._by_name[name] = Membership(self, self._rooms, name, on_leave)
         elif membership._on_leave is None:
             membership._on_leave = on_leave
@@ -85,49 +85,55 @@ class Memberships:
     def leave(self, name: str) -> None:
         """Leave the room."""
         self._by_name.pop(name, None)
-        self._rooms.leave(name, self._member)
+        self._rooms.leave(name, self._peer.ws)
 
     def dismiss(self, name: str, info: CloseInfo) -> Callable[[], None]:
-        """Somebody has removed the member from the room: see `rooms.Member`. The leave hook is owed from now on: where
-        the connection ends before the rest is done, its end calls it."""
+        """The connection was removed from the room: see `Peer.dismiss`. The leave hook is owed from now on: if the
+        connection ends before the rest is done, its end calls the hook."""
         membership = self._by_name.pop(name)
         membership._left = True
         membership.kicked = info
+        owed = None
         if membership._on_leave is not None:
-            self.owed.append(membership)
-        return membership._dismissed
+            owed = (membership._on_leave, membership.room)
+            self.owed.append(owed)
+        return partial(self._dismissed, membership, owed)
 
-    def settle(self, membership: Membership, hook: Hook) -> None:
-        """Call an owed leave hook soon, in a task of the connection's; where that has ended, its end does."""
-        if self._member.closed is None:
-            self.owed.remove(membership)
-            nursery = self._member.nursery
-            # In the handler's context, as any task of the connection's: this is called by whoever flushes.
+    def _dismissed(self, membership: Membership, owed: tuple[Hook, Room] | None) -> None:
+        """What is left to do for a membership that was removed: what was said before goes out, its block ends, its
+        leave hook runs soon, in a task of the connection. If the connection has ended, its end calls the hook."""
+        self._peer.outlet.flush()
+        membership._scope.cancel()
+        if owed is not None and self._peer.closed is None:
+            self.owed.remove(owed)
+            nursery = self._nursery()
+            # In the handler's context, as any task of the connection: the caller is whichever task flushes.
             context = nursery.parent_task.context.copy()
-            context.run(nursery.start_soon, self._tell_unless_back, hook, membership.room)
+            context.run(partial(nursery.start_soon, self._tell_unless_back, *owed))
 
-    def flush(self) -> None:
-        """Have the member's outlet write what it holds."""
-        self._member.outlet.flush()
+    def _nursery(self) -> trio.Nursery:
+        assert self._peer.nursery is not None, "a connection joins rooms from its handler's first line on"
+        return self._peer.nursery
 
     def leave_all(self) -> None:
-        """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` go on."""
+        """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` are not
+        cancelled."""
         for membership in list(self._by_name.values()):
-            if membership._go() is not None:
-                self.owed.append(membership)
+            if (hook := membership._go()) is not None:
+                self.owed.append((hook, membership.room))
 
     async def tell(self, hook: Hook, room: Room) -> None:
-        """Call a leave hook, within its time; what it raises goes to the log and the error hook."""
-        await self.calls.call("leave", hook, room, self._member, deadline=trio.current_time() + self._seconds)
+        """Call a leave hook, within its time limit. What it raises is logged and goes to the error hook."""
+        await self.calls.call("leave", hook, room, self._peer.ws, deadline=trio.current_time() + self._seconds)
 
     def tell_nowait(self, hook: Hook, room: Room) -> None:
-        """Call a leave hook that is a plain function now, a coroutine function in a task of the connection's. If by
-        then the connection is in that room again, the hook is not called: nobody has left."""
-        nursery = self._member.nursery
+        """Call a leave hook: a plain function now, a coroutine function in a task of the connection. If the connection
+        is in that room again by then, the hook is not called: nobody has left."""
+        nursery = self._nursery()
         if inspect.iscoroutinefunction(hook):
             nursery.start_soon(self._tell_unless_back, hook, room)
         else:
-            self.calls.call_nowait("leave", hook, room, self._member, nursery=nursery, seconds=self._seconds)
+            self.calls.call_nowait("leave", hook, room, self._peer.ws, nursery=nursery, seconds=self._seconds)
 
     async def _tell_unless_back(self, hook: Hook, room: Room) -> None:
         if room.name not in self._by_name:
@@ -135,17 +141,17 @@ class Memberships:
 
 
 class Membership(Room):
-    """One connection's place in one room, and all that a `Room` is: a handle on it, which stays one after leaving. Made
-    by `ws.join`. (`close` and `kick` are the room's: they are about all who are in it. `leave` is about this one.)
+    """One connection's membership in one room, made by `ws.join`. It is a `Room`, too: a handle on that room, also
+    after leaving it. (`leave` is about this connection; `close` and `kick` are about all members.)
 
-    As an async context manager it gives itself, and leaves the room at the end of the block; who leaves for it
-    elsewhere (`leave`, `ws.leave`, `kick`) cancels the block.
+    As an async context manager it gives itself, and leaves the room at the end of the block. Leaving by other means
+    (`leave`, `ws.leave`, `kick`) cancels the block.
     """
 
     __slots__ = ("_all", "_left", "_on_leave", "_scope", "kicked")
 
     kicked: CloseInfo | None
-    """The code and the reason that `kick` or `close` were called with, where those have ended it; else `None`."""
+    """The code and the reason that `kick` or `close` was called with, if that has ended the membership; else `None`."""
 
     def __init__(self, memberships: Memberships, rooms: Rooms, name: str, on_leave: Hook | None) -> None:
         super().__init__(rooms, name)
@@ -161,14 +167,14 @@ class Membership(Room):
         return Room(self._rooms, self.name)
 
     async def __aenter__(self) -> Self:
-        # No checkpoint: what a handler sends first comes before whatever others broadcast from now on.
+        # No checkpoint: what the handler sends first comes before what others broadcast from now on.
         self._all.check()
         try:
             self._scope.__enter__()
         except RuntimeError:
             raise RuntimeError(
-                f"the block of this membership in {self.name!r} has been entered: there is one, whose end leaves the "
-                "room; within it, or for a room that may be joined already, use the membership without `async with`"
+                f"the block of this membership in {self.name!r} has been entered already: its end leaves the room; "
+                "within it, or for a room that may be joined already, use the membership without `async with`"
             ) from None
         return self
 
@@ -181,18 +187,20 @@ class Membership(Room):
             await self._all.tell(hook, self.room)
         return absorbed
 
-    if not TYPE_CHECKING:  # a type checker says it by itself, where they are missing
+    if not TYPE_CHECKING:  # without these methods, a type checker says so itself
 
         def __enter__(self) -> NoReturn:
-            raise TypeError("a room is left by waiting: write `async with ws.join(...)`, not `with ws.join(...)`")
+            raise TypeError(
+                "leaving a room waits for its leave hook: write `async with ws.join(...)`, not `with ws.join(...)`"
+            )
 
         def __exit__(self, *_: object) -> None: ...
 
     def leave_nowait(self) -> bool:
         """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.
 
-        The leave hook is called at once, where it is a plain function; else in a task of the connection's, unless the
-        connection has joined that room again before the task begins.
+        A leave hook that is a plain function is called at once, a coroutine function in a task of the connection,
+        unless the connection has joined that room again before the task begins.
         """
         was_in = not self._left
         if (hook := self._leave()) is not None:
@@ -202,7 +210,7 @@ class Membership(Room):
     async def leave(self) -> bool:
         """Leave the room and call the hook; return whether it was in it. Leaving twice does nothing.
 
-        If cancelled, it has left, and the hook still has its time limit.
+        If cancelled, the room has been left, and the hook still has its time limit.
         """
         was_in = not self._left
         if (hook := self._leave()) is not None:
@@ -211,21 +219,8 @@ class Membership(Room):
             await trio.lowlevel.checkpoint()
         return was_in
 
-    @property
-    def _hook(self) -> Hook:
-        """The leave hook, which is owed."""
-        assert self._on_leave is not None
-        return self._on_leave
-
-    def _dismissed(self) -> None:
-        """What is left to do for one that was removed: what was said before goes out, the block ends, its hook runs."""
-        self._all.flush()
-        self._scope.cancel()
-        if self._on_leave is not None:
-            self._all.settle(self, self._on_leave)
-
     def _leave(self) -> Hook | None:
-        """Leave the room and its block; return the hook that is owed then, once."""
+        """Leave the room and cancel its block; return the hook that is owed then, once."""
         self._all.check()
         self._scope.cancel()
         return self._go()
@@ -245,4 +240,4 @@ def _check_hook(hook: Hook) -> None:
     except TypeError as error:
         raise TypeError(f"the leave hook {hook!r} is called with (room, ws): {error}") from None
     except ValueError:
-        pass  # a built-in, which tells nothing about itself
+        pass  # a built-in function without a signature

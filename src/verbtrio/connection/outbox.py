@@ -1,39 +1,32 @@
 """What is on its way to one peer, in order, within a limit.
 
 Rules of this file:
-- the outbox alone writes to the transport, so frames never mix, whoever is cancelled;
+- the outbox alone writes to the transport, so frames never mix, whatever is cancelled;
 - while nothing is queued, a packet is written in place, without a task; what the peer does not take at once is
   queued, and a writer task lives for as long as the queue does;
-- what rooms broadcast is held until the tick is over (`flush`) and then written at once; what is sent directly
-  meanwhile is held behind it, so the order in which one task speaks is the order in which a peer hears;
-- the queue holds messages, not bytes: a message that a policy drops was never compressed, so dropping it can't
-  upset the compression's state.
+- what rooms broadcast is held until the tick is over (`flush`) and then written in one piece; what is sent directly
+  meanwhile is held behind it, so a peer receives what one task sends in the order in which it was sent.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 import trio
 
-from verbtrio.base.close import MAX_CONTROL_BYTES
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
+from verbtrio.connection.backlog import CHUNK_BYTES, Backlog
 from verbtrio.messages.frame import Frame
 from verbtrio.wire.events import Progress
 from verbtrio.wire.transport import Close, Packet, Transport
 
-CHUNK_BYTES = 64 * 1024
-PACKET_BYTES = 64
-"""What a queued packet costs beside its bytes: a place in the queue and its share of an object."""
-
 
 class Owner(Protocol):
-    """Whose outbox it is: a connection."""
+    """What an outbox reports to: a connection."""
 
     def slow(self, reason: str) -> None:
-        """The peer is too slow; the reason is for its Close frame."""
+        """The peer is too slow. `reason` is for its Close frame."""
 
     def gone(self) -> None:
         """A write has found the peer gone. Called once."""
@@ -42,7 +35,7 @@ class Owner(Protocol):
         """Writing failed by a bug of ours."""
 
     def written(self) -> None:
-        """What was queued is written, all of it."""
+        """Everything that was queued is written."""
 
     def low(self) -> None:
         """The backlog, having been over the high-water mark, no longer is."""
@@ -56,21 +49,18 @@ class Outbox:
         nursery: owns the writer task, which is shielded from its cancellation and ends with `shut`: the Close frame
             has to get out when the server is cancelled, too.
         limits: backlog, policy, high-water mark and the time a write may take.
-        owner: is told how it goes.
+        owner: the connection.
         counters: where messages are counted.
     """
 
     __slots__ = (
+        "_backlog",
         "_changed",
         "_closing",
         "_direct",
-        "_in_flight",
         "_limits",
         "_nursery",
         "_owner",
-        "_queue",
-        "_queued",
-        "_rest",
         "_transport",
         "_writer",
         "broken",
@@ -92,11 +82,8 @@ class Outbox:
         self._limits = limits
         self._owner = owner
         self.counters = counters
-        # There is a queue, and a writer, only while there is backlog: an idle outbox costs 200 bytes, not 1,500.
-        self._queue: deque[Packet] | None = None  # bounded by `max_backlog_bytes`, see `_enqueue`
-        self._queued = 0  # bytes in `_queue`
-        self._in_flight = 0  # bytes taken out of `_queue` and not yet written
-        self._rest: Packet | None = None  # the packet in front, of which the peer has taken a part
+        # There is one, and a writer, only while the peer has not taken everything: idle, an outbox costs 200 bytes.
+        self._backlog: Backlog | None = None
         self._writer: trio.CancelScope | None = None
         self._closing = False  # the Close frame is on its way: no data may follow it (RFC 6455 section 5.5.1)
         self._changed: trio.lowlevel.ParkingLot | None = None
@@ -111,22 +98,22 @@ class Outbox:
     @property
     def size(self) -> int:
         """Bytes queued or being written."""
-        return self._queued + self._in_flight
+        return 0 if self._backlog is None else self._backlog.size
 
     @property
     def is_empty(self) -> bool:
         """Whether all is written."""
-        return self._queue is None and not self.held
+        return self._backlog is None and not self.held
 
     def progress(self) -> Progress:
         """What the peer has done so far, for a heartbeat."""
         seen = self._transport.progress()
-        return seen if self._queue is None else seen._replace(in_flight=True)
+        return seen if self._backlog is None else seen._replace(in_flight=True)
 
     @property
     def is_low(self) -> bool:
         """Whether no more is queued than `Limits.high_water_bytes`."""
-        return self._queue is None or self.size <= self._limits.high_water_bytes
+        return self._backlog is None or self._backlog.size <= self._limits.high_water_bytes
 
     def put_nowait(self, packet: Packet) -> None:
         """Write `packet`, or queue it behind what is queued. Does nothing once the outbox is broken.
@@ -141,7 +128,7 @@ class Outbox:
                 self._direct += len(packet)
                 if self._direct <= CHUNK_BYTES:
                     return
-                packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would hold it
+                packet = self.held.pop()  # so much can't wait for the end of the tick: no limit would apply to it
             self.flush()
         if self.broken:
             return
@@ -151,21 +138,21 @@ class Outbox:
             self.counters.sent += 1
         elif isinstance(packet, Close):
             self._closing = True
-        if self._queue is None:
+        if self._backlog is None:
             self._write_now(packet)
         else:
-            self._enqueue(self._queue, packet)
+            self._enqueue(self._backlog, packet)
 
     def flush(self) -> None:
         """Write what is held, at once, or queue it behind what is queued."""
         if not self.held:
             return
         self._direct = 0
-        if self._queue is None and not self._closing and not self.broken:
+        if self._backlog is None and not self._closing and not self.broken:
             joined = self._transport.join(self.held)
-            if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued message by message, for the policy
+            if joined is not None and len(joined) <= CHUNK_BYTES:  # more is queued as messages, for the policy
                 self.counters.sent += len(self.held)
-                self.held.clear()  # the same list for ever: rooms know it
+                self.held.clear()  # always the same list: rooms know it
                 self._write_now(joined)
                 return
         frames = self.held.copy()
@@ -175,38 +162,37 @@ class Outbox:
 
     def _write_now(self, packet: Packet) -> None:
         try:
-            self._rest = self._transport.write_nowait(packet)
+            rest = self._transport.write_nowait(packet)
         except trio.BrokenResourceError:
             self.shut()
             self._owner.gone()
             return
-        if self._rest is not None:
-            self._queue = deque()
-            self._in_flight = _size(self._rest)
+        if rest is not None:
+            self._backlog = Backlog(rest, self._limits)
             self._writer = trio.CancelScope(shield=True)
-            self._nursery.start_soon(self._write, self._queue, self._writer)
+            self._nursery.start_soon(self._write, self._backlog, self._writer)
 
-    def _enqueue(self, queue: deque[Packet], packet: Packet) -> None:
-        queue.append(packet)
-        self._queued += _size(packet)
-        if self._queued > self._limits.max_backlog_bytes:
-            self._overflow(queue)
+    def _enqueue(self, backlog: Backlog, packet: Packet) -> None:
+        dropped = backlog.add(packet)
+        self.dropped += dropped
+        self.counters.dropped += dropped
+        if backlog.is_over:  # the policy is "close", or control frames alone are too much
+            self._owner.slow(f"over {self._limits.max_backlog_bytes} bytes behind")
 
     def clear(self) -> None:
-        """Throw away what is queued, but for the packet the peer has begun to take."""
+        """Throw away what is queued, but not the packet the peer has begun to take."""
         self.held.clear()
-        if self._queue is not None:
-            self._queue.clear()
-            self._queued = 0
+        if self._backlog is not None:
+            self._backlog.clear()
         self._wake()
 
     def shut(self) -> None:
-        """Nothing is written from now on: the writer is cancelled, whoever waits is woken. May be called twice."""
+        """Nothing is written from now on: the writer is cancelled, tasks that wait are woken. May be called twice."""
         self.broken = True
         if self._writer is not None:
             self._writer.cancel()
-        self._rest = None
-        self._in_flight = 0
+        if self._backlog is not None:
+            self._backlog.abandon()
         self.clear()
 
     async def wait_low(self) -> None:
@@ -218,7 +204,7 @@ class Outbox:
     async def wait_empty(self) -> None:
         """Wait until all is written, or the outbox is broken."""
         self.flush()
-        while self._queue is not None and not self.broken:
+        while self._backlog is not None and not self.broken:
             await self._wait()
 
     async def _wait(self) -> None:
@@ -231,13 +217,13 @@ class Outbox:
             self._changed.unpark_all()
 
     @trio.lowlevel.enable_ki_protection  # it may run in the hub's nursery, whose end is the worker's
-    async def _write(self, queue: deque[Packet], scope: trio.CancelScope) -> None:
+    async def _write(self, backlog: Backlog, scope: trio.CancelScope) -> None:
         """Write until nothing is queued. Owned by the nursery that the outbox was given."""
         try:
             with scope:
-                while not self.broken and (self._rest is not None or queue):
+                while not self.broken and backlog.has_more:
                     was_low = self.is_low  # before packing, which may make more of it, or less
-                    chunk, size = self._take_chunk(queue)
+                    chunk, size = backlog.take(self._transport.pack)
                     with trio.move_on_after(self._limits.send_timeout) as timeout:
                         await self._transport.write(chunk)
                     if timeout.cancelled_caught:
@@ -245,11 +231,11 @@ class Outbox:
                         self._owner.slow(f"nothing read for {self._limits.send_timeout:g} s")
                         return
                     was_low = was_low and self.is_low
-                    self._in_flight = max(0, self._in_flight - size)
+                    backlog.written(size)
                     self._wake()
                     if not was_low and self.is_low:
                         self._owner.low()
-                self._queue = self._writer = None
+                self._backlog = self._writer = None
                 self._wake()
                 self._owner.written()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -259,60 +245,5 @@ class Outbox:
             self.shut()
             self._owner.failed(error)
         finally:
-            if self._queue is not None:  # left in the middle: nobody knows how much the peer has got
+            if self._backlog is not None:  # left in the middle: how much the peer has got is not known
                 self.shut()
-
-    def _take_chunk(self, queue: deque[Packet]) -> tuple[list[Packet], int]:
-        """The packets that go next, in order: 64 KiB of them, or a part of one that is larger."""
-        if self._rest is None:
-            self._rest = self._take_packet(queue)
-        if isinstance(self._rest, bytes | memoryview) and len(self._rest) > CHUNK_BYTES:
-            view = memoryview(self._rest)
-            self._rest = view[CHUNK_BYTES:]
-            return [view[:CHUNK_BYTES]], CHUNK_BYTES  # (the packet's own cost goes with its last part)
-        chunk, size = [self._rest], _size(self._rest)
-        self._rest = None
-        while queue and size + _size(queue[0]) <= CHUNK_BYTES:
-            packet = self._take_packet(queue)
-            chunk.append(packet)
-            size += _size(packet)
-        return chunk, size
-
-    def _take_packet(self, queue: deque[Packet]) -> Packet:
-        packet = queue.popleft()
-        self._queued -= _size(packet)
-        packed = self._transport.pack(packet)
-        self._in_flight += _size(packed)
-        return packed
-
-    def _overflow(self, queue: deque[Packet]) -> None:
-        limit = self._limits.max_backlog_bytes
-        if self._limits.backlog_policy == "drop_oldest":
-            self._drop(queue, from_front=True)
-        elif self._limits.backlog_policy == "drop_newest":
-            self._drop(queue, from_front=False)
-        if self._queued > limit:  # "close", or control frames alone are too much
-            self._owner.slow(f"over {limit} bytes behind")
-
-    def _drop(self, queue: deque[Packet], *, from_front: bool) -> None:
-        """Drop messages until the backlog is within the limit."""
-        kept: list[Packet] = []
-        take = queue.popleft if from_front else queue.pop
-        while queue and self._queued > self._limits.max_backlog_bytes:
-            packet = take()
-            if isinstance(packet, Frame):
-                self._queued -= _size(packet)
-                self.dropped += 1
-                self.counters.dropped += 1
-            else:
-                kept.append(packet)
-        kept.reverse()
-        put_back = queue.extendleft if from_front else queue.extend
-        put_back(kept)
-
-
-def _size(packet: Packet) -> int:
-    """What a packet counts for: its bytes and what it costs to keep it. A million empty messages are not nothing."""
-    if isinstance(packet, Frame | bytes | memoryview):
-        return len(packet) + PACKET_BYTES
-    return PACKET_BYTES + (MAX_CONTROL_BYTES if isinstance(packet, Close) else 2)

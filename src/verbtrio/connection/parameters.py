@@ -1,82 +1,39 @@
-"""A handler's path parameters: what its signature asks for is read when the route is made, so that a mistake shows at
-import, and is converted by its annotation when a request comes.
+"""A handler's path parameters: which of them its signature asks for.
 
-What the path holds is converted as msgspec converts text (`msgspec.convert(..., strict=False)`): `int`, `float`,
-`bool`, `UUID`, `date`, enums, `Literal`, `int | None`, `Annotated[int, msgspec.Meta(ge=1)]`.
+The signature is read when the route is made, so that a mistake shows at import. The values are converted when a request
+comes (see `conversion`).
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-import sys
 from collections.abc import Callable, Mapping
-from decimal import Decimal
-from functools import partial, wraps
+from functools import partial
 from typing import Any, NoReturn, TypeAlias
-from uuid import UUID
 
-import msgspec
-import msgspec.inspect as types
-from starlette.concurrency import run_in_threadpool
-from starlette.convertors import (
-    Convertor,
-    FloatConvertor,
-    IntegerConvertor,
-    PathConvertor,
-    StringConvertor,
-    UUIDConvertor,
-)
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.convertors import Convertor
 
-from verbtrio.base.mistakes import no_injection
+from verbtrio.connection.annotations import check_markers, name_of
+from verbtrio.connection.conversion import ConversionError, conversion_of
 
 Convertors: TypeAlias = Mapping[str, Convertor[Any]]
 """A path's parameters, as `starlette.routing.compile_path` has them."""
 
 Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 
-MAX_SHOWN = 50
-"""Characters of a parameter's value that are shown in a log line."""
-
-# What each of Starlette's own convertors gives, and the types that take it. One that a user has registered is unknown.
-_GIVES: dict[type, tuple[str, type, tuple[type, ...]]] = {
-    StringConvertor: (
-        "str",
-        str,
-        (
-            types.StrType,
-            types.BoolType,
-            types.IntType,
-            types.FloatType,
-            types.DecimalType,
-            types.UUIDType,
-            types.DateType,
-            types.TimeType,
-            types.DateTimeType,
-            types.TimeDeltaType,
-        ),
-    ),
-    PathConvertor: ("path", str, (types.StrType,)),
-    IntegerConvertor: ("int", int, (types.IntType, types.FloatType, types.DecimalType)),
-    FloatConvertor: ("float", float, (types.FloatType, types.DecimalType)),
-    UUIDConvertor: ("uuid", UUID, (types.UUIDType,)),
-}
-
 
 class ParameterError(Exception):
-    """A parameter of the path is not what its annotation says: for the client there is no such path."""
+    """A parameter of the path is not what its annotation says: the client gets a 404."""
 
 
 class Parameters:
-    """The path parameters that a handler takes behind its first parameter. `**rest` takes those that have no parameter
-    of their own, as the path's convertors leave them.
+    """The path parameters that a handler takes after its first parameter. `**rest` takes those that have no parameter
+    of their own, unconverted.
 
     Args:
         function: the handler.
         path: the path's parameters.
-        first: what the first parameter is: "connection" or "request".
+        first: the first parameter: "connection" or "request".
 
     Raises:
         TypeError: a parameter can't be filled, or its annotation contradicts the path.
@@ -101,7 +58,8 @@ class Parameters:
             elif parameter.name in path:
                 names = self._positional if parameter.kind is parameter.POSITIONAL_ONLY else self._named
                 names.append(parameter.name)
-                conversion = _conversion(function, parameter, path[parameter.name], receiver.name)
+                check_markers(function, parameter, receiver.name)
+                conversion = conversion_of(function, parameter, path[parameter.name])
                 if conversion is not None:
                     self._conversions[parameter.name] = conversion
             elif parameter.name not in bound:
@@ -110,11 +68,11 @@ class Parameters:
             self._named += [name for name in path if name not in self._named and name not in self._positional]
 
     def __bool__(self) -> bool:
-        """Whether it takes any."""
+        """Whether the handler takes any."""
         return bool(self._positional or self._named)
 
     def arguments(self, values: Mapping[str, Any]) -> Arguments:
-        """What the handler is called with, beside its first argument.
+        """The arguments the handler is called with, after its first one.
 
         Args:
             values: the path's parameters as Starlette has converted them.
@@ -132,77 +90,9 @@ class Parameters:
         if conversion is None:
             return value
         try:
-            value = conversion(value)
-        except (msgspec.ValidationError, ValueError, ArithmeticError) as error:
-            problem = str(error)[: 2 * MAX_SHOWN]  # which may have the whole value in it
-            raise ParameterError(f"its {name} is {str(value)[:MAX_SHOWN]!r}: {problem}") from None
-        if isinstance(value, float | Decimal) and not _is_usual(value):
-            raise ParameterError(f"its {name} is no finite number, or out of all bounds")
-        return value
-
-
-def _is_usual(number: float | Decimal) -> bool:
-    """Whether it is finite, and within a float's range: `int(Decimal("1e999999999"))` would take minutes."""
-    if isinstance(number, float):
-        return math.isfinite(number)
-    return number.is_finite() and abs(number.adjusted()) <= sys.float_info.max_10_exp
-
-
-def http_endpoint(endpoint: Any, path: Convertors) -> Any:
-    """`endpoint` as Starlette calls it: with the request alone. An ASGI application, or a class, stays as it is.
-
-    Raises:
-        TypeError: see `Parameters`.
-    """
-    function = endpoint
-    while isinstance(function, partial):
-        function = function.func
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        return endpoint
-    parameters = Parameters(endpoint, path, first="request")
-    if not parameters:
-        return endpoint
-
-    @wraps(endpoint)
-    async def call(request: Request) -> Any:
-        try:
-            positional, named = parameters.arguments(request.path_params)
-        except ParameterError as error:
-            raise HTTPException(404) from error
-        if inspect.iscoroutinefunction(endpoint):
-            return await endpoint(request, *positional, **named)
-        return await run_in_threadpool(endpoint, request, *positional, **named)
-
-    call.__name__ = getattr(endpoint, "__name__", type(endpoint).__name__)  # what Starlette names the route by
-    return call
-
-
-def annotation_of(function: Any, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation; one that is text is evaluated alone: the others may name what only a type checker
-    imports.
-
-    Raises:
-        TypeError: it can't be evaluated.
-    """
-    annotation = parameter.annotation
-    if not isinstance(annotation, str):
-        return annotation
-    plain = function
-    while isinstance(plain, partial):
-        plain = plain.func
-    try:
-        return eval(annotation, getattr(inspect.unwrap(plain), "__globals__", {}))
-    except Exception as error:
-        raise TypeError(
-            f"{name_of(function)}: the annotation {annotation!r} can't be read ({error}); define the type at the top "
-            f"of its module, not in a function or under TYPE_CHECKING"
-        ) from error
-
-
-def name_of(function: Any) -> str:
-    """What a handler is called in messages."""
-    name: str = getattr(function, "__qualname__", repr(function))
-    return name
+            return conversion(value)
+        except ConversionError as error:
+            raise ParameterError(f"its {name} {error}") from None
 
 
 def _signature(function: Any, path: Convertors, first: str) -> list[inspect.Parameter]:
@@ -214,7 +104,7 @@ def _signature(function: Any, path: Convertors, first: str) -> list[inspect.Para
     receiver = parameters[0]
     if receiver.kind is receiver.VAR_POSITIONAL and path:
         raise TypeError(
-            f"{name} takes `*{receiver.name}`, which does not tell the parameters it wants of the path "
+            f"{name} takes `*{receiver.name}`, which does not say which of the path's parameters it takes "
             f"({', '.join(path)}): put @functools.wraps(...) on the function that its decorator makes"
         )
     if receiver.name in path:
@@ -226,7 +116,7 @@ def _signature(function: Any, path: Convertors, first: str) -> list[inspect.Para
 
 
 def _refuse(function: Any, parameter: inspect.Parameter, path: Convertors, receiver: str) -> NoReturn:
-    """Raise `TypeError` for a parameter that is none of the path's."""
+    """Raise `TypeError` for a parameter that is not in the path."""
     name, asked = name_of(function), parameter.name
     check_markers(function, parameter, receiver)
     known = ", ".join(sorted(path)) or "none"
@@ -236,77 +126,3 @@ def _refuse(function: Any, parameter: inspect.Parameter, path: Convertors, recei
         f"{name}: nothing fills `{asked}={parameter.default!r:.50}`, which the path doesn't have (its parameters: "
         f"{known}): read {receiver}.query_params[{asked!r}], or give it by functools.partial(..., {asked}=...)"
     )
-
-
-def check_markers(function: Any, parameter: inspect.Parameter, receiver: str) -> None:
-    """Raise `TypeError` for other frameworks' dependency injection: as the default, or in an `Annotated`."""
-    markers = [parameter.default]
-    try:
-        markers += getattr(annotation_of(function, parameter), "__metadata__", ())
-    except TypeError:
-        pass  # of a type that nobody else has to read
-    for marker in markers:
-        kind = getattr(marker, "__name__", type(marker).__name__)
-        if (instead := no_injection(kind, parameter.name, receiver)) is not None:
-            raise TypeError(f"{name_of(function)}: nothing fills `{parameter.name}` by {kind}(...): {instead}")
-
-
-def _conversion(
-    function: Any, parameter: inspect.Parameter, convertor: Convertor[Any], receiver: str
-) -> Callable[[Any], Any] | None:
-    """What makes of Starlette's value what the annotation says; `None` where it is that already."""
-    check_markers(function, parameter, receiver)
-    annotation = annotation_of(function, parameter)
-    if annotation in (parameter.empty, Any, object):
-        return None
-    known = _GIVES.get(type(convertor))
-    problem = _problem(annotation)
-    if known is None:  # a convertor of the user's: its text is converted, all else is what it has to be
-        return None if problem else lambda value: _convert(value, annotation) if isinstance(value, str) else value
-    spelling, given, takers = known
-    label = f"`{parameter.name}: {inspect.formatannotation(annotation)}`"
-    if problem:
-        raise TypeError(
-            f"{name_of(function)}: {label} can't be read from a path ({problem}); use str, int, float, bool, UUID, an "
-            f"Enum, a Literal or a date"
-        )
-    if not any(_takes(member, given, takers) for member in _members(annotation)):
-        raise TypeError(
-            f"{name_of(function)}: the path's {{{parameter.name}:{spelling}}} is of the type {given.__name__}, and the "
-            f"handler takes {label}: annotate it as `{given.__name__}`, or write {{{parameter.name}}} in the path"
-        )
-    return None if annotation is given and given is not float else lambda value: _convert(value, annotation)
-
-
-def _convert(value: Any, annotation: Any) -> Any:
-    return msgspec.convert(value, annotation, strict=False)
-
-
-def _members(annotation: Any) -> tuple[types.Type, ...]:
-    info = types.type_info(annotation)
-    return info.types if isinstance(info, types.UnionType) else (info,)
-
-
-def _problem(annotation: Any) -> str | None:
-    """Why nothing of the kind can stand in a path; `None` where it can."""
-    try:
-        members = _members(annotation)
-        _convert("", annotation)
-    except msgspec.ValidationError:
-        pass
-    except TypeError as error:
-        return str(error)
-    readable = (*_GIVES[StringConvertor][2], types.AnyType, types.EnumType, types.LiteralType)
-    return None if any(isinstance(member, readable) for member in members) else "it is no text and no number"
-
-
-def _takes(member: types.Type, given: type, takers: tuple[type, ...]) -> bool:
-    """Whether a value of the type `given` may become what `member` of the annotation says."""
-    if isinstance(member, types.EnumType):
-        values: tuple[Any, ...] = tuple(choice.value for choice in member.cls)
-    elif isinstance(member, types.LiteralType):
-        values = tuple(member.values)
-    else:
-        return isinstance(member, (*takers, types.AnyType))
-    # Text may be any of them: a path of several segments only text.
-    return any(type(value) is given or (type(value) is int and types.IntType in takers) for value in values)

@@ -1,4 +1,4 @@
-"""What a connection is entered in, as it knows it: the hub."""
+"""Where connections are registered, as they know it: the hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from verbtrio.wire.poller import Poller
 
 
 class Registry(Protocol):
-    """Where a connection is entered, and what all connections share: the hub."""
+    """Where connections are registered, and what all of them share: the hub."""
 
     timers: Timers
     poller: Poller | None
@@ -23,10 +23,10 @@ class Registry(Protocol):
     """Where messages are counted."""
 
     def enter(self, connection: Any) -> None:
-        """It is open."""
+        """The connection is open."""
 
     def admit(self, connection: Any) -> bool:
-        """It is known whose it is; called before the handler's first line. Returns whether it may go on."""
+        """Its user is known; called before the handler's first line. Returns whether it may go on."""
 
     def leave(self, connection: Any) -> None:
         """It has begun to end; called once, at that moment."""

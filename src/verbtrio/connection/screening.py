@@ -1,5 +1,5 @@
-"""What a received message passes before it is the handler's: the limits on how fast the peer may send, and whether it
-is a token (`{"type": "auth", "token": "..."}`), which is the authentication's."""
+"""What a received message passes before the handler gets it: the rate limits, and the check for a token
+(`{"type": "auth", "token": "..."}`), which goes to the authentication."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import trio
 from verbtrio.base.close import POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, fitting_reason
 from verbtrio.base.errors import AuthenticationError
 from verbtrio.connection.answers import error_answer, ref_in
-from verbtrio.connection.websocket import WebSocket
+from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.guards.quotas import user_key
 from verbtrio.guards.rate import END, PASS, REFUSE, Bucket, Meter, SharedBucket, Verdict
 from verbtrio.messages.frame import encode
 
 MAX_AUTH_CHARACTERS = 32 * 1024
-"""A longer message holds no token (`JWTAuth` takes none of more than half of that), so it is not searched for one: that
-took 35 us for 64 KiB, as much as all the rest of their echo."""
+"""A longer message is not searched for a token: `JWTAuth` takes none of more than half of that, and the search took 35
+us for 64 KiB, as much as all the rest of their echo."""
 
 
 class Authenticator(Protocol):
@@ -35,25 +35,25 @@ class Authenticator(Protocol):
 
 
 class Screening:
-    """One connection's screening, where there is need of one (see `screening_for`).
+    """One connection's screening, if it needs one (see `screening_for`).
 
     Args:
-        ws: the connection.
+        peer: the connection.
         bucket: how fast the peer may send; `None`: as fast as it likes.
-        shared: what it counts for together with other connections, so far as that is known.
-        authenticator: who looks at tokens; `None`: they are messages like others.
-        on_admitted: called when a token has been found valid, and the scope tells whose, and until when.
+        shared: the buckets that it shares with other connections, as far as they are known.
+        authenticator: checks tokens; `None`: they are messages like others.
+        on_admitted: called when a token was valid; the scope then has its user and its expiry.
     """
 
     def __init__(
         self,
-        ws: WebSocket[Any],
+        peer: WebSocketPeer[Any],
         bucket: Bucket | None,
         shared: Sequence[SharedBucket],
         authenticator: Authenticator | None,
         on_admitted: Callable[[], None],
     ) -> None:
-        self._ws = ws
+        self._peer = peer
         self._own = bucket
         self._shared = tuple(shared)
         self._bucket: Bucket | Meter | None = Meter(bucket, shared) if shared else bucket
@@ -62,14 +62,14 @@ class Screening:
         self._warned = False
         self._checking = False
         # The event of the token that has to be the first message.
-        self._admitted = trio.Event() if authenticator and ws.scope.get("verbtrio.unauthenticated") else None
+        self._admitted = trio.Event() if authenticator and peer.ws.scope.get("verbtrio.unauthenticated") else None
         self.is_flooded = False
-        """The connection has ended because its peer floods it: there is no use in reading any more of that."""
+        """The connection has ended because its peer floods it: reading more of that is of no use."""
 
     def passes(self, message: str | bytes, now: float) -> bool:
         """Whether `message`, received at `now`, goes on to the handler. Synchronous; answers the peer if not.
 
-        Called for each message: what most need is here, in a fifth of a microsecond, the rest is called.
+        Called for each message. What most of them need is done here, in a fifth of a microsecond.
         """
         if self._bucket is not None:
             verdict = self._bucket.take(now)
@@ -91,27 +91,27 @@ class Screening:
             self.is_flooded = True
             self._end(Cause.RATE, POLICY_VIOLATION, "Too many messages")
         elif not self._warned:
-            self._warned = True  # once: answering each would be a flood of our own
+            self._warned = True  # once: an answer to each would be a flood, too
             over = self._bucket.over if isinstance(self._bucket, Meter) else self._bucket
             assert over is not None, "something has refused it"
             of = over.of if isinstance(over, SharedBucket) else ""
             self._answer(f"Too many messages: at most {over.per_second:g} a second{of}", ref_in(message))
 
     def share(self, shared: Sequence[SharedBucket], now: float) -> None:
-        """It is known now what the connection counts for: its user's rate, where the first message has told the user.
+        """The connection's buckets are known now: if the first message has told the user, the user's among them.
 
-        What has come behind that message, and waits for the handler, counts as well. Else whoever connects again and
-        again would have some messages each time.
+        Messages that came behind the first one and wait for the handler count, too. Otherwise a client could connect
+        again and again, and have some messages pass each time.
         """
         new = [bucket for bucket in shared if bucket not in self._shared]
         if not new:
             return
         self._shared = tuple(shared)
         self._bucket = Meter(self._own, shared)
-        waiting = len(self._ws._inbox)
+        waiting = len(self._peer.inbox)
         kept = min(sum(bucket.passes(now) for _ in range(waiting)) for bucket in new)
         if kept < waiting:
-            self._ws._inbox.keep(kept)
+            self._peer.inbox.keep(kept)
             self._bucket.over = new[0]
             self._refuse(REFUSE)
 
@@ -139,14 +139,15 @@ class Screening:
             return False
         if self._checking:
             self._answer("A token is being checked already", ref_in(message))
-        elif self._ws.closed is None:
+        elif self._peer.closed is None:
             assert token is not None
             self._checking = True
-            self._ws.nursery.start_soon(self._check, authenticator, token, ref_in(message))
+            assert self._peer.nursery is not None, "messages are read while the handler's nursery is open"
+            self._peer.nursery.start_soon(self._check, authenticator, token, ref_in(message))
         return True
 
     async def _check(self, authenticator: Authenticator, token: str, ref: Any) -> None:
-        ws, first = self._ws, self._admitted is not None and not self._admitted.is_set()
+        peer, first = self._peer, self._admitted is not None and not self._admitted.is_set()
         try:
             claims = await authenticator.authenticate(token)
         except AuthenticationError as error:
@@ -158,37 +159,37 @@ class Screening:
             return
         finally:
             self._checking = False
-        if not first and user_key(claims) != user_key(ws.user):
+        if not first and user_key(claims) != user_key(peer.ws.user):
             self._answer("The token is not accepted: it is another user's", ref)
             return
-        authenticator.admit(ws.scope, claims)
+        authenticator.admit(peer.ws.scope, claims)
         self._on_admitted()
         if first:
             assert self._admitted is not None
             self._admitted.set()
-        if ws.closed is None:
-            ws._put(encode({"type": "authenticated"} if ref is None else {"type": "authenticated", "ref": ref}))
+        if peer.closed is None:
+            peer.put(encode({"type": "authenticated"} if ref is None else {"type": "authenticated", "ref": ref}))
 
     def _answer(self, text: str, ref: Any) -> None:
-        if self._ws.closed is None:
-            self._ws._put(encode(error_answer(text, ref)))
+        if self._peer.closed is None:
+            self._peer.put(encode(error_answer(text, ref)))
 
     def _end(self, cause: Cause, code: int, reason: str) -> None:
-        self._ws._end(CloseInfo(cause, code, reason))
+        self._peer.end(CloseInfo(cause, code, reason))
 
 
 def screening_for(
-    ws: WebSocket[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]
+    peer: WebSocketPeer[Any], shared: Sequence[SharedBucket], on_admitted: Callable[[], None]
 ) -> Screening | None:
     """The screening of a connection; `None` where all may pass, so that it costs nothing there."""
-    limits = ws._limits
-    authenticator: Authenticator | None = ws.scope.get("verbtrio.auth")
+    limits = peer.limits
+    authenticator: Authenticator | None = peer.ws.scope.get("verbtrio.auth")
     if limits.max_messages_per_second is None and not shared and authenticator is None:
         return None
     bucket = None
     if limits.max_messages_per_second is not None:
         bucket = Bucket(limits.max_messages_per_second, limits.message_burst)
-    return Screening(ws, bucket, shared, authenticator, on_admitted)
+    return Screening(peer, bucket, shared, authenticator, on_admitted)
 
 
 class _Auth(msgspec.Struct, tag_field="type", tag="auth"):

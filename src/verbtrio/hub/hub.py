@@ -1,53 +1,48 @@
-"""The hub: what all connections of an app share, and its end. It lives as long as the app's lifespan."""
+"""The hub: the registry of an app's connections, what they share, and their end. It lives as long as the app's
+lifespan."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
-from verbtrio.base.close import PEERS_ENDS, POLICY_VIOLATION, TRY_AGAIN_LATER, Cause, CloseInfo, check_close
+from verbtrio.base.close import PEERS_ENDS, TRY_AGAIN_LATER, Cause, CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
 from verbtrio.base.threads import only_here
 from verbtrio.base.timers import Timers
-from verbtrio.base.types import Data, Waitable
+from verbtrio.base.types import Waitable
 from verbtrio.connection.handling import still_at_work
 from verbtrio.connection.lifecycle import Connection
-from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.quotas import Quotas, user_key
-from verbtrio.http.event_subscriber import CLIENT_GONE, EventSubscriber
+from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
+from verbtrio.hub.flusher import Flusher
+from verbtrio.hub.statistics import Statistics
+from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
-from verbtrio.rooms.local import Room, Rooms
-from verbtrio.rooms.member import Member
-from verbtrio.wire.poller import Poller
+from verbtrio.rooms.room import Room
 
 logger = logging.getLogger("verbtrio.hub")
 
 EVERYBODY = ("verbtrio", "connections")
-"""The room everybody is in. (No room of an application is named by a tuple.)"""
-
-FLUSH_MEMBERS = 256
-"""Members written to before other tasks have their turn: 1 to 2 ms."""
+"""The room of all connections. (The names of an application's rooms are text.)"""
 
 CUT_SECONDS = 0.5
-"""What it may take to close the connections that are cut at the drain's deadline."""
-
+"""Seconds for closing the connections that are cut at the drain's deadline."""
 
 MAX_GIVEN_UP_SHOWN = 3
-"""Connections the log names of those that a drain has to give up."""
+"""Of the connections that a drain has to give up, the log names so many."""
 
 
 class Drainable(Protocol):
-    """Something that can be asked to end because the server shuts down."""
+    """Something that ends when the server shuts down."""
 
     def drain(self) -> None: ...
 
@@ -58,114 +53,16 @@ class Session(Drainable, Protocol):
     def hurry(self, deadline: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A moment's figures of one app."""
-
-    connections: int
-    """Those that are open."""
-    rooms: int
-    memberships: int
-    users: int
-    ended: dict[str, int]
-    """How many connections and event streams have ended so far, or begun to, by `Cause`."""
-    streams: int
-    """Event streams of `app.sse` routes."""
-    opened: int
-    """How many connections and event streams there have been so far, the present ones included."""
-    refused: dict[int, int]
-    """Upgrade requests that were not granted so far, by the status of their answer. Counted by the app whose lifespan
-    the server enters, over the take-over alone (elsewhere the server answers)."""
-    received: int
-    """Messages from clients so far: all of them, refused ones and JSON pongs too."""
-    sent: int
-    """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
-    dropped: int
-    """Of the messages for clients, thrown away by `Limits.backlog_policy`."""
-    invalid: int
-    """Of the messages from clients, not what their handler takes: answered with an error message."""
-
-
-class Users:
-    """Who is connected: a user may have several connections. Ids are compared as text: 1 and "1" are one user.
-
-    Who is here may be asked in any thread: the answer is that of the moment.
-    """
-
-    def __init__(self, check: Callable[[], None], encode: Encode = encode) -> None:
-        self._check = check
-        self._encode = encode
-        self._connections: dict[str, dict[WebSocket[Any] | EventSubscriber, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._connections))
-
-    def __contains__(self, user_id: object) -> bool:
-        return str(user_id) in self._connections
-
-    def connections(self, user_id: object) -> tuple[Member, ...]:
-        """The connections of one user, oldest first: `WebSocket`s, and `EventSubscriber`s of `app.sse` routes."""
-        return self._of(user_id)
-
-    def _of(self, user_id: object) -> tuple[WebSocket[Any] | EventSubscriber, ...]:
-        return tuple(self._connections.get(str(user_id), ()))
-
-    def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
-
-        Raises:
-            TypeError: `data` can't be encoded (nobody has got anything); or what the app's `encode=` hook raises.
-            RuntimeError: called in another thread than the one in which the app is served (nobody has got anything).
-        """
-        self._check()
-        frame = self._encode(data)
-        connections = self._of(user_id)
-        for ws in connections:
-            ws._put(frame)
-        return len(connections)
-
-    def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user, who may no longer be here; return how many that were. Synchronous.
-
-        It keeps nobody out: whoever still has a valid token may come in again, unless your middleware says no.
-
-        Raises:
-            ValueError: `code` or `reason` must not be sent (nobody is closed).
-            TypeError: `code` is no `int`, or `reason` no `str` (nobody is closed).
-            RuntimeError: called in another thread than the one in which the app is served (nobody is closed).
-        """
-        self._check()
-        check_close(code, reason)
-        connections = self._of(user_id)
-        for ws in connections:
-            ws._end(CloseInfo(Cause.KICKED, code, reason))
-        return len(connections)
-
-    def _add(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
-        self._connections.setdefault(user_id, {})[ws] = None
-
-    def _remove(self, user_id: str, ws: WebSocket[Any] | EventSubscriber) -> None:
-        connections = self._connections.get(user_id, {})
-        connections.pop(ws, None)
-        if not connections:
-            self._connections.pop(user_id, None)
-
-
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
     def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
         self.nursery = nursery
         self.timers = Timers()
-        self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
-        self._dirty = trio.Event()
         self._drain_timeout = drain_timeout
-        self._connections: set[Connection] = set()  # those that are open
-        self._ending: set[Connection] = set()  # those that have begun to end, and are not gone
-        self._subscribers: set[EventSubscriber] = set()
+        self._connections: set[Connection] = set()  # open
+        self._ending: set[Connection] = set()  # they have begun to end, and are not gone
+        self._subscribers: set[SubscriberPeer] = set()
         self._sessions: set[Session] = set()
         self._watched: set[int] = set()
         self._empty = trio.lowlevel.ParkingLot()
@@ -174,21 +71,24 @@ class Hub:
         self.counters = Counters()
         self.check = only_here()
         """Raises `RuntimeError` in any other thread."""
-        self.users = Users(self.check, encode)
-        self.rooms = Rooms(self._to_flush, self.check, self.users.connections, encode)
+        self._users = UserTable()
+        self.users = Users(self._users, self.check, encode)
+        self._flusher = Flusher(self.check, self._users.members, encode)
+        self.rooms = self._flusher.rooms
+        self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
         self.draining = False
         self.until_drain = trio.CancelScope()
-        """Cancelled when the drain begins: for what is to end before the connections do."""
+        """Cancelled when the drain begins: for what ends before the connections do."""
         self._deadline = float("inf")  # of the drain
 
     @property
     def connections(self) -> Room:
         """All connections, whatever their route: for broadcasts."""
-        return self.rooms.room(EVERYBODY)
+        return Room(self.rooms, EVERYBODY)
 
     def statistics(self) -> Statistics:
-        self.check()  # they are of one moment, which another thread hasn't
+        self.check()  # another thread would see the figures of several moments
         named = [key for key in self.rooms if isinstance(key, str)]
         counters = self.counters
         return Statistics(
@@ -206,8 +106,8 @@ class Hub:
             invalid=counters.invalid,
         )
 
-    # A connection's registry. It is in every list before its handler's first line runs, and in none from the moment at
-    # which it begins to end.
+    # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it
+    # begins to end.
 
     def enter(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -217,30 +117,30 @@ class Hub:
             connection.hurry(self._deadline)
 
     def admit(self, connection: Connection) -> bool:
-        ws = connection.ws
-        if ws.closed is not None:  # its peer has gone, having sent a token first: what it sent may be handled
-            return ws.closed.cause in PEERS_ENDS
-        user_id = user_key(ws.user)  # known only now, where the first message has told it
+        peer, ws = connection.peer, connection.peer.ws
+        if peer.closed is not None:  # the peer is gone, having sent a token first: what it sent may be handled
+            return peer.closed.cause in PEERS_ENDS
+        user_id = user_key(ws.user)  # a first message with a token has told it only now
         if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
-            ws._end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
+            peer.end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
-        self.rooms.join(EVERYBODY, ws)
-        self.rooms.join(ws.scope["verbtrio.route"], ws)
+        self.rooms.join(EVERYBODY, ws, peer)
+        self.rooms.join(ws.scope["verbtrio.route"], ws, peer)
         if user_id is not None:
             connection.user_id = user_id
-            self.users._add(user_id, ws)
+            self._users.add(user_id, ws, peer)
         return True
 
     def leave(self, connection: Connection) -> None:
-        ws = connection.ws
-        assert ws.closed is not None
+        peer, ws = connection.peer, connection.peer.ws
+        assert peer.closed is not None
         self._connections.discard(connection)
         self._ending.add(connection)
-        self._ended[ws.closed.cause] += 1
+        self._ended[peer.closed.cause] += 1
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
         if connection.user_id is not None:
-            self.users._remove(connection.user_id, ws)
+            self._users.remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
         connection.slot.leave(trio.current_time())
@@ -250,49 +150,32 @@ class Hub:
     def start(self) -> None:
         """Start what all connections share, in the hub's nursery."""
         self.nursery.start_soon(self.timers.run)
-        self.nursery.start_soon(self._flush)
+        self.nursery.start_soon(self._flusher.run)
         if self.poller is not None:
             self.nursery.start_soon(self.poller.run)
 
-    def _to_flush(self) -> None:
-        """A room has something to flush: at the end of the poller's turn, if there is one, else in our task's."""
-        if self.poller is None or not self.poller.in_turn:
-            self._dirty.set()
-
-    def _flush_some(self) -> None:
-        if self.rooms.flush(FLUSH_MEMBERS):
-            self._dirty.set()
-
-    @trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
-    async def _flush(self) -> None:
-        """What rooms were told in a tick goes out when the tick is over. Trio runs the tasks of a tick in any order, so
-        the first broadcast wakes this one: when it runs, all that ran with the one that broadcast have run, too."""
-        while True:
-            await self._dirty.wait()
-            self._dirty = trio.Event()
-            while self.rooms.flush(FLUSH_MEMBERS):
-                await trio.lowlevel.checkpoint()
-
     @contextmanager
-    def subscribing(self, subscriber: EventSubscriber, room: str) -> Iterator[None]:
-        """Have `subscriber` in `room`, and among its user's connections, until it ends, at the block's end at last."""
+    def subscribing(self, peer: SubscriberPeer, room: str) -> Iterator[None]:
+        """Have a subscriber in `room`, and among its user's connections, until it ends, at the latest at the end of the
+        block."""
+        subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        self._subscribers.add(subscriber)
+        self._subscribers.add(peer)
         self.counters.opened += 1
-        self.rooms.join(room, subscriber)
+        self.rooms.join(room, subscriber, peer)
         if user_id is not None:
-            self.users._add(user_id, subscriber)
-        subscriber.on_end = partial(self._leave_subscriber, subscriber, room, user_id)
+            self._users.add(user_id, subscriber, peer)
+        peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
         try:
             yield
         finally:
-            subscriber.end(CLIENT_GONE)
+            peer.end(CLIENT_GONE)
 
-    def _leave_subscriber(self, subscriber: EventSubscriber, room: str, user_id: str | None, info: CloseInfo) -> None:
-        self.rooms.leave(room, subscriber)
+    def _leave_subscriber(self, peer: SubscriberPeer, room: str, user_id: str | None, info: CloseInfo) -> None:
+        self.rooms.leave(room, peer.subscriber)
         if user_id is not None:
-            self.users._remove(user_id, subscriber)
-        self._subscribers.discard(subscriber)
+            self._users.remove(user_id, peer.subscriber)
+        self._subscribers.discard(peer)
         self._ended[info.cause] += 1
 
     def add_session(self, session: Session) -> None:
@@ -308,7 +191,7 @@ class Hub:
             self._empty.unpark_all()
 
     def answered(self, status: int) -> None:
-        """An upgrade request was answered with `status`; 0: its client had left."""
+        """An upgrade request was answered with `status` (0: its client had left before)."""
         if status not in (0, 101):
             self._refused[status] += 1
 
@@ -324,10 +207,10 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Those that
-        something shielded still holds are given up then: their peers are let go, with one line in the log.
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
+        that something shielded still holds are given up then: their peers are let go, with one line in the log.
 
-        Nobody new is let in from now on. If cancelled, the connections still end; nobody waits for them.
+        No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
         """
         self.draining = True
         self.until_drain.cancel()
@@ -343,7 +226,7 @@ class Hub:
                 await self._empty.park()
         left, self._ending = self._ending, set()
         if left:
-            shown = "; ".join([still_at_work(connection.ws) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            shown = "; ".join([still_at_work(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
             logger.warning(
                 "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
                 " cancellation, or being started: %s%s",
@@ -357,9 +240,9 @@ class Hub:
 
 @asynccontextmanager
 async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = encode) -> AsyncIterator[Hub]:
-    """The hub, open. On the way out its connections are drained; then its tasks are cancelled.
+    """An open hub. On the way out its connections are drained; then its tasks are cancelled.
 
-    A task of the hub that fails ends the lifespan, and with it the worker: half a hub is none.
+    If a task of the hub fails, the lifespan ends, and the worker with it: without that task nothing would work.
     """
     async with trio.open_nursery() as nursery:
         hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, encode=encode)

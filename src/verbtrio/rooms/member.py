@@ -1,9 +1,13 @@
-"""Who is in a room: what rooms know of a member, and what applications may do with one."""
+"""A member of a room: what applications hold of it (`Member`), and what rooms know of it (`Peer`, `Outlet`)."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from verbtrio.base.close import NORMAL_CLOSURE, CloseInfo
 from verbtrio.base.types import Data
@@ -15,53 +19,106 @@ class Outlet(Protocol):
 
     @property
     def held(self) -> list[Frame]:
-        """What is to go out with the next `flush`: the same list for ever, broadcasts append to it. (That takes 0.04 us
-        a member; the least Python function takes 0.15.)"""
+        """What goes out with the next `flush`. Always the same list: broadcasts append to it. (An append takes 0.04 us
+        a member; the cheapest Python function takes 0.15.)"""
 
     def flush(self) -> None:
         """Send what is held now, or queue it within a bound. Never blocks, never raises for a slow or gone peer. Such a
         member may leave its rooms meanwhile."""
 
 
-class HasOutlet(Protocol):
-    """Something in a room, so far as a room knows it. Told apart by identity."""
+class Peer(Protocol):
+    """One connection, so far as rooms and the registry of users know it. Applications hold its `Member`."""
 
     @property
     def outlet(self) -> Outlet:
-        """Its outlet, the same for ever."""
+        """Always the same."""
 
-    def _dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
-        """Somebody has removed it from the room `key`. Takes an instant; returns what is to be done about it soon."""
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How the connection ended; `None` while it is open."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped by `Limits.backlog_policy`."""
+
+    def encode(self, data: Data) -> Frame:
+        """The app's encoder."""
+
+    def put(self, frame: Frame) -> object:
+        """Send a frame to this connection alone. Raises `ConnectionClosed` where it has ended."""
+
+    def close(self, code: int, reason: str) -> None:
+        """The application closes the connection."""
+
+    def end(self, info: CloseInfo) -> object:
+        """End the connection. The first call decides how."""
+
+    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """The connection has been removed from the room `key`. Takes an instant; returns what has to be done soon."""
 
 
-class Member(HasOutlet, Protocol):
-    """Who is in a room, or among a user's connections: a `WebSocket`, or the `EventSubscriber` of an `app.sse` route.
+class Member(HTTPConnection):
+    """A member of a room, or one of a user's connections: a `WebSocket`, or an `EventSubscriber` (of `app.sse`).
 
-    What both have; `isinstance(member, WebSocket)` tells them apart.
+    It has what both have; `isinstance(member, WebSocket)` tells them apart. From Starlette's `HTTPConnection`: `url`,
+    `headers`, `query_params`, `cookies`, `client`, `state`, `scope`, `app`.
+
+    Its properties may be read in any thread. Its methods raise `RuntimeError` in any thread but the one in which the
+    app is served, and change nothing there.
     """
+
+    _id: str
+
+    def __init__(self, scope: Scope, peer: Peer) -> None:
+        super().__init__(scope)
+        self._peer = peer
 
     @property
     def id(self) -> str:
         """Unique among all connections of all processes."""
-
-    @property
-    def user(self) -> Any:
-        """Who it is, as in `WebSocket.user`."""
+        try:
+            return self._id
+        except AttributeError:  # made in one step: another thread may ask at the same time, and gets the same id
+            made: str = vars(self).setdefault("_id", uuid.uuid4().hex)
+            return made
 
     @property
     def params(self) -> dict[str, Any]:
-        """The path's parameters."""
+        """The path's parameters: `"/ws/:room"` gives `member.params["room"]`."""
+        params: dict[str, Any] = self.scope.get("path_params", {})
+        return params
+
+    @property
+    def user(self) -> Any:
+        """The authenticated user: `scope["user"]`, set by middleware (`JWTAuth`, Starlette's
+        `AuthenticationMiddleware`, yours); `None` without one."""
+        return self.scope.get("user")
 
     @property
     def closed(self) -> CloseInfo | None:
-        """How it ended; `None` while it is open."""
+        """How the connection ended; `None` while it is open."""
+        return self._peer.closed
 
     @property
     def dropped(self) -> int:
         """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
+        return self._peer.dropped
 
     def send_nowait(self, data: Data) -> None:
-        """Send `data`, or queue it where the client reads slowly. Raises `ConnectionClosed` where it has ended."""
+        """Send `data` (see `encode`), or queue it if the client reads slowly. For hooks that are plain functions.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            TypeError: `data` can't be encoded; or what the app's `encode=` hook raises.
+        """
+        self._peer.put(self._peer.encode(data))
 
     def close_nowait(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close it, without waiting. One that has ended stays as it is."""
+        """Close the connection, without waiting. Closing a connection that has ended does nothing.
+
+        Raises:
+            ValueError: `code` or `reason` must not be sent; nothing has changed.
+            TypeError: `code` is not an `int`, or `reason` not a `str`; nothing has changed.
+        """
+        self._peer.close(code, reason)

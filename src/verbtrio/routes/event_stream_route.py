@@ -18,8 +18,9 @@ from verbtrio.base.errors import NotRunning
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import Shared
 from verbtrio.guards.quotas import Quotas, Slot, client_key, user_key
-from verbtrio.http.event_subscriber import EventSubscriber, SubscriberResponse
+from verbtrio.http.event_subscriber import EventSubscriber, SubscriberPeer
 from verbtrio.http.link import link_of
+from verbtrio.http.subscriber_response import SubscriberResponse
 from verbtrio.hub.hub import Hub
 from verbtrio.routes.websocket_route import no_slot
 
@@ -112,8 +113,9 @@ class EventStreamEndpoint(Shared):
         return None if answer else PlainTextResponse("Forbidden", 403)
 
     async def _subscribe(self, hub: Hub, room: str, scope: Scope, receive: Receive, send: Send) -> None:
-        subscriber = EventSubscriber(scope, self._limits, hub.counters, hub.check, hub.rooms.encode)
-        response = SubscriberResponse(subscriber, keep_alive=self._keep_alive, retry=self._retry)
+        peer = SubscriberPeer(self._limits, hub.counters, hub.check, hub.rooms.encode)
+        subscriber = EventSubscriber(scope, peer)
+        response = SubscriberResponse(peer, keep_alive=self._keep_alive, retry=self._retry)
         if scope["method"] == "HEAD":
             await response(scope, receive, send)
             return
@@ -125,7 +127,7 @@ class EventStreamEndpoint(Shared):
             await no_slot(full)(scope, receive, send)
             return
         try:
-            with hub.subscribing(subscriber, room):
+            with hub.subscribing(peer, room):
                 await response(scope, receive, send)
         finally:
             slot.leave(trio.current_time())

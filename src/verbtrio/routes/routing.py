@@ -14,7 +14,6 @@ from verbtrio.base.mistakes import explained
 from verbtrio.base.types import DecodeHook, Hook
 from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
 from verbtrio.connection.heartbeat import Heartbeat
-from verbtrio.connection.parameters import http_endpoint
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.guards.origin import Origins
 from verbtrio.guards.quotas import Quotas
@@ -22,6 +21,7 @@ from verbtrio.http.sse import KEEP_ALIVE
 from verbtrio.hub.hub import Hub
 from verbtrio.routes.event_stream_route import EventStreamEndpoint, Guard
 from verbtrio.routes.groups import GroupMount, check_not_taken
+from verbtrio.routes.http_endpoint import http_endpoint
 from verbtrio.routes.websocket_route import WebSocketEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])

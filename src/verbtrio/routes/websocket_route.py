@@ -19,6 +19,7 @@ from verbtrio.connection.handlers import HandlerKind
 from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.parameters import ParameterError
+from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.middleware import deny
 from verbtrio.guards.origin import Origins, server_origin
@@ -111,9 +112,9 @@ class WebSocketEndpoint(Shared):
             return
         connection: Connection | None = None
         try:
-            ws = await self._accept(scope, receive, send, hub)
-            if ws is not None:
-                connection = Connection(ws, handler, self._heartbeat, slot)
+            peer = await self._accept(scope, receive, send, hub)
+            if peer is not None:
+                connection = Connection(peer, handler, self._heartbeat, slot)
         finally:
             if connection is None:
                 slot.leave(trio.current_time())
@@ -132,7 +133,7 @@ class WebSocketEndpoint(Shared):
         own = server_origin(scope.get("scheme", "ws"), hosts[0]) if len(hosts) == 1 else None
         return self._origins.refusal(headers.getlist("origin"), own, session="session" in scope)
 
-    async def _accept(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> WebSocket | None:
+    async def _accept(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> WebSocketPeer[Any] | None:
         """Grant the upgrade, through whatever middleware is around us; `None` where the peer has left."""
         session: Session | None = scope.get("extensions", {}).get(EXTENSION)
         if session is not None:
@@ -152,7 +153,9 @@ class WebSocketEndpoint(Shared):
             subprotocol = session.subprotocol  # middleware may have answered the offer
             hub.watch(session.terminated)
         scope["verbtrio.route"] = self._room
-        return WebSocket(scope, transport, hub.rooms, self._limits, self._kind.decoder, subprotocol=subprotocol)
+        peer = WebSocketPeer(transport, hub.rooms, self._limits, self._kind.decoder)
+        WebSocket(scope, peer, subprotocol=subprotocol)
+        return peer
 
 
 def no_slot(full: Full) -> PlainTextResponse:

@@ -23,7 +23,7 @@ from typing import Any
 
 import trio
 
-from verbtrio.connection.websocket import handled_by
+from verbtrio.connection.peer import handled_by
 
 logger = logging.getLogger("verbtrio.debugging")
 

@@ -1,0 +1,206 @@
+"""What the framework keeps about one WebSocket connection: its queues, its rooms, its phase, and how it ended.
+
+Handlers hold the connection's facade, a `WebSocket`. What ends a connection, whatever it is, calls `WebSocketPeer.end`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+from weakref import ref
+
+import trio
+
+from verbtrio.base.calls import Calls
+from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import Hook, ReadyState
+from verbtrio.connection.answers import error_answer, ref_in
+from verbtrio.connection.inbox import Inbox
+from verbtrio.connection.membership import Membership, Memberships
+from verbtrio.connection.outbox import Outbox
+from verbtrio.messages.decoder import Decoder
+from verbtrio.messages.frame import Frame, encode
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Member
+from verbtrio.rooms.room import check_name
+from verbtrio.wire.transport import Close, Transport
+
+T = TypeVar("T")
+
+handled_by: ContextVar[ref[Member] | None] = ContextVar("handled_by", default=None)
+"""The connection whose handler is running: in its task, in those it starts, and in hooks that are called in place."""
+
+
+class WebSocketPeer(Generic[T]):
+    """One connection, as the framework knows it. All its methods are synchronous.
+
+    Attributes:
+        ws: the facade, a `WebSocket`, which sets this itself. (It is typed `Any`: that module imports this one.)
+        phase: what the connection is in. It only ever moves on.
+        closed: how it ended; set with the phase CLOSING, never changed.
+        nursery: the handler's, from the handler's first line on.
+        outbox: there is one from the phase OPEN on.
+    """
+
+    __slots__ = (
+        "_dismissed",
+        "_on_end",
+        "_refused",
+        "calls",
+        "check",
+        "closed",
+        "decoder",
+        "encode",
+        "inbox",
+        "limits",
+        "memberships",
+        "nursery",
+        "outbox",
+        "phase",
+        "rooms",
+        "sent",
+        "transport",
+        "ws",
+    )
+
+    ws: Any
+    outbox: Outbox
+
+    def __init__(self, transport: Transport, rooms: Rooms, limits: Limits, decoder: Decoder[T]) -> None:
+        self.transport = transport
+        self.rooms = rooms
+        self.check = rooms.check
+        self.encode = rooms.encode
+        self.limits = limits
+        self.decoder = decoder
+        self.inbox = Inbox(max_messages=limits.max_inbox_messages, max_bytes=limits.max_inbox_bytes)
+        self.memberships = Memberships(self, rooms, limits.hook_timeout)
+        self.nursery: trio.Nursery | None = None
+        self.phase = ReadyState.CONNECTING
+        self.closed: CloseInfo | None = None
+        self.sent = 0
+        self._on_end: Callable[[], None]
+        self._refused = 0  # messages that were not what the handler takes
+        self._dismissed: CloseInfo | None = None  # how it ends, once removed from a room that it never leaves alive
+
+    def __repr__(self) -> str:
+        return repr(self.ws)
+
+    def open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
+        """The handshake is done.
+
+        Args:
+            calls: calls its leave hooks.
+            on_end: called when the connection has begun to end and its Close frame is on its way.
+        """
+        self.outbox = outbox
+        self.memberships.calls = calls
+        self._on_end = on_end
+        self.phase = ReadyState.OPEN
+
+    @property
+    def outlet(self) -> Outbox:
+        """What rooms hand their frames to."""
+        return self.outbox
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped by `Limits.backlog_policy`."""
+        return 0 if self.phase is ReadyState.CONNECTING else self.outbox.dropped
+
+    def put(self, frame: Frame) -> Outbox:
+        """Write `frame`, or queue it.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            RuntimeError: called in another thread than the app's.
+        """
+        self.check()
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        self.outbox.put_nowait(frame)
+        return self.outbox
+
+    def refuse(self, error: MessageError, message: str | bytes) -> None:
+        """Answer a message that is not what the handler takes; end the connection if there were too many."""
+        if self.closed is not None:
+            return
+        self.put(encode(error_answer(str(error), ref_in(message))))
+        self._refused += 1
+        self.outbox.counters.invalid += 1
+        if self.limits.max_bad_messages is not None and self._refused > self.limits.max_bad_messages:
+            self.end(CloseInfo(Cause.INVALID, POLICY_VIOLATION, "Too many invalid messages"))
+
+    # Rooms
+
+    def join(self, name: str, on_leave: Hook | None, *, exist_ok: bool) -> Membership:
+        """See `WebSocket.join`."""
+        self.check()
+        check_name(name)
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        if name in self.memberships:
+            if not exist_ok:
+                raise RuntimeError(f"this connection is in the room {name!r} already: exist_ok=True allows for that")
+        elif self.limits.max_rooms is not None and len(self.memberships) >= self.limits.max_rooms:
+            raise LimitExceeded(f"Too many rooms: at most {self.limits.max_rooms}")
+        return self.memberships.join(name, on_leave)
+
+    def membership(self, name: str) -> Membership | None:
+        """Its membership in the room `name`, if it is in it."""
+        self.check()
+        check_name(name)
+        return self.memberships.get(name)
+
+    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """The connection was removed from a room. Removed from its route's or from everybody's, it ends."""
+        if isinstance(key, str):
+            return self.memberships.dismiss(key, info)
+        self._dismissed = info
+        return partial(self.end, info)
+
+    # The end
+
+    def close(self, code: int, reason: str) -> None:
+        """The application closes the connection: its own handler or hook, or somebody else's.
+
+        Raises:
+            ValueError, TypeError: `code` or `reason` must not be sent; nothing has changed.
+        """
+        self.check()
+        check_close(code, reason)
+        mine = handled_by.get()
+        self.end(CloseInfo(Cause.KICKED if mine is None or mine() is not self.ws else Cause.CLOSED, code, reason))
+
+    def end(self, info: CloseInfo) -> None:
+        """The connection ends: the first call decides how. From now on it is in no room, in no list and in no count,
+        and its Close frame is queued behind all that it was sent.
+
+        The handler is cancelled `CANCEL_GRACE` later.
+        """
+        if self.closed is not None:
+            return
+        if self._dismissed is not None and info.cause not in PEERS_ENDS:
+            info = replace(self._dismissed, exception=info.exception)  # it was decided then
+        self.closed = info
+        is_open, self.phase = self.phase is ReadyState.OPEN, ReadyState.CLOSING
+        self.inbox.close(discard=info.cause not in PEERS_ENDS)
+        if is_open:
+            if info.cause is Cause.SLOW:
+                self.outbox.clear()  # a peer that does not read has no use for more of the same
+            if info.cause is not Cause.GONE:
+                self.outbox.put_nowait(Close(info.code, info.reason))
+            self.memberships.leave_all()
+            self._on_end()
+        if self.nursery is not None:
+            scope = self.nursery.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
+
+    def over(self) -> None:
+        """Nothing of the connection is left."""
+        self.phase = ReadyState.CLOSED

@@ -1,0 +1,33 @@
+"""An app's figures at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """An app's figures at one moment. Each process has its own."""
+
+    connections: int
+    """WebSocket connections that are open."""
+    rooms: int
+    memberships: int
+    users: int
+    ended: dict[str, int]
+    """How many connections and event streams have ended so far, or begun to, by `Cause`."""
+    streams: int
+    """Event streams of `app.sse` routes."""
+    opened: int
+    """How many connections and event streams there have been so far, the present ones included."""
+    refused: dict[int, int]
+    """Upgrade requests that were not granted so far, by the status of their answer. Counted by the app whose lifespan
+    the server enters, over the take-over alone (elsewhere the server answers)."""
+    received: int
+    """Messages from clients so far: all of them, refused ones and JSON pongs too."""
+    sent: int
+    """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
+    dropped: int
+    """Of the messages for clients, those thrown away by `Limits.backlog_policy`."""
+    invalid: int
+    """Of the messages from clients, those that were not what the handler takes: answered with an error message."""
