@@ -1,7 +1,9 @@
-"""Authentication by JSON Web Tokens. Only this package loads PyJWT.
+"""Authentication by JSON Web Tokens.
 
-auth = JWTAuth(key=os.environ["SECRET_KEY"])
-app.ws("/ws", middleware=[auth])(chat)       # chat's `ws.user` is the token's claims
+    auth = JWTAuth(key=os.environ["SECRET_KEY"])
+    app.ws("/ws", middleware=[auth])(chat)       # in `chat`, `ws.user` is the token's claims
+
+Only this package loads PyJWT.
 """
 
 from verbtrio.auth.jwt import JWTAuth as JWTAuth

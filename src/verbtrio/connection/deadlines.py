@@ -92,10 +92,10 @@ class Deadlines:
         if self._unfinished is not None and self._unfinished.resume(now) and self._peer.closed is None:
             self._reschedule()
 
-    def _begun(self, source: Assembler) -> None:
+    def _begun(self, assembler: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
         if self._unfinished is None:
-            self._unfinished = MessageDeadline(source, self._peer.limits)
+            self._unfinished = MessageDeadline(assembler, self._peer.limits)
         if self._unfinished.begun(trio.current_time()):
             self._reschedule()
 

@@ -1,6 +1,8 @@
 """Protection against cross-site request forgery: pages of other sites change nothing.
 
-App(middleware=[Middleware(CSRFProtection)])
+    App(middleware=[Middleware(CSRFProtection)])
+
+It reads the headers alone, and passes messages on as they come, so uploads and streams work behind it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Settings from the environment: secrets, so that none are in the code and no demo key is used in production; the port.
+"""Settings from environment variables: secrets, the port, and whether this is production.
 
-auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
+    auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
+
+So no secret is in the code, and no demo key is used in production.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Security headers, which tell browsers what a page may do.
 
-App(middleware=[Middleware(SecurityHeaders)])
+    App(middleware=[Middleware(SecurityHeaders)])
+
+It passes messages on as they come, so streaming and the take-over work behind it.
 """
 
 from __future__ import annotations

@@ -256,10 +256,10 @@ class Conversation:
 
     # Deadlines
 
-    def _begun(self, source: Assembler) -> None:
+    def _begun(self, assembler: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
         if self._unfinished is None:
-            self._unfinished = MessageDeadline(source, self._limits)
+            self._unfinished = MessageDeadline(assembler, self._limits)
         if self._unfinished.begun(trio.current_time()) and self.closed is None:
             self._reschedule()
 
