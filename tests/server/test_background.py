@@ -163,7 +163,7 @@ class TestLife:
             await trio.sleep(1)
         assert trio.current_time() == 100
         (line,) = lines(caplog)
-        assert line.startswith("WARNING 1 tasks of the application's did not end within 2 s")
+        assert line.startswith("WARNING 1 tasks of the application did not end within 2 s")
         assert "stubborn" in line
 
     async def test_the_servers_hard_stop(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -386,7 +386,7 @@ class TestCritical:
                     await service.hang_up()
                     await trio.aclose_forcefully(client._stream)
         assert ends == [(1012, 5), ("the lifespan", 60)]
-        assert any("1 tasks of the application's did not end within 2 s" in line for line in lines(caplog))
+        assert any("1 tasks of the application did not end within 2 s" in line for line in lines(caplog))
 
     @pytest.mark.parametrize("failing", ["outer", "inner"])
     async def test_the_whole_family_is_drained_first(self, failing: str, autojump_clock: Clock) -> None:
@@ -610,7 +610,7 @@ class TestEvery:
             await trio.sleep(4.5)
         assert ticks == [1, 2, 3, 4]
         (line,) = lines(caplog)
-        assert line.endswith(f"{'plain' if kind == 'plain' else 'later'} failed, which is called every 1 s")
+        assert line.endswith(f"{'plain' if kind == 'plain' else 'later'}, called every 1 s, failed")
         assert [type(error) for error in errors(caplog)] == [Failure]
 
 

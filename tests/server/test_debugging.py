@@ -31,7 +31,8 @@ from tests.support.peers import connect
 from tests.support.process import STOP_SECONDS, Server, free_port, hypercorn, running
 from verbtrio import App, WebSocket
 from verbtrio.server import debugging
-from verbtrio.server.debugging import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
+from verbtrio.server.frames import FRAMEWORK
+from verbtrio.server.loop_watch import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
 
 PAIRS = [trio.testing.memory_stream_pair, socket_stream_pair]
 Pair = Callable[[], Any]
@@ -592,7 +593,7 @@ async def test_not_in_the_middle_of_trios_own(package: str, bench: Bench) -> Non
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handler)
-    assert answers == [False, package not in debugging._FRAMEWORK]
+    assert answers == [False, package not in FRAMEWORK]
 
 
 async def test_an_interrupt_waits_for_the_applications_code(bench: Bench) -> None:

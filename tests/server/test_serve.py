@@ -125,7 +125,6 @@ async def test_cancelled_before_it_has_started() -> None:
 
 async def test_an_app_that_stops_while_another_starts() -> None:
     """The second still takes its connections over."""
-    (one, _), (two, closes) = chat(), chat()
     starting, stopped = trio.Event(), trio.Event()
 
     @asynccontextmanager
@@ -134,7 +133,7 @@ async def test_an_app_that_stops_while_another_starts() -> None:
         await stopped.wait()
         yield
 
-    two._inner_lifespan = slow
+    (one, _), (two, closes) = chat(), chat(lifespan=slow)
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as first:
             await first.start(one.serve, 0)

@@ -76,7 +76,7 @@ async def test_not_where_processes_share_their_rooms(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App()
-    monkeypatch.setattr(app, "_spans_processes", True)
+    monkeypatch.setattr(app._life, "spans_processes", True)
     assert await warnings_of(worker(1, 2), app, monkeypatch, caplog) == 0
 
 
