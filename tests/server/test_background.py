@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -51,10 +51,23 @@ def add_task(app: App, form: str, function: Callable[..., Any]) -> None:
         assert app.task(restart=Restart(max=1), critical=False)(function) is function
 
 
+async def serve_until_it_stops(app: App, on_stop: Callable[[], None], paths: Sequence[str] = ("/ws",)) -> None:
+    """Serve an app whose lifespan ends by itself, with a client on each path that stays; `on_stop` is called then."""
+    async with serving(app) as service:
+        clients = [await service.connect(path) for path in paths]
+        try:
+            await trio.sleep_forever()
+        finally:
+            on_stop()
+            await service.hang_up()
+            for client in clients:
+                await trio.aclose_forcefully(client._stream)
+
+
 class TestLife:
     @pytest.mark.parametrize("form", ["@app.task", "@app.task()", "@app.task(...)"])
     async def test_from_the_start_to_the_end(self, form: str, autojump_clock: Clock) -> None:
-        """Inside the application's own lifespan: what that opens is there for all of it, its clean-up too."""
+        """Inside the application's own lifespan: what that opens is there throughout, during the clean-up too."""
         steps: list[str] = []
 
         @asynccontextmanager
@@ -77,13 +90,13 @@ class TestLife:
         add_task(app, form, work)
         for _ in range(2):  # an app may be served again
             async with app.lifespan():
-                assert steps == ["open", "begin"], "it has begun when the application has started"
+                assert steps == ["open", "begin"], "it has begun once the application has started"
                 await trio.sleep(10)
             assert steps == ["open", "begin", "end", "shut"]
             steps.clear()
 
     async def test_cancelled_when_the_drain_begins(self, autojump_clock: Clock) -> None:
-        """Not when that is over: what it says would be said to nobody."""
+        """Not after the drain: then nobody would hear what it says."""
         app, at = App(drain_timeout=2), dict[str, float]()
 
         @app.task
@@ -151,7 +164,7 @@ class TestLife:
             await client.aclose()
 
     async def test_one_that_does_not_end(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-        """Trio can't end it, and the lifespan waits; the log says for whom."""
+        """Trio can't end it, and the lifespan waits; the log names the task."""
         app = App(drain_timeout=2)
 
         @app.task
@@ -292,7 +305,7 @@ class TestFailure:
     async def test_while_it_is_stopped(
         self, critical: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is logged, and not started again; the lifespan ends as it should."""
+        """The failure is logged, and the task is not started again; the lifespan ends without an error."""
         app = App()
 
         @app.task(critical=critical)
@@ -347,14 +360,7 @@ class TestCritical:
 
         app.ws("/ws", close=close)
         with pytest.RaisesGroup(Failure, flatten_subgroups=True):
-            async with serving(app) as service:
-                client = await service.connect()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    ends.append("the lifespan")
-                    await service.hang_up()
-                    await trio.aclose_forcefully(client._stream)
+            await serve_until_it_stops(app, lambda: ends.append("the lifespan"))
         assert ends == ["the other task", (1012, at + 1), "the lifespan"]
         assert lines(caplog)[-1].endswith("work failed: the server is stopping")
         assert lines(caplog)[-1].startswith("CRITICAL")
@@ -362,7 +368,7 @@ class TestCritical:
     async def test_beside_one_that_is_long_in_ending(
         self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Clients are told at once, nobody new comes in, and the log names who is still at work."""
+        """Clients are told at once, no new ones are let in, and the log names the task that is still running."""
         app, ends = App(drain_timeout=2), list[Any]()
 
         @app.task(critical=True)
@@ -377,20 +383,13 @@ class TestCritical:
 
         app.ws("/ws", close=lambda ws, code, reason: ends.append((code, trio.current_time())))
         with pytest.RaisesGroup(Failure, flatten_subgroups=True):
-            async with serving(app) as service:
-                client = await service.connect()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    ends.append(("the lifespan", trio.current_time()))
-                    await service.hang_up()
-                    await trio.aclose_forcefully(client._stream)
+            await serve_until_it_stops(app, lambda: ends.append(("the lifespan", trio.current_time())))
         assert ends == [(1012, 5), ("the lifespan", 60)]
         assert any("1 tasks of the application did not end within 2 s" in line for line in lines(caplog))
 
     @pytest.mark.parametrize("failing", ["outer", "inner"])
     async def test_the_whole_family_is_drained_first(self, failing: str, autojump_clock: Clock) -> None:
-        """What the lifespans have opened is there until the connections are over, and its clean-up may wait."""
+        """What the lifespans have opened is there until the connections have ended, and its clean-up may wait."""
         ends: list[str] = []
 
         def opened(name: str) -> Any:
@@ -422,15 +421,7 @@ class TestCritical:
             raise Failure
 
         with pytest.RaisesGroup(Failure, flatten_subgroups=True):
-            async with serving(outer) as service:
-                peers = [await service.connect("/ws"), await service.connect("/inner/ws")]
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    ends.append("what is within them")
-                    await service.hang_up()
-                    for peer in peers:
-                        await trio.aclose_forcefully(peer._stream)
+            await serve_until_it_stops(outer, lambda: ends.append("what is within them"), ["/ws", "/inner/ws"])
         assert sorted(ends[:2]) == ["inner's 1012", "outer's 1012"]
         assert ends[2:] == ["what is within them", "outer's lifespan", "inner's lifespan"]
 
@@ -568,7 +559,7 @@ class TestEvery:
         assert ticks == pytest.approx([2, 4, 6, 8, 10])
 
     async def test_one_that_takes_longer(self, autojump_clock: Clock) -> None:
-        """What comes due meanwhile is left out: calls neither pile up nor drift."""
+        """Calls that come due meanwhile are left out: they neither pile up nor drift."""
         app, ticks = App(), list[float]()
         takes = iter([0.5, 3.5, 1, 2, 0, 0])
 
@@ -617,7 +608,7 @@ class TestEvery:
 class TestContext:
     @pytest.mark.parametrize("kind", ["task", "every", "every, plain"])
     async def test_each_run_has_its_own(self, kind: str, autojump_clock: Clock) -> None:
-        """A copy of the lifespan's, in which nothing is of the run before."""
+        """A copy of the lifespan's, without what the run before has set."""
         who: ContextVar[str] = ContextVar("who")
         seen: list[str] = []
 
@@ -649,7 +640,7 @@ class TestContext:
 
 class NotATask:
     async def __call__(self) -> None:
-        """Called, it gives a coroutine; only it does not look so."""
+        """Calling it gives a coroutine, but it is not a coroutine function."""
 
 
 async def generator() -> AsyncIterator[int]:
@@ -691,12 +682,12 @@ BAD_SECONDS: list[tuple[Any, type[Exception]]] = [
 
 
 def called(bad: object) -> str:
-    """The same in each process."""
+    """A name for it that is the same in each of pytest's processes."""
     return getattr(bad, "__name__", re.sub(" at 0x.*", "", repr(bad)))
 
 
 class TestMistakes:
-    """They show where they are made, and add nothing."""
+    """They raise where they are made, and add nothing."""
 
     @pytest.mark.parametrize("bad", BAD_TASKS, ids=called)
     def test_no_task(self, bad: Any) -> None:
@@ -764,7 +755,7 @@ def served(how: str) -> Iterator[Server]:
 
 @pytest.mark.parametrize(("how", "code"), [("a script", 1), ("0", 1), ("1", 0), ("2", 0)])
 def test_the_exit_code(how: str, code: int) -> None:
-    """As of whatever else a worker dies of (tests/robustness/test_worker.py): hypercorn 0.18 loses that of a worker."""
+    """As for any other death of a worker (tests/robustness/test_worker.py): hypercorn 0.18 loses a worker's code."""
     with served(how) as server:
         with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
             sock.sendall(b"GET /die HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -775,7 +766,7 @@ def test_the_exit_code(how: str, code: int) -> None:
 
 @pytest.mark.parametrize("kind", ["task", "every"])
 async def test_one_that_is_interrupted(kind: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """As `debug=True` does where it computes: it is over, and all else goes on, until it ends in order."""
+    """As `debug=True` interrupts a computation: the task is over, and everything else goes on."""
     app = App()
     runs: list[float] = []
 
@@ -798,7 +789,7 @@ async def test_one_that_is_interrupted(kind: str, autojump_clock: Clock, caplog:
 
 @pytest.mark.parametrize("how", ["a script", "0"])
 async def test_an_interrupt_is_not_for_a_task(how: str) -> None:
-    """Wherever it comes, clients are told, and the exit code is 0."""
+    """Whatever code it interrupts, clients are told, and the exit code is 0."""
     with served(how) as server:
         async with connect(f"ws://127.0.0.1:{server.port}/ws") as peer:
             await peer.send({"a": 1})
