@@ -1,4 +1,4 @@
-"""`App(debug=True)`: who holds the event loop is named, and Ctrl+C gets a handler out of a computation."""
+"""`App(debug=True)`: a function that holds the event loop is named, and Ctrl+C gets it out of a computation."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ Pair = Callable[[], Any]
 
 @dataclass
 class Bench:
-    """A watch whose clock, and whose looking, are a test's.
+    """Watches whose clock a test sets, and which look when a test says so.
 
     Attributes:
         now: the clock's time.
-        seen: whether somebody looks while a function holds the loop.
+        seen: whether they look while a function holds the loop.
         interrupts: whether SIGINT comes meanwhile.
     """
 
@@ -55,7 +55,7 @@ class Bench:
     interrupted: int = 0
 
     def hold(self, seconds: float = 0.25) -> None:
-        """What a handler calls that holds the loop."""
+        """A handler calls this to hold the loop."""
         self.now += seconds
         if self.seen:
             for watch in self.watches:
@@ -80,14 +80,14 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
     monkeypatch.setattr(LoopWatch, "clock", staticmethod(lambda: bench.now))
     monkeypatch.setattr(debugging, "looking", looking)
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # what the signal does otherwise: here nothing
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # what the signal does otherwise: nothing here
     yield bench
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
 def warned() -> Iterator[list[str]]:
-    """The lines in the log, but for those about the test itself, which moves the clock."""
+    """The lines in the log, without those about the test itself, which moves the clock."""
     lines: list[str] = []
 
     class Listening(logging.Handler):
@@ -105,7 +105,7 @@ def warned() -> Iterator[list[str]]:
 
 Use = Callable[[Service], Awaitable[None]]
 Form = Callable[[Bench], tuple[App, str, Use]]
-"""An app with one function that holds the loop, its name, and a client that has it called."""
+"""An app with one function that holds the loop, the function's name, and a client that causes the call."""
 FORMS: list[Form] = []
 
 
@@ -115,7 +115,7 @@ def form(make: Form) -> Form:
 
 
 async def say(service: Service, path: str = "/ws") -> None:
-    """Connect, send a message, and wait for the end of the connection, which is the client's own where it has to be."""
+    """Connect, send a message, and wait for the server to end the connection; after 2 s the client ends it."""
     try:
         async with await service.connect(path) as peer:
             await peer.send_message("go")
@@ -133,7 +133,7 @@ UPGRADE = (
 
 
 async def get(service: Service, path: str, headers: str = "Connection: close\r\n") -> None:
-    """Send a request; read what comes, to the end."""
+    """Send a request, and read the answer to its end."""
     stream = service.open_stream()
     await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
     with trio.move_on_after(5):
@@ -183,7 +183,7 @@ def child(bench: Bench) -> tuple[App, str, Use]:
 
 
 def with_hook(name: str, *, plain: bool) -> Form:
-    """A route with that one hook (and a message hook that raises, for the error hook to be told)."""
+    """A route with that one hook (and a message hook that raises, so that the error hook is called)."""
 
     def make(bench: Bench) -> tuple[App, str, Use]:
         app = App(debug=True)
@@ -196,7 +196,7 @@ def with_hook(name: str, *, plain: bool) -> Form:
 
         hook: Any = plain_hook if plain else async_hook
         hooks: dict[str, Any] = {name: hook}
-        if name == "message":  # it says what it takes by its signature
+        if name == "message":  # its signature says what it takes
             if plain:
                 hooks[name] = lambda ws, message: bench.hold()
             else:
@@ -322,7 +322,7 @@ class TestEveryForm:
         assert "await trio.to_thread.run_sync(" in line
 
     async def test_is_interrupted(self, make: Form, pair: Pair, bench: Bench, autojump_clock: trio.abc.Clock) -> None:
-        """It ends in order: others are served until the worker says otherwise, which is asked to end."""
+        """The connection ends in order. The worker is asked to end, and until it does others are served."""
         app, _, use = make(bench)
 
         @app.ws("/echo")
@@ -347,7 +347,7 @@ class TestEveryForm:
 
 
 async def test_the_line_it_is_at(bench: Bench, warned: list[str]) -> None:
-    """The innermost that is not the framework's: what has to be changed. The function is what the framework calls."""
+    """The innermost line that is not the framework's has to be changed. The function is the one the framework calls."""
 
     def look() -> None:
         bench.hold(0)
@@ -370,8 +370,9 @@ async def test_the_line_it_is_at(bench: Bench, warned: list[str]) -> None:
     assert f"at {__file__}:{watched_line}: " in line
 
 
-async def test_who_was_not_seen(bench: Bench, warned: list[str], autojump_clock: trio.abc.Clock) -> None:
-    """A call into C may keep the interpreter to itself: then it is who waits afterwards, or the task."""
+async def test_a_function_that_was_not_seen(bench: Bench, warned: list[str], autojump_clock: trio.abc.Clock) -> None:
+    """A call into C may keep the interpreter's lock. Then the log names the function that waits afterwards, or the
+    task."""
     bench.seen = False
     app = App(debug=True)
 
@@ -438,7 +439,7 @@ async def test_what_is_remembered_is_bounded(bench: Bench) -> None:
 
 
 async def test_a_look_at_another_turn_is_not_used(bench: Bench, warned: list[str]) -> None:
-    """What was long but not long enough is not what is named for the next one."""
+    """A function that was seen, but did not hold the loop for long enough, is not named for the next turn."""
     app = App(debug=True)
 
     @app.get("/short")
@@ -465,7 +466,7 @@ async def test_a_look_at_another_turn_is_not_used(bench: Bench, warned: list[str
 
 @pytest.fixture
 def instruments(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The instruments there are, as they come and go."""
+    """The instruments of the run, as they are added and removed."""
     present: list[Any] = []
     add, remove = trio.lowlevel.add_instrument, trio.lowlevel.remove_instrument
 
@@ -540,7 +541,7 @@ async def test_what_the_signal_did_it_still_does(bench: Bench) -> None:
     came: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     async with App(debug=True).lifespan():
-        signal.raise_signal(signal.SIGINT)  # nobody has held the loop
+        signal.raise_signal(signal.SIGINT)  # no function has held the loop
         await trio.lowlevel.checkpoint()
     assert came == [signal.SIGINT]
 
@@ -576,7 +577,7 @@ def test_in_another_thread() -> None:
 
 @pytest.mark.parametrize("package", ["trio", "outcome", "verbtrio", "starlette", "chat"])
 async def test_not_in_the_middle_of_trios_own(package: str, bench: Bench) -> None:
-    """An interrupt would leave it half done; the next Ctrl+C finds the function elsewhere."""
+    """An interrupt would leave that half done; the next Ctrl+C may come elsewhere in the function."""
     answers = []
 
     def ask() -> None:
@@ -597,7 +598,7 @@ async def test_not_in_the_middle_of_trios_own(package: str, bench: Bench) -> Non
 
 
 async def test_an_interrupt_waits_for_the_applications_code(bench: Bench) -> None:
-    """A broadcast is not to be left half done. What the signal does otherwise it does once."""
+    """A broadcast must not be left half done. What the signal does otherwise, it does once."""
     others, caught = [], []
     signal.signal(signal.SIGINT, lambda *_: others.append("told"))
     inside = types.FunctionType(
@@ -641,8 +642,8 @@ def served(way: str) -> Iterator[Server]:
 
 
 def press_ctrl_c(server: Server) -> int:
-    """As a terminal does it, for the whole group; again, like somebody who gets no answer, where it does nothing: what
-    has held the loop for an instant only is not interrupted yet."""
+    """Send SIGINT to the whole group, as a terminal does; and again, as an impatient user does, if that has no effect:
+    a function that has held the loop for an instant only is not interrupted yet."""
     deadline = time.monotonic() + STOP_SECONDS
     time.sleep(2 * HELD_SECONDS)
     while time.monotonic() < deadline:
@@ -651,7 +652,7 @@ def press_ctrl_c(server: Server) -> int:
             return server.process.wait(STOP_SECONDS / 4)
         except subprocess.TimeoutExpired:
             pass
-    raise AssertionError(f"it goes on\n{server.log_text()}")
+    raise AssertionError(f"it is still running\n{server.log_text()}")
 
 
 async def compute(url: str, path: str) -> None:
@@ -683,7 +684,7 @@ async def compute_until_interrupted(url: str, path: str) -> None:
     ],
 )
 async def test_ctrl_c_ends_a_server_that_computes(way: str, path: str) -> None:
-    """Others are told that it shuts down, and how it ends is how it always does."""
+    """Other clients are told that it shuts down, and it ends as it always does."""
     with served(way) as server:
         url = f"://127.0.0.1:{server.port}"
         async with connect(f"ws{url}/idle") as idle, trio.open_nursery() as nursery:
@@ -694,7 +695,7 @@ async def test_ctrl_c_ends_a_server_that_computes(way: str, path: str) -> None:
                     await trio.sleep(0.05)
             code = await trio.to_thread.run_sync(press_ctrl_c, server)
             assert await idle.closed() == (1012, "The server is restarting")
-        if way != "program":  # whose main task is interrupted, or not: as Trio's handler finds it
+        if way != "program":  # there Trio's own handler may interrupt the main task, or not
             assert code == 0, server.log_text()
             assert "Traceback" not in server.log_text()
 
