@@ -1,4 +1,4 @@
-"""The application: routes, middleware, lifespans, and what it says when it is used wrongly."""
+"""The application: routes, middleware, lifespans, users, and its answers to mistakes."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class TestMiddleware:
             await peer.aclose()
             headers = dict(peer.handshake_headers)
             assert [headers[f"x-{name}".encode()] for name in expected] == [b"True"] * 3
-        # For a WebSocket each is over before the next begins: nothing of it stays for the connection's life.
+        # For a WebSocket, each has returned before the next begins: none of them stays for the connection's life.
         assert order == ["first", "/first", "second", "/second", "third", "/third", "handler"]
 
     async def test_denial(self, autojump_clock: Clock) -> None:
@@ -208,7 +208,7 @@ class TestMiddleware:
 
 
 class TestLifespan:
-    async def test_everything_of_the_running_app_says_what_to_add(self) -> None:
+    async def test_what_needs_a_running_app_says_what_to_add(self) -> None:
         app = App()
         for use in (lambda: app.room("x"), lambda: app.users, lambda: app.connections, app.statistics):
             with pytest.raises(NotRunning, match=r"Starlette\(\.\.\., lifespan=chat\.lifespan\)"):
@@ -288,7 +288,7 @@ async def test_users(autojump_clock: Clock) -> None:
 
 
 class TestMistakes:
-    """What is wrong shows when it is written, in words that say what to do."""
+    """A mistake raises where it is made, with what to do instead."""
 
     @pytest.mark.parametrize(
         ("hook", "problem"),
@@ -415,7 +415,7 @@ async def test_users_disconnected(autojump_clock: Clock) -> None:
     async with serving(app) as service:
         clients = [await service.connect(f"/ws?id={user}") for user in (1, 1, 2)]
         assert app.users.disconnect("1", reason="Your account is closed") == 2
-        assert app.users.disconnect(1) == 0, "they are on their way out"
+        assert app.users.disconnect(1) == 0, "they are closing already"
         assert app.users.disconnect(3) == 0
         with pytest.raises(ValueError, match="close code"):
             app.users.disconnect(2, code=999)

@@ -151,6 +151,7 @@ PURE = [
     "rooms.member",
     "rooms.local",
     "connection.heartbeat",
+    "routes.settings",
     "routes.asyncapi",
     "server.restart",
     "server.takeover.http1_heads",
