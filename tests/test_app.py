@@ -1,25 +1,21 @@
-"""The application: routes, middleware, lifespans, users, and its answers to mistakes."""
+"""The application: routes, middleware, users, and its answers to mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 import trio.testing
 import trio_websocket
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount
 from trio.abc import Clock
 
 from tests.support.memory import serving, shake_hands
-from verbtrio import App, NotRunning, Upgrade, WebSocket
+from verbtrio import App, Upgrade, WebSocket
 from verbtrio.middleware import CallNext
 
 
@@ -205,58 +201,6 @@ class TestMiddleware:
             await client.get("/")
         with pytest.raises(RuntimeError, match="before the app has started"):
             app.use()
-
-
-class TestLifespan:
-    async def test_what_needs_a_running_app_says_what_to_add(self) -> None:
-        app = App()
-        for use in (lambda: app.room("x"), lambda: app.users, lambda: app.connections, app.statistics):
-            with pytest.raises(NotRunning, match=r"Starlette\(\.\.\., lifespan=chat\.lifespan\)"):
-                use()
-
-    async def test_one_at_a_time(self) -> None:
-        app = App()
-        async with app.lifespan():
-            with pytest.raises(RuntimeError, match="running already"):
-                async with app.lifespan():
-                    pass
-        async with app.lifespan():
-            pass  # but again afterwards
-
-    async def test_the_applications_own_is_inside_the_hub(self) -> None:
-        seen: list[int] = []
-
-        @asynccontextmanager
-        async def lifespan(app: App) -> AsyncIterator[dict[str, int]]:
-            seen.append(len(app.connections))
-            yield {"answer": 42}
-            seen.append(len(app.connections))
-
-        async with App(lifespan=lifespan).lifespan() as state:
-            assert state["answer"] == 42
-        assert seen == [0, 0]
-
-    async def test_mounted_apps_run_with_it(self) -> None:
-        inner, deep = App(), App()
-        inner.mount("/deep", deep)
-        outer = App(routes=[Mount("/a", routes=[Mount("/inner", app=inner)])])
-        async with outer.lifespan():
-            assert (len(inner.connections), len(deep.connections)) == (0, 0)
-        with pytest.raises(NotRunning):
-            _ = deep.connections
-
-    async def test_mounted_in_starlette(self, autojump_clock: Clock) -> None:
-        app = App()
-
-        @app.ws("/ws")
-        async def handler(ws: WebSocket) -> None:
-            await ws.send(ws.url.path)
-
-        outer = Starlette(routes=[Mount("/chat", app=app)])
-        async with serving(app, outer) as service:
-            client = await service.connect("/chat/ws")
-            assert await client.get_message() == "/chat/ws"
-            await client.aclose()
 
 
 async def test_users(autojump_clock: Clock) -> None:
