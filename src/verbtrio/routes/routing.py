@@ -191,7 +191,8 @@ class Routes(HTTPRoutes):
             name: the route's name, for `url_path_for`.
 
         Raises:
-            TypeError: `room` asks for a parameter that the path doesn't have; or `guard` can't be called so.
+            TypeError: `room` asks for a parameter that the path doesn't have; or `guard` can't be called with
+                `(request, room)`.
             ValueError: the path does not begin with "/", or has a handler for GET already.
         """
         path = starlette_path(path)

@@ -89,7 +89,8 @@ class Background:
         by name, and each call has a context of its own, as a task does.
 
         Raises:
-            TypeError: `seconds` is not a number, or the function can't be called so, or asks for anything else.
+            TypeError: `seconds` is not a number; or it is not a function, is a generator function, or asks for anything
+                else.
             ValueError: `seconds` is less than 0.001, or not finite.
             RuntimeError: the application has started.
         """

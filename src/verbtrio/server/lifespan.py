@@ -102,13 +102,14 @@ class Life:
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
             await life._open(stack, family)
-            if life._app.debug:
+            if life._app.debug:  # last, as in `run`
                 stack.enter_context(debugging())
         if self._lifespan is None:
             return {}
         return dict(await stack.enter_async_context(self._lifespan(self._app)) or {})
 
     def check_not_running(self) -> None:
+        """Raise `RuntimeError` if the application is running."""
         if self.hub is not None:
             raise RuntimeError(
                 "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
@@ -118,7 +119,7 @@ class Life:
         """The hub.
 
         Raises:
-            NotRunning: the application is not running, or its caller is run by asyncio. The message says what to do.
+            NotRunning: the application is not running; or the caller runs on asyncio. The message says what to do.
         """
         if self.hub is None:
             not_trio.check()

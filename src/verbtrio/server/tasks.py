@@ -36,7 +36,7 @@ class SupervisedTask:
     """A task that is started again when it fails: `@app.task`.
 
     Raises:
-        TypeError: `function` is not a coroutine function, or asks for something else than `app` and `task_status`.
+        TypeError: `function` is not a coroutine function, or asks for anything but `app` and `task_status`.
     """
 
     def __init__(self, function: Any, restart: Restart | None, *, critical: bool) -> None:
@@ -73,7 +73,7 @@ class PeriodicTask:
     """A function that is called at regular intervals: `@app.every`.
 
     Raises:
-        TypeError: `function` can't be called so, or asks for something else than `app`.
+        TypeError: `function` is not a function, is a generator function, or asks for anything but `app`.
     """
 
     def __init__(self, function: Any, seconds: float) -> None:
