@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from tests.support.process import Server, hypercorn
+
+# Hypothesis's deadline for an example is an assertion on a time, which another machine, or a busy one, does not keep.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 class Servers:

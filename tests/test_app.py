@@ -1,25 +1,21 @@
-"""The application: routes, middleware, lifespans, and what it says when it is used wrongly."""
+"""The application: routes, middleware, users, and its answers to mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 import trio.testing
 import trio_websocket
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount
 from trio.abc import Clock
 
 from tests.support.memory import serving, shake_hands
-from verbtrio import App, NotRunning, Upgrade, WebSocket
+from verbtrio import App, Upgrade, WebSocket
 from verbtrio.middleware import CallNext
 
 
@@ -172,7 +168,7 @@ class TestMiddleware:
             await peer.aclose()
             headers = dict(peer.handshake_headers)
             assert [headers[f"x-{name}".encode()] for name in expected] == [b"True"] * 3
-        # For a WebSocket each is over before the next begins: nothing of it stays for the connection's life.
+        # For a WebSocket, each has returned before the next begins: none of them stays for the connection's life.
         assert order == ["first", "/first", "second", "/second", "third", "/third", "handler"]
 
     async def test_denial(self, autojump_clock: Clock) -> None:
@@ -207,58 +203,6 @@ class TestMiddleware:
             app.use()
 
 
-class TestLifespan:
-    async def test_everything_of_the_running_app_says_what_to_add(self) -> None:
-        app = App()
-        for use in (lambda: app.room("x"), lambda: app.users, lambda: app.connections, app.statistics):
-            with pytest.raises(NotRunning, match=r"Starlette\(\.\.\., lifespan=chat\.lifespan\)"):
-                use()
-
-    async def test_one_at_a_time(self) -> None:
-        app = App()
-        async with app.lifespan():
-            with pytest.raises(RuntimeError, match="running already"):
-                async with app.lifespan():
-                    pass
-        async with app.lifespan():
-            pass  # but again afterwards
-
-    async def test_the_applications_own_is_inside_the_hub(self) -> None:
-        seen: list[int] = []
-
-        @asynccontextmanager
-        async def lifespan(app: App) -> AsyncIterator[dict[str, int]]:
-            seen.append(len(app.connections))
-            yield {"answer": 42}
-            seen.append(len(app.connections))
-
-        async with App(lifespan=lifespan).lifespan() as state:
-            assert state["answer"] == 42
-        assert seen == [0, 0]
-
-    async def test_mounted_apps_run_with_it(self) -> None:
-        inner, deep = App(), App()
-        inner.mount("/deep", deep)
-        outer = App(routes=[Mount("/a", routes=[Mount("/inner", app=inner)])])
-        async with outer.lifespan():
-            assert (len(inner.connections), len(deep.connections)) == (0, 0)
-        with pytest.raises(NotRunning):
-            _ = deep.connections
-
-    async def test_mounted_in_starlette(self, autojump_clock: Clock) -> None:
-        app = App()
-
-        @app.ws("/ws")
-        async def handler(ws: WebSocket) -> None:
-            await ws.send(ws.url.path)
-
-        outer = Starlette(routes=[Mount("/chat", app=app)])
-        async with serving(app, outer) as service:
-            client = await service.connect("/chat/ws")
-            assert await client.get_message() == "/chat/ws"
-            await client.aclose()
-
-
 async def test_users(autojump_clock: Clock) -> None:
     """A user may have several connections; closing one leaves the others reachable."""
     app = App()
@@ -288,7 +232,7 @@ async def test_users(autojump_clock: Clock) -> None:
 
 
 class TestMistakes:
-    """What is wrong shows when it is written, in words that say what to do."""
+    """A mistake raises where it is made, with what to do instead."""
 
     @pytest.mark.parametrize(
         ("hook", "problem"),
@@ -415,7 +359,7 @@ async def test_users_disconnected(autojump_clock: Clock) -> None:
     async with serving(app) as service:
         clients = [await service.connect(f"/ws?id={user}") for user in (1, 1, 2)]
         assert app.users.disconnect("1", reason="Your account is closed") == 2
-        assert app.users.disconnect(1) == 0, "they are on their way out"
+        assert app.users.disconnect(1) == 0, "they are closing already"
         assert app.users.disconnect(3) == 0
         with pytest.raises(ValueError, match="close code"):
             app.users.disconnect(2, code=999)

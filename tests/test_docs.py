@@ -20,6 +20,7 @@ from tests.test_exports import EXPORTED
 from verbtrio import App, Cause, Heartbeat, Limits
 from verbtrio.base import close
 from verbtrio.base.mistakes import Habit
+from verbtrio.routes.http_routes import HTTPRoutes
 from verbtrio.routes.routing import Routes
 
 PAGE = (ROOT / "docs" / "reference.md").read_text()
@@ -65,7 +66,7 @@ def test_each_name_of_a_door(door: str) -> None:
 
 def test_what_an_app_has() -> None:
     (cells,) = [cells for cells in rows("Names") if cells[0] == "`App`"]
-    own = [name for of in (App, Routes) for name in vars(of) if not name.startswith("_")]
+    own = [name for of in (App, Routes, HTTPRoutes) for name in vars(of) if not name.startswith("_")]
     assert {"ws", "group", "users"} <= set(own), "the test itself sees something"
     missing = [name for name in own if not re.search(rf"`{name}\b", cells[1])]
     assert missing == ["use", "asyncapi_document"], "beside `middleware` and `asyncapi`"

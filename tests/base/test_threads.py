@@ -74,7 +74,7 @@ class World:
             (one.closed, list(one._queue), list(one.held), one.dropped, one._body.deadline),
             (self.membership._left, self.membership._scope.cancel_called),
             dict(hub.quotas._taken),
-            (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._hub is hub),
+            (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._life.hub is hub),
             (len(hub.rooms._dismissed), self.app._background),
             self.app.user_middleware,
         )
@@ -248,11 +248,11 @@ READ: dict[str, Call] = {
 """Reads, or touches nothing of the app's: allowed everywhere."""
 
 ROUTES: dict[str, Call] = {
-    "Routes.get": lambda w: w.app.get("/get")(page),
-    "Routes.post": lambda w: w.app.post("/post")(page),
-    "Routes.put": lambda w: w.app.put("/put")(page),
-    "Routes.patch": lambda w: w.app.patch("/patch")(page),
-    "Routes.delete": lambda w: w.app.delete("/delete")(page),
+    "HTTPRoutes.get": lambda w: w.app.get("/get")(page),
+    "HTTPRoutes.post": lambda w: w.app.post("/post")(page),
+    "HTTPRoutes.put": lambda w: w.app.put("/put")(page),
+    "HTTPRoutes.patch": lambda w: w.app.patch("/patch")(page),
+    "HTTPRoutes.delete": lambda w: w.app.delete("/delete")(page),
     "Routes.ws": lambda w: w.app.ws("/late", open=lambda ws: None),
     "Routes.sse": lambda w: w.app.sse("/late/:room"),
     "Routes.group": lambda w: w.app.group("/late"),
@@ -336,7 +336,7 @@ TABLES: list[dict[str, Any]] = [CHECKED, CHECKED_COROUTINES, REFUSED_WHILE_SERVE
 def test_every_public_member_is_in_a_table() -> None:
     found = {name for name in public_members() if name.partition(".")[0] not in NOTHING_OF_TRIO}
     listed = {name.partition(" ")[0] for table in TABLES for name in table} | BY_THE_REQUEST | SENTENCES
-    assert {"WebSocket.send", "Room.broadcast", "Users.__iter__", "Routes.get"} <= found, (
+    assert {"WebSocket.send", "Room.broadcast", "Users.__iter__", "HTTPRoutes.get"} <= found, (
         "the test itself sees something"
     )
     assert found - listed == set(), "say in one of the tables what these do in another thread"

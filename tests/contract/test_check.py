@@ -98,7 +98,7 @@ class TestWithoutOne:
             with without(piece):
                 return check.can_be_had(part)
 
-        for module in ("app", "server.serve"):
+        for module in ("server.lifespan", "server.serve"):
             monkeypatch.setattr(f"verbtrio.{module}.can_be_had", look)
         servers = vars(hypercorn_run)["TCPServer"]
         async with trio.open_nursery() as nursery:

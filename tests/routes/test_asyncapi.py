@@ -1,7 +1,7 @@
-"""The AsyncAPI document: its structure, and that its schemas say what the decoder does.
+"""The AsyncAPI document: its structure, and that its schemas accept what the decoder accepts.
 
-Where the environment's ASYNCAPI_SCHEMA names AsyncAPI's own JSON Schema (3.0.0.json of npm's @asyncapi/specs, which
-`nox -s tests` fetches where there is npm), the documents are checked against that, too.
+If the environment's ASYNCAPI_SCHEMA names AsyncAPI's own JSON Schema (3.0.0.json of npm's @asyncapi/specs, which
+`nox -s tests` fetches if there is npm), the documents are checked against that, too.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def look_up(described: dict[str, Any], reference: str) -> Any:
 
 
 def check(described: dict[str, Any]) -> None:
-    """What the specification asks for beyond what a JSON Schema can say."""
+    """Check what the specification requires, and a JSON Schema can't express."""
     for reference in references(described):
         look_up(described, reference)
     for operation in described["operations"].values():
@@ -159,14 +159,14 @@ def check(described: dict[str, Any]) -> None:
 
 
 class TestOfAnApp:
-    async def test_it_is_served_where_it_was_asked_for(self) -> None:
+    async def test_it_is_served_at_its_path(self) -> None:
         app = example_app()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             response = await client.get("/asyncapi.json")
         assert response.headers["content-type"] == "application/json"
         assert response.json() == app.asyncapi_document(title="Chat", version="2.0.0", description="Talk.")
 
-    async def test_nothing_is_told_otherwise(self) -> None:
+    async def test_nothing_is_published_otherwise(self) -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(App()), base_url="http://x") as client:
             assert (await client.get("/asyncapi.json")).status_code == 404
 
@@ -206,7 +206,7 @@ class TestOfAnApp:
         assert schemas["Line"]["properties"]["ends"]["items"] == [{"$ref": "#/components/schemas/Point"}] * 2
 
     def test_of_a_mounted_app(self) -> None:
-        """Its addresses are its own: it doesn't know where it is mounted."""
+        """Its addresses are without the mount's prefix, which it does not know."""
         app = example_app()
         Starlette(routes=[Mount("/chat", app=app)])
         addresses = [c["address"] for c in app.asyncapi_document(title="x", version="1")["channels"].values()]
@@ -255,7 +255,7 @@ class TestOfTypes:
     def test_a_schema_says_what_the_decoder_does(
         self, kind: Any, messages: st.SearchStrategy[Any], data: st.DataObject
     ) -> None:
-        """The JSON of messages, whole and with one value changed: both take it, or both don't."""
+        """The JSON of messages, whole and with one value changed: both accept it, or neither does."""
         described = describe(Channel("/ws", receives=kind))
         operation = described["operations"]["receive_ws"]
         payloads = [
@@ -275,8 +275,8 @@ class TestOfTypes:
 
 
 def changes(value: Any) -> st.SearchStrategy[Any]:
-    """`value` with one part of it replaced by something else, or taken out."""
-    # No floats: 1.0 is an integer in JSON Schema, and none to msgspec's strict mode.
+    """`value` with one part replaced by something else, or removed."""
+    # No floats: 1.0 is an integer in JSON Schema, but not for msgspec's strict mode.
     other: st.SearchStrategy[Any] = (
         st.none() | st.booleans() | st.integers(-5, 5) | st.text("ab", max_size=3) | st.just([]) | st.just({})
     )

@@ -1,4 +1,4 @@
-"""Which routes an application's description has, and where they are."""
+"""Which routes an application's AsyncAPI document has, and their addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rooms heard without a WebSocket: the same broadcasts, the same guards, the same ends."""
+"""Event streams of rooms: the same broadcasts, guards and endings as for WebSockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = "a key of more than thirty-two bytes"
 
 
 def chat(**options: Any) -> App:
-    """A chat whose rooms can be heard at /events/:room, too."""
+    """A chat whose rooms have event streams at /events/:room."""
     app = App()
 
     @app.ws("/ws/:room")
@@ -43,7 +43,7 @@ def chat(**options: Any) -> App:
 async def listen(
     service: Service, path: str = "/events/lobby", *, slow: bool = False, headers: dict[str, str] | None = None
 ) -> Exchange:
-    """A client that has begun to listen."""
+    """A client that has subscribed."""
     pair = trio.testing.lockstep_stream_pair if slow else trio.testing.memory_stream_pair
     client = await Exchange(service.open_stream(pair)).request(path, headers=headers)
     await trio.testing.wait_all_tasks_blocked()
@@ -100,7 +100,7 @@ class TestBroadcasts:
             assert member.params == {"room": "lobby"}
             assert member.closed is None
             assert repr(member).startswith("<EventSubscriber ")
-            del member  # nothing is to refer to it when it has left
+            del member  # nothing may refer to it once it has left
             assert app.room("lobby").broadcast("x") == 1
             await client.aclose()
 
@@ -204,7 +204,7 @@ class TestWhoMayListen:
             await client.aclose()
 
     async def test_a_guard_that_says_nothing(self, autojump_clock: Clock) -> None:
-        """It has forgotten its `return`: nobody gets in."""
+        """It has forgotten its `return`: no client gets in."""
 
         async def guard(request: Request, room: str) -> Any:
             return None
@@ -250,7 +250,7 @@ class TestWhoMayListen:
             for client in (denied, again, peer):
                 await client.aclose()
 
-    async def test_who_is_no_longer_welcome(self, autojump_clock: Clock) -> None:
+    async def test_a_user_who_is_disconnected(self, autojump_clock: Clock) -> None:
         auth = JWTAuth(KEY)
         app = chat(middleware=[auth])
         async with serving(app) as service:
@@ -312,7 +312,7 @@ class TestTheEnd:
             await service.shut_down()
             await service.wait_ended(1.5)
 
-    async def test_nobody_is_let_in_any_more(self, autojump_clock: Clock) -> None:
+    async def test_new_clients_get_a_503(self, autojump_clock: Clock) -> None:
         app = chat()
         async with serving(app) as service:
             app._running_hub().draining = True
@@ -330,7 +330,7 @@ class TestTheEnd:
             member.close_nowait(4000, "off you go")
             member.close_nowait(4001, "twice")
             del member
-            assert len(app.room("lobby")) == app.statistics().streams == 0, "from that moment on"
+            assert len(app.room("lobby")) == app.statistics().streams == 0, "at once"
             assert app.room("lobby").broadcast("too late") == 0
             events = parse(await client.rest())
             assert [event.data for event in events] == ["bye", '{"code":4000,"reason":"off you go"}']
@@ -340,7 +340,7 @@ class TestTheEnd:
 
     @pytest.mark.parametrize("middleware", [[], [pass_through]])
     async def test_a_client_that_does_not_read(self, middleware: list[Any], autojump_clock: Clock) -> None:
-        """One write has 10 s. Nobody else waits for it."""
+        """One write has 10 s. Other clients don't wait for it."""
         app = chat(middleware=middleware)
         async with serving(app) as service:
             slow, quick = await listen(service, slow=True), await listen(service)
@@ -365,7 +365,7 @@ class TestTheEnd:
         async with serving(app) as service:
             client = await listen(service)
             (member,) = app.room("lobby")
-            for number in range(10):  # in one go: its task has no turn in between
+            for number in range(10):  # without a checkpoint: its task has no turn in between
                 app.room("lobby").broadcast(f"m{number}")
             if policy == "close":
                 (event,) = parse(await client.rest())

@@ -1,7 +1,7 @@
-"""Paths that are no route's, although they look like one's to a regular expression, or to a reverse proxy.
+"""Paths that match no route, although a regular expression, or a reverse proxy, might take them for a route's.
 
-`location = /admin { deny all; }` in nginx does not cover `/admin%0a`: so that must not be `/admin` here either.
-And `/admin/..` is `/` for it, whatever is guarded: so that must not be in `/admin` here.
+`location = /admin { deny all; }` in nginx does not cover `/admin%0a`, so that must not be `/admin` here either. And
+nginx takes `/admin/..` for `/`, which it may not guard, so that must not be below `/admin` here.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ PATHS: list[tuple[Callable[[App], None], str, str]] = [
 
 
 async def status_of(app: App, path: str) -> int:
-    """The answer to a GET with the path as it is: httpx takes dots out of it, as browsers do."""
+    """The answer to a GET with the path as it is: httpx removes dot segments, as browsers do."""
     sent = list[Any]()
 
     async def receive() -> Any:
@@ -131,7 +131,7 @@ async def test_http_with_a_control_character_or_dots_is_not_found(add: Callable[
     async with app.lifespan(), http(app) as client:
         for path in paths:
             if "events" not in path:  # a stream, which has no end
-                assert (await client.get(path)).status_code == 200, f"{path} is a route's"
+                assert (await client.get(path)).status_code == 200, f"{path} has a route"
             for bad, spelling in product(CONTROLS, SPELLINGS):
                 url = spelling.format(path=path, bad=quote(bad))
                 if url.startswith("/"):
@@ -153,7 +153,7 @@ async def test_a_websocket_with_a_control_character_or_dots_is_not_found(
     async with serving(app) as service:
         for path in [path for adds, method, path in PATHS if adds is add and method == "WS"]:
             stream = service.open_stream()
-            assert b" 101 " in await shake_hands(stream, path), f"{path} is a route's"
+            assert b" 101 " in await shake_hands(stream, path), f"{path} has a route"
             await stream.aclose()
             for bad in ("%0a", "%0d", "%0d%0a", "%00", "%1b", "%7f", "%c2%85", "/%0a", "%0a/", *DOTS):
                 answer = await shake_hands(service.open_stream(), path + bad)
@@ -161,7 +161,7 @@ async def test_a_websocket_with_a_control_character_or_dots_is_not_found(
 
 
 async def test_in_another_application(autojump_clock: Clock) -> None:
-    """Where another framework's router stands before it, the App has the last word about its own routes."""
+    """Behind another framework's router, too, the App checks the paths of its own routes."""
     app = App()
     added(app)
     outer = Starlette(routes=[Mount("/chat", app=app), Host("elsewhere", app)], lifespan=app.lifespan)
@@ -204,7 +204,7 @@ async def test_it_is_answered_as_other_unknown_paths_are() -> None:
         "/s/%252e%252e",
     ],
 )
-async def test_whatever_else_is_a_parameter(path: str) -> None:
+async def test_other_characters_may_be_in_a_parameter(path: str) -> None:
     app = App()
     added(app)
     async with http(app) as client:
@@ -212,7 +212,7 @@ async def test_whatever_else_is_a_parameter(path: str) -> None:
 
 
 async def test_a_room_has_no_line_breaks(autojump_clock: Clock) -> None:
-    """`%0a` within a parameter: what a log, an event stream or a header makes of it is one fault less to make."""
+    """`%0a` within a parameter is refused, too, so it can't get into a log, an event stream or a header."""
     app = App()
 
     @app.ws("/ws/:room")
@@ -228,7 +228,7 @@ async def test_a_room_has_no_line_breaks(autojump_clock: Clock) -> None:
 
 @pytest.mark.parametrize("catch_all", [None, "/{rest:path}/", "/files/{rest:path}/", "/x{rest:path}"])
 async def test_slashes_redirect_to_this_host_alone(catch_all: str | None) -> None:
-    """Starlette redirects `/admin/` to `/admin`, and the other way around."""
+    """Starlette redirects `/admin/` to `/admin`, and vice versa."""
     app = App()
     added(app)
     app.get("/slash/")(page)
@@ -264,7 +264,7 @@ async def test_slashes_redirect_to_this_host_alone(catch_all: str | None) -> Non
 async def test_a_number_that_python_refuses_to_read(
     digits: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 404 as any other path that is no route's: neither a 500 nor a traceback."""
+    """A 404, like any other path without a route: neither a 500 nor a traceback."""
     app = App()
     added(app)
     number = "1" * digits
@@ -284,7 +284,7 @@ async def test_a_number_that_python_refuses_to_read(
 
 
 def mixed() -> App:
-    """An app with routes of each kind, in groups and by Starlette's means, and others' applications."""
+    """An app with routes of each kind, in groups, Starlette's own, and in mounted applications."""
     app = App()
     app.ws("/ws", message=lambda ws, message: None)
     app.ws("/ws/:room/{n:int}", message=lambda ws, message: None)
@@ -344,7 +344,7 @@ class TestAnUnknownWebSocket:
         assert "/ws10" not in caplog.text
 
     async def test_does_not_fill_the_log(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-        """Each once, so many at all, and only the beginning of a long one."""
+        """Each is warned of once, only so many are in all, and a long one is cut."""
         caplog.set_level("DEBUG", logger="verbtrio.paths")
         async with serving(mixed()) as service:
             for path in ("/" + "x" * 5000, *(f"/{number // 2}" for number in range(60))):
@@ -401,7 +401,7 @@ class TestAnUnknownWebSocket:
 class TestAPlainRequestOfAWebSocket:
     @pytest.mark.parametrize("method", METHODS)
     async def test_is_426(self, method: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Whatever the method: there is none to name in a 405."""
+        """Whatever the method: a 405 would have to name one that is allowed."""
         async with http(mixed()) as client:
             for path in ("/ws", "/ws/a/5", "/g/x/ws", "/bare", "/starlettes", "/inner/ws"):
                 response = await client.request(method, path)
@@ -413,7 +413,7 @@ class TestAPlainRequestOfAWebSocket:
 
     @pytest.mark.parametrize("method", METHODS)
     async def test_is_not_what_other_paths_are(self, method: str) -> None:
-        """An HTTP route of that path has the word; and no other path is a WebSocket's."""
+        """An HTTP route with that path answers itself, and other paths have no WebSocket."""
         expected = {"/page": 200, "/both": 200, "/posted": 405, "/nowhere": 404, "/ws/a/b": 404, "/ws/a": 404}
         expected |= {"/ws%0a": 404, "/ws/..": 404, "/other/ws": 404, "/g//ws": 404, "/ws/a/" + "1" * 5000: 404}
         async with http(mixed()) as client:
@@ -426,8 +426,8 @@ class TestAPlainRequestOfAWebSocket:
                     assert (await client.request(method, path)).status_code == status, path
         assert await status_of(mixed(), "/ws/..") == 404
 
-    async def test_is_the_apps_to_answer(self) -> None:
-        """As a 404 is: by its exception handlers, and within its middleware."""
+    async def test_is_answered_by_the_apps_handlers(self) -> None:
+        """Like a 404, by its exception handlers, and within its middleware."""
 
         async def ours(request: Request, error: Exception) -> Response:
             return PlainTextResponse("ours", 426)
@@ -440,7 +440,7 @@ class TestAPlainRequestOfAWebSocket:
             assert response.headers["x-content-type-options"] == "nosniff"
 
     async def test_over_http_2_names_no_connection(self) -> None:
-        """There `Connection` and `Upgrade` are forbidden (RFC 9113 section 8.2.2)."""
+        """HTTP/2 forbids `Connection` and `Upgrade` (RFC 9113 section 8.2.2)."""
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -462,7 +462,7 @@ class TestAPlainRequestOfAWebSocket:
         assert not {b"connection", b"upgrade"} & {name for name, _ in sent[0]["headers"]}
 
     async def test_on_the_wire(self, autojump_clock: Clock) -> None:
-        """With the connection as it was: another request may follow."""
+        """The connection stays usable: another request may follow."""
         async with serving(mixed()) as service:
             stream = service.open_stream()
             for method in (b"GET", b"HEAD", b"GET"):

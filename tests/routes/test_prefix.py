@@ -1,5 +1,5 @@
-"""Under a prefix, behind a real nginx that passes it on or strips it; and in several processes: what docs/deployment.md
-says of it."""
+"""An app under a prefix, behind a real nginx that passes it on or strips it; and in several processes: as
+docs/deployment.md describes it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def location(proxy_pass: str) -> str:
 
 @pytest.fixture(scope="module")
 def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    """Each way to be under the prefix."""
+    """A proxy for each way of serving under the prefix."""
     require_nginx()
     (whole,) = re.findall(r"^    (proxy_pass .*?;)", SECTION, re.MULTILINE)
     assert "location /chat/ {" in SECTION
@@ -68,7 +68,9 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", ["whole", "put back"])
 class TestUnderAPrefix:
-    async def test_routes_are_found_and_links_have_it(self, proxies: dict[str, Server], way: str, place: str) -> None:
+    async def test_routes_are_found_and_links_have_the_prefix(
+        self, proxies: dict[str, Server], way: str, place: str
+    ) -> None:
         server, path = proxies[way], f"/chat{PLACES[place]}"
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{server.url}{path}/page")
@@ -87,7 +89,7 @@ class TestUnderAPrefix:
 
 
 class TestStripped:
-    """What the page warns of: if hypercorn or Starlette mend that, it can say less."""
+    """What the page warns of. If hypercorn or Starlette mend it, the page can say less."""
 
     @pytest.mark.parametrize(("place", "found"), [("own", True), ("group", False), ("mounted", False)])
     async def test_routes(self, proxies: dict[str, Server], place: str, found: bool) -> None:

@@ -1,4 +1,4 @@
-"""Groups of routes: the prefix, the middleware and the settings they share, and whom they leave alone."""
+"""Groups of routes: the prefix, the middleware and the settings they share, and the routes that are not theirs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def logging_in(name: str, log: list[str]) -> Any:
 
 
 class TestPrefix:
-    async def test_stands_before_every_path(self) -> None:
+    async def test_begins_every_path(self) -> None:
         app = App()
         group = app.group("/api/:tenant")
         for method in ("get", "post", "put", "patch", "delete"):
@@ -59,7 +59,7 @@ class TestPrefix:
             await client.aclose()
 
     async def test_tells_routes_apart(self, autojump_clock: Clock) -> None:
-        """`ws.route` is everybody on this route: not those on another group's with the same path."""
+        """`ws.route` has the connections of this route, not those of another group's route with the same path."""
         app = App()
 
         for prefix in ("/a", "/b"):
@@ -85,11 +85,11 @@ class TestPrefix:
         assert app.url_path_for("thing", tenant="us", name="it") == "/api/us/things/it"
 
     @pytest.mark.parametrize("prefix", ["api", "/api/", "/", ":tenant"])
-    def test_that_is_none(self, prefix: str) -> None:
+    def test_that_is_not_valid(self, prefix: str) -> None:
         with pytest.raises(ValueError, match="a group's prefix is"):
             App().group(prefix)
 
-    def test_a_parameter_nobody_has(self) -> None:
+    def test_a_parameter_that_is_in_no_path(self) -> None:
         async def handler(ws: WebSocket, room: str) -> None: ...
 
         with pytest.raises(TypeError, match="its parameters: tenant"):
@@ -97,7 +97,7 @@ class TestPrefix:
 
 
 class TestWhatIsNotItsOwn:
-    """A request for which the group has no route is none of its business."""
+    """A group leaves a request alone for which it has no route."""
 
     async def test_goes_on_to_what_comes_after(self) -> None:
         app = App()
@@ -179,7 +179,7 @@ class TestMiddleware:
             assert [(await client.get(f"/api/{name}")).text for name in ("one", "two", "one")] == ["1", "2", "3"]
 
     async def test_cors_answers_a_preflight(self) -> None:
-        """An OPTIONS is no route's method: on a single route Starlette would say 405 before any middleware ran."""
+        """No route has the method OPTIONS: for a single route Starlette answers 405 before any middleware runs."""
         app = App()
         cors = Middleware(CORSMiddleware, allow_origins=["https://example.com"], allow_methods=["GET"])
         app.group("/api", middleware=[cors]).get("/it")(page)
@@ -195,7 +195,7 @@ class TestMiddleware:
 
     @pytest.mark.parametrize("where", ["app", "group", "route"])
     async def test_that_raises(self, where: str, caplog: pytest.LogCaptureFixture, autojump_clock: Clock) -> None:
-        """A denied upgrade, logged once; for HTTP a 500, which the server logs (see test_middleware)."""
+        """The upgrade is denied, and the error logged once; HTTP gets a 500, which the server logs."""
 
         async def broken(request: Any, call_next: Any) -> Response:
             raise ValueError("mine")
@@ -227,10 +227,10 @@ class TestMiddleware:
             rejection = await rejected(service, "/api/ws")
             assert (rejection.status_code, rejection.body) == (403, b"closed on Sundays")
 
-    def test_that_is_none(self) -> None:
-        none: Any = Upgrade
+    def test_of_another_type(self) -> None:
+        wrong: Any = Upgrade
         with pytest.raises(TypeError, match="is not middleware"):
-            App().group("/api", middleware=[none])
+            App().group("/api", middleware=[wrong])
 
 
 class TestSettings:
@@ -261,12 +261,12 @@ class TestSettings:
         assert small.closed.code == 1009
 
     @pytest.mark.parametrize("settings", [{"limits": 5}, {"heartbeat": 5}])
-    def test_that_are_none(self, settings: Any) -> None:
+    def test_of_another_type(self, settings: Any) -> None:
         with pytest.raises(TypeError, match=r"is a verbtrio\."):
             App().group("/api", **settings)
 
 
-def test_a_group_tells_what_it_is() -> None:
+def test_repr() -> None:
     group = App().group("/api")
     group.get("/it")(page)
     assert repr(group) == "<Group '/api' (1 routes)>"

@@ -1,4 +1,4 @@
-"""Who gets in: places at their boundary, and what the one too many is answered with."""
+"""Which connections get in: limits at their boundary, and the answer to the next one over them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from verbtrio import App, LimitExceeded, Limits, WebSocket
 
 
 async def who(request: HTTPConnection, call_next: Any) -> Response:
-    """Everybody is who they say they are."""
+    """Believes any client's user name."""
     if "x-user" in request.headers:
         request.scope["user"] = {"id": request.headers["x-user"]}
     response: Response = await call_next(request)
@@ -35,14 +35,14 @@ def user(name: str) -> bytes:
 
 
 class Door:
-    """Keeps what it opens."""
+    """Opens connections, and keeps those that are let in."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.streams: list[Any] = []
 
     async def knock(self, headers: bytes = b"", path: str = "/ws") -> tuple[int, bytes]:
-        """The status of the answer, and all of it."""
+        """The status of the answer, and the whole answer."""
         stream = self._service.open_stream()
         answer = await shake_hands(stream, path, headers)
         status = int(answer.split(b" ")[1])
@@ -81,7 +81,7 @@ async def test_n_pass_and_the_next_is_denied(
     app.ws("/ws", open=lambda ws: None)
     async with serving(app) as service:
         door = Door(service)
-        for _ in range(2):  # and again, once all have left
+        for _ in range(2):  # twice: the places are free again once all have left
             assert [(await door.knock(mine))[0] for _ in range(3)] == [101] * 3
             denied, answer = await door.knock(mine)
             assert denied == status
@@ -108,7 +108,7 @@ async def test_a_route_with_limits_of_its_own_counts_in_both(autojump_clock: Clo
 
 
 async def test_handshakes_in_progress_are_counted(autojump_clock: Clock) -> None:
-    """The place is taken before the answer is on its way: however many ask at once, n pass."""
+    """A place is taken before the answer is sent: of any number that ask at once, n pass."""
     app = App(limits=Limits(max_connections=3))
     app.ws("/ws", open=lambda ws: None)
     async with serving(app) as service:
@@ -142,7 +142,7 @@ async def test_places_come_back_however_it_ends(end: str, autojump_clock: Clock)
 
 
 async def test_rooms(autojump_clock: Clock) -> None:
-    """n can be joined; the next raises, which a handler may catch; otherwise it ends with 1008, and no traceback."""
+    """n can be joined. The next raises; uncaught, that ends the connection with 1008, and without a traceback."""
     app = App(limits=Limits(max_rooms=3))
     caught: list[str] = []
 
@@ -186,7 +186,7 @@ async def test_leaving_a_room_makes_room(autojump_clock: Clock, caplog: pytest.L
         await trio.sleep(1)
         assert connection.closed is not None
         assert connection.closed.code == 1008
-    assert caplog.records == [], "what a client asks for must not fill the log"
+    assert caplog.records == [], "clients must not be able to fill the log"
 
 
 class TestHandshakeTimeout:
@@ -208,10 +208,10 @@ class TestHandshakeTimeout:
                 assert b"retry-after: 5" in answer.lower()
             else:
                 await trio.sleep(100)
-                assert app.statistics().connections == 1, "once answered, there is no deadline any more"
+                assert app.statistics().connections == 1, "after the answer there is no deadline any more"
             await stream.aclose()
 
-    async def test_is_told(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_is_logged(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         async def never(request: Any, call_next: Any) -> Response:
             await trio.sleep(math.inf)
             raise AssertionError
@@ -226,7 +226,7 @@ class TestHandshakeTimeout:
         assert len(caplog.records) == 1
 
     async def test_is_over_once_answered(self, autojump_clock: Clock) -> None:
-        """For others' WebSocket routes too, and for a denial that takes its time to be sent."""
+        """Also for Starlette's WebSocket routes, and for a denial whose body takes long."""
 
         async def theirs(websocket: StarletteWebSocket) -> None:
             await websocket.accept()

@@ -1,4 +1,4 @@
-"""An `App` that is run by asyncio: one sentence that says what to use instead, wherever that shows first."""
+"""An `App` on asyncio: one sentence says what to use instead, wherever the mistake shows first."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def mounted() -> Starlette:
 
 
 async def call(app: Any, scope: dict[str, Any], *received: dict[str, Any]) -> list[Any]:
-    """Call an application as a server does; what it has sent."""
+    """Call an application as a server does; return what it has sent."""
     sent: list[Any] = []
     messages = iter(received)
 
@@ -77,7 +77,7 @@ def request(kind: str, path: str, **more: Any) -> dict[str, Any]:
     return {"type": kind, "path": path, "method": "GET", "headers": [], "query_string": b"", "state": {}, **more}
 
 
-# By ASGI, as any server of asyncio's does it
+# By ASGI, as any asyncio server calls it
 
 
 def test_a_start_fails_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_start_fails_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_start_raises_behind_the_failure() -> None:
-    """Else a caller that expects an exception (TestClient) takes the application for started."""
+    """Otherwise a caller that expects an exception (TestClient) would take the application for started."""
 
     async def nothing(*_: Any) -> Any: ...
 
@@ -154,7 +154,7 @@ def test_in_an_asyncio_program(use: Callable[[App], Any], expected: str) -> None
 
 
 def test_a_lifespan_may_be_made_anywhere() -> None:
-    """It is where it is entered that counts."""
+    """What counts is where it is entered."""
 
     async def made_in_asyncio(app: App) -> Any:
         return app.lifespan()
@@ -167,7 +167,7 @@ def test_a_lifespan_may_be_made_anywhere() -> None:
 
 
 def test_trio_as_asyncios_guest() -> None:
-    """Both run in that thread; the app is Trio's."""
+    """Both run in that thread; the app runs on Trio."""
 
     async def guest() -> str:
         app = chat()
@@ -245,15 +245,15 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_uvicorn() -> None:
     ended = run("-m", "uvicorn", "--port", str(free_port()), "examples.echo:app")
-    assert ended.returncode == 3, "uvicorn's for an application that has not started"
+    assert ended.returncode == 3, "uvicorn's exit code for an application that has not started"
     lines = ended.stderr.splitlines()
     assert f"ERROR:    {COMMAND.format('examples.echo:app')}" in lines
     assert [line for line in lines if not line.startswith(("INFO:", "ERROR:"))] == []
-    assert len(lines) == 4, "its process, that it waits, the sentence, and that it exits"
+    assert len(lines) == 4, "the process id, the wait for the startup, the sentence, and the exit"
 
 
 def test_uvicorn_with_the_app_mounted() -> None:
-    """Starlette sends the traceback: what is ours is that it is short, and ends with the sentence."""
+    """Starlette sends the traceback; our part is that it is short, and ends with the sentence."""
     ended = run("-m", "uvicorn", "--port", str(free_port()), "tests.apps.mounted:app")
     assert ended.returncode == 3
     assert COMMAND.format("tests.apps.mounted:app") in ended.stderr
@@ -278,13 +278,13 @@ def test_hypercorn_without_the_trio_worker(command: list[str], app: str) -> None
 
 
 def test_hypercorns_worker_processes_without_trio() -> None:
-    """The exit code of their parent is hypercorn's, and 0 whatever they end with."""
+    """Their parent's exit code is hypercorn's: 0, whatever their own is."""
     ended = run("-m", "hypercorn", "-b", "127.0.0.1:0", "examples.echo:app")
     assert ended.stderr == COMMAND.format("examples.echo:app") + "\n"
 
 
 def test_hypercorn_inside_an_asyncio_program() -> None:
-    """It is not ours to end that program: hypercorn raises there what it is told."""
+    """That program must not be ended: hypercorn raises an exception there."""
     program = """
 import asyncio
 from hypercorn.asyncio import serve

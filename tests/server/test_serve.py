@@ -55,7 +55,7 @@ async def test_serve_in_a_nursery() -> None:
 
 
 async def test_leaving_the_scope_drains() -> None:
-    """A cancelled `serve` says good-bye first: clients get 1012, hooks run. It waits for nothing else."""
+    """A cancelled `serve` drains first: clients get 1012, and hooks run. It waits for nothing else."""
     app, closes = chat(drain_timeout=60)
     with trio.move_on_after(30) as patience:
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
@@ -71,7 +71,7 @@ async def test_leaving_the_scope_drains() -> None:
 
             await clients.start(client)
             nursery.cancel_scope.cancel()
-    assert not patience.cancel_called, "it has waited for its deadline"
+    assert not patience.cancel_called, "it must not wait for its deadline"
     assert got == closes == [(1012, "The server is restarting")]
 
 
@@ -92,7 +92,7 @@ async def test_leaving_the_scope_lets_the_application_shut_down() -> None:
 
 
 async def test_two_apps_in_one_program() -> None:
-    """One after the other and side by side: each has its own hub, and its own end."""
+    """Side by side, each has its own hub, and its own end."""
     (one, _), (two, _) = chat(), chat()
     async with trio.open_nursery() as nursery:
         (first,) = await nursery.start(one.serve, 0)
@@ -125,7 +125,6 @@ async def test_cancelled_before_it_has_started() -> None:
 
 async def test_an_app_that_stops_while_another_starts() -> None:
     """The second still takes its connections over."""
-    (one, _), (two, closes) = chat(), chat()
     starting, stopped = trio.Event(), trio.Event()
 
     @asynccontextmanager
@@ -134,7 +133,7 @@ async def test_an_app_that_stops_while_another_starts() -> None:
         await stopped.wait()
         yield
 
-    two._inner_lifespan = slow
+    (one, _), (two, closes) = chat(), chat(lifespan=slow)
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as first:
             await first.start(one.serve, 0)
@@ -198,7 +197,7 @@ app.listen(certfile=sys.argv[1], keyfile=sys.argv[2])
 
 
 async def test_listen_over_tls(servers: Servers) -> None:
-    """As docs/security.md says, from a script: pages and sockets of one origin, and browsers told to stay with TLS."""
+    """From a script, as docs/security.md describes it: pages and sockets of one origin, and HSTS."""
     trust = ssl.create_default_context()
     servers.authority.configure_trust(trust)
     port = free_port()
@@ -221,8 +220,8 @@ async def test_listen_over_tls(servers: Servers) -> None:
         assert f"Listening on https://127.0.0.1:{port}" in server.log_text()
 
 
-def test_half_a_certificate_is_none(servers: Servers) -> None:
-    """hypercorn would serve without TLS, and say nothing."""
+def test_a_certificate_needs_its_key(servers: Servers) -> None:
+    """hypercorn would serve without TLS, and without a warning."""
     certificate, key, missing = str(servers.certfile), str(servers.keyfile), "/nowhere/cert.pem"
     for half in ({"certfile": certificate}, {"keyfile": key}):
         with pytest.raises(ValueError, match="certfile and keyfile"):
@@ -286,7 +285,7 @@ def test_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**20])
-def test_a_port_that_is_none(port: int) -> None:
+def test_a_port_that_is_not_valid(port: int) -> None:
     with pytest.raises(ValueError, match=f"port is {port}, which is not a port"):
         config(port)
 
@@ -299,10 +298,10 @@ def test_a_port_of_another_type() -> None:
 
 
 class TestAnAddressThatCannotBeHad:
-    """One sentence, with the address and what to do."""
+    """The error is one sentence, with the address and what to do."""
 
     async def test_serve(self) -> None:
-        """An `OSError` by itself, for whoever waits for the start; the app can be served again."""
+        """`nursery.start` raises the `OSError` by itself, not in a group; the app can be served again."""
         (one, _), (two, _) = chat(), chat()
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(one.serve, 0)
@@ -330,14 +329,14 @@ class TestAnAddressThatCannotBeHad:
             ("nowhere.invalid", "host is an address of this machine"),
         ],
     )
-    async def test_a_host_of_nobody(self, host: str, advice: str) -> None:
+    async def test_a_host_that_is_not_this_machine(self, host: str, advice: str) -> None:
         app, _ = chat()
         with pytest.raises(OSError, match=rf"can't listen on .*: .* \({advice}") as caught:
             await app.serve(3000, host=host)
         assert "attempting" not in str(caught.value)
 
-    async def test_a_port_that_is_not_for_everybody(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """And another problem, for which there is no advice. (Whoever runs the tests may have every port.)"""
+    async def test_a_port_that_needs_a_privilege(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And another problem, for which there is no advice. (Simulated: the tests may run with the privilege.)"""
 
         def refusing(number: int) -> Any:
             def create_server(*args: Any, **options: Any) -> socket.socket:
@@ -355,7 +354,7 @@ class TestAnAddressThatCannotBeHad:
                 await app.serve(80)
 
     async def test_an_error_of_the_applications_own_is_left_alone(self) -> None:
-        """Its lifespan may listen to something, too."""
+        """Its lifespan may open a listening socket, too."""
 
         @asynccontextmanager
         async def lifespan(app: App) -> AsyncIterator[None]:
@@ -382,7 +381,7 @@ class TestAnAddressThatCannotBeHad:
             nursery.cancel_scope.cancel()
 
     def test_a_script(self) -> None:
-        """Exit code 1 and the sentence: no traceback."""
+        """Exit code 1 and the sentence, without a traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             second = self.run(PORT=port)
@@ -392,7 +391,7 @@ class TestAnAddressThatCannotBeHad:
         assert (second.returncode, second.stderr) == (1, f"{problem}\n")
 
     @pytest.mark.parametrize("port", ["abc", "65536"])
-    def test_a_script_whose_port_is_none(self, port: str) -> None:
+    def test_a_script_whose_port_is_not_valid(self, port: str) -> None:
         result = self.run(PORT=port)
         assert result.returncode == 1
         assert re.fullmatch(f"PORT is '?{port}'?, which is no .*\n", result.stderr)

@@ -1,4 +1,4 @@
-"""Several workers of hypercorn's: one warning that rooms, users and limits are per process."""
+"""Several hypercorn workers: one warning that rooms, users and limits are per process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARNING = "rooms, users and limits are per process"
 
 
 def worker(number: int, workers: int) -> multiprocessing.process.BaseProcess:
-    """A process such as hypercorn starts, which is not started."""
+    """A process like those that hypercorn starts, but not started."""
     config = Config()
     config.workers = workers
     process = multiprocessing.get_context("spawn").Process(target=print, kwargs={"config": config})
@@ -39,7 +39,7 @@ async def warnings_of(
 
 
 async def test_one_of_each_batch_warns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """hypercorn numbers those that replace the first ones from there on."""
+    """The numbers of those that replace the first ones go on from there."""
     warned = [await warnings_of(worker(n, 3), App(), monkeypatch, caplog) for n in range(1, 10)]
     assert warned == [1, 0, 0] * 3
 
@@ -52,7 +52,7 @@ async def test_one_worker_does_not(
     assert await warnings_of(worker(number, 1), App(), monkeypatch, caplog) == 0
 
 
-async def test_a_process_of_somebody_elses_does_not(
+async def test_a_process_that_hypercorn_has_not_started_does_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     others = multiprocessing.get_context("spawn").Process(target=print, kwargs={"config": {"workers": 3}})
@@ -76,7 +76,7 @@ async def test_not_where_processes_share_their_rooms(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App()
-    monkeypatch.setattr(app, "_spans_processes", True)
+    monkeypatch.setattr(app._life, "spans_processes", True)
     assert await warnings_of(worker(1, 2), app, monkeypatch, caplog) == 0
 
 

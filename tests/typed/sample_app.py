@@ -1,7 +1,7 @@
-"""An application as a user would write it: the public API, with all its types said.
+"""An application as a user would write it, with all of the public API, and fully annotated.
 
-`nox -s types` has mypy and pyright, both strict, find nothing in it, and `assert_type` says what they must know. That
-it is not only typed but works, tests/test_typing.py shows.
+`nox -s types` has mypy and pyright check it, both strict: they must find no error, and infer what `assert_type` says.
+tests/test_typing.py shows that it also works.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SCHEMAS = "#/components/schemas/"
 
 
 class ErrorMessage(msgspec.Struct, tag_field="type", tag="error"):
-    """What a message is answered with that the handler does not take."""
+    """The answer to a message that the handler does not take."""
 
     message: str
     ref: str | int | float | msgspec.UnsetType = msgspec.UNSET
@@ -30,8 +30,8 @@ class Channel:
     Attributes:
         address: its path, `{name}` for a parameter.
         receives: the type of what clients send; `None`: they send nothing.
-        sends: the type of what they are sent, as far as it has been declared.
-        description: what the handler's docstring says.
+        sends: the type of what they are sent, if it has been declared.
+        description: the handler's docstring.
     """
 
     address: str
@@ -42,7 +42,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """One type among those of a channel."""
+    """One of a channel's types."""
 
     type: Any
     content_type: str
@@ -56,8 +56,8 @@ def document(
     The schemas are JSON Schema draft 7, as AsyncAPI's own schema object is.
 
     Raises:
-        TypeError: a message's type is none that msgspec has a JSON Schema for, and has no `model_json_schema` either,
-            as Pydantic's models do, nor is it annotated with one (`msgspec.Meta(extra_json_schema=...)`).
+        TypeError: msgspec has no JSON Schema for a message's type, and the type neither has a `model_json_schema`, as
+            Pydantic's models do, nor is annotated with a schema (`msgspec.Meta(extra_json_schema=...)`).
     """
     directions = [(_inbound(channel.receives), _outbound(channel)) for channel in channels]
     messages = list(dict.fromkeys(message for pair in directions for part in pair for message in part))
@@ -115,21 +115,21 @@ def document(
 
 
 class _Custom:
-    """The schemas of types that msgspec has none for: those of their own, as Pydantic's models have."""
+    """The schemas of types that msgspec has none for, but which bring their own, as Pydantic's models do."""
 
     def __init__(self, taken: Collection[str]) -> None:
         self.components: dict[str, Any] = {}
         self.without: type | None = None  # the last one that has no schema of its own
-        self._taken = taken  # what other components are called
+        self._taken = taken  # the names of other components
         self._refs: dict[type, dict[str, Any]] = {}
 
     def schema(self, kind: type) -> dict[str, Any]:
-        """A reference to the type's schema, which is among the components from then on, with what it refers to."""
+        """A reference to the type's schema. The schema, and what it refers to, is then among the components."""
         if kind not in self._refs:
             make = getattr(kind, "model_json_schema", None)
             if make is None:
                 self.without = kind
-                raise NotImplementedError  # msgspec looks whether the type is annotated with one
+                raise NotImplementedError  # msgspec then looks for an annotation with one
             name = _unique(re.sub(r"\W+", "_", kind.__name__), {*self._taken, *self.components})
             self._refs[kind] = {"$ref": SCHEMAS + name}
             schema = make(ref_template=f"{SCHEMAS}{name}.{{model}}")
@@ -197,7 +197,7 @@ def _payload(message: _Message, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draft7(schema: Any) -> Any:
-    """msgspec's schema (2020-12, with OpenAPI's discriminator) in the words of draft 7 and of AsyncAPI."""
+    """msgspec's schema (2020-12, with OpenAPI's discriminator) as one of draft 7, with AsyncAPI's discriminator."""
     if not isinstance(schema, dict):
         return schema
     result: dict[str, Any] = {}

@@ -15,13 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from verbtrio.base.errors import NotRunning
-from verbtrio.base.limits import Limits
 from verbtrio.base.types import Shared
-from verbtrio.guards.quotas import Quotas, Slot, client_key, user_key
+from verbtrio.guards.quotas import Slot, client_key, user_key
 from verbtrio.http.event_subscriber import EventSubscriber, SubscriberPeer
 from verbtrio.http.link import link_of
 from verbtrio.http.subscriber_response import SubscriberResponse
 from verbtrio.hub.hub import Hub
+from verbtrio.routes.settings import RouteSettings
 from verbtrio.routes.websocket_route import no_slot
 
 logger = logging.getLogger("verbtrio.listening")
@@ -39,13 +39,13 @@ class EventStreamEndpoint(Shared):
         params: the path's parameters.
         guard: who may listen; `None`: whoever gets here.
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
-        limits: the route's.
-        places: where its streams are counted beside the app's connections.
+        settings: the route's. Its limits and quotas apply.
         keep_alive, retry: as in `EventStream`.
         sends: for the AsyncAPI document.
 
     Raises:
-        TypeError: `room` names what is no parameter of the path, or `guard` can't be called.
+        TypeError: `room` names a parameter that the path doesn't have, or `guard` can't be called with
+            `(request, room)`.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class EventStreamEndpoint(Shared):
         params: set[str],
         guard: Guard | None,
         hub: Callable[[], Hub],
+        settings: RouteSettings,
         *,
-        limits: Limits,
-        quotas: tuple[Quotas, ...],
         keep_alive: float | None,
         retry: float | None,
         sends: Any = None,
@@ -73,8 +72,8 @@ class EventStreamEndpoint(Shared):
         self._room = room
         self._guard = guard
         self._hub = hub
-        self._limits = limits
-        self._quotas = quotas
+        self._limits = settings.limits
+        self._quotas = settings.quotas
         self._keep_alive = keep_alive
         self._retry = retry
         self.sends = sends

@@ -1,4 +1,4 @@
-"""How a group's routes are found, and which of an app's routes would never be."""
+"""How a group's routes are found, and which routes would never be, since others take their requests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from starlette.types import Scope
 
 
 class GroupMount(Mount):
-    """Starlette's `Mount`, but for requests alone that one of its routes takes: a `Mount` takes all with its prefix,
-    and would hide whatever is added after it."""
+    """Starlette's `Mount`, but only for requests that one of its routes takes. A plain `Mount` takes all with its
+    prefix, and would hide what is added after it."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
@@ -25,9 +25,9 @@ class GroupMount(Mount):
 
 
 def check_not_taken(routes: Iterable[BaseRoute], route: Route | WebSocketRoute, prefix: str) -> None:
-    """Raise `ValueError` where one of `routes`, or of their groups', takes all that `route` would.
+    """Raise `ValueError` if one of `routes`, or of those in their groups, takes all requests that `route` would.
 
-    A parameter's name makes no difference, its convertor does: `/{n:int}` is not `/{n}`.
+    A parameter's name makes no difference; its convertor does: `/{n:int}` is not `/{n}`.
 
     Args:
         routes: all of the app's.

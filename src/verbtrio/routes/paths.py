@@ -1,11 +1,11 @@
 """Which paths are looked up at all: none with a control character, `.` or `..` for a segment, or too long a number.
-And what is said to whoever asks for one that there is not.
+And the answers for paths without a route.
 
-Starlette's paths are regular expressions that end in `$`, and that matches before a line break at the end, too. So
-`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. And a proxy takes dots out
-(RFC 3986 section 5.2.4) before it compares a path, but sends it on as it came: `/admin/..` is `/` for nginx, and would
-be of a route `/admin/{rest:path}` here. Browsers take dots out before they ask. The check stands before the
-application's router, so it holds for every route in it, whoever has made it.
+Starlette's paths are regular expressions that end in `$`, which also matches before a line break at the end. So
+`/admin%0a` would be `/admin` here and another path for the reverse proxy that guards it. And a proxy removes dot
+segments (RFC 3986 section 5.2.4) before it compares a path, but sends the path on as it came: `/admin/..` is `/` for
+nginx, and would match a route `/admin/{rest:path}` here. Browsers remove dot segments before they send a request. The
+check stands before the application's router, so it holds for every route in it, Starlette's included.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 logger = logging.getLogger("verbtrio.paths")
 
 MAX_NAMED = 10
-"""Routes that are named in a log line."""
+"""Routes that are named in a log line, at most."""
 
 _BAD = re.compile(r"[\x00-\x1f\x7f-\x9f]|(?:^|/)\.\.?(?:[/#]|$)").search
-"""What no URL and no IRI has unescaped (RFC 3987 section 2.2), and no name that somebody gives; and segments of dots.
-(A `#`, which nobody may send, ends a path for nginx.)"""
+"""Characters that no URL and no IRI has unescaped (RFC 3987 section 2.2), and no sensible name has at all; and dot
+segments. (A `#`, which must not be sent, ends a path for nginx.)"""
 _HUGE_NUMBER = re.compile(r"(?<![0-9])[0-9]{4301}").search
 """Python's `int` raises for more than 4,300 digits (CVE-2020-10735), and so would `{n:int}`: a 500 with a traceback."""
 
 
 class PathRouter(Router):
-    """Starlette's router, which answers 404 to such a path: for HTTP as to any unknown path, for a WebSocket before the
-    upgrade.
+    """Starlette's router, which answers such a path with 404: for HTTP like any unknown path, for a WebSocket before
+    the upgrade.
 
-    To a WebSocket's request for a path that no route has, it answers 404, too, where Starlette's says 403; and to an
-    HTTP request for a path that WebSocket routes alone have, 426 (RFC 9110 section 15.5.22). Middleware of the app's is
-    around both; that of a group or a route is not, so they tell anybody that there is such a route.
+    An upgrade request for a path without a route gets a 404, too, where Starlette answers with 403. An HTTP request for
+    a path that only WebSocket routes have gets a 426 (RFC 9110 section 15.5.22). The app's middleware is around both
+    answers. That of a group or a route is not, so any client may learn that there is such a route.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -67,14 +67,14 @@ class PathRouter(Router):
         if not any(route.matches(asked)[0] is Match.FULL for route in self.routes):
             await super().not_found(scope, receive, send)
             return
-        # Whatever the method: a 405 would have to name those that there are, and there are none.
+        # Whatever the method: a 405 would have to name the methods that are allowed, and there are none.
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if scope["http_version"] in ("1.0", "1.1") else {}
         raise HTTPException(426, "This is a WebSocket: connect to it by ws:// or wss://", headers)
 
     def _known(self, scope: Scope) -> str:
-        """Where somebody answers, for the log."""
+        """The paths that have a WebSocket route, for the log."""
         paths = list(_websocket_paths(self.routes))
-        prefix = scope.get("root_path", "")[:MAX_SHOWN]  # of a mounted app the client may have chosen a part of it
+        prefix = scope.get("root_path", "")[:MAX_SHOWN]  # a mount's path may have parameters, which the client chooses
         under = f", under {prefix!r}," if prefix else ""
         more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
         routes = f"the WebSocket routes{under} are {', '.join(paths[:MAX_NAMED])}{more}"

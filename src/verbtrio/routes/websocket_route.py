@@ -13,19 +13,18 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from verbtrio.base.errors import NotRunning
-from verbtrio.base.limits import Limits
 from verbtrio.base.types import EXTENSION, Shared
 from verbtrio.connection.handlers import HandlerKind
-from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.parameters import ParameterError
 from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.middleware import deny
-from verbtrio.guards.origin import Origins, server_origin
-from verbtrio.guards.quotas import Full, Quotas, Slot, client_key, user_key
+from verbtrio.guards.origin import server_origin
+from verbtrio.guards.quotas import Full, Slot, client_key, user_key
 from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 from verbtrio.hub.hub import Hub
+from verbtrio.routes.settings import RouteSettings
 from verbtrio.server.unwind import nobody_waits
 from verbtrio.wire.asgi_transport import ASGITransport
 from verbtrio.wire.transport import Transport
@@ -43,9 +42,7 @@ class WebSocketEndpoint(Shared):
         path: the route's path; its name among the rooms of everybody connected to it.
         kind: the handler.
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
-        origins: which pages may come in.
-        limits, heartbeat, compression: the route's settings.
-        places: where its connections are counted beside the app's: for its own limits, and its groups'.
+        settings: the route's.
         subprotocols: what the route speaks, in its order of preference.
         sends, description: for the AsyncAPI document.
     """
@@ -55,12 +52,8 @@ class WebSocketEndpoint(Shared):
         path: str,
         kind: HandlerKind,
         hub: Callable[[], Hub],
+        settings: RouteSettings,
         *,
-        origins: Origins,
-        limits: Limits,
-        heartbeat: Heartbeat | None,
-        compression: bool,
-        quotas: tuple[Quotas, ...],
         subprotocols: Sequence[str],
         sends: Any = None,
         description: str | None = None,
@@ -68,12 +61,12 @@ class WebSocketEndpoint(Shared):
         self._room = ("verbtrio", "route", path)
         self._kind = kind
         self._hub = hub
-        self._origins = origins
+        self._origins = settings.origins
         self._refusals = Refusals(logger)
-        self._limits = limits
-        self._quotas = quotas
-        self._heartbeat = heartbeat
-        self._compression = compression
+        self._limits = settings.limits
+        self._quotas = settings.quotas
+        self._heartbeat = settings.heartbeat
+        self._compression = settings.compression
         self._subprotocols = tuple(subprotocols)
         self.receives = kind.decoder.kind
         self.sends = sends

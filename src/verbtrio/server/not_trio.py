@@ -1,7 +1,7 @@
-"""What an `App` says where it is not run by Trio: one sentence, with the command to use instead.
+"""What an `App` says in an asyncio event loop: one sentence, with the command to use instead.
 
-uvicorn, hypercorn without `-k trio`, Starlette's `TestClient` and others call an ASGI application in an asyncio event
-loop. Without this, the first thing of Trio's that is used there fails, with a long traceback that names neither.
+uvicorn, hypercorn without `-k trio`, Starlette's `TestClient` and others call an ASGI application from asyncio. Without
+this, the first use of Trio would fail, with a long traceback that names neither the cause nor the cure.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _APPLICATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*").fullmatch
 
 
 def is_asyncio() -> bool:
-    """Whether the caller is run by asyncio, and not by Trio."""
+    """Whether the caller runs on asyncio, and not on Trio."""
     if trio.lowlevel.in_trio_run():
         return False
-    import asyncio  # here: nobody needs it who has come by Trio
+    import asyncio  # here: under Trio it is not needed
 
     try:
         asyncio.get_running_loop()
@@ -38,20 +38,20 @@ def is_asyncio() -> bool:
 
 
 def check(message: str | None = None) -> None:
-    """Raise `NotRunning` where the caller is run by asyncio. `message`: instead of `sentence`."""
+    """Raise `NotRunning` if the caller runs on asyncio. `message`: instead of `sentence`."""
     if is_asyncio():
         raise NotRunning(message or sentence())
 
 
 async def check_start() -> None:
-    """The same where an app starts: under hypercorn's own command, the process ends."""
+    """The same at an app's start; if hypercorn's own command has started this process, the process ends."""
     if is_asyncio():
         await _exit_from_hypercorn(sentence())
         raise NotRunning(sentence())
 
 
 def sentence(scope: Scope | None = None) -> str:
-    """What is wrong, and what to do instead, for whoever has called us. `scope`: of a request, if there is one."""
+    """What is wrong, and what to do instead. `scope`: the request's, if there is one."""
     if _is_test_client(scope):
         return (
             'this App needs Trio, and TestClient runs it by asyncio: use `TestClient(app, backend="trio")`, '
@@ -62,10 +62,12 @@ def sentence(scope: Scope | None = None) -> str:
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application, for a caller that is asyncio's: a start that fails, or an answer (500) and a line in the log.
+    """The ASGI application for a caller that runs on asyncio. The lifespan's startup fails; a request is answered with
+    500, with a line in the log.
 
     Raises:
-        NotRunning: for a start (servers expect an exception behind the failure), and to a test.
+        NotRunning: after a failed startup (servers expect an exception after the message), and in Starlette's
+            `TestClient`.
     """
     message = sentence(scope)
     if scope["type"] == "lifespan":
@@ -84,8 +86,8 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _is_test_client(scope: Scope | None) -> bool:
-    """Whether Starlette's `TestClient` calls. It gives requests a client of that name, which no address is; in its
-    lifespan it is itself in the call stack."""
+    """Whether Starlette's `TestClient` calls. It names itself as the client of its requests, which is no address; in
+    the lifespan it is in the call stack."""
     if scope is not None and (scope.get("client") or ("",))[0] == "testclient":
         return True
     frame = sys._getframe()
@@ -97,13 +99,12 @@ def _is_test_client(scope: Scope | None) -> bool:
 
 
 async def _exit_from_hypercorn(message: str) -> None:
-    """Where hypercorn's own command has started this process, or its parent (a worker has its parent's arguments), end
-    it with `message` alone, and exit code 1.
+    """If hypercorn's own command has started this process, or its parent (a worker has its parent's arguments), end
+    the process with `message` alone, and exit code 1.
 
-    hypercorn raises an exception for a start that has failed, and then prints the traceback: the sentence would be the
-    last of sixty lines. `SystemExit` raised by a task would be logged as nobody's; so a callback raises it. The task is
-    cancelled when the loop is closed, and what others around it make of that (Starlette tells the server that the start
-    has failed) is nobody's any more, either.
+    hypercorn raises an exception for a failed start, and prints the traceback: the sentence would be the last of sixty
+    lines. asyncio would log a `SystemExit` that a task raises, so a callback raises it. The task is cancelled when the
+    loop is closed. Then what Starlette reports to the server (that the start has failed) is not heard any more.
     """
     import asyncio
 

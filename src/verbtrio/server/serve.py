@@ -23,7 +23,7 @@ HARD_STOP_SECONDS = 5.0
 
 
 class ListenError(OSError):
-    """The address can't be had: another program has it, or it is none of this machine's."""
+    """The address can't be had: another program has it, or it is not one of this machine's."""
 
 
 class _Config(Config):
@@ -46,14 +46,14 @@ class _Config(Config):
         try:
             sock = socket.create_server(self.address, family=family, backlog=self.backlog, dualstack_ipv6=both)
         except OSError as error:
-            problem = str(error.strerror).partition(" (while")[0]  # Python adds the address, which is there already
+            problem = str(error.strerror).partition(" (while")[0]  # Python adds the address, which we name ourselves
             advice = _ADVICE.get(error.errno, "")
             if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:  # the resolver's are negative
-                advice = " (host is an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for everybody)"
+                advice = " (host is an address of this machine: 127.0.0.1 for local clients only, 0.0.0.0 for all)"
             raise ListenError(error.errno, f"can't listen on {self.bind[0]}: {problem}{advice}") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
-        from hypercorn.config import Sockets  # here: only if it can be had
+        from hypercorn.config import Sockets  # here: a hypercorn without it never calls this
 
         return Sockets([sock], [], []) if self.ssl_enabled else Sockets([], [sock], [])
 
@@ -74,11 +74,11 @@ def config(
     """hypercorn's configuration for one address. `port`: the environment's PORT, else 3000; 0 takes a free one.
 
     Raises:
-        ValueError: of `certfile` and `keyfile` one is missing, or there is no such file; or the port is none.
-        TypeError: `port` is no `int`.
+        ValueError: `certfile` or `keyfile` is given without the other, or does not exist; or the port is not valid.
+        TypeError: `port` is not an `int`.
     """
     if (certfile is None) != (keyfile is None):
-        raise ValueError("certfile and keyfile go together: without one of them there would be no TLS")
+        raise ValueError("certfile and keyfile go together: with only one of them there would be no TLS")
     for name in (certfile, keyfile):
         if name is not None and not os.path.isfile(name):
             raise ValueError(f"no such file: {name!r}")
@@ -102,10 +102,10 @@ async def serve(
     drain_timeout: float,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` until cancelled; `task_status` carries the addresses, once connections are taken.
+    """Serve `app` until cancelled; `task_status` gets the addresses, once connections are accepted.
 
-    If cancelled before that, it stops at once. If cancelled afterwards, the connections are drained first: clients get
-    1012, close hooks run. That has a deadline, after which all that is left is cancelled.
+    If cancelled before that, it stops at once. If cancelled afterwards, it drains the connections first: clients get
+    1012, and close hooks run. That has a deadline, after which what is left is cancelled.
 
     Raises:
         ListenError: the address can't be had.
@@ -114,7 +114,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as server:
-                # Once the server has started, it is shielded, until `_stop_on_cancel` sets this scope's deadline.
+                # Once the server has started, this scope is shielded; `_stop_on_cancel` then sets its deadline.
                 nursery.start_soon(_stop_on_cancel, stop, server, drain_timeout + HARD_STOP_SECONDS)
                 started: Any = _Started(server, task_status)
                 await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=started)
@@ -126,7 +126,7 @@ async def serve(
 
 
 class _Started:
-    """A task status that shields the server when it says that it has started."""
+    """A task status that shields the server once it has started."""
 
     def __init__(self, server: trio.CancelScope, task_status: trio.TaskStatus[list[str]]) -> None:
         self._server = server
@@ -147,7 +147,7 @@ async def _stop_on_cancel(stop: trio.Event, server: trio.CancelScope, limit: flo
 
 
 def listen(app: Any, config: Config, *, drain_timeout: float) -> None:
-    """Serve `app` until SIGINT or SIGTERM, and say where. An address that can't be had is one line and exit code 1."""
+    """Serve `app` until SIGINT or SIGTERM, and print the address. If it can't be had: one line, and exit code 1."""
     try:
         trio.run(_listen, app, config, drain_timeout)
     except BaseExceptionGroup as group:
@@ -167,7 +167,7 @@ def _listen_error(group: BaseException) -> ListenError | None:
 
 
 async def _listen(app: Any, config: Config, drain_timeout: float) -> None:
-    config.loglevel = "WARNING"  # hypercorn's own "Running on" would say it twice
+    config.loglevel = "WARNING"  # else hypercorn's "Running on" would say it a second time
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as watch:
             async with trio.open_nursery() as nursery:
@@ -176,7 +176,7 @@ async def _listen(app: Any, config: Config, drain_timeout: float) -> None:
                     await serve(app, config, drain_timeout=drain_timeout, task_status=task_status)
 
                 async def stop_on_signal() -> None:
-                    async for _ in signals:  # the first stops; the others must not cut the drain short
+                    async for _ in signals:  # the first one stops the server; others must not cut the drain short
                         nursery.cancel_scope.cancel()
 
                 watch.start_soon(stop_on_signal)

@@ -1,11 +1,12 @@
-"""Whether an ASGI application's call can be over while the connection it has accepted lives on.
+"""Whether an ASGI application's call may return while the connection that it has accepted lives on.
 
-Starlette's layers (errors, exceptions, router, route, its middleware) and ours have nothing to do after an accept but
-to wait: eleven coroutines and what they hold, 4.4 KB of an idle connection's 15.5, and each switch to its handler goes
-through all of them. Where nobody else waits with them, the endpoint returns, they unwind, and the server runs the
-connection itself. Whoever has put something around it (another ASGI middleware, another framework, a subclass) is
-around it for as long as it lives.
-(Seen are Python's frames: a middleware compiled to C has none, and would be over when the connection begins.)
+After an accept, Starlette's layers (errors, exceptions, router, route, its middleware) and ours only wait: that is
+eleven coroutines and what they hold, 4.4 KB of an idle connection's 15.5, and each switch to its handler goes through
+all of them. If nothing else waits with them, the endpoint returns, they unwind, and the server runs the connection
+itself. Anything else around a connection (another ASGI middleware, another framework, a subclass) stays around it for
+as long as it lives.
+
+(The check sees Python's frames. A middleware compiled to C has none, and would return when the connection begins.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _MAY_UNWIND = frozenset(
         "hypercorn.app_wrappers",
         "starlette._exception_handler",
         "starlette.applications",
-        # Starlette's own, which for a WebSocket have nothing to do behind the accept.
+        # Starlette's own middleware has nothing to do for a WebSocket after the accept.
         "starlette.middleware.authentication",
         "starlette.middleware.cors",
         "starlette.middleware.errors",
@@ -40,7 +41,7 @@ _SERVER = "verbtrio.server.takeover.connection"
 
 
 def nobody_waits() -> bool:
-    """Whether all that waits for the caller, up to the server, is known to have nothing to do afterwards."""
+    """Whether all callers, up to the server, are known to have nothing to do afterwards."""
     frame = sys._getframe(1)
     while (caller := frame.f_back) is not None:
         frame = caller

@@ -1,0 +1,144 @@
+"""An application's life: from its start to its end its hub is open, and with it what else belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+from verbtrio.base.errors import NotRunning
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import EncodeHook
+from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
+from verbtrio.hub.hub import Hub, open_hub
+from verbtrio.messages.frame import encoder
+from verbtrio.server import not_trio
+from verbtrio.server.debugging import debugging
+from verbtrio.server.family import RunningApp, at_work
+from verbtrio.server.tasks import Task
+
+
+class Application(Protocol):
+    """What an `App` says of itself. It is read when the app starts."""
+
+    debug: bool
+    limits: Limits
+    encode_hook: EncodeHook | None
+
+
+class Life:
+    """The life of one application. It has one at a time.
+
+    Args:
+        app: the application.
+        lifespan: its own, if it has one: called with the application.
+        tasks: what it runs beside its connections.
+        mounted: gives the lives of the applications that are mounted in it, the nearest only.
+        take_over: a block for which connections are taken over; gives what goes into the lifespan's state. `None`
+            leaves them to the server.
+        drain_timeout: seconds the WebSockets have to end when the server shuts down.
+
+    Attributes:
+        hub: the hub; `None` while the application is not running.
+        spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
+            them.
+    """
+
+    hub: Hub | None = None
+    spans_processes = False
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None,
+        tasks: Sequence[Task],
+        mounted: Callable[[], Iterable[Life]],
+        take_over: Callable[[Hub], AbstractContextManager[dict[str, Any]]] | None,
+        drain_timeout: float,
+    ) -> None:
+        self.drain_timeout = drain_timeout
+        self._app = app
+        self._lifespan = lifespan
+        self._tasks = tasks
+        self._mounted = mounted
+        self._take_over = take_over
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[dict[str, Any]]:
+        """The application running, with those mounted in it. Gives the lifespan's state.
+
+        Raises:
+            NotRunning: this is an asyncio event loop.
+            RuntimeError: the application is running already.
+        """
+        await not_trio.check_start()
+        family: list[RunningApp] = []
+        async with AsyncExitStack() as stack:
+            state = await self._open(stack, family)
+            can_be_had(NURSERY)
+            if any(app.tasks for app in family):
+                await stack.enter_async_context(at_work(family))
+            if self._take_over is not None and can_be_had(TAKE_OVER):
+                for part in (TLS, UNWIND):
+                    can_be_had(part)
+                state |= stack.enter_context(self._take_over(family[0].hub))
+            if not self.spans_processes:
+                from verbtrio.server import workers  # here: it imports hypercorn, which takes 80 ms; tools don't serve
+
+                workers.warn_if_several()
+            if self._app.debug:
+                stack.enter_context(debugging())
+            yield state
+
+    async def _open(self, stack: AsyncExitStack, family: list[RunningApp]) -> dict[str, Any]:
+        """Open the hub, the mounted applications and the application's own lifespan, until `stack` is left."""
+        self.check_not_running()
+        opening = open_hub(
+            drain_timeout=self.drain_timeout, limits=self._app.limits, encode=encoder(self._app.encode_hook)
+        )
+        self.hub = await stack.enter_async_context(opening)
+        stack.callback(setattr, self, "hub", None)
+        family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
+        for life in self._mounted():
+            await life._open(stack, family)
+            if life._app.debug:  # last, as in `run`
+                stack.enter_context(debugging())
+        if self._lifespan is None:
+            return {}
+        return dict(await stack.enter_async_context(self._lifespan(self._app)) or {})
+
+    def check_not_running(self) -> None:
+        """Raise `RuntimeError` if the application is running."""
+        if self.hub is not None:
+            raise RuntimeError(
+                "this App is running already, and has one lifespan at a time: serve it once, or make a second App"
+            )
+
+    def running_hub(self) -> Hub:
+        """The hub.
+
+        Raises:
+            NotRunning: the application is not running; or the caller runs on asyncio. The message says what to do.
+        """
+        if self.hub is None:
+            not_trio.check()
+            raise NotRunning(
+                "this App is not being served (its lifespan is not running): it has no rooms, users or connections. "
+                "If it is mounted in another application, enter its lifespan there: "
+                "Starlette(..., lifespan=chat.lifespan), or `async with chat.lifespan():` in the "
+                "lifespan you have (chat being the mounted App). In a test: "
+                '`with TestClient(app, backend="trio") as client:`, or `async with app.lifespan():`'
+            )
+        return self.hub
+
+    def hub_here(self) -> Hub:
+        """The hub, in the thread that it belongs to.
+
+        Raises:
+            NotRunning: see `running_hub`.
+            RuntimeError: this is another thread.
+        """
+        hub = self.running_hub()
+        hub.check()
+        return hub
