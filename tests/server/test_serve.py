@@ -394,7 +394,7 @@ class TestAnAddressThatCannotBeHad:
     def test_a_script_whose_port_is_not_valid(self, port: str) -> None:
         result = self.run(PORT=port)
         assert result.returncode == 1
-        assert re.fullmatch(f"PORT is '?{port}'?, which is no .*\n", result.stderr)
+        assert re.fullmatch(f"PORT is '?{port}'?, which is not a .*\n", result.stderr)
 
     def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "examples/echo.py"]
