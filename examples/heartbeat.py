@@ -16,7 +16,7 @@ app = App()
 @app.ws("/quick", heartbeat=QUICK)
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})
-    async for data in ws:  # the framework takes the pongs: none comes here
+    async for data in ws:  # no pong comes here
         await ws.send({"type": "echo", "data": data})
 
 

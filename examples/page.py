@@ -38,7 +38,7 @@ def add_page(app: App, file: str, *shown: Any, **values: object) -> None:
     path = Path(file)
 
     def content() -> str:
-        code = "\n\n".join(map(inspect.getsource, shown)) or path.read_text()
+        code = "\n".join(map(inspect.getsource, shown)) or path.read_text()
         part = fill(f"{path.stem}.html", panel=fill("panel.html"), login=fill("login.html"), **values)
         return part + fill("code.html", file=f"examples/{path.name}", code=highlight(code))
 

@@ -134,7 +134,7 @@ async def chat(ws: WebSocket[dict[str, Any]]) -> None:
     await ws.close(4401, "Session expired")  # does nothing if it is closed already
 
 
-add_page(app, __file__, login, logout, chat)
+add_page(app, __file__, logout, chat)
 
 if __name__ == "__main__":
     app.listen()

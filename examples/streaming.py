@@ -117,7 +117,7 @@ async def chat(ws: WebSocket[str], room: str) -> None:
 app.sse("/events/:room")  # the same messages, for clients that can't have a WebSocket
 
 
-add_page(app, __file__, countdown, count_down, ticks, tick, chat)
+add_page(app, __file__, countdown, count_down, chat)
 
 if __name__ == "__main__":
     app.listen()

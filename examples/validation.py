@@ -69,7 +69,7 @@ async def blackboard(ws: WebSocket[Rename | Say | Draw], board: str) -> None:
                     members.broadcast(Drawn(name, message.points, message.colour), exclude=ws)
 
 
-add_page(app, __file__, Rename, Say, Draw, blackboard)
+add_page(app, __file__, Say, Draw, blackboard)
 
 if __name__ == "__main__":
     app.listen()
