@@ -51,7 +51,7 @@ class Chat:
             await ws.send({"type": "error", "message": "Recipient not found or not connected"})
 
 
-add_page(app, __file__, login, Chat)
+add_page(app, __file__, Chat, login)
 
 if __name__ == "__main__":
     app.listen()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 
 from examples.streaming import MAX_UPLOAD_BYTES
 from tests.conftest import Servers
-from tests.support.browser import Browser, chromium, require_browser
+from tests.support.browser import Browser
 from tests.support.http import Exchange
 from tests.support.peers import connect
 from tests.support.process import hypercorn
@@ -119,13 +119,6 @@ async def test_the_chat_is_heard(servers: Servers) -> None:
         assert await listener.piece() == b'data: {"type":"message","text":"hello"}\n\n'
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    require_browser()
-    with chromium() as browser:
-        yield browser
-
-
 def test_in_a_browser(browser: Browser, url: str) -> None:
     def lines(role: str) -> list[str]:
         return [line.text for line in browser.driver.find_elements(By.CSS_SELECTOR, f"[data-role={role}] li")]
@@ -146,5 +139,3 @@ def test_in_a_browser(browser: Browser, url: str) -> None:
     )
     browser.driver.find_element(By.NAME, "text").send_keys("hello\n")
     browser.until(lambda: lines("heard") == ["hello"], "the message is heard")
-    browser.close_page()
-    assert browser.console.errors() == []
