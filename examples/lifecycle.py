@@ -55,7 +55,7 @@ async def table(ws: WebSocket[dict[str, Any]]) -> None:
             async for message in ws:
                 try:
                     members.broadcast({"type": "result", "value": 100 / message["divisor"]})
-                except (KeyError, TypeError, ArithmeticError) as error:  # expected: the client is told, and stays connected
+                except (KeyError, TypeError, ArithmeticError) as error:  # expected: the client is told
                     await ws.send({"type": "error", "message": f"that can't be computed: {error!r}"})
     except Full as error:
         await ws.close(1013, str(error))

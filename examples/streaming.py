@@ -1,4 +1,4 @@
-"""Streaming: text, events and JSON sent while they are made, uploads and downloads, a chat heard without a WebSocket."""
+"""Streaming: text, events and JSON sent as they are made, uploads, downloads, and a chat heard without a WebSocket."""
 
 import re
 import sys

@@ -219,12 +219,13 @@ class Client {
   showButtons() {
     const [connect, disconnect] = [this.part("connect"), this.part("disconnect")];
     const [send, login] = [this.part("send"), this.part("login")];
-    const next = this.example.address(this);
-    const there = this.state !== "disconnected" && !this.retries && next === this.address;
+    const focused = document.activeElement; // before it may go away
+    const address = this.example.address(this);
+    const there = this.state !== "disconnected" && !this.retries && address === this.address;
     for (const element of this.section.querySelectorAll("[data-when]")) {
       element.hidden = (element.dataset.when === "connected") !== (this.state === "connected");
     }
-    connect.hidden = connect.disabled = !next || there;
+    connect.hidden = connect.disabled = !address || there;
     connect.textContent = this.retries
       ? "Retry now"
       : (this.state === "connected" && this.example.moveLabel) || "Connect";
@@ -239,15 +240,10 @@ class Client {
     for (const button of this.section.querySelectorAll("button")) {
       button.classList.toggle("primary", button === primary);
     }
-    this.keepFocus(primary === send ? this.part("input") : primary, disconnect);
-  }
-
-  /* A control that goes away under the keyboard hands the focus on. */
-  keepFocus(next, otherwise) {
-    const focused = document.activeElement;
-    if (!this.section.contains(focused)) return;
-    if (focused.disabled || focused.closest("[hidden]")) {
-      (this.state === "connecting" ? otherwise : next).focus();
+    // A control that goes away under the keyboard hands the focus on.
+    if (this.section.contains(focused) && (focused.disabled || focused.closest("[hidden]"))) {
+      const next = primary === send ? this.part("input") : primary;
+      (this.state === "connecting" ? disconnect : next).focus();
     }
   }
 

@@ -45,21 +45,26 @@ HARD_TO_READ = """
         const [dark, light] = [getComputedStyle(e).color, background(e)].map(luminance).sort((a, b) => a - b);
         return (light + 0.05) / (dark + 0.05);
     };
-    const hasText = (e) => e.matches("input, select") || [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    const hasText = (e) =>
+        e.matches("input, select") || [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
     return [...document.body.querySelectorAll("*")]
         .filter((e) => e.checkVisibility() && !e.disabled && hasText(e) && contrast(e) < 4.5)
         .map((e) => `${contrast(e).toFixed(2)} ${e.outerHTML}`);
 """
-UNLABELLED = "return [...document.querySelectorAll('input, select')].filter((e) => !e.labels.length).map((e) => e.outerHTML)"
+UNLABELLED = """
+    const fields = [...document.querySelectorAll("input, select")];
+    return fields.filter((e) => !e.labels.length).map((e) => e.outerHTML);
+"""
 
 
 def open_page(browser: Browser, demo: Server, page: str) -> None:
     """Open the page, and have each of its panels say something."""
     browser.open(f"{demo.url}/{page}/" if page else demo.url)
     if page not in NO_PANELS:
-        for panel in browser.connect_all(welcome=page not in NO_WELCOME):
+        panels = browser.connect_all(welcome=page not in NO_WELCOME)
+        for panel in panels:
             panel.say("W" * 80)  # nowhere to break it
-            browser.until(lambda panel=panel: panel.lines("own") or panel.lines("message"), "the long line")
+        browser.until(lambda: all(panel.lines("own") or panel.lines("message") for panel in panels), "the long lines")
 
 
 def check_width(browser: Browser, width: int) -> None:
