@@ -25,7 +25,8 @@ WIDE = (1200, 900)
 PHONE = (390, 844)
 
 QUANTIZE = """
-    // The pixels of a picture as indexes of its 128 most frequent colours: that makes a third of its bytes.
+    // A picture's pixels as indexes of a palette, which makes a third of its bytes: the most frequent colours, and of
+    // those that are much alike the most frequent one.
     const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${arguments[0]}`)).blob());
     const { width, height } = bitmap;
     const context = new OffscreenCanvas(width, height).getContext("2d");
@@ -33,7 +34,10 @@ QUANTIZE = """
     const pixels = new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
     const counts = new Map();
     for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
-    const palette = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, 128);
+    const sorted = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+    const kinds = new Map(sorted.toReversed().map((color) => [color & 0xf0f0f0, color]));
+    const chosen = sorted.filter((color, index) => index < 48 || kinds.get(color & 0xf0f0f0) === color);
+    const palette = chosen.slice(0, 128);
     const parts = (color) => [color & 255, (color >> 8) & 255, (color >> 16) & 255];
     const distance = (a, b) => parts(a).reduce((sum, part, i) => sum + (part - parts(b)[i]) ** 2, 0);
     const nearest = (color) => palette.reduce((best, other) =>
@@ -181,6 +185,8 @@ def take(browser: Browser, name: str, size: tuple[int, int], *, dark: bool = Fal
     width, height = size
     with browser.viewport(width, height, dark=dark):
         browser.devtools("Emulation.setScrollbarsHidden", hidden=True)
+        browser.devtools("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)  # over no button
+        browser.until(lambda: browser.run("return innerWidth") == width, "the page has its size")
         browser.run(SETTLE)
         content: int = browser.run(
             "return Math.ceil(Math.max(...[...document.querySelectorAll('main > *')].map("

@@ -8,19 +8,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 from examples.page import add_page
 from verbtrio import JSON, App, Heartbeat, WebSocket
 
-QUICK = Heartbeat(interval=3, timeout=9, code=1000, json=True)  # for the page: nobody wants to wait 90 s
 app = App()
 
 
 @app.ws("/ws", heartbeat=Heartbeat(interval=30, timeout=90, code=1000, json=True))
-@app.ws("/quick", heartbeat=QUICK)
+# The page's: nobody wants to wait 90 s there.
+@app.ws("/quick", heartbeat=Heartbeat(interval=3, timeout=9, code=1000, json=True))
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})
     async for data in ws:  # no pong comes here
         await ws.send({"type": "echo", "data": data})
 
 
-add_page(app, __file__, stay, interval=QUICK.interval, timeout=QUICK.timeout)
+add_page(app, __file__, stay, interval=3, timeout=9)
 
 if __name__ == "__main__":
     app.listen()

@@ -189,7 +189,7 @@ function answerPing(client) {
     heart.answered += 1;
   }
   const outcome = answers ? "answered" : "not answered";
-  const time = new Date().toLocaleTimeString();
+  const time = new Date().toLocaleTimeString([], { hourCycle: "h23" });
   client.part("pings").textContent =
     `Pings answered: ${heart.answered}. Last ping ${time}, ${outcome}.`;
   client.addLine({ kind: "ping", text: `Ping, ${outcome}` });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 
@@ -220,6 +221,17 @@ class TestHeartbeat:
         assert panel.part("pings").text == "Pings answered: 0. No ping yet."
         panel.say("beat")
         panel.wait_line("echo", 'Echo: {"type":"message","text":"beat"}')
+
+    def test_it_makes_its_point_in_seconds(self, browser: Browser, demo: Server) -> None:
+        browser.open(f"{demo.url}/heartbeat/")
+        (panel,) = browser.connect_all()
+        assert re.fullmatch(r"Next ping in [123] s", panel.part("countdown").text)
+        panel.wait_line("ping", "Ping, answered")
+        panel.click("answer-pings")
+        statuses = panel.record_statuses()
+        browser.until(lambda: panel.part("countdown").text == "No pong: the server hangs up in 5 s", "the countdown")
+        browser.until(statuses, "the server hangs up", 7)
+        assert statuses()[0].startswith("Lost (1000 Connection timeout due to inactivity). Reconnecting in ")
 
     def test_answered_pings_keep_the_connection(self, browser: Browser, servers: Servers) -> None:
         browser.open(servers.get("tests.apps.quick_heartbeat:app").url)
