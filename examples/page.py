@@ -38,9 +38,10 @@ def add_page(app: App, file: str, *shown: Any, **values: object) -> None:
     path = Path(file)
 
     def content() -> str:
-        code = "\n".join(map(inspect.getsource, shown)) or path.read_text()
-        part = fill(f"{path.stem}.html", panel=fill("panel.html"), login=fill("login.html"), **values)
-        return part + fill("code.html", file=f"examples/{path.name}", code=highlight(code))
+        code = "\n".join(map(inspect.getsource, shown)) or path.read_text("utf-8")
+        shared = {name: fill(f"{name}.html") for name in ("login", "panel", "username")}
+        own = fill(f"{path.stem}.html", **shared, **values)
+        return own + fill("code.html", file=f"examples/{path.name}", code=highlight(code))
 
     serve(app, path, content)
 
@@ -67,12 +68,12 @@ def serve(app: App, path: Path, content: Callable[[], str]) -> None:
 
 
 def fill(part: str, **values: object) -> str:
-    return Template((PARTS / part).read_text()).substitute(values)
+    return Template((PARTS / part).read_text("utf-8")).substitute(values)
 
 
 def about(path: Path) -> tuple[str, str]:
     """The title and the summary of an example: its docstring begins with "Title: summary."."""
-    title, _, text = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(": ")
+    title, _, text = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition(": ")
     summary = re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
     return title, " ".join((summary[:1].upper() + summary[1:]).split())
 

@@ -123,7 +123,7 @@ async def logout(request: Request) -> Response:
     return JSONResponse({"closed": closed})
 
 
-@app.ws("/ws", middleware=[only_users])  # with a SessionMiddleware, a handshake must have this server's Origin
+@app.ws("/ws", middleware=[only_users])  # with a session, a handshake needs our Origin
 async def chat(ws: WebSocket[dict[str, Any]]) -> None:
     end = end_of_session(ws)  # again: a logout may have come during the handshake
     if end is not None:

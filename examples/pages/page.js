@@ -209,11 +209,14 @@ class Client {
   // -- what the person sees
 
   show(state, text) {
+    const list = this.part("messages");
+    const follows = isAtEnd(list); // a longer status makes the list shorter
     this.state = state;
     const status = this.part("status");
     status.dataset.state = state;
     status.textContent = text;
     this.showButtons();
+    if (follows) list.scrollTop = list.scrollHeight;
   }
 
   showButtons() {
@@ -249,11 +252,15 @@ class Client {
 
   addLine(line) {
     const list = this.part("messages");
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+    const follows = isAtEnd(list);
     list.append(lineElement(line));
     while (list.children.length > MAX_LINES) list.firstElementChild.remove();
-    if (atEnd || line.kind === "own") list.scrollTop = list.scrollHeight;
+    if (follows || line.kind === "own") list.scrollTop = list.scrollHeight;
   }
+}
+
+function isAtEnd(list) {
+  return list.scrollHeight - list.scrollTop - list.clientHeight < 40;
 }
 
 /* Full jitter: anywhere between no wait and a longest wait that doubles. */

@@ -77,6 +77,12 @@ async def test_up_and_down(url: str, client: httpx.AsyncClient) -> None:
     assert response.status_code == 416
 
 
+async def test_up_and_down_where_it_is_mounted(servers: Servers, client: httpx.AsyncClient) -> None:
+    url = servers.get("examples.demo:app").url
+    assert (await client.put(f"{url}/streaming/files/b.txt", content=b"b")).status_code == 201
+    assert (await client.get(f"{url}/streaming/files/b.txt")).content == b"b"
+
+
 @pytest.mark.parametrize("name", [".hidden", "%2e%2e%2fetc", "a%2fb", "a%00", "-rf", "x" * 101, "a%0a"])
 async def test_names_that_are_none(url: str, client: httpx.AsyncClient, name: str) -> None:
     for method in ("GET", "PUT"):
