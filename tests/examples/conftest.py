@@ -26,8 +26,8 @@ async def wait_for_a_ping(url: str) -> float:
 
 @pytest.fixture(scope="session", autouse=True)
 def first_ping(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Future[float] | None]:
-    """The heartbeat sample's first ping, for tests/examples/test_waiting.py, where that is to be run: it is waited for
-    while the others are."""
+    """The heartbeat example's first ping, for tests/examples/test_waiting.py, if that is among the tests to be run. A
+    thread waits for it while the other tests run."""
     if not any(item.path.name == "test_waiting.py" for item in request.session.items):
         yield None
         return

@@ -1,4 +1,4 @@
-"""What a person who tries the examples in a real Chromium sees."""
+"""What a person sees who tries the examples in a real Chromium."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.process import Server, free_port, hypercorn
 SAMPLES = ["echo", "broadcast", "rooms", "auth", "heartbeat"]
 WELCOME = "Welcome to the WebSocket server!"
 ONE_PROCESS = ("--workers", "0")
-"""hypercorn without its worker process: it starts sooner, and any signal ends it on the spot, without a goodbye."""
+"""hypercorn without its worker process: it starts sooner, and any signal ends it at once, without a Close frame."""
 HINTS = {"auth": " If it does not come back, log in again: the token may be too old."}
-"""What a sample's page adds to "Connection lost"."""
+"""What an example's page adds to "Connection lost"."""
 RECONNECT_SECONDS = 30.0
-"""The page's waits grow, by chance, while the server starts: to some seconds where that is slow."""
+"""The page waits longer after each attempt: for some seconds, if the server starts slowly."""
 
 
 # -- what each sample is for

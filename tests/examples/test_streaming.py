@@ -1,4 +1,4 @@
-"""The example "streaming", over the wire and in a browser."""
+"""The example streaming, over the wire and in a browser."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_up_and_down_where_it_is_mounted(servers: Servers, client: httpx.A
 
 
 @pytest.mark.parametrize("name", [".hidden", "%2e%2e%2fetc", "a%2fb", "a%00", "-rf", "x" * 101, "a%0a"])
-async def test_names_that_are_none(url: str, client: httpx.AsyncClient, name: str) -> None:
+async def test_invalid_names(url: str, client: httpx.AsyncClient, name: str) -> None:
     for method in ("GET", "PUT"):
         assert (await client.request(method, f"{url}/files/{name}", content=b"x")).status_code in (400, 404, 405)
 
@@ -94,7 +94,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 async def test_what_is_not_complete_is_thrown_away(client: httpx.AsyncClient, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the server's folder will be
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the server makes its folder
     with hypercorn("examples.streaming:app") as server:
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             large = Exchange(stream)
@@ -135,7 +135,7 @@ def test_in_a_browser(browser: Browser, url: str) -> None:
     browser.open(url)
     click("countdown")
     browser.until(lambda: lines("made") == ["3", "2", "1", "Lift-off!"], "the countdown")
-    click("ticks")  # more than one response has: the browser asks for the rest by itself, from where it was
+    click("ticks")  # more than one response has: the browser asks for the rest by itself
     browser.until(lambda: len(lines("made")) > 4 + 12, "the ticks")
     click("stop")
     ticks = lines("made")[4:]
