@@ -32,7 +32,7 @@ from verbtrio.server.takeover.http2_frames import (
     SLICE_BYTES,
     SLICE_FRAMES,
 )
-from verbtrio.server.takeover.requests import BODY_BYTES, PROGRESS_BYTES
+from verbtrio.server.takeover.incoming import BODY_BYTES, PROGRESS_BYTES
 from verbtrio.wire.poller import TURN_BYTES
 
 README = (ROOT / "README.md").read_text()

@@ -193,11 +193,11 @@ class App(Shared, Background, Routes, Starlette):
 
     def _take_connections_over(self, stack: AsyncExitStack, hub: Hub) -> dict[str, Any]:
         """Begin the take-over, until `stack` is left; give what belongs into the lifespan's state."""
-        from verbtrio.server.takeover import (
-            connection as takeover,  # here: hypercorn's worker takes 80 ms to import, and tools don't serve
-        )
+        # Imported here: hypercorn's worker takes 80 ms to import, and tools don't serve.
+        from verbtrio.server.takeover.install import take_over
+        from verbtrio.server.takeover.settings import TakeOverSettings
 
-        settings = takeover.TakeOver(
+        settings = TakeOverSettings(
             hub,
             self.limits,
             heartbeat=self.heartbeat,
@@ -205,7 +205,7 @@ class App(Shared, Background, Routes, Starlette):
             http2_websockets=self._http2_websockets,
             http2_cleartext=self._http2_cleartext,
         )
-        return stack.enter_context(takeover.take_over(settings))
+        return stack.enter_context(take_over(settings))
 
     def _running_hub(self) -> Hub:
         if self._hub is None:

@@ -23,7 +23,7 @@ from tests.support.memory import serving, socket_stream_pair
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from verbtrio import App, Limits
-from verbtrio.server.takeover import connection as takeover
+from verbtrio.server.takeover.connection import TakeOverServer
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADE = f"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
@@ -369,7 +369,7 @@ class TestTakeOver:
     async def test_it_is_undone(self) -> None:
         before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
         async with App().lifespan():
-            assert issubclass(hypercorn_run.TCPServer, takeover.TakeOverServer)  # type: ignore[attr-defined]
+            assert issubclass(hypercorn_run.TCPServer, TakeOverServer)  # type: ignore[attr-defined]
         assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
 
     async def test_http3_is_not_served_past_it(self) -> None:

@@ -34,7 +34,7 @@ from tests.support.wire import Wire, plain
 from verbtrio import App, WebSocket
 from verbtrio.server.takeover.http2 import H2
 from verbtrio.server.takeover.http2_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
-from verbtrio.server.takeover.http2_responses import UPLOAD_SECONDS
+from verbtrio.server.takeover.http2_resets import UPLOAD_SECONDS
 
 
 @pytest.fixture
