@@ -23,7 +23,6 @@ class Closing:
     Args:
         transport, reader, outbox: the connection's. When `run` is over they are closed.
         cause: why it ends.
-        peer_done: whether nothing more comes from the peer.
         timeout: `Limits.close_timeout`, for the handshake, and again to close the transport.
 
     Attributes:
@@ -32,14 +31,7 @@ class Closing:
     """
 
     def __init__(
-        self,
-        transport: StreamTransport,
-        reader: Reader,
-        outbox: Outbox,
-        cause: Cause,
-        *,
-        peer_done: bool,
-        timeout: float,
+        self, transport: StreamTransport, reader: Reader, outbox: Outbox, cause: Cause, timeout: float
     ) -> None:
         self._transport = transport
         self._reader = reader
@@ -48,8 +40,6 @@ class Closing:
         self._timeout = timeout
         self._scope = trio.CancelScope(shield=True, deadline=trio.current_time() + timeout)
         self.peer_done = trio.Event()
-        if peer_done:
-            self.peer_done.set()
         self.over = trio.Event()
 
     def hurry(self, deadline: float) -> None:

@@ -231,7 +231,7 @@ class Conversation:
         self._reader.resume()
 
     def written(self) -> None:
-        """Nothing waits for that here: `send` waits by itself."""
+        """`send` waits for that by itself."""
 
     # Deadlines
 
@@ -290,14 +290,10 @@ class Conversation:
             self._outbox.shut()
         else:
             self._outbox.put_nowait(Close(info.code, info.reason))  # nothing, where the codec has sent one
-        self._closing = Closing(
-            self._transport,
-            self._reader,
-            self._outbox,
-            info.cause,
-            peer_done=self._peer_done,
-            timeout=self._limits.close_timeout,
-        )
+        timeout = self._limits.close_timeout
+        self._closing = Closing(self._transport, self._reader, self._outbox, info.cause, timeout)
+        if self._peer_done:
+            self._closing.peer_done.set()
         self._nursery.start_soon(self._closing.run)
 
     async def _wait_closed(self) -> None:

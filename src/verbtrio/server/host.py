@@ -16,7 +16,7 @@ class Host(Protocol):
     timers: Timers
     poller: Poller | None
     nursery: trio.Nursery
-    """Owns the tasks that a polled connection has beside its own."""
+    """Owns the tasks of polled connections, but for each one's own."""
 
     def add_session(self, session: Any) -> None: ...
     def discard_session(self, session: Any) -> None: ...

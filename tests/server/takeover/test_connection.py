@@ -30,7 +30,7 @@ WITHOUT_KEY = UPGRADE.removesuffix(KEY)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    # Whoever waits for hypercorn's grace at the shutdown is not done when `Server.stop` gives up.
+    # A worker that waits for hypercorn's grace period at the shutdown is not done when `Server.stop` gives up.
     with hypercorn("tests.apps.recorder:app", "--graceful-timeout", "60") as server:
         yield server
 

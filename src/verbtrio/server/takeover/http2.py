@@ -108,7 +108,7 @@ class H2(Responses):
         await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """Close the connection, behind what tells the client why."""
+        """Send the client what tells it why, and close the connection."""
         await self._flush()
         await self.send(Closed())
 
@@ -144,7 +144,7 @@ class H2(Responses):
         if self._sent_goaway or self.context.terminated.is_set():
             self._reset_stream(stream_id, _ERRORS.REFUSED_STREAM)
             return True
-        if self._has_too_many_requests():
+        if self._is_over_limit():
             # This one, and those that came with it in one read, have not been begun: they may be sent again.
             await self._end(_ERRORS.ENHANCE_YOUR_CALM, stream_id - 2)
             return False
@@ -157,7 +157,7 @@ class H2(Responses):
         return True
 
     async def _take_data(self, event: h2.events.DataReceived, stream_id: int) -> None:
-        """Take a part of a body. Does not wait: the stream's window stays closed until the application takes it."""
+        """Take a part of a body. Does not wait: the stream's window bounds what the application has not taken."""
         data, counted = bytes(event.data or b""), event.flow_controlled_length or 0
         self.credit.give(CONNECTION, counted)
         stream = self.streams.get(stream_id)
@@ -174,8 +174,8 @@ class H2(Responses):
 
     # Requests
 
-    def _has_too_many_requests(self) -> bool:
-        """Whether too many requests are in progress, those included that the client has reset.
+    def _is_over_limit(self) -> bool:
+        """Whether too many requests are in progress, those included that the client has reset. That is logged.
 
         HTTP/2's own limit counts open streams: h2 ends a connection that exceeds it. A stream that is reset is no
         longer open (CVE-2023-44487), but its handler goes on.
