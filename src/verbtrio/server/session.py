@@ -170,7 +170,7 @@ class Session(Shared):
             self._connected = True
             return {"type": "websocket.connect"}
         if self._state is _State.OPEN:
-            return await self._talk().receive()
+            return await self._converse().receive()
         await trio.lowlevel.checkpoint()
         return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
@@ -198,9 +198,9 @@ class Session(Shared):
             await trio.lowlevel.checkpoint()
             raise PeerGone("the WebSocket is closed")
         elif self._state is _State.OPEN and kind == "websocket.send":
-            await self._talk().send(frame_of(message))
+            await self._converse().send(frame_of(message))
         elif self._state is _State.OPEN and kind == "websocket.close":
-            await self._talk().close(*close_of(message))
+            await self._converse().close(*close_of(message))
         else:
             raise RuntimeError(f"{kind!r} has no place in the state {self._state.name}")
 
@@ -217,7 +217,7 @@ class Session(Shared):
         elif self._state is _State.DENYING:  # its head has not been sent
             await self._deny(500, [], b"", more=False)
         elif self._state is _State.OPEN:
-            await self._talk().finish(failed=failed)
+            await self._converse().finish(failed=failed)
 
     async def _accept(self, message: Message) -> None:
         heartbeat: Heartbeat | None = None
@@ -242,9 +242,9 @@ class Session(Shared):
         self._heartbeat = heartbeat
         self._state = _State.OPEN
         if not self._configured:  # else a route of ours takes the connection
-            self._talk()
+            self._converse()
 
-    def _talk(self) -> Conversation:
+    def _converse(self) -> Conversation:
         """The open WebSocket: begun by the accept, or by the first message where a route of ours has not taken it."""
         if self._conversation is None:
             nursery = None if self.is_polled else self.nursery

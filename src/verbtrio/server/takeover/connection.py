@@ -43,8 +43,7 @@ from verbtrio.wire.handshake import Handshake, RawHeaders, check_http1, check_ht
 logger = logging.getLogger("verbtrio.hypercorn")
 
 TIMER_SECONDS = 1.0
-"""The time allowed for what takes an instant: starting or stopping hypercorn's keep-alive timer, closing a
-connection."""
+"""The time allowed for what takes an instant: to start or stop hypercorn's keep-alive timer, to close a connection."""
 
 
 class TakeOverServer(LingeringServer):
@@ -85,7 +84,7 @@ class TakeOverServer(LingeringServer):
             if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() >= 0:
                 await trio.aclose_forcefully(stream)
             else:  # Trio's listener closes it again, which would be a tenth of a connection's instructions
-                stream.aclose = _closed  # type: ignore[method-assign]
+                stream.aclose = _closed  # type: ignore[method-assign]  # of this instance alone
 
     async def protocol_send(self, event: Any) -> None:
         """Send, or do what `event` says.
@@ -191,8 +190,7 @@ class TakeOverServer(LingeringServer):
                 await self._initiate_server_close()
 
     async def _abort(self, stream: Any) -> None:
-        """Close the connection in the middle of a response. Over HTTP/2, reset the stream: others share the
-        connection."""
+        """Close the connection in the middle of a response. Over HTTP/2, where others share it, reset the stream."""
         if isinstance(self.protocol.spoken, H2):
             await self.protocol.spoken.give_up(stream.stream_id)
         else:

@@ -110,8 +110,8 @@ class HeadConnection(h11.Connection):
 
 
 def asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether hypercorn would take the request for a WebSocket's: in any case, with any white space of ISO-8859-1. None
-    of those may get past us. Whether RFC 6455 allows the request, the handshake checks."""
+    """Whether hypercorn would take the request for a WebSocket's. As generous as its own test (any case, any white
+    space of ISO-8859-1), so that none gets past us. What RFC 6455 requires, the handshake checks."""
     upgrade, connection = "", ""
     for name, value in headers:
         if name == b"upgrade":

@@ -22,7 +22,7 @@ logger = logging.getLogger("verbtrio.hypercorn")
 LOOKS = 4
 """Times that progress is looked at within the timeout: a client is ended a quarter of it late at most."""
 MAX_SECONDS = 60.0
-"""The longest timeout that is divided so. Progress is looked at without a timeout, too, since one may be set later."""
+"""The longest timeout that is divided so. An infinite one counts as this: a shorter one may be set meanwhile."""
 PIECE_BYTES = 64 * 1024
 """Bytes written at a time. Where the kernel does not tell what the client has taken, this is the least progress that
 shows. And TLS would encrypt all it is given before the first byte is sent."""
