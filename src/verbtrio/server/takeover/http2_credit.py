@@ -1,4 +1,4 @@
-"""HTTP/2's flow control, as far as it is given back for what a client has sent. Pure."""
+"""HTTP/2's flow control: what is given back to a client for what it has sent. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Credit:
     """What one connection owes its client.
 
     Args:
-        connection: whose windows it opens.
+        connection: its windows are opened.
         flush: called when a WINDOW_UPDATE waits to be sent.
     """
 
@@ -28,8 +28,8 @@ class Credit:
         self._owed = dict[int, int]()  # bytes, by stream
 
     def give(self, stream_id: int, count: int) -> None:
-        """Give back what has been taken of a stream. The connection's own window is given back at once, by whoever
-        receives: each stream has a window of its own, which bounds it."""
+        """Give back what has been taken of a stream. The connection's own window is given back as soon as data comes:
+        each stream has a window of its own, which bounds it."""
         owed = self._owed.get(stream_id, 0) + count
         if owed < CREDIT_BYTES:
             self._owed[stream_id] = owed

@@ -39,6 +39,7 @@ class Resets(H2Protocol):
 
     @property
     def _tasks(self) -> RequestTasks:
+        """hypercorn's `task_group`, as what it is here."""
         tasks: Any = self.task_group
         requests: RequestTasks = tasks
         return requests

@@ -26,7 +26,7 @@ logger = logging.getLogger("verbtrio.hypercorn")
 
 
 class RequestTasks(TaskGroup):
-    """The HTTP phase's tasks. Each request's scope gets what a response may have to know of its connection (`Link`).
+    """The HTTP phase's tasks. Each request's scope gets what a response needs to know of its connection (`Link`).
 
     Args:
         terminated, abort: for the links; `abort` is called with hypercorn's stream.
@@ -37,7 +37,7 @@ class RequestTasks(TaskGroup):
     Attributes:
         in_progress: the link of each request whose answer is not complete and whose handler has not returned, and
             each tunnel.
-        held: what responses have ready for an HTTP/2 client's window.
+        held: the bytes of responses that wait for an HTTP/2 client's window.
     """
 
     def __init__(
