@@ -36,7 +36,7 @@ _MAY_UNWIND = frozenset(
         "verbtrio.guards.browser",
     )
 )
-_SERVER = "verbtrio.server.takeover.connection"
+_SERVER = "verbtrio.server.takeover.websocket"
 
 
 def nobody_waits() -> bool:
