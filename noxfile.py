@@ -145,8 +145,8 @@ def autobahn(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Serve all samples on http://127.0.0.1:3000 (PORT overrides)."""
-    session.install("-e", ".")
+    """Serve all examples on http://127.0.0.1:3000 (PORT overrides)."""
+    session.install("-e", ".[sessions]")
     session.run("python", "examples/demo.py")
 
 

@@ -1,27 +1,66 @@
 """Takes the documentation's pictures of the example pages: `python -m docs.screenshots`, from the project's folder.
 
-Needs Chromium, as the browser tests do. Each picture is of a page after a little conversation, cut to its content. It
-takes a minute and a half, since heartbeat's pings come every 30 s.
+Needs Chromium, as the browser tests do. Each page is shown after a short conversation, three times: light and dark on a
+desktop, cut to its content, and light on a phone. It takes two minutes. Arguments name single pages.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.browser import Browser, chromium, missing_commands
+from selenium.webdriver.common.by import By
+
+from examples.demo import samples
+from tests.support.browser import Browser, Panel, chromium, missing_commands
 from tests.support.process import hypercorn
 
 IMAGES = Path(__file__).parent / "images"
-WIDE = (1000, 860)
-PHONE = (390, 740)
+WIDE = (1200, 900)
+PHONE = (390, 844)
+
+QUANTIZE = """
+    // A picture's pixels as indexes of a palette, which makes a third of its bytes: the most frequent colours, and of
+    // those that are much alike the most frequent one.
+    const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${arguments[0]}`)).blob());
+    const { width, height } = bitmap;
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    context.drawImage(bitmap, 0, 0);
+    const pixels = new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
+    const counts = new Map();
+    for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+    const sorted = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+    const kinds = new Map(sorted.toReversed().map((color) => [color & 0xf0f0f0, color]));
+    const chosen = sorted.filter((color, index) => index < 48 || kinds.get(color & 0xf0f0f0) === color);
+    const palette = chosen.slice(0, 128);
+    const parts = (color) => [color & 255, (color >> 8) & 255, (color >> 16) & 255];
+    const distance = (a, b) => parts(a).reduce((sum, part, i) => sum + (part - parts(b)[i]) ** 2, 0);
+    const nearest = (color) => palette.reduce((best, other) =>
+        distance(color, other) < distance(color, best) ? other : best);
+    const indexes = new Map(palette.map((color, index) => [color, index]));
+    for (const color of counts.keys()) if (!indexes.has(color)) indexes.set(color, indexes.get(nearest(color)));
+    const indexed = Uint8Array.from(pixels, (color) => indexes.get(color));
+    return { width, height, palette: palette.flatMap(parts), pixels: indexed.toBase64() };
+"""
+SETTLE = """
+    document.activeElement.blur(); // no cursor, which would blink
+    scrollTo(0, 0);
+    for (const list of document.querySelectorAll(".messages")) list.scrollTop = list.scrollHeight;
+    for (const chips of document.querySelectorAll(".chips")) chips.scrollLeft = 0;
+"""
+
+
+def index(browser: Browser) -> None:
+    """There is nothing to do on it."""
 
 
 def echo(browser: Browser) -> None:
-    panel = browser.panel()
-    panel.wait_count("welcome")
+    (panel,) = browser.connect_all()
     panel.say("Hello, Trio!")
     panel.wait_count("echo")
     panel.click("raw")
@@ -33,21 +72,17 @@ def echo(browser: Browser) -> None:
 
 
 def broadcast(browser: Browser) -> None:
-    ana, ben = browser.two_panels()
-    for panel in (ana, ben):
-        panel.wait_count("welcome")
+    ana, ben = browser.connect_all()
     ben.click("disconnect")
     ana.wait_line("system", "A user has left the chat (1 here)")
     ben.click("connect")
     ben.wait_count("welcome", 2)
-    converse(browser, "Is everybody here?", "I am. Who else?")
+    converse(ana, ben, "Is everybody here?", "I am. Who else?")
 
 
 def rooms(browser: Browser) -> None:
-    ana, ben = browser.two_panels()
-    for panel in (ana, ben):
-        panel.wait_status("Connected to lobby")
-    converse(browser, "Shall we go to the garden?", "You go first!")
+    ana, ben = browser.connect_all()
+    converse(ana, ben, "Shall we go to the garden?", "You go first!")
     ana.fill("room", "garden")
     ana.click("connect")
     ana.wait_status("Connected to garden")
@@ -56,11 +91,8 @@ def rooms(browser: Browser) -> None:
 
 
 def auth(browser: Browser) -> None:
-    admin, guest = browser.two_panels()
-    for panel, name in ((admin, "admin"), (guest, "guest")):
-        panel.log_in(name)
-        panel.wait_count("welcome")
-    converse(browser, "Good morning, everyone", "Good morning!")
+    admin, guest = browser.connect_all()
+    converse(admin, guest, "Good morning, everyone", "Good morning!")
     admin.fill("to", "2")
     admin.say("Only you can read this")
     guest.wait_count("direct")
@@ -71,61 +103,133 @@ def auth(browser: Browser) -> None:
 
 
 def heartbeat(browser: Browser) -> None:
-    panel = browser.panel()
-    panel.wait_count("ping", 1, 40)
+    (panel,) = browser.connect_all()
+    panel.wait_count("ping", 1)
     panel.say("Hello, Trio!")
-    panel.wait_count("echo")
-    panel.wait_count("ping", 2, 40)
+    panel.wait_count("ping", 2)
     panel.click("answer-pings")
-    panel.wait_count("ping", 3, 40)
+    panel.wait_count("ping", 3)
 
 
-def index(browser: Browser) -> None:
-    """There is nothing to do on it."""
+def sessions(browser: Browser) -> None:
+    (panel,) = browser.connect_all()
+    panel.say("No script can read my cookie")
+    panel.wait_count("message")
 
 
-def converse(browser: Browser, question: str, answer: str) -> None:
-    first, second = browser.two_panels()
+def streaming(browser: Browser) -> None:
+    def lines(role: str) -> int:
+        return len(browser.driver.find_elements(By.CSS_SELECTOR, f"[data-role='{role}'] li"))
+
+    browser.driver.find_element(By.CSS_SELECTOR, "[data-role='countdown']").click()
+    browser.until(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-state='connected']"), "it listens")
+    browser.driver.find_element(By.NAME, "text").send_keys("Written over a WebSocket\n")
+    browser.until(lambda: lines("heard"), "the message is heard")
+    browser.until(lambda: lines("made") == 4, "the countdown ends")
+
+
+def answers(browser: Browser) -> None:
+    (panel,) = browser.connect_all(welcome=False)
+    choose(panel, 0, 1, 2)
+    panel.wait_count("received", 4)
+
+
+def validation(browser: Browser) -> None:
+    first, second = browser.connect_all(welcome=False)
+    choose(first, 0, 1, 2)
+    second.wait_count("received")
+    first.wait_count("error")
+    choose(second, 3)
+    second.wait_count("error")
+
+
+def lifecycle(browser: Browser) -> None:
+    (panel,) = browser.connect_all()
+    choose(panel, 0, 1)
+    panel.wait_count("error")
+
+
+def converse(first: Panel, second: Panel, question: str, answer: str) -> None:
     first.say(question)
     second.wait_count("message")
     second.say(answer)
     first.wait_count("message")
 
 
-def picture(browser: Browser, width: int) -> bytes:
-    """A PNG of the page as it is, as high as its content."""
-    browser.run("document.activeElement.blur()")  # no cursor, which would blink
-    browser.run("document.documentElement.style.scrollbarGutter = 'auto'; scrollTo(0, 0)")  # nor room for a scroll bar
-    height: int = browser.run("return Math.ceil(document.body.getBoundingClientRect().bottom)")
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    options = {"format": "png", "clip": clip, "captureBeyondViewport": True}
-    return base64.b64decode(browser.devtools("Page.captureScreenshot", **options)["data"])
+def choose(panel: Panel, *numbers: int) -> None:
+    """Send messages that the page offers."""
+    chips = panel.browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} [data-role='chip']")
+    for number in numbers:
+        chips[number].click()
 
 
-def main() -> None:
+ACTS: dict[str, Callable[[Browser], None]] = {
+    "index": index,
+    "echo": echo,
+    "broadcast": broadcast,
+    "rooms": rooms,
+    "auth": auth,
+    "heartbeat": heartbeat,
+    "sessions": sessions,
+    "streaming": streaming,
+    "answers": answers,
+    "validation": validation,
+    "lifecycle": lifecycle,
+    "guarded": index,
+    "wss": index,
+}
+
+
+def take(browser: Browser, name: str, size: tuple[int, int], *, dark: bool = False) -> tuple[str, str]:
+    """The name and the PNG, in base64, of the page as it is: of the whole screen, or less where the page is shorter."""
+    width, height = size
+    with browser.viewport(width, height, dark=dark):
+        browser.devtools("Emulation.setScrollbarsHidden", hidden=True)
+        browser.devtools("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)  # over no button
+        browser.until(lambda: browser.run("return innerWidth") == width, "the page has its size")
+        browser.run(SETTLE)
+        content: int = browser.run(
+            "return Math.ceil(Math.max(...[...document.querySelectorAll('main > *')].map("
+            "(e) => e.getBoundingClientRect().bottom))) + 16"
+        )
+        clip = {"x": 0, "y": 0, "width": width, "height": min(height, content), "scale": 1}
+        data: str = browser.devtools("Page.captureScreenshot", format="png", clip=clip)["data"]
+    return name, data
+
+
+def small_png(browser: Browser, data: str) -> bytes:
+    """The picture with 128 colours at the most."""
+    found = browser.run(QUANTIZE, data)
+    width, height, pixels = found["width"], found["height"], base64.b64decode(found["pixels"])
+    rows = b"".join(b"\0" + pixels[start : start + width] for start in range(0, len(pixels), width))
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", bytes(found["palette"])), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def main(names: Sequence[str]) -> None:
     if missing := missing_commands():
         raise SystemExit(f"not installed: {', '.join(missing)}")
-    IMAGES.mkdir(exist_ok=True)
     with ExitStack() as stack:
         demo = stack.enter_context(hypercorn("examples.demo:app"))
         browser = stack.enter_context(chromium())
-
-        def take(name: str, url: str, act: Callable[[Browser], None], size: tuple[int, int], dark: bool) -> None:
-            with browser.viewport(*size, dark=dark):
-                browser.devtools("Emulation.setScrollbarsHidden", hidden=True)
-                browser.open(url)
-                act(browser)
-                (IMAGES / f"{name}.png").write_bytes(picture(browser, size[0]))
+        for name in names:
+            with browser.viewport(*WIDE):
+                browser.open(f"{demo.url}/{name}/" if name in samples else demo.url)
+                ACTS[name](browser)
+            pictures = [
+                take(browser, name, WIDE),
+                take(browser, f"{name}-dark", WIDE, dark=True),
+                take(browser, f"{name}-phone", PHONE),
+            ]
+            if name == "rooms":  # the README's
+                pictures.append(take(browser, "rooms-dark-phone", PHONE, dark=True))
             browser.close_page()
-
-        take("index", f"{demo.url}/", index, WIDE, False)
-        take("echo", f"{demo.url}/echo/", echo, WIDE, False)
-        take("broadcast", f"{demo.url}/broadcast/", broadcast, WIDE, False)
-        take("rooms", f"{demo.url}/rooms/", rooms, WIDE, False)
-        take("auth", f"{demo.url}/auth/", auth, WIDE, False)
-        take("heartbeat", f"{demo.url}/heartbeat/", heartbeat, WIDE, False)
-        take("rooms-dark-phone", f"{demo.url}/rooms/", rooms, PHONE, True)
+            for file, data in pictures:
+                (IMAGES / f"{file}.png").write_bytes(small_png(browser, data))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(ACTS))

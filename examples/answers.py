@@ -1,17 +1,22 @@
-"""Answers: a method for each type of message. What it returns goes back to the client, with the message's `ref`, which
-tells it what that answers. And numbers are fractions, which JSON does not have."""
+"""Answers: a method for each type of message, whose result goes back to the client. It carries the message's `ref`, so
+the client knows what it answers. Numbers are fractions, for which JSON has no form."""
 
 import re
+import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
+
+from examples.page import add_page
 from verbtrio import App, WebSocket, on
 
 
 class Message(msgspec.Struct, tag_field="type", kw_only=True):
-    """All messages are told apart by their field `type`, and may have a `ref`."""
+    """The field `type` tells the messages apart. Each may have a `ref`."""
 
     ref: str | int | None = None
 
@@ -25,7 +30,7 @@ class Divide(Message, tag="divide"):
 
 
 class Clear(Message, tag="clear"):
-    """Begin anew, with nothing to answer."""
+    """Start again from 0. There is no answer."""
 
 
 class Result(Message, tag="result"):
@@ -37,17 +42,17 @@ class Failed(Message, tag="failed"):
 
 
 def to_json(value: Any) -> Any:
-    """What is sent in the place of a value that JSON has no form for."""
+    """What is sent in place of a value that JSON has no form for."""
     if isinstance(value, Fraction):
         return str(value)
     raise TypeError(f"no JSON for {value!r}")
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """The value of a type that JSON has no form for. What this raises a `ValueError` for, the client is told."""
-    # No "1e999999999": it is short, and as a fraction it has a thousand million digits.
+    """A value of a type that JSON has no form for. The client is sent the text of a `ValueError`."""
+    # Not "1e999999999": it is short, but as a fraction it has a thousand million digits.
     if kind is not Fraction or type(value) not in (str, int) or not re.fullmatch("[-0-9/.]{1,20}", str(value)):
-        raise ValueError('a number is like 5 or "1/3", of 20 characters at most')
+        raise ValueError('a number looks like 5 or "1/3", of 20 characters at most')
     try:
         return Fraction(value)
     except ZeroDivisionError as error:
@@ -59,7 +64,7 @@ app = App(encode=to_json, decode=from_json)
 
 @app.ws("/ws", sends=Result | Failed)
 class Calculator:
-    """Exact to the last digit, and each client has its own."""
+    """Exact to the last digit. Each client has its own."""
 
     def __init__(self) -> None:
         self.value = Fraction(0)
@@ -83,6 +88,8 @@ class Calculator:
     def clear(self, ws: WebSocket, message: Clear) -> None:
         self.value = Fraction(0)
 
+
+add_page(app, __file__, Calculator)
 
 if __name__ == "__main__":
     app.listen()

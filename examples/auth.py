@@ -1,19 +1,21 @@
 """Authentication: log in over HTTP, connect with the token, send direct messages."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
+
+from examples.page import add_page
 from verbtrio import App, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
 
-PAGES = Path(__file__).parent / "pages"
 ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database
 app = App(max_body_size=64 * 1024)
 auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
@@ -37,7 +39,7 @@ class Chat:
         await ws.send({"type": "welcome", "message": f"Welcome, {ws.user['username']}!", "user": ws.user})
 
     async def message(self, ws: WebSocket, data: dict[str, Any]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript has it
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript writes it
         said = {"text": data["text"], "timestamp": now} if "text" in data else {"timestamp": now}
         message = {"from": ws.user["id"], "fromUsername": ws.user["username"], **said}
         to = data.get("to")
@@ -49,12 +51,7 @@ class Chat:
             await ws.send({"type": "error", "message": "Recipient not found or not connected"})
 
 
-@app.get("/")
-async def page(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "auth.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_page(app, __file__, Chat, login)
 
 if __name__ == "__main__":
     app.listen()

@@ -1,34 +1,33 @@
-"""The first five samples in one application, with an index page: `nox -s demo`."""
+"""Examples: all of them in one application, with an index page: `nox -s demo`."""
 
 import sys
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the other examples
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # so that `python examples/demo.py` finds the others, too
-
-from examples import auth, broadcast, echo, heartbeat, rooms
+from examples import answers, auth, broadcast, echo, heartbeat, lifecycle, rooms, sessions, streaming, validation
+from examples.page import EXAMPLES, add_index, add_page
 from verbtrio import App
 
-PAGES = Path(__file__).parent / "pages"
 samples = {
     "echo": echo.app,
     "broadcast": broadcast.app,
     "rooms": rooms.app,
     "auth": auth.app,
     "heartbeat": heartbeat.app,
+    "sessions": sessions.app,
+    "streaming": streaming.app,
+    "answers": answers.app,
+    "validation": validation.app,
+    "lifecycle": lifecycle.app,
+    "guarded": App(),  # it and wss have no page of their own: only their code is shown
+    "wss": App(),
 }
+for name in ("guarded", "wss"):
+    add_page(samples[name], str(EXAMPLES / f"{name}.py"))
+
 app = App()
-
-
-@app.get("/")
-async def index(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "index.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_index(app, __file__, samples)
 for name, sample in samples.items():
     app.mount(f"/{name}", sample)
 

@@ -1,15 +1,14 @@
 """Echo: every JSON message comes back."""
 
 import logging
+import sys
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
+from examples.page import add_page
 from verbtrio import JSON, App, WebSocket
 
-PAGES = Path(__file__).parent / "pages"
 log = logging.getLogger("echo")
 app = App()
 
@@ -29,12 +28,7 @@ class Echo:
         log.error("failed: %r", error)
 
 
-@app.get("/")
-async def page(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "echo.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_page(app, __file__, Echo)
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)

@@ -1,4 +1,4 @@
-"""Guarded: an API with tokens, limits, security headers and another site's pages let in, each of it one argument."""
+"""Guarded: an API with tokens, limits, security headers and CORS, each of them one argument."""
 
 import os
 
@@ -14,8 +14,8 @@ from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
 from verbtrio.security import SecurityHeaders
 
-SITE = os.environ.get("SITE", "http://localhost:5173")  # where our pages are
-HOSTS = os.environ.get("HOSTS", "localhost,127.0.0.1").split(",")  # what we are called
+SITE = os.environ.get("SITE", "http://localhost:5173")  # the site whose pages use the API
+HOSTS = os.environ.get("HOSTS", "localhost,127.0.0.1").split(",")  # the names of this server
 PROXIES = [name for name in os.environ.get("TRUSTED_PROXIES", "").split(",") if name]
 
 auth = JWTAuth(
@@ -47,7 +47,7 @@ api = app.group("/api", middleware=[cors])
 
 @api.post("/token")
 async def token(request: Request) -> JSONResponse:
-    """A real application asks for a password here: see the example "auth"."""
+    """A real application asks for a password here, as the example auth does."""
     return JSONResponse({"token": auth.issue({"id": "guest", "roles": ["guest"]}, expires_in=900)})
 
 

@@ -1,30 +1,26 @@
-"""Heartbeat: the server pings every 30 s and closes after 90 s without a pong, each client on its own clock."""
+"""Heartbeat: the server pings each client, and closes the connection of one that has not answered for a while."""
 
+import sys
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
+from examples.page import add_page
 from verbtrio import JSON, App, Heartbeat, WebSocket
 
-PAGES = Path(__file__).parent / "pages"
 app = App()
 
 
 @app.ws("/ws", heartbeat=Heartbeat(interval=30, timeout=90, code=1000, json=True))
+# The page's: nobody wants to wait 90 s there.
+@app.ws("/quick", heartbeat=Heartbeat(interval=3, timeout=9, code=1000, json=True))
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})
-    async for data in ws:  # pongs are the framework's and don't come here
+    async for data in ws:  # no pong comes here
         await ws.send({"type": "echo", "data": data})
 
 
-@app.get("/")
-async def page(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "heartbeat.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_page(app, __file__, stay, interval=3, timeout=9)
 
 if __name__ == "__main__":
     app.listen()

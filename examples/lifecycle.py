@@ -1,16 +1,20 @@
-"""Errors, resources, figures: a handler that fails ends its own connection alone, what it held is given back whatever
-ended it, and what goes on can be watched."""
+"""Lifecycle: a handler that fails ends only its own connection, what it held is given back, and figures show it all."""
 
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
+
+from examples.page import add_page
 from verbtrio import App, WebSocket
 
 log = logging.getLogger("lifecycle")
@@ -21,14 +25,14 @@ class Full(Exception):  # noqa: N818 -- a state
 
 
 class Seats:
-    """Something there is little of: a table with four seats."""
+    """A scarce resource: the seats at a table."""
 
     def __init__(self, free: int) -> None:
         self.free = free
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[int]:
-        """One seat, until the block is left: by its end, an error, or the connection's cancellation."""
+        """Hold one seat until the block is left: at its end, by an error, or by the connection's cancellation."""
         if not self.free:
             raise Full("No seat is free")
         self.free -= 1
@@ -47,19 +51,19 @@ async def table(ws: WebSocket[dict[str, Any]]) -> None:
     try:
         async with seats.taken() as left, ws.join("table") as members:
             await ws.send({"type": "welcome", "seatsLeft": left})
-            ws.nursery.start_soon(remind, ws)  # ends with the connection, too
+            ws.nursery.start_soon(remind, ws)  # it ends with the connection
             async for message in ws:
                 try:
                     members.broadcast({"type": "result", "value": 100 / message["divisor"]})
-                except (KeyError, TypeError, ArithmeticError) as error:  # expected: the client is told, and stays
+                except (KeyError, TypeError, ArithmeticError) as error:  # expected: the client is told
                     await ws.send({"type": "error", "message": f"that can't be computed: {error!r}"})
     except Full as error:
         await ws.close(1013, str(error))
-    # Whatever else is raised ends this connection with 1011, and is logged with its traceback.
+    # Any other exception ends this connection with 1011, and is logged with its traceback.
 
 
 async def remind(ws: WebSocket[Any]) -> None:
-    """A task of the connection's."""
+    """A task of the connection."""
     while True:
         await trio.sleep(60)
         await ws.send({"type": "reminder"})
@@ -67,7 +71,7 @@ async def remind(ws: WebSocket[Any]) -> None:
 
 @app.ws("/hooks")
 class Hooks:
-    """The same in hooks: `close` is called once, whatever ended the connection; `error` before it, if a hook raised."""
+    """The same in hooks. `close` is called once, whatever ended the connection; before it `error`, if a hook raised."""
 
     def message(self, ws: WebSocket, message: dict[str, Any]) -> None:
         ws.send_nowait({"type": "result", "value": 100 / message["divisor"]})
@@ -83,7 +87,7 @@ class Hooks:
 
 @app.ws("/watch")
 async def watch(ws: WebSocket) -> None:
-    """Figures every second, and what the hooks tell."""
+    """Figures every second, and what the hooks report."""
     async with ws.join("watchers"):
         async for _ in ws:
             pass
@@ -91,7 +95,7 @@ async def watch(ws: WebSocket) -> None:
 
 @app.every(1)
 def tell_figures() -> None:
-    """Once for all who watch, from the application's start until it shuts down."""
+    """Once for all watchers, from the application's start until it shuts down."""
     app.room("watchers").broadcast({"type": "statistics", **asdict(app.statistics())})
 
 
@@ -99,6 +103,8 @@ def tell_figures() -> None:
 async def statistics(request: Request) -> JSONResponse:
     return JSONResponse({**asdict(app.statistics()), "seatsLeft": seats.free})
 
+
+add_page(app, __file__, table, Hooks)
 
 if __name__ == "__main__":
     app.listen()

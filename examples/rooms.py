@@ -1,16 +1,15 @@
 """Rooms: a chat for each name in the path."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
+from examples.page import add_page
 from verbtrio import App, Room, WebSocket
 
-PAGES = Path(__file__).parent / "pages"
 app = App()
 
 
@@ -26,7 +25,7 @@ async def chat(ws: WebSocket[dict[str, Any]], room: str) -> None:
             message = {"type": "message", "sender": data.get("username") or "Anonymous"}
             if "text" in data:  # JSON.stringify, too, leaves out what is not there
                 message["text"] = data["text"]
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript has it
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript writes it
             members.broadcast({**message, "timestamp": now}, exclude=ws)
 
 
@@ -35,12 +34,7 @@ def announce_leave(members: Room, ws: WebSocket[Any]) -> None:
     members.broadcast(left)
 
 
-@app.get("/")
-async def page(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "rooms.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_page(app, __file__, chat, announce_leave)
 
 if __name__ == "__main__":
     app.listen()

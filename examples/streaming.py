@@ -1,7 +1,7 @@
-"""Streaming over HTTP: text as it is made, server-sent events, a long JSON array, uploads and downloads; and a chat
-that can be heard without a WebSocket."""
+"""Streaming: text, events and JSON sent as they are made, uploads, downloads, and a chat heard without a WebSocket."""
 
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
@@ -12,20 +12,22 @@ import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.staticfiles import StaticFiles
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
+
+from examples.page import add_page
 from verbtrio import App, EventStream, JSONArray, ServerSentEvent, Stream, WebSocket, last_event_id
 
-PAGES = Path(__file__).parent / "pages"
 MAX_UPLOAD_BYTES = 50 * 1024 * 1024
 TICKS = 10
 
 
 @asynccontextmanager
-async def storage(app: App) -> AsyncIterator[dict[str, Path]]:
-    """The folder of the uploads, for as long as the application lives."""
+async def storage(app: App) -> AsyncIterator[None]:
+    """Keep a folder for the uploads while the application runs."""
     with tempfile.TemporaryDirectory() as folder:
-        yield {"folder": Path(folder)}
+        app.state.folder = Path(folder)
+        yield
 
 
 app = App(lifespan=storage)
@@ -33,7 +35,7 @@ app = App(lifespan=storage)
 
 @app.get("/countdown/{first:int}")
 async def countdown(request: Request) -> Stream:
-    """Text in pieces. A client that leaves cancels the generator where it waits."""
+    """Text in pieces. When the client leaves, the generator is cancelled where it waits."""
     return Stream(count_down(request.path_params["first"]), media_type="text/plain")
 
 
@@ -46,7 +48,7 @@ async def count_down(first: int) -> AsyncIterator[str]:
 
 @app.get("/ticks")
 async def ticks(request: Request) -> EventStream:
-    """Server-sent events. They end after ten; the browser asks again, and hears what comes after the last it got."""
+    """Ten server-sent events. The browser then connects again, and gets those after the last that it has."""
     last = last_event_id(request) or ""
     return EventStream(tick(int(last) + 1 if re.fullmatch(r"\d{1,9}", last, re.ASCII) else 1), retry=1)
 
@@ -59,20 +61,20 @@ async def tick(first: int) -> AsyncIterator[ServerSentEvent]:
 
 @app.get("/squares/{count:int}")
 async def squares(request: Request) -> JSONArray:
-    """One JSON document, however long; made and sent a thousand items at a time."""
+    """One JSON document of any length, made and sent a thousand items at a time."""
     return JSONArray(square(request.path_params["count"]), batch=1000)
 
 
 async def square(count: int) -> AsyncIterator[dict[str, int]]:
     for number in range(count):
         if number % 1000 == 0:
-            await trio.lowlevel.checkpoint()  # a loop that never waits would hold up everybody
+            await trio.lowlevel.checkpoint()  # a loop that never waits would hold everybody up
         yield {"number": number, "square": number**2}
 
 
 @app.put("/files/:name")
 async def upload(request: Request) -> Response:
-    """To the disk as it comes. What does not come whole is thrown away."""
+    """Write the body to the disk as it comes. An incomplete one is deleted."""
     target, size = file_of(request), 0
     part = target.with_name(f".{uuid.uuid4()}")
     try:
@@ -90,7 +92,7 @@ async def upload(request: Request) -> Response:
 
 @app.get("/files/:name")
 async def download(request: Request) -> FileResponse:
-    """Starlette's: with ranges, so that a download can go on where it broke off."""
+    """Starlette's response: it has ranges, so that a download can go on where it broke off."""
     path = file_of(request)
     if not path.is_file():
         raise HTTPException(404)
@@ -98,11 +100,11 @@ async def download(request: Request) -> FileResponse:
 
 
 def file_of(request: Request) -> Path:
-    """The file that the path names: no other folder's, and none that begins with a dot."""
+    """The file that the path names. It is in this folder, and does not begin with a dot."""
     name = request.path_params["name"]
     if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
-        raise HTTPException(400, "a file's name has letters, digits, and . _ - within")
-    return Path(request.state.folder, name)
+        raise HTTPException(400, "a file's name has letters, digits, and inside . _ -")
+    return Path(request.app.state.folder, name)
 
 
 @app.ws("/ws/:room")
@@ -112,15 +114,10 @@ async def chat(ws: WebSocket[str], room: str) -> None:
             members.broadcast({"type": "message", "text": text})
 
 
-app.sse("/events/:room")  # the same messages, for who can't have a WebSocket
+app.sse("/events/:room")  # the same messages, for clients that can't have a WebSocket
 
 
-@app.get("/")
-async def page(request: Request) -> FileResponse:
-    return FileResponse(PAGES / "streaming.html")
-
-
-app.mount("/pages", StaticFiles(directory=PAGES))
+add_page(app, __file__, countdown, count_down, chat)
 
 if __name__ == "__main__":
     app.listen()

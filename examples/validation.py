@@ -1,9 +1,14 @@
-"""Validation: what a message may be is a type. What is something else never gets to the handler."""
+"""Validation: a type says what a message may be, and anything else never reaches the handler."""
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
+
+from examples.page import add_page
 from verbtrio import App, Limits, WebSocket
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=30)]
@@ -11,11 +16,11 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
-    """All messages are told apart by their field `type`."""
+    """The field `type` tells the messages apart."""
 
 
 class Rename(Message, tag="rename"):
-    """From now on I am called otherwise."""
+    """Change the sender's name."""
 
     name: Name
 
@@ -46,7 +51,7 @@ class Drawn(Message, tag="drawn"):
 
 
 app = App(limits=Limits(max_bad_messages=20))
-app.asyncapi(title="Blackboard", version="1.0.0")  # at /asyncapi.json, with the messages' JSON Schemas
+app.asyncapi(title="Blackboard", version="1.0.0")  # /asyncapi.json, with the messages' JSON Schemas
 
 
 @app.ws("/ws/:board", sends=Said | Drawn)
@@ -63,6 +68,8 @@ async def blackboard(ws: WebSocket[Rename | Say | Draw], board: str) -> None:
                 case Draw():
                     members.broadcast(Drawn(name, message.points, message.colour), exclude=ws)
 
+
+add_page(app, __file__, Say, Draw, blackboard)
 
 if __name__ == "__main__":
     app.listen()

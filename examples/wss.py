@@ -1,4 +1,4 @@
-"""WSS: the same under TLS. The certificate's and the key's file are named by the environment."""
+"""WSS: an echo under TLS. The environment names the files of the certificate and of its key."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from verbtrio import JSON, App, WebSocket
 from verbtrio.security import SecurityHeaders
 
-app = App(middleware=[Middleware(SecurityHeaders)])  # under TLS it tells browsers to stay with it
+app = App(middleware=[Middleware(SecurityHeaders)])  # under TLS, it tells browsers to use nothing else
 
 
 @app.ws("/ws")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import verbtrio
+from tests.support.contract import LISTED_NAMES
 
 FOLDER = Path(verbtrio.__file__).parent
 
@@ -64,6 +65,9 @@ LAYERS: dict[str, list[str]] = {
     "hub": ["statistics", "users", "flusher", "hub"],
     "server": [
         "unwind",
+        "host",
+        "asgi_messages",
+        "asgi_closing",
         "asgi_websocket",
         "session",
         "workers",
@@ -84,20 +88,28 @@ LAYERS: dict[str, list[str]] = {
         "linger",
         "stalled",
         "hangup",
+        "addresses",
+        "clients",
+        "settings",
+        "hypercorn_settings",
+        "targets",
+        "incoming",
         "http2_frames",
         "http2_buffers",
         "requests",
-        "targets",
         "http1_heads",
         "http1_upgrade",
         "http1",
+        "http2_heads",
+        "http2_credit",
+        "http2_resets",
         "http2_responses",
         "http2_tunnel",
         "http2",
         "negotiation",
-        "clients",
-        "terms",
+        "websocket",
         "connection",
+        "install",
     ],
     "routes": [
         "http_endpoint",
@@ -175,7 +187,9 @@ PURE = [
     "routes.asyncapi",
     "server.restart",
     "server.takeover.http1_heads",
+    "server.takeover.http2_credit",
     "server.takeover.http2_frames",
+    "server.takeover.http2_heads",
     "server.takeover.targets",
 ]
 IMPURE = {"trio", "anyio", "asyncio", "time", "datetime", "threading", "socket", "select", "random", "hypercorn"}
@@ -191,6 +205,10 @@ ONLY_IN = {
 }
 
 MAX_LINES = 400
+MAX_CLASS_LINES = 250
+
+# Names of Python's own that begin with "_".
+PYTHONS = {"_replace", "_getframe", "_current_frames"}
 
 
 def source(module: str) -> str:
@@ -285,3 +303,40 @@ def test_no_module_level_state(module: str) -> None:
 @pytest.mark.parametrize("module", ORDER)
 def test_can_be_read_in_one_sitting(module: str) -> None:
     assert len(source(module).splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_classes_can_be_read_in_one_sitting(module: str) -> None:
+    classes = [node for node in ast.walk(ast.parse(source(module))) if isinstance(node, ast.ClassDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in classes}
+    assert not {name: lines for name, lines in lengths.items() if lines > MAX_CLASS_LINES}
+
+
+def private_names(module: str) -> tuple[set[str], set[str]]:
+    """The names with an underscore that `module` defines, and those it looks up in what is not its own: on anything but
+    `self`, `cls` and `super()`, or by an import."""
+    defined, used = set(), set()
+    for node in ast.walk(ast.parse(source(module))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                defined.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                defined.add(name)
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+                pass
+            case ast.Attribute(attr=name):
+                used.add(name)
+            case ast.ImportFrom(module=str(path), names=names) if path.partition(".")[0] == "verbtrio":
+                used |= {alias.name for alias in names}
+            case ast.Constant(value=str(name)) if name.isidentifier():  # `__slots__`
+                defined.add(name)
+            case _:
+                pass
+    return defined, {name for name in used if name.startswith("_") and not name.startswith("__")}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_private_names_are_private(module: str) -> None:
+    """No module looks up another's names with an underscore; those of other packages only if `contract` lists them."""
+    defined, used = private_names(module)
+    assert used - defined - PYTHONS - LISTED_NAMES == set()

@@ -39,7 +39,7 @@ from verbtrio.server.takeover.http2_frames import (
     SLICE_BYTES,
     SLICE_FRAMES,
 )
-from verbtrio.server.takeover.requests import BODY_BYTES, PROGRESS_BYTES
+from verbtrio.server.takeover.incoming import BODY_BYTES, PROGRESS_BYTES
 from verbtrio.wire.poller import TURN_BYTES
 from verbtrio.wire.stream_transport import LINGER_BYTES
 from verbtrio.wire.stream_transport import SLICE_BYTES as SLICE

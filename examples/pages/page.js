@@ -1,12 +1,14 @@
 /*
- * The browser side of verbtrio's five samples: one module for every page.
+ * The browser side of the examples: a panel with a WebSocket for each client.
  *
- * A page says which sample it is (<body data-sample="...">), has a <template>
- * with the inside of a client panel, and one or two <section class="client">.
- * Each section becomes a Client: a panel with its own WebSocket. What differs
- * from sample to sample is in SAMPLES; how the server's messages look in the
- * list is in LINES. Elements are found by their data-role.
+ * A page says which example it is (<body data-example="...">), and has one or
+ * two <section class="client">. Each is filled from the page's templates and
+ * becomes a Client. What differs from example to example is in examples.js;
+ * how the server's messages look in the list is in LINES. Elements are found
+ * by their data-role.
  */
+
+import { EXAMPLES } from "./examples.js";
 
 const FIRST_DELAY = 500; // ms: the longest first wait before reconnecting
 const MAX_DELAY = 10_000; // ms: no wait is longer than this
@@ -19,132 +21,9 @@ const CLOSE_NAMES = {
   1012: "server restarting",
 };
 
-/*
- * What a sample consists of (PLAIN is what most of them have in common):
- *
- * address(client)         where to connect, or null while that is not known
- * compose(client, text)   what to send for a typed text: {body, note}, where a
- *                         string body goes out as it is and the rest as JSON
- * connectsAlone           connect when the page loads
- * setUp(client)           anything to do once, when the panel is made
- * handlers[type](client)  a message type that is more than a line in the list
- * giveUp(client, event)   after a lost connection: a reason not to reconnect
- * lossHint                a sentence added to the "connection lost" line
- */
-const PLAIN = {
-  connectsAlone: true,
-  address: () => socketAddress("ws"),
-  compose: (client, text) => ({ body: { type: "message", text } }),
-};
-
-const SAMPLES = {
-  echo: {
-    ...PLAIN,
-    compose: (client, text) =>
-      client.part("raw").checked
-        ? { body: text, note: "as raw text" }
-        : PLAIN.compose(client, text),
-  },
-
-  broadcast: { ...PLAIN, compose: composeChat },
-
-  heartbeat: { ...PLAIN, handlers: { ping: answerPing } },
-
-  rooms: {
-    ...PLAIN,
-    address: roomAddress,
-    compose: composeChat,
-    setUp(client) {
-      // Another room name is somewhere else to connect to: offer "Connect".
-      const room = client.part("room");
-      room.addEventListener("input", () => client.showButtons());
-      room.addEventListener("keydown", (event) => {
-        if (event.key === "Enter") client.part("connect").click();
-      });
-    },
-  },
-
-  auth: {
-    address: (client) => client.token && socketAddress("ws", { token: client.token }),
-    compose(client, text) {
-      const to = client.part("to").valueAsNumber;
-      return Number.isNaN(to)
-        ? { ...PLAIN.compose(client, text), note: "to everyone" }
-        : { body: { type: "direct", to, text }, note: `to user ${to}` };
-    },
-    setUp(client) {
-      client.part("login").addEventListener("submit", (event) => {
-        event.preventDefault();
-        logIn(client);
-      });
-    },
-    giveUp(client, event) {
-      if (event.code === 4401) {
-        client.token = null;
-        return "The token has expired: please log in again.";
-      }
-      return client.hasOpened ? null : "The server refused the connection: please log in again.";
-    },
-    lossHint: "If it does not come back, log in again: the token may be too old.",
-  },
-};
-
-function socketAddress(path, query = {}) {
-  const url = new URL(path, location.href);
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  url.search = new URLSearchParams(query);
-  return url.href;
-}
-
-function roomAddress(client) {
-  const room = client.part("room").value.trim();
-  // A URL cannot end in "." or "..", nor is "/" one name: however encoded, these mean folders.
-  const usable = room !== "" && room !== "." && room !== ".." && !room.includes("/");
-  return usable ? socketAddress(`ws/${encodeURIComponent(room)}`) : null;
-}
-
-function composeChat(client, text) {
-  const username = client.part("username").value.trim();
-  return { body: { type: "message", username, text } };
-}
-
-async function logIn(client) {
-  const username = client.part("login-username").value;
-  const password = client.part("login-password").value;
-  const { token, error } = await post("login", { username, password });
-  if (token) {
-    client.token = token; // in memory only: gone with the page
-    client.connect();
-  } else {
-    client.addLine({ kind: "error", text: `Log-in failed: ${error}` });
-  }
-}
-
-async function post(path, data) {
-  const headers = { "Content-Type": "application/json" };
-  const body = JSON.stringify(data);
-  try {
-    const response = await fetch(new URL(path, location.href), { method: "POST", headers, body });
-    return (await response.json()) ?? {};
-  } catch {
-    return { error: "the server gave no usable answer" };
-  }
-}
-
-function answerPing(client) {
-  const answers = client.part("answer-pings").checked;
-  if (answers) client.send({ type: "pong" });
-  client.pingsAnswered += answers ? 1 : 0;
-  const outcome = answers ? "answered" : "not answered";
-  const time = new Date().toLocaleTimeString();
-  client.part("pings").textContent =
-    `Pings answered: ${client.pingsAnswered}. Last ping ${time}, ${outcome}.`;
-  client.addLine({ kind: "ping", text: `Ping, ${outcome}` });
-}
-
 /* For each message type, the line it makes: {who, text, note, at}. */
 const LINES = {
-  welcome: (m) => ({ text: (m.message ?? `Welcome to room "${m.room}"`) + headCount(m) }),
+  welcome: (m) => ({ text: welcomeText(m) + headCount(m) }),
   system: (m) => ({ text: m.message + headCount(m) }),
   error: (m) => ({ text: `Error: ${m.message}` }),
   echo: (m) => ({ who: "Echo", text: JSON.stringify(m.data) }),
@@ -152,6 +31,11 @@ const LINES = {
   direct: (m) => ({ who: m.fromUsername, text: m.text, note: "to you alone", at: m.timestamp }),
   sent: (m) => ({ text: `Delivered to user ${m.to}: ${m.text}`, at: m.timestamp }),
 };
+
+function welcomeText({ message, room, ...rest }) {
+  if (room !== undefined) return `Welcome to room "${room}"`;
+  return message ?? `Welcome: ${JSON.stringify(rest)}`;
+}
 
 function headCount(message) {
   return message.userCount === undefined ? "" : ` (${message.userCount} here)`;
@@ -167,9 +51,9 @@ function parse(frame) {
 
 /* A panel and its WebSocket: connects, reconnects, sends, and shows it all. */
 class Client {
-  constructor(section, sample) {
+  constructor(section, example) {
     this.section = section;
-    this.sample = sample;
+    this.example = example;
     this.state = "disconnected";
     this.address = null; // where the socket connects, and reconnects
     this.socket = null;
@@ -177,12 +61,15 @@ class Client {
     this.timer = null; // the reconnection countdown
     this.attempt = 0; // reconnections tried since the last welcome
     this.hasOpened = false; // since the person last asked to connect
-    this.pingsAnswered = 0;
     this.setUp();
   }
 
   part(role) {
     return this.section.querySelector(`[data-role="${role}"]`);
+  }
+
+  parts(role) {
+    return this.section.querySelectorAll(`[data-role="${role}"]`);
   }
 
   setUp() {
@@ -199,15 +86,15 @@ class Client {
     addEventListener("pageshow", (event) => {
       if (event.persisted && this.state !== "disconnected") this.open();
     });
-    this.sample.setUp?.(this);
-    if (this.sample.connectsAlone) this.connect();
-    else this.showButtons();
+    this.example.setUp?.(this);
+    if (this.example.connectsAlone) this.connect();
+    else this.show("disconnected", this.example.idle);
   }
 
   // -- what the person asks for
 
   connect() {
-    const address = this.sample.address(this);
+    const address = this.example.address(this);
     if (!address) return;
     if (this.state === "disconnected" || address !== this.address) {
       this.attempt = 0;
@@ -218,23 +105,29 @@ class Client {
   }
 
   disconnect() {
+    const text = this.retries ? "You gave up reconnecting" : "You disconnected";
     this.letGo();
     this.show("disconnected", "Disconnected");
-    this.addLine({ kind: "info", text: "You disconnected" });
+    this.addLine({ kind: "info", text });
   }
 
   sendTyped() {
     const input = this.part("input");
     const text = input.value;
     if (text.trim() === "" || this.socket?.readyState !== WebSocket.OPEN) return;
-    const { body, note } = this.sample.compose(this, text);
+    const { body, note } = this.example.compose(this, text);
     this.send(body);
-    this.addLine({ kind: "own", who: "You", text, note });
+    if (!this.example.repeats) this.addLine({ kind: "own", who: "You", text, note });
     input.value = "";
   }
 
   send(body) {
     this.socket.send(typeof body === "string" ? body : JSON.stringify(body));
+  }
+
+  /* Whether a lost connection is being opened again, or waits for that. */
+  get retries() {
+    return this.state === "lost" || (this.state === "connecting" && this.attempt > 0);
   }
 
   // -- the socket's life
@@ -248,7 +141,9 @@ class Client {
       this.socket.addEventListener(type, listener, { signal: this.listeners.signal });
     listen("open", () => {
       this.hasOpened = true;
+      this.example.opened?.(this);
       this.show("connected", "Connected");
+      if (!this.example.greets) this.welcomed({});
     });
     listen("message", (event) => this.received(event.data));
     listen("close", (event) => this.closed(event));
@@ -271,11 +166,11 @@ class Client {
   received(frame) {
     const message = parse(frame);
     if (message.type === "welcome") this.welcomed(message);
-    const handler = this.sample.handlers?.[message.type];
+    const handler = this.example.handlers?.[message.type];
     const line = Object.hasOwn(LINES, message.type) && LINES[message.type];
     if (handler) handler(this, message);
     else if (line) this.addLine({ kind: message.type, ...line(message) });
-    else this.addLine({ kind: "info", text: `Received: ${frame}` });
+    else this.addLine({ kind: "received", text: `Received: ${frame}` });
   }
 
   welcomed({ room, user }) {
@@ -288,7 +183,7 @@ class Client {
 
   closed({ code, reason }) {
     const why = `${code} ${reason || CLOSE_NAMES[code] || ""}`.trim();
-    const final = this.sample.giveUp?.(this, { code, reason });
+    const final = this.example.giveUp?.(this, { code, reason });
     if (final) {
       this.show("disconnected", `Disconnected (${why}). ${final}`);
       this.addLine({ kind: "error", text: final });
@@ -296,7 +191,7 @@ class Client {
     }
     if (this.attempt === 0) {
       const what = this.hasOpened ? "Connection lost" : "Could not connect";
-      const hint = this.sample.lossHint ? ` ${this.sample.lossHint}` : "";
+      const hint = this.example.lossHint ? ` ${this.example.lossHint}` : "";
       this.addLine({ kind: "info", text: `${what} (${why}).${hint}` });
     }
     this.attempt += 1;
@@ -314,33 +209,58 @@ class Client {
   // -- what the person sees
 
   show(state, text) {
+    const list = this.part("messages");
+    const follows = isAtEnd(list); // a longer status makes the list shorter
     this.state = state;
     const status = this.part("status");
     status.dataset.state = state;
     status.textContent = text;
     this.showButtons();
+    if (follows) list.scrollTop = list.scrollHeight;
   }
 
   showButtons() {
     const [connect, disconnect] = [this.part("connect"), this.part("disconnect")];
-    const focused = document.activeElement;
-    const next = this.sample.address(this);
-    const busy = this.state === "connected" || this.state === "connecting";
-    connect.disabled = !next || (busy && next === this.address);
-    disconnect.disabled = this.state === "disconnected";
-    this.part("send").disabled = this.state !== "connected";
-    // A button that goes grey under the keyboard hands the focus on.
-    if (focused === connect && connect.disabled) disconnect.focus();
-    if (focused === disconnect && disconnect.disabled) connect.focus();
+    const [send, login] = [this.part("send"), this.part("login")];
+    const focused = document.activeElement; // before it may go away
+    const address = this.example.address(this);
+    const there = this.state !== "disconnected" && !this.retries && address === this.address;
+    for (const element of this.section.querySelectorAll("[data-when]")) {
+      element.hidden = (element.dataset.when === "connected") !== (this.state === "connected");
+    }
+    connect.hidden = connect.disabled = !address || there;
+    connect.textContent = this.retries
+      ? "Retry now"
+      : (this.state === "connected" && this.example.moveLabel) || "Connect";
+    disconnect.hidden = disconnect.disabled = this.state === "disconnected";
+    disconnect.textContent = this.retries
+      ? "Give up"
+      : this.state === "connecting" ? "Cancel" : "Disconnect";
+    send.disabled = this.state !== "connected";
+    // One button at a time is the primary one: what a person most likely wants next.
+    const logIn = login && !login.hidden && login.querySelector("button");
+    const primary = connect.hidden ? logIn || send : connect;
+    for (const button of this.section.querySelectorAll("button")) {
+      button.classList.toggle("primary", button === primary);
+    }
+    // A control that goes away under the keyboard hands the focus on.
+    if (this.section.contains(focused) && (focused.disabled || focused.closest("[hidden]"))) {
+      const next = primary === send ? this.part("input") : primary;
+      (this.state === "connecting" ? disconnect : next).focus();
+    }
   }
 
   addLine(line) {
     const list = this.part("messages");
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+    const follows = isAtEnd(list);
     list.append(lineElement(line));
     while (list.children.length > MAX_LINES) list.firstElementChild.remove();
-    if (atEnd || line.kind === "own") list.scrollTop = list.scrollHeight;
+    if (follows || line.kind === "own") list.scrollTop = list.scrollHeight;
   }
+}
+
+function isAtEnd(list) {
+  return list.scrollHeight - list.scrollTop - list.clientHeight < 40;
 }
 
 /* Full jitter: anywhere between no wait and a longest wait that doubles. */
@@ -355,7 +275,7 @@ function lineElement({ kind, who, text, note, at }) {
   if (who) item.append(element("span", { className: "who", textContent: `${who}:` }), " ");
   item.append(element("span", { className: "text", textContent: text }), " ");
   if (note) item.append(element("span", { className: "note", textContent: note }), " ");
-  const textContent = date.toLocaleTimeString();
+  const textContent = date.toLocaleTimeString([], { hourCycle: "h23" }); // short, wherever that is
   item.append(element("time", { dateTime: date.toISOString(), textContent }));
   return item;
 }
@@ -364,21 +284,22 @@ function element(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties);
 }
 
-/* Fill a section from the page's template, then make it a Client. */
-function makePanel(section, sample) {
-  const template = document.querySelector("template[data-role='panel']");
-  section.append(template.content.cloneNode(true));
+/* Fill a section from the page's templates, then make it a Client. */
+function makePanel(section, example) {
+  section.append(contentOf("template[data-role='panel']"));
+  for (const slot of section.querySelectorAll("slot")) {
+    slot.replaceWith(contentOf(`template[data-slot="${slot.name}"]`));
+  }
   const name = section.querySelector("[data-role='username'], [data-role='login-username']");
   if (name) name.value = section.dataset.username;
   section.querySelector("h2").textContent = section.getAttribute("aria-label");
-  return new Client(section, sample);
+  return new Client(section, example);
 }
 
-function start() {
-  const sample = SAMPLES[document.body.dataset.sample];
-  for (const section of document.querySelectorAll(".client")) makePanel(section, sample);
-  // Only inside the demo is there a page above this one.
-  if (location.pathname !== "/") document.querySelector("[data-role='home']").hidden = false;
+function contentOf(template) {
+  return document.querySelector(template)?.content.cloneNode(true) ?? "";
 }
 
-start();
+for (const section of document.querySelectorAll(".client")) {
+  makePanel(section, EXAMPLES[document.body.dataset.example]);
+}

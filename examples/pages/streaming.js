@@ -1,4 +1,4 @@
-/* The page of the example "streaming": responses shown piece by piece, and a room heard by server-sent events. */
+/* The page of the example streaming: responses shown piece by piece, and a room heard by server-sent events. */
 
 const part = (role) => document.querySelector(`[data-role="${role}"]`);
 const address = (path) => new URL(path, location.href);
@@ -40,6 +40,7 @@ part("stop").addEventListener("click", () => stop());
 function show(state, text) {
   part("status").dataset.state = state;
   part("status").textContent = text;
+  part("send").disabled = state !== "connected";
 }
 
 const events = new EventSource(address("events/lobby"));
@@ -47,7 +48,7 @@ events.addEventListener("open", () => {
   show("connected", "Listening");
   if (socket.readyState > WebSocket.OPEN) socket = connect(); // the server is back
 });
-events.addEventListener("error", () => show("lost", "Lost: connecting again"));
+events.addEventListener("error", () => show("lost", "Lost. Reconnecting"));
 events.addEventListener("message", (event) => add("heard", JSON.parse(event.data).text));
 events.addEventListener("close", (event) => show("lost", JSON.parse(event.data).reason));
 

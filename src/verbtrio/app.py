@@ -288,9 +288,10 @@ class App(Shared, Background, Routes, Starlette):
 def _taking_over(app: App, proxies: TrustedProxies, hub: Hub, **http2: bool) -> AbstractContextManager[dict[str, Any]]:
     """A block for which the connections are taken over; gives what goes into the lifespan's state."""
     # Imported here: hypercorn's worker takes 80 ms to import, and tools don't serve.
-    from verbtrio.server.takeover import connection as takeover
+    from verbtrio.server.takeover.install import take_over
+    from verbtrio.server.takeover.settings import TakeOverSettings
 
-    return takeover.take_over(takeover.TakeOver(hub, app.limits, heartbeat=app.heartbeat, proxies=proxies, **http2))
+    return take_over(TakeOverSettings(hub, app.limits, heartbeat=app.heartbeat, proxies=proxies, **http2))
 
 
 async def _nobody_is_there(request: Request, error: Exception) -> Response:

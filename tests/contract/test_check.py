@@ -56,10 +56,10 @@ from tests.support.process import ROOT, free_port, running
 from verbtrio import App, WebSocket
 from verbtrio.contract import check
 from verbtrio.contract.hypercorn import HYPERCORN
-from verbtrio.contract.uses import Attributes, Call, Refers, Use, find
+from verbtrio.contract.uses import Attributes, Call, Refers, find
 
 FOLDER = Path(verbtrio.__file__).parent
-ALL: list[Use] = [use for uses in contract.PARTS.values() for use in uses]
+ALL = contract.ALL
 
 
 async def http_and_websocket(url: str, tls: ssl.SSLContext | None = None) -> None:
@@ -359,11 +359,6 @@ TREES = {
     ".".join(path.relative_to(FOLDER).with_suffix("").parts): ast.parse(path.read_text())
     for path in sorted(FOLDER.rglob("*.py"))
 }
-LISTED_NAMES = {
-    name
-    for use in ALL
-    for name in (*use.path.replace(":", ".").split("."), *getattr(use, "names", "").split(), *getattr(use, "kinds", ()))
-}
 
 
 def is_listed(path: str) -> bool:
@@ -451,14 +446,14 @@ class TestNothingIsForgotten:
 
     @pytest.mark.parametrize("module", TREES)
     def test_private_names(self, module: str) -> None:
-        known = OWN_NAMES | LISTED_NAMES | set(NOT_THEIRS)
+        known = OWN_NAMES | contract.LISTED_NAMES | set(NOT_THEIRS)
         private = {name for name in attributes(TREES[module]) if re.match(r"_(?!_)", name)}
         assert not private - known, "used, and not in verbtrio.contract"
 
     @pytest.mark.parametrize("module", [name for name in TREES if name.startswith("server.takeover.") or name in WIRE])
     def test_attributes(self, module: str) -> None:
         """Of whatever object, in the modules that have to do with theirs: what is neither listed nor documented."""
-        used = set(attributes(TREES[module])) - OWN_NAMES - LISTED_NAMES - DOCUMENTED_NAMES - set(NOT_THEIRS)
+        used = set(attributes(TREES[module])) - OWN_NAMES - contract.LISTED_NAMES - DOCUMENTED_NAMES - set(NOT_THEIRS)
         assert not used, "used, and not in verbtrio.contract"
 
     @pytest.mark.parametrize(

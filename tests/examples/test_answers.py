@@ -1,4 +1,4 @@
-"""The example "answers": each question is answered, with its `ref`, and to the last digit."""
+"""The example answers: each question is answered with its `ref`, and exact to the last digit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.memory import serving
 
 
 async def conversation(*messages: Any) -> list[Any]:
-    """What a client hears beside the welcome, that sends these one by one; `None` for those without an answer."""
+    """Send the messages one by one; return the answers, `None` for a message that has none."""
     heard = []
     async with serving(app) as service:
         client = await service.connect()
@@ -46,7 +46,7 @@ async def test_what_cannot_be_computed(autojump_clock: Clock) -> None:
 
 
 SHORT = ("1e999999999", "1e-999999999", "1E9", "\u0661", "1_0", " 1")
-"""Numbers, of a kind: some would take minutes."""
+"""Short numbers that must be refused: some would take minutes."""
 
 
 @pytest.mark.parametrize("number", ["1/0", "x", "1" * 21, [], 10**30, None, True, *SHORT])

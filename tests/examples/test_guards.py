@@ -1,11 +1,10 @@
-"""The examples about who may come in: sessions by cookie, and an API with all guards on."""
+"""The examples about access: sessions by cookie, and an API with all guards on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,7 +17,7 @@ from trio.abc import Clock
 
 from examples import sessions
 from tests.conftest import Servers
-from tests.support.browser import Browser, chromium, require_browser
+from tests.support.browser import Browser
 from tests.support.memory import serving, shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT
@@ -81,7 +80,7 @@ class TestSessions:
         assert await self.refused(url, forged, (b"Origin", url.encode())) == 401
 
     async def test_a_cookie_from_before_the_logout(self, url: str) -> None:
-        """Everywhere, of every session of that user, and of no other's."""
+        """A logout ends every session of that user, and no other user's."""
         origin = (b"Origin", url.encode())
         adas, bobs = [await self.log_in(url) for _ in range(2)], await self.log_in(url, username="bob")
         async with httpx.AsyncClient(base_url=url, headers={"Origin": url}) as client:
@@ -98,7 +97,7 @@ class TestSessions:
                     assert (await peer.receive())["type"] == "welcome"
 
     async def test_a_cookie_from_before_another_login(self, url: str) -> None:
-        """Whoever logs in has one session in that browser; beyond five of an account, the oldest ends."""
+        """A browser has one session at a time. A sixth session of an account ends the oldest."""
         origin = (b"Origin", url.encode())
         first = await self.log_in(url)
         async with httpx.AsyncClient(base_url=url, headers=first | {"Origin": url}) as client:
@@ -111,7 +110,7 @@ class TestSessions:
             assert await peer.receive() == {"type": "welcome", "message": "Welcome, ada!"}
 
     async def test_a_session_ends(self, autojump_clock: Clock) -> None:
-        """An hour after the login, for what is open and for what comes."""
+        """An hour after the login, for open connections and for new ones."""
         async with serving(sessions.app) as service:
             async with http(sessions.app) as client:
                 response = await client.post("/login", json=ADA)
@@ -154,15 +153,8 @@ class TestSessions:
         assert "set-cookie" not in response.headers
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    require_browser()
-    with chromium() as browser:
-        yield browser
-
-
 def test_sessions_in_a_browser(browser: Browser, servers: Servers) -> None:
-    """Its page works under its own Content-Security-Policy, cookie and all."""
+    """The page works under the example's own Content-Security-Policy."""
     driver = browser.driver
     driver.get(servers.get("examples.sessions:app").url)
 
@@ -180,8 +172,6 @@ def test_sessions_in_a_browser(browser: Browser, servers: Servers) -> None:
     assert driver.execute_script("return document.cookie") == "", "no script can read it"
     driver.find_element(By.CSS_SELECTOR, "[data-role=logout]").click()
     wait_for("status", "Logged out")
-    browser.close_page()
-    assert browser.console.errors() == []
 
 
 class TestGuarded:
@@ -223,7 +213,7 @@ class TestGuarded:
             assert echoes[:39] == list(range(39))
 
     async def test_by_another_name(self, url: str) -> None:
-        """A domain of somebody else's that points here: its pages' origin is their host's."""
+        """Somebody else's domain that points here: the origin of its pages matches the Host header."""
         evil = {"Host": "evil.example", "Origin": "http://evil.example"}
         async with httpx.AsyncClient() as client:
             assert (await client.post(f"{url}/api/token", headers=evil)).status_code == 400

@@ -1,4 +1,4 @@
-"""The heartbeat sample in virtual time: pings every 30 s, and 1000 after 90 s without a pong."""
+"""The heartbeat example in virtual time: pings every 30 s, and code 1000 after 90 s without a pong."""
 
 from __future__ import annotations
 

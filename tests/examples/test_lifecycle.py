@@ -1,4 +1,4 @@
-"""The example "lifecycle": errors stay with their connection, seats are given back, figures can be watched."""
+"""The example lifecycle: an error ends only its own connection, seats are given back, figures can be watched."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_seats_are_given_back(autojump_clock: Clock) -> None:
         assert seats.free == 0
         refused = await service.connect()
         assert await close_of(refused) == (1013, "No seat is free")
-        await trio.aclose_forcefully(clients[0]._stream)  # gone without a word
+        await trio.aclose_forcefully(clients[0]._stream)  # gone without a Close frame
         await clients[1].aclose()
         await trio.sleep(1)
         assert seats.free == 2
@@ -66,7 +66,7 @@ async def test_seats_are_given_back(autojump_clock: Clock) -> None:
 
 
 async def test_errors_that_are_not(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """One connection ends; the watcher is told, and everybody else goes on."""
+    """One connection ends. The watcher is told, and all others go on."""
     async with serving(app) as service:
         watcher = await service.connect("/watch")
         other, failing = await service.connect("/hooks"), await service.connect("/hooks")

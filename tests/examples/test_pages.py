@@ -1,65 +1,27 @@
-"""The five example pages in a real Chromium: what a person who tries the samples sees."""
+"""What a person sees who tries the examples in a real Chromium."""
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
-from urllib.parse import urljoin
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.expected_conditions import url_to_be
-from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.conftest import Servers
-from tests.support.browser import Browser, Panel, chromium, require_browser
+from tests.support.browser import Browser, Panel, require_browser
 from tests.support.process import Server, free_port, hypercorn
 
 SAMPLES = ["echo", "broadcast", "rooms", "auth", "heartbeat"]
-ACCOUNTS = ["admin", "guest"]
 WELCOME = "Welcome to the WebSocket server!"
 ONE_PROCESS = ("--workers", "0")
-"""hypercorn without its worker process: it starts sooner, and any signal ends it on the spot, without a goodbye."""
+"""hypercorn without its worker process: it starts sooner, and any signal ends it at once, without a Close frame."""
 HINTS = {"auth": " If it does not come back, log in again: the token may be too old."}
-"""What a sample's page adds to "Connection lost"."""
+"""What an example's page adds to "Connection lost"."""
 RECONNECT_SECONDS = 30.0
-"""The page's waits grow, by chance, while the server starts: to some seconds where that is slow."""
-
-
-@pytest.fixture(scope="module")
-def running_chromium() -> Iterator[Browser]:
-    require_browser()
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def browser(running_chromium: Browser) -> Iterator[Browser]:
-    """The module's browser; afterwards the test's page is closed, and must have left no error on the console."""
-    browser = running_chromium
-    browser.console.clear()
-    yield browser
-    browser.close_page()
-    assert browser.console.errors() == []
-
-
-@pytest.fixture
-def demo(servers: Servers) -> Server:
-    return servers.get("examples.demo:app")
-
-
-def connect_all(browser: Browser) -> list[Panel]:
-    """Every panel of the page, connected (which only the auth page doesn't do by itself)."""
-    panels = browser.panels()
-    assert panels
-    for panel, username in zip(panels, ACCOUNTS, strict=False):
-        if panel.browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} [data-role='login']"):
-            panel.log_in(username)
-    for panel in panels:
-        panel.wait_state("connected")
-        panel.wait_count("welcome")
-    return panels
+"""The page waits longer after each attempt: for some seconds, if the server starts slowly."""
 
 
 # -- what each sample is for
@@ -121,7 +83,7 @@ class TestBroadcast:
         """A server of the test's own: the lines say how many are there."""
         with hypercorn("examples.broadcast:app", *ONE_PROCESS) as server:
             browser.open(server.url)
-            connect_all(browser)
+            browser.connect_all()
             yield browser.two_panels()
             browser.close_page()  # before its server goes
 
@@ -260,6 +222,17 @@ class TestHeartbeat:
         panel.say("beat")
         panel.wait_line("echo", 'Echo: {"type":"message","text":"beat"}')
 
+    def test_it_makes_its_point_in_seconds(self, browser: Browser, demo: Server) -> None:
+        browser.open(f"{demo.url}/heartbeat/")
+        (panel,) = browser.connect_all()
+        assert re.fullmatch(r"Next ping in [123] s", panel.part("countdown").text)
+        panel.wait_line("ping", "Ping, answered")
+        panel.click("answer-pings")
+        statuses = panel.record_statuses()
+        browser.until(lambda: panel.part("countdown").text == "No pong: the server hangs up in 5 s", "the countdown")
+        browser.until(statuses, "the server hangs up", 7)
+        assert statuses()[0].startswith("Lost (1000 Connection timeout due to inactivity). Reconnecting in ")
+
     def test_answered_pings_keep_the_connection(self, browser: Browser, servers: Servers) -> None:
         browser.open(servers.get("tests.apps.quick_heartbeat:app").url)
         panel = browser.panel()
@@ -294,7 +267,74 @@ class TestHeartbeat:
 # -- what they have in common
 
 
+class TestConsoles:
+    """The pages on which messages are typed as JSON, or chosen from some that are given."""
+
+    def chosen(self, panel: Panel, number: int) -> str:
+        """Send one of the messages that the page offers; return it."""
+        chip = panel.browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} [data-role='chip']")[number]
+        chip.click()
+        return chip.text
+
+    def test_answers(self, browser: Browser, demo: Server) -> None:
+        browser.open(f"{demo.url}/answers/")
+        (panel,) = browser.connect_all(welcome=False)
+        panel.wait_line("received", 'Received: {"type":"result","value":"0","ref":null}')
+        message = self.chosen(panel, 0)
+        panel.wait_line("own", f"You: {message}")
+        panel.wait_line("received", 'Received: {"type":"result","value":"1/3","ref":1}')
+
+    def test_validation(self, browser: Browser, demo: Server) -> None:
+        browser.open(f"{demo.url}/validation/")
+        first, second = browser.connect_all(welcome=False)
+        for number in range(3):
+            self.chosen(first, number)
+        first.wait_line("error", "Error: Expected `str` of length >= 1 - at `$.text`")
+        second.wait_line("received", 'Received: {"type":"said","by":"Ana","text":"Hello"}')
+
+    def test_lifecycle(self, browser: Browser, demo: Server) -> None:
+        browser.open(f"{demo.url}/lifecycle/")
+        (panel,) = browser.connect_all()
+        self.chosen(panel, 1)
+        panel.wait_line("error", "Error: that can't be computed: ZeroDivisionError('division by zero')")
+        panel.part("path").send_keys("/hooks")
+        browser.until(lambda: panel.part("path").get_attribute("value") == "hooks", "the other path")
+        panel.wait_state("connected")
+        self.chosen(panel, 1)
+        panel.wait_line("info", "Connection lost (1011 Internal server error).")
+        panel.wait_line("info", "Reconnected at attempt 1")
+
+
 class TestReconnection:
+    def test_a_person_retries_or_gives_up(self, browser: Browser) -> None:
+        port = free_port()
+        browser.console.allow_connection_failures(port)
+
+        def buttons() -> list[str]:
+            found = browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} .head button")
+            return [button.text for button in found if button.is_displayed()]
+
+        def primary() -> list[str]:
+            found = browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} button.primary")
+            return [button.text for button in found if button.is_displayed()]
+
+        with hypercorn("examples.echo:app", *ONE_PROCESS, port=port) as server:
+            browser.open(server.url)
+            (panel,) = browser.connect_all()
+            assert (buttons(), primary()) == (["Disconnect"], ["Send"])
+            browser.run("Math.random = () => 100")  # so that it waits for longer than the test takes
+        browser.until(lambda: panel.status.endswith("Reconnecting in 50 s, attempt 1"), "which attempt, and when")
+        assert (buttons(), primary()) == (["Give up", "Retry now"], ["Retry now"])
+        with hypercorn("examples.echo:app", *ONE_PROCESS, port=port):
+            panel.click("connect")
+            panel.wait_line("info", "Reconnected at attempt 1")
+            assert browser.run("return document.activeElement === arguments[0]", panel.part("input"))
+        panel.wait_state("lost")
+        panel.click("disconnect")
+        assert (panel.state, panel.status) == ("disconnected", "Disconnected")
+        assert panel.lines("info")[-1] == "You gave up reconnecting"
+        assert (buttons(), primary()) == (["Connect"], ["Connect"])
+
     @pytest.mark.parametrize("sample", SAMPLES)
     def test_after_a_restart(self, browser: Browser, sample: str) -> None:
         self.restart(browser, sample, (), signal.SIGTERM, "1012 The server is restarting")
@@ -307,7 +347,7 @@ class TestReconnection:
         browser.console.allow_connection_failures(port)
         with hypercorn(app, *options, port=port) as server:
             browser.open(server.url)
-            panels = connect_all(browser)
+            panels = browser.connect_all()
             before = [panel.status for panel in panels]
             statuses = [panel.record_statuses() for panel in panels]
             server.stop(sig)
@@ -332,51 +372,6 @@ class TestReconnection:
                 logins = "return performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/login'))"
                 assert len(browser.run(logins)) == 2
             browser.close_page()
-
-
-class TestAllPages:
-    def test_the_index_leads_to_every_sample(self, browser: Browser, demo: Server) -> None:
-        browser.open(demo.url)
-        links = [link.get_attribute("href") for link in browser.driver.find_elements(By.CSS_SELECTOR, "main a")]
-        assert links == [f"{demo.url}/{sample}/" for sample in SAMPLES]
-        for sample in SAMPLES:
-            browser.driver.find_element(By.CSS_SELECTOR, f"a[href='{sample}/']").click()
-            WebDriverWait(browser.driver, 10).until(url_to_be(f"{demo.url}/{sample}/"))
-            connect_all(browser)
-            browser.driver.find_element(By.CSS_SELECTOR, "[data-role='home']").click()
-            WebDriverWait(browser.driver, 10).until(url_to_be(f"{demo.url}/"))
-
-    def test_alone_a_sample_offers_no_way_to_the_others(self, browser: Browser, servers: Servers) -> None:
-        browser.open(servers.get("examples.echo:app").url)
-        connect_all(browser)
-        assert not browser.driver.find_element(By.CSS_SELECTOR, "[data-role='home']").is_displayed()
-
-    @pytest.mark.parametrize("page", ["", *SAMPLES])
-    def test_nothing_comes_from_another_origin(self, browser: Browser, demo: Server, page: str) -> None:
-        url = urljoin(demo.url, f"/{page}/" if page else "/")
-        browser.open(url)
-        if page:
-            connect_all(browser)
-        loaded: list[str] = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-        assert f"{url}pages/page.css" in loaded  # so the list does list
-        assert [name for name in loaded if not name.startswith(f"{demo.url}/")] == []
-
-    @pytest.mark.parametrize("page", ["", *SAMPLES])
-    def test_fits_on_a_phone(self, browser: Browser, demo: Server, page: str) -> None:
-        with browser.viewport(360, 740):
-            browser.open(urljoin(demo.url, f"/{page}/" if page else "/"))
-            if page:
-                panel = connect_all(browser)[0]
-                panel.say("W" * 80)  # nowhere to break it
-                browser.until(lambda: panel.lines("own"), "the long line")
-            assert browser.run("return innerWidth") == 360
-            assert browser.run("return document.documentElement.scrollWidth") <= 360
-            beyond = """
-                return [...document.body.querySelectorAll("*")]
-                    .filter((e) => e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0)
-                    .map((e) => e.outerHTML);
-            """
-            assert browser.run(beyond) == []
 
 
 # -- the tests' own tools

@@ -1,8 +1,8 @@
-"""The example "streaming", over the wire and in a browser."""
+"""The example streaming, over the wire and in a browser."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 
 from examples.streaming import MAX_UPLOAD_BYTES
 from tests.conftest import Servers
-from tests.support.browser import Browser, chromium, require_browser
+from tests.support.browser import Browser
 from tests.support.http import Exchange
 from tests.support.peers import connect
 from tests.support.process import hypercorn
@@ -77,8 +77,14 @@ async def test_up_and_down(url: str, client: httpx.AsyncClient) -> None:
     assert response.status_code == 416
 
 
+async def test_up_and_down_where_it_is_mounted(servers: Servers, client: httpx.AsyncClient) -> None:
+    url = servers.get("examples.demo:app").url
+    assert (await client.put(f"{url}/streaming/files/b.txt", content=b"b")).status_code == 201
+    assert (await client.get(f"{url}/streaming/files/b.txt")).content == b"b"
+
+
 @pytest.mark.parametrize("name", [".hidden", "%2e%2e%2fetc", "a%2fb", "a%00", "-rf", "x" * 101, "a%0a"])
-async def test_names_that_are_none(url: str, client: httpx.AsyncClient, name: str) -> None:
+async def test_invalid_names(url: str, client: httpx.AsyncClient, name: str) -> None:
     for method in ("GET", "PUT"):
         assert (await client.request(method, f"{url}/files/{name}", content=b"x")).status_code in (400, 404, 405)
 
@@ -88,7 +94,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 async def test_what_is_not_complete_is_thrown_away(client: httpx.AsyncClient, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the server's folder will be
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the server makes its folder
     with hypercorn("examples.streaming:app") as server:
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             large = Exchange(stream)
@@ -119,13 +125,6 @@ async def test_the_chat_is_heard(servers: Servers) -> None:
         assert await listener.piece() == b'data: {"type":"message","text":"hello"}\n\n'
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    require_browser()
-    with chromium() as browser:
-        yield browser
-
-
 def test_in_a_browser(browser: Browser, url: str) -> None:
     def lines(role: str) -> list[str]:
         return [line.text for line in browser.driver.find_elements(By.CSS_SELECTOR, f"[data-role={role}] li")]
@@ -136,7 +135,7 @@ def test_in_a_browser(browser: Browser, url: str) -> None:
     browser.open(url)
     click("countdown")
     browser.until(lambda: lines("made") == ["3", "2", "1", "Lift-off!"], "the countdown")
-    click("ticks")  # more than one response has: the browser asks for the rest by itself, from where it was
+    click("ticks")  # more than one response has: the browser asks for the rest by itself
     browser.until(lambda: len(lines("made")) > 4 + 12, "the ticks")
     click("stop")
     ticks = lines("made")[4:]
@@ -146,5 +145,3 @@ def test_in_a_browser(browser: Browser, url: str) -> None:
     )
     browser.driver.find_element(By.NAME, "text").send_keys("hello\n")
     browser.until(lambda: lines("heard") == ["hello"], "the message is heard")
-    browser.close_page()
-    assert browser.console.errors() == []

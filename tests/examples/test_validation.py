@@ -1,4 +1,4 @@
-"""The example "validation": what gets to the handler, what does not, and its description."""
+"""The example validation: what reaches the handler, what does not, and the AsyncAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example "wss": under TLS as a script, and not without a certificate."""
+"""The example wss: a script that serves under TLS, and does not start without a certificate."""
 
 from __future__ import annotations
 

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from tests.robustness.probes import (
-    Figures,
-    Probe,
-    Target,
-    events,
-    figures_of,
-    leaked,
-    repeat,
-    served,
-    settled,
-    warm,
-)
+from tests.robustness.probes import Figures, Probe, Target, events, figures_of, leaked, repeat, served, settled, warm
 from tests.support.wire import CONTINUATION, FIN, TEXT, close, frame, open_wire, plain, request, text, websocket
 
 CLEAN_SECONDS = 5.0

@@ -64,7 +64,7 @@ async def beside(
     quiet: float,
     flooded: float,
 ) -> None:
-    """`one` flood after the other, until `flooded` seconds have gone, beside a client that echoes."""
+    """Run `one` again and again for `flooded` seconds, while a client echoes."""
     figures["floods"] = 0
     async with target.serve() as server:
         before = await warm(server)

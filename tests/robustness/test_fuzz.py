@@ -25,12 +25,13 @@ import trustme
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from tests.apps import recorder
 from tests.robustness.http2_sequences import http2
 from tests.robustness.probes import STOCK, Figures, Probe, Target, figures_of, leaked, repeat, served, settled, warm
 from tests.support.http2_frames import ATTACKS
 from tests.support.memory import serving, socket_stream_pair
 from tests.support.process import ROOT
-from tests.support.wire import CONTINUATION, FIN, HEADERS, TEXT, close, frame, plain, request, text
+from tests.support.wire import CONTINUATION, FIN, HEADERS, TEXT, close, frame, plain, request, send_and_read, text
 from verbtrio import App, Limits, Stream, WebSocket
 
 SEED = 2026
@@ -158,15 +159,8 @@ def fuzzed() -> App:
     async def stream(request: Request) -> Response:
         return Stream(ticks())
 
-    @app.post("/body")
-    async def body(request: Request) -> Response:
-        return PlainTextResponse(str(len(await request.body())))
-
-    @app.post("/ignored")
-    async def ignored(request: Request) -> Response:
-        await trio.sleep(0.1)
-        return PlainTextResponse("ignored")
-
+    app.post("/body")(recorder.body)
+    app.post("/ignored")(recorder.ignored)
     return app
 
 
@@ -220,23 +214,6 @@ def secure_pair() -> tuple[trio.SocketStream, trio.SSLStream[trio.SocketStream]]
     return client, trio.SSLStream(server, contexts()[1], server_side=True)
 
 
-async def one_within(stream: trio.abc.Stream, pieces: list[bytes], *, hang_up: bool) -> None:
-    """Send the pieces, and hang up, or half-close (which TLS has not) and read to the end."""
-    try:
-        for piece in pieces:
-            await stream.send_all(piece)
-        if not hang_up:
-            if isinstance(stream, trio.abc.HalfCloseableStream):
-                await stream.send_eof()
-            with trio.move_on_after(10):
-                while await stream.receive_some():
-                    pass
-    except trio.BrokenResourceError:
-        pass  # the server has hung up
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
 async def within(name: str, numbers: range) -> Figures:
     """Those with these numbers within this process: how many tracebacks were logged, and the longest step. That nothing
     is left, `serving` asserts."""
@@ -254,7 +231,7 @@ async def within(name: str, numbers: range) -> Figures:
                     stream = trio.SSLStream(service.open_stream(secure_pair), contexts()[0], server_hostname="x")
                 else:
                     stream = service.open_stream(socket_stream_pair if index % 2 else None)
-                await one_within(stream, pieces, hang_up=chance.random() < 0.3)
+                await send_and_read(stream, pieces, seconds=10, hang_up=chance.random() < 0.3)
                 if index % 500 == 0:
                     service._opened.clear()  # else it keeps all of them, to close them in the end
 

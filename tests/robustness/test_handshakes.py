@@ -122,7 +122,7 @@ async def kill(target: Target, n: int, figures: Figures) -> None:
 
 
 def said(server: Server) -> int:
-    """How many lines the server's log has, beside its greeting."""
+    """The number of lines in the server's log, without its greeting."""
     return sum("Running on" not in line for line in server.log_text().splitlines())
 
 

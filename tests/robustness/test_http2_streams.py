@@ -14,7 +14,7 @@ from tests.support.process import Server
 from tests.support.wire import MIB, plain
 
 OTHERS = 50
-"""Requests on the connection, beside the one that nobody reads."""
+"""Requests on the connection, in addition to the one that nobody reads."""
 UNREAD = headers(replaced(POST, b":path", b"/unread"), flags=OPEN) + data(b"x" * 10) * 15
 """A request of 15 parts, to a handler that takes none of them, for 3 s."""
 

@@ -15,8 +15,8 @@ from trio.abc import Clock
 from tests.robustness.probes import Figures, Probe, Target, figures_of, repeat, with_app
 from tests.robustness.test_handshakes import attacks
 from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, PREFACE, Answers, data, headers, replaced, without
-from tests.support.memory import Service, serving, socket_stream_pair
-from tests.support.wire import plain, request, text
+from tests.support.memory import serving, socket_stream_pair
+from tests.support.wire import plain, request, send_and_read, text
 from verbtrio import App, Limits, WebSocket
 
 TOKENS = ["h2c", "H2C", "h2c, websocket", "websocket, h2c", "h2", "tls/1.0"]
@@ -155,22 +155,6 @@ def echo_app(**options: Any) -> App:
     return app
 
 
-async def say(service: Service, parts: tuple[bytes, ...]) -> None:
-    """Send the parts, half-close, and read to the end."""
-    stream = service.open_stream()
-    try:
-        for part in parts:
-            await stream.send_all(part)
-        await stream.send_eof()
-        with trio.move_on_after(100):
-            while await stream.receive_some():
-                pass
-    except trio.BrokenResourceError:
-        pass  # the server has hung up
-    finally:
-        await stream.aclose()
-
-
 @pytest.mark.parametrize("http2_websockets", [False, True])
 @pytest.mark.parametrize("http2_cleartext", [False, True])
 async def test_nothing_reaches_hypercorns_own_websocket(
@@ -182,7 +166,7 @@ async def test_nothing_reaches_hypercorns_own_websocket(
     app = echo_app(http2_cleartext=http2_cleartext, http2_websockets=http2_websockets)
     async with serving(app) as service:
         for name, parts in every.items():
-            await say(service, parts)
+            await send_and_read(service.open_stream(), parts, seconds=100)
             service._opened.clear()
             assert not reached, name
 
@@ -193,7 +177,7 @@ async def test_that_would_be_noticed(reached: list[Any], autojump_clock: Clock) 
         app = echo_app(take_over=False)
         async with serving(app) as service:
             service.pair = socket_stream_pair  # hypercorn's asks for the socket
-            await say(service, parts)
+            await send_and_read(service.open_stream(), parts, seconds=100)
         assert reached
         reached.clear()
 

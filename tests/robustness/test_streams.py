@@ -24,7 +24,7 @@ PATIENCE = 5.0
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    # Whoever waits for hypercorn's grace at the shutdown is not done when `Server.stop` gives up.
+    # A worker that waits for hypercorn's grace period at the shutdown is not done when `Server.stop` gives up.
     with hypercorn(APP, "--graceful-timeout", "60") as server:
         yield server
 
@@ -126,7 +126,7 @@ async def test_a_listener_that_leaves(client: httpx.AsyncClient, servers: Server
 
 
 async def settled(client: httpx.AsyncClient, server: Server) -> int:
-    """How many pieces have been made, once it is no longer more and more."""
+    """The number of pieces that have been made, once it no longer grows."""
     counts = [0, 1]
     with trio.fail_after(PATIENCE):
         while counts[-1] != counts[-2]:
@@ -158,7 +158,7 @@ async def test_a_client_that_takes_nothing_over_http2(client: httpx.AsyncClient,
 
 
 async def test_what_is_cut_off_over_http2(client: httpx.AsyncClient, server: Server) -> None:
-    """The stream is reset, so that the client does not wait for more; the connection is none the worse."""
+    """The stream is reset, so that the client does not wait for more; the connection goes on."""
     async with http2(server, "/broken") as peer:
         await peer.wait_for(h2.events.StreamReset)
     async with http2(server, "/impatient") as peer:

@@ -23,7 +23,7 @@ from tests.conftest import Servers
 from tests.support.http2 import open_http2_websocket
 from tests.support.memory import serving, shake_hands, socket_stream_pair
 from verbtrio import App, Heartbeat, Limits
-from verbtrio.server.takeover.terms import terms
+from verbtrio.server.takeover.hypercorn_settings import websocket_settings
 
 Body = Callable[[Receive, Send], Awaitable[None]]
 PAIRS = [trio.testing.memory_stream_pair, socket_stream_pair]
@@ -442,39 +442,39 @@ async def test_a_route_of_ours_starts_nothing(autojump_clock: Clock, monkeypatch
             await client.aclose()
 
 
-class TestTerms:
+class TestHypercornSettings:
     """hypercorn's own settings, where the user has made them."""
 
     def test_those_of_the_app(self) -> None:
         limits, heartbeat = Limits(max_message_bytes=5), Heartbeat(interval=3, timeout=9)
-        assert terms(Config(), limits, heartbeat) == (limits, heartbeat)
-        assert terms(Config(), limits, None) == (limits, None)
+        assert websocket_settings(Config(), limits, heartbeat) == (limits, heartbeat)
+        assert websocket_settings(Config(), limits, None) == (limits, None)
 
     def test_hypercorns(self) -> None:
         config = Config()
         config.websocket_max_message_size = 77
         config.websocket_ping_interval = 50
-        limits, heartbeat = terms(config, Limits(), Heartbeat(code=4000))
+        limits, heartbeat = websocket_settings(config, Limits(), Heartbeat(code=4000))
         assert limits == Limits(max_message_bytes=77)
         assert heartbeat == Heartbeat(interval=50, timeout=100, code=4000)
-        assert terms(config, Limits(), None)[1] == Heartbeat(interval=50, timeout=100)
+        assert websocket_settings(config, Limits(), None)[1] == Heartbeat(interval=50, timeout=100)
 
     def test_hypercorns_own_value_set_by_the_user(self) -> None:
         config = Config()
         config.websocket_max_message_size = Config.websocket_max_message_size
-        assert terms(config, Limits(), None)[0].max_message_bytes == 16 * 1024 * 1024
+        assert websocket_settings(config, Limits(), None)[0].max_message_bytes == 16 * 1024 * 1024
 
     def test_a_subclass(self) -> None:
         class Mine(Config):
             websocket_ping_interval = 5
 
-        assert terms(Mine(), Limits(), Heartbeat())[1] == Heartbeat(interval=5, timeout=40)
+        assert websocket_settings(Mine(), Limits(), Heartbeat())[1] == Heartbeat(interval=5, timeout=40)
 
     @pytest.mark.parametrize("nothing", [None, 0, -1])
     def test_settings_that_say_nothing(self, nothing: Any) -> None:
         config = Config()
         config.websocket_max_message_size = config.websocket_ping_interval = nothing
-        assert terms(config, Limits(), None) == (Limits(), None)
+        assert websocket_settings(config, Limits(), None) == (Limits(), None)
 
     async def test_in_force(self, autojump_clock: Clock) -> None:
         async with serving(App(), application(busy)) as service:

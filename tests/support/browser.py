@@ -137,6 +137,19 @@ class Browser:
         sections = self.driver.find_elements(By.CSS_SELECTOR, "section.client")
         return [self.panel(number) for number in range(1, len(sections) + 1)]
 
+    def connect_all(self, *, welcome: bool = True) -> list[Panel]:
+        """Connect every panel of the page, logging in where that is asked for; wait for each one's welcome, too."""
+        panels = self.panels()
+        assert panels
+        for panel in panels:
+            for login in self.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} [data-role='login'] button"):
+                login.click()  # the page has filled the fields in
+        for panel in panels:
+            panel.wait_state("connected")
+            if welcome:
+                panel.wait_count("welcome")
+        return panels
+
     def two_panels(self) -> tuple[Panel, Panel]:
         return self.panel(1), self.panel(2)
 

@@ -23,6 +23,13 @@ PARTS: dict[str, tuple[Use, ...]] = {
     "ADDRESS": check.ADDRESS.uses,
     "STARLETTE": check.STARLETTE,
 }
+ALL: list[Use] = [use for uses in PARTS.values() for use in uses]
+LISTED_NAMES = {
+    name
+    for use in ALL
+    for name in (*use.path.replace(":", ".").split("."), *getattr(use, "names", "").split(), *getattr(use, "kinds", ()))
+}
+"""Every name in the list, whatever it is a name of."""
 
 
 @dataclass(frozen=True)

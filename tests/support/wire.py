@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 
@@ -162,3 +162,22 @@ async def websocket(port: int, path: str = "/ws", headers: str = "") -> AsyncIte
     wire = await open_wire(port, path, headers)
     async with wire.stream:
         yield wire
+
+
+async def send_and_read(
+    stream: trio.abc.Stream, pieces: Iterable[bytes], *, seconds: float, hang_up: bool = False
+) -> None:
+    """Send the pieces, and hang up, or half-close (which TLS can't) and read to the end, for `seconds` at most."""
+    try:
+        for piece in pieces:
+            await stream.send_all(piece)
+        if not hang_up:
+            if isinstance(stream, trio.abc.HalfCloseableStream):
+                await stream.send_eof()
+            with trio.move_on_after(seconds):
+                while await stream.receive_some():
+                    pass
+    except trio.BrokenResourceError:
+        pass  # the server has hung up
+    finally:
+        await trio.aclose_forcefully(stream)

@@ -1,5 +1,5 @@
 """What verbtrio uses of other packages beyond what they document, and whether it is there.
 
-`uses` says how a thing can be used, `hypercorn` lists what the take-over is made of, `check` everything else and looks
-at all of it, `needed` is what verbtrio can't work without.
+`uses` has the ways to use a name, `hypercorn` lists what the take-over uses, `check` lists everything else and checks
+all of it, and `needed` checks what verbtrio can't work without.
 """

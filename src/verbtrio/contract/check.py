@@ -1,11 +1,11 @@
-"""What verbtrio uses of other packages beyond what they document: all of it, and what happens where it is gone.
+"""All that verbtrio uses of other packages beyond what they document, and what happens where it is gone.
 
-A `Part` is a part of verbtrio that can be done without. It is looked at when an application starts, before anything of
-it is imported: where a name is gone, or can't be used as it is here, one warning names it, and the application runs
-without that part. What can't be done without (`STARLETTE`) is looked at when verbtrio is imported (`contract.needed`).
+A `Part` is a part of verbtrio that it can do without. It is checked when an application starts, before the part is
+imported. Where a name is gone, or can't be used as it is used here, one warning names it, and the application runs
+without the part. What verbtrio can't do without (`STARLETTE`) is checked when verbtrio is imported (`contract.needed`).
 `tests/contract/test_check.py` walks these lists, and finds what is used and not listed.
 
-To widen a bound in pyproject.toml: `nox -s newest` runs the tests with the newest version of each package.
+To widen a bound in pyproject.toml, run `nox -s newest`: all tests with the newest version of each package.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from verbtrio.contract.hypercorn import HTTP, HYPERCORN
-from verbtrio.contract.uses import Attributes, Call, Gives, Name, Refers, Use, find
+from verbtrio.contract.uses import Attributes, Call, Name, Refers, Returns, Use, find
 
 logger = logging.getLogger("verbtrio.contract")
 
 MAX_SHOWN = 5
-"""Faults that the warning names: a package that has become another one has a hundred."""
+"""Faults that the warning names: a package that has been rewritten has a hundred."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Part:
     uses: tuple[Use, ...]
 
     def faults(self) -> Iterator[str]:
-        """What is not as it has to be. Raises nothing."""
+        """What is missing or different. Raises nothing."""
         for use in self.uses:
             yield from use.faults()
 
 
 def can_be_had(part: Part) -> bool:
-    """Whether `part` finds all that it uses. If not, one warning says what is missing and what happens instead."""
+    """Whether all that `part` uses is there. If not, one warning says what is missing and what happens instead."""
     faults = list(dict.fromkeys(part.faults()))
     if faults:
         more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
@@ -68,7 +68,7 @@ def _protocol() -> Any:
 
 
 WEBSOCKETS: tuple[Use, ...] = (
-    Gives("websockets.frames:apply_mask", (b"\x03\x03\x03\x03\x03", b"\x01\x02\x03\x04"), b"\x02\x01\x00\x07\x02"),
+    Returns("websockets.frames:apply_mask", (b"\x03\x03\x03\x03\x03", b"\x01\x02\x03\x04"), b"\x02\x01\x00\x07\x02"),
     Name("websockets.frames:CloseCode", type),
     *(Name(f"websockets.frames:Opcode.{name}", int) for name in ("BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT")),
     Call("websockets.frames:Close.parse", "data"),
@@ -99,7 +99,7 @@ WEBSOCKETS: tuple[Use, ...] = (
     Call("websockets.http11:Request", "path, headers, method=, protocol="),
     Call("websockets.datastructures:Headers", ""),
     Call("websockets.datastructures:Headers.get_all", "self, key"),
-    Gives("websockets.headers:parse_subprotocol", ("a, b",), ["a", "b"]),
+    Returns("websockets.headers:parse_subprotocol", ("a, b",), ["a", "b"]),
     Call(
         "websockets.extensions.permessage_deflate:ServerPerMessageDeflateFactory",
         "server_max_window_bits=, client_max_window_bits=, compress_settings=",
@@ -129,7 +129,7 @@ TLS = Part(
         ),
     ),
 )
-"""`tls.Tls.taken_from` looks at each stream in the same way."""
+"""`wire.tls.Tls.taken_from` checks each stream in the same way."""
 
 
 def _cancel_status() -> Any:
@@ -138,7 +138,7 @@ def _cancel_status() -> Any:
 
 
 NURSERY = Part(
-    "a connection whose handler has returned ends only when the tasks of its nursery have ended, too",
+    "a connection whose handler has returned ends only when the tasks of its nursery have ended",
     (
         Attributes(
             "trio:Nursery",
@@ -155,7 +155,7 @@ NURSERY = Part(
         ),
     ),
 )
-"""`handling` looks at each nursery in the same way."""
+"""`connection.handling` checks each nursery in the same way."""
 
 UNWIND = Part(
     "the layers of the application stay around each WebSocket while it is open, at 4 KB more",
@@ -164,10 +164,10 @@ UNWIND = Part(
         Name("starlette._exception_handler:wrap_app_handling_exceptions"),
     ),
 )
-"""`unwind` knows the modules whose calls may be over by their names."""
+"""`server.unwind` knows by their names the modules whose calls may be over."""
 
 ADDRESS = Part(
-    "an address that can't be had is an error of hypercorn's, in its own words",
+    "hypercorn reports an address that can't be bound, in its own words",
     (
         Refers("hypercorn.trio.run:worker_serve", "create_sockets"),
         Attributes("hypercorn.config:Config", lambda: find("hypercorn.config:Config")(), "backlog bind ssl_enabled"),

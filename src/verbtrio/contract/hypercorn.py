@@ -1,4 +1,4 @@
-"""What the take-over uses of hypercorn, and of what hypercorn's protocols are made with (see `contract.check`)."""
+"""What the take-over uses of hypercorn, and of the packages under hypercorn's protocols (see `contract.check`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from verbtrio.contract.uses import Attributes, Call, Gives, Name, Refers, Use, find
+from verbtrio.contract.uses import Attributes, Call, Name, Refers, Returns, Use, find
 
 _TCP = "hypercorn.trio.tcp_server:"
 _TASKS = "hypercorn.trio.task_group:"
@@ -54,10 +54,10 @@ HYPERCORN: tuple[Use, ...] = (
     Attributes(_CONFIG, lambda: _config().log, "access_logger"),
     Call(_CONFIG + ".response_headers", "self, protocol"),
     Call("hypercorn.logging:Logger.access", "self, request, response, request_time", is_async=True),
-    Gives("hypercorn.utils:parse_socket_addr", (socket.AF_INET, ("a", 1)), ("a", 1)),
-    Gives("hypercorn.utils:parse_socket_addr", (socket.AF_INET6, ("a", 1, 0, 0)), ("a", 1)),
-    Gives("hypercorn.utils:valid_server_name", (_ANY_SERVER, SimpleNamespace(headers=[])), True),
-    Gives("hypercorn.utils:valid_server_name", (_ONE_SERVER, SimpleNamespace(headers=[(b"host", b"b")])), False),
+    Returns("hypercorn.utils:parse_socket_addr", (socket.AF_INET, ("a", 1)), ("a", 1)),
+    Returns("hypercorn.utils:parse_socket_addr", (socket.AF_INET6, ("a", 1, 0, 0)), ("a", 1)),
+    Returns("hypercorn.utils:valid_server_name", (_ANY_SERVER, SimpleNamespace(headers=[])), True),
+    Returns("hypercorn.utils:valid_server_name", (_ONE_SERVER, SimpleNamespace(headers=[(b"host", b"b")])), False),
     # A connection
     Name(_TCP + "MAX_RECV", int),
     Call(_TCP + "TCPServer", "app, config, context, state, stream"),
@@ -92,7 +92,7 @@ HYPERCORN: tuple[Use, ...] = (
     Call(_TASKS + "TaskGroup.spawn", "self, func", is_async=False),
     Call(_TASKS + "TaskGroup.spawn_app", "self, app, config, scope, send", is_async=True),
     Call(_TASKS + "_handle", "app, config, scope, receive, send, sync_spawn, call_soon", is_async=True),
-    # What protocols say to the connection, and to their streams
+    # What protocols send to the connection, and to their streams
     *(Call(_IO + name, arguments) for name, arguments in {"Closed": "", "RawData": "data", "Updated": "idle="}.items()),
     Name(_IO + "Event", type),
     *(Call(_EVENTS + name, "stream_id=") for name in ("EndBody", "EndData", "StreamClosed")),
@@ -165,7 +165,7 @@ HYPERCORN: tuple[Use, ...] = (
 )
 
 HTTP: tuple[Use, ...] = (
-    # What hypercorn's protocols are made with
+    # The packages under hypercorn's protocols
     Name("h11._readers:ChunkedReader", type),
     Attributes(
         "h11._readers:ChunkedReader",

@@ -1,4 +1,4 @@
-"""Imported first: where verbtrio can't work, it says so at once and in words, not by an error from the depths."""
+"""Imported first. Where verbtrio can't work, this says so at once, in place of an error from deep inside."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Ways to use a name of another package, and whether that would still work. Imports nothing of what it looks at.
+"""Ways to use a name of another package, and whether that would still work. Nothing of the package is imported here.
 
-A use is looked at as it is made: a function by the arguments it is called with, not by all of its parameters. So one
-that has a further optional parameter is fine; one that has lost or renamed a parameter, or wants another, is a fault.
+What is checked is the use: a function with the arguments it is called with, not with all of its parameters. A further
+optional parameter is fine. A parameter that is gone, renamed or newly required is a fault.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Use(ABC):
     path: str
 
     def faults(self) -> Iterator[str]:
-        """What is not as it has to be. Raises nothing, whatever the other package has become."""
+        """What is missing or different. Raises nothing, whatever the other package has become."""
         try:
             found = find(self.path)
         except (ImportError, AttributeError):
@@ -51,28 +51,28 @@ class Use(ABC):
 
     @abstractmethod
     def _faults_of(self, found: Any) -> Iterator[str]:
-        """The same for what is there."""
+        """The faults of a name that is there."""
 
 
 @dataclass(frozen=True)
 class Name(Use):
-    """It is there: a constant of some type, a class to compare with, a module."""
+    """The name is there: a constant of some type, a class to compare with, a module."""
 
     kind: type = object
 
     def _faults_of(self, found: Any) -> Iterator[str]:
         if not isinstance(found, self.kind):
-            yield f"{self.path} is no {self.kind.__name__}"
+            yield f"{self.path} is not of type {self.kind.__name__}"
 
 
 @dataclass(frozen=True)
 class Call(Use):
-    """It is called; or overridden, and then called by the other package.
+    """The function is called, or is overridden and called by the other package.
 
     Args:
         arguments: what is passed, "self, event, last_stream_id=": those with a "=" by name, the others by position.
-            Of the latter the names count, too: a parameter that has another name has another meaning.
-        is_async: it is a coroutine function.
+            The names of the latter are checked, too: a parameter with another name has another meaning.
+        is_async: whether it is a coroutine function.
     """
 
     arguments: str = ""
@@ -93,19 +93,19 @@ class Call(Use):
         if moved or not by_name.keys() <= signature.parameters.keys():
             yield f"{self.path} can't be called with ({self.arguments}): it has ({', '.join(parameters)})"
         elif inspect.iscoroutinefunction(found) != self.is_async:
-            yield f"{self.path} is {'no' if self.is_async else 'a'} coroutine function"
+            yield f"{self.path} is {'not a' if self.is_async else 'a'} coroutine function"
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True)
-class Gives(Use):
-    """It is called, and what it gives is known.
+class Returns(Use):
+    """The function is called, and its result is known.
 
     Args:
         arguments: by position.
-        result: what it gives for them.
+        result: what it returns for them.
     """
 
     arguments: tuple[Any, ...]
@@ -118,17 +118,17 @@ class Gives(Use):
             yield f"{self.path} can't be called: {error!r}"
         else:
             if result != self.result:
-                yield f"{self.path} gives something else"
+                yield f"{self.path} returns something else"
 
 
 @dataclass(frozen=True)
 class Attributes(Use):
-    """Its instances have attributes, which may come to be in `__init__` only.
+    """Instances of the class have attributes, some of which only `__init__` sets.
 
     Args:
-        make: gives an instance, at little cost.
+        make: returns an instance, at little cost.
         names: the attributes, "app config stream".
-        kinds: the types of those that are used as what they are.
+        kinds: the types of those whose type matters.
     """
 
     make: Callable[[], Any]
@@ -149,13 +149,13 @@ class Attributes(Use):
             else:
                 kind = self.kinds.get(name, object)
                 if not isinstance(value, kind):
-                    yield f"{self.path}.{name} is no {kind.__name__}"
+                    yield f"{self.path}.{name} is not of type {kind.__name__}"
 
 
 @dataclass(frozen=True)
 class Refers(Use):
-    """Its code looks names up: globals that are replaced, attributes that are set and methods that are overridden for
-    its sake."""
+    """The function's code looks names up: globals that are replaced, attributes that are set and methods that are
+    overridden, all for its sake."""
 
     names: str
 

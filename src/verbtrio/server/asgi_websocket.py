@@ -1,21 +1,21 @@
 """The WebSocket of an application that is not ours (Starlette's `WebSocketRoute`, FastAPI), from its accept to its end.
 
     the application's call   the connection's own task
-    ├─ reader                the worker's poller, or a task in the call's nursery (see `readers`)
-    ├─ writer                only while there is backlog (see `outbox`)
-    ├─ deadlines             the next ping, and the heartbeat's: one entry in the worker's timers
-    └─ closing handshake     from whatever ends it first until the transport is closed: `Limits.close_timeout`
+    ├─ reader                the worker's poller, or a task in the call's nursery (see `wire.reader`)
+    ├─ writer                only while there is backlog (see `connection.outbox`)
+    ├─ deadlines             the next ping, and the heartbeat's timeout: one entry in the worker's timers
+    └─ closing handshake     from the end until the transport is closed (see `asgi_closing`)
 
 So pings and Close frames are answered while the application does something else. What is received waits in a bounded
-inbox; while that is full the peer is not read, and its pings wait with its messages. An application is told of the end
-(`websocket.disconnect`, `OSError` from `send`) and, as in ASGI, not cancelled; only the drain's time limit does that.
+inbox. While that is full, the peer is not read, and its pings wait with its messages. At the end the application
+receives `websocket.disconnect`, and `send` raises `OSError`. As in ASGI, it is not cancelled, but for the drain's time
+limit.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import trio
 from starlette.types import Message
@@ -31,59 +31,35 @@ from verbtrio.base.close import (
 )
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
-from verbtrio.base.timers import Timers
 from verbtrio.connection.heartbeat import Beat, Heartbeat, Pulse
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.outbox import Outbox
 from verbtrio.messages.frame import Frame
+from verbtrio.server.asgi_closing import Closing
+from verbtrio.server.host import Host
 from verbtrio.wire.events import Disconnect, Event
 from verbtrio.wire.message_deadline import LATE_SECONDS, NEVER, Assembler, MessageDeadline
-from verbtrio.wire.poller import Poller
 from verbtrio.wire.reader import PolledReader, Reader, TaskReader
 from verbtrio.wire.stream_transport import StreamTransport
 from verbtrio.wire.transport import Close, Ping
 
 logger = logging.getLogger("verbtrio.foreign")
 
-_UNREAD = (Cause.SIZE, Cause.PROTOCOL, Cause.HEARTBEAT)
-"""Causes after which the peer may still be sending what nobody will read."""
-
 
 class PeerGone(OSError):  # noqa: N818 -- a fact
-    """The peer has left, or reads nothing: what ASGI's send raises (the one `OSError` that is not worth a log line)."""
-
-
-def only(error: Exception) -> Exception:
-    """What was raised, out of the groups around it alone: `except*` makes one."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
-
-
-class Host(Protocol):
-    """What all connections share: the hub."""
-
-    timers: Timers
-    poller: Poller | None
-    nursery: trio.Nursery
-    """Owns what a connection that the poller reads has beside its own task."""
-
-    def add_session(self, session: Any) -> None: ...
-    def discard_session(self, session: Any) -> None: ...
-    def answered(self, status: int) -> None: ...
-    def watch(self, terminated: Any) -> None: ...
+    """The peer has left, or reads nothing. Raised by ASGI's send; the one `OSError` that is not worth a log line."""
 
 
 class Conversation:
-    """An open WebSocket, by ASGI's messages.
+    """An open WebSocket, read and written by ASGI's messages.
 
     Args:
         transport: the accepted connection.
         limits: inbox, backlog and times.
-        heartbeat: pings are the protocol's, even where this says `json`: the messages are the application's. `None`:
+        heartbeat: pings are always the protocol's, even with `json=True`: the messages are the application's. `None`:
             a silent peer is kept.
         host: the hub.
-        nursery: owns the reader, where the poller can't read this connection, and what goes with it.
+        nursery: owns the reader and the other tasks of a connection that the poller can't read.
     """
 
     def __init__(
@@ -112,12 +88,11 @@ class Conversation:
         self._writing = trio.Lock()
         self._reading = True
         self._hung_up = False
-        self._peer_done = trio.Event()  # nothing more will come from the peer
-        self._parting = trio.CancelScope(shield=True)
-        self._over = trio.Event()
+        self._peer_done = False  # nothing more comes from the peer
+        self._closing: Closing | None = None  # once `closed` is set
         now = trio.current_time()
         self._pulse = None if heartbeat is None else Pulse(heartbeat, now)
-        self._unfinished: MessageDeadline | None = None  # there is one from the first message on that comes in pieces
+        self._unfinished: MessageDeadline | None = None  # from the first message on that comes in pieces
         self._timer = self._timers.at(self._due(), self._tick)
         if limits.message_timeout < NEVER:
             transport.watch(self._begun)
@@ -126,16 +101,16 @@ class Conversation:
     # What the application calls
 
     async def receive(self) -> Message:
-        """The next message; the disconnect at the end, as often as it is asked for. If cancelled, no message is lost.
+        """The next message; at the end the disconnect, whenever it is called again. If cancelled, no message is lost.
 
         Raises:
-            trio.BusyResourceError: another task is receiving: they would share the messages out by chance.
+            trio.BusyResourceError: another task is receiving: each would get some of the messages, by chance.
         """
         message = await self._inbox.get()
         if message is None:
             assert self.closed is not None
-            if self.closed.cause is Cause.KICKED:  # the application's own close: when the closing handshake is over
-                await self._over.wait()
+            if self.closed.cause is Cause.KICKED:  # the application's own close
+                await self._wait_closed()
             return {"type": "websocket.disconnect", "code": self.closed.code, "reason": self.closed.reason}
         return {
             "type": "websocket.receive",
@@ -163,13 +138,13 @@ class Conversation:
             raise PeerGone("the peer is gone")
 
     async def close(self, code: int, reason: str, cause: Cause = Cause.KICKED) -> None:
-        """Close behind what is being sent; returns when the closing handshake is over (RFC 6455 section 7.1.2), after
-        `Limits.close_timeout` at the latest. If cancelled behind the Close frame, the handshake goes on without it."""
+        """Close behind what is being sent. Returns when the closing handshake is over (RFC 6455 section 7.1.2), after
+        `Limits.close_timeout` at the latest. If cancelled behind the Close frame, the handshake goes on by itself."""
         with trio.move_on_after(self._limits.close_timeout):
             async with self._writing:
                 pass
         self._end(CloseInfo(cause, code, reason))
-        await self._over.wait()
+        await self._wait_closed()
 
     # What the server calls
 
@@ -177,19 +152,21 @@ class Conversation:
         """The application has returned, or failed: close what it left open, and wait until nothing is left."""
         try:
             self._end(CloseInfo(*((Cause.ERROR, INTERNAL_ERROR) if failed else (Cause.RETURNED, NORMAL_CLOSURE))))
-            await self._over.wait()
+            await self._wait_closed()
         finally:
             self._reader.stop()
             self._outbox.shut()
-            self._parting.cancel()
+            if self._closing is not None:
+                self._closing.cancel()
 
     def drain(self) -> None:
-        """End it, because the server shuts down."""
+        """Close with 1012: the server shuts down."""
         self._end(CloseInfo(Cause.DRAIN, SERVICE_RESTART, "The server is restarting"))
 
     def hurry(self, deadline: float) -> None:
-        """Cut the closing handshake short at `deadline`."""
-        self._parting.deadline = min(self._parting.deadline, deadline)
+        """Cut the closing handshake, which has begun, short at `deadline`."""
+        assert self._closing is not None
+        self._closing.hurry(deadline)
 
     # What the reader calls
 
@@ -219,12 +196,14 @@ class Conversation:
         return self.closed is not None or not self._inbox.is_full
 
     def hung_up(self, now: float) -> None:
-        """The application may still take what the peer has left unread; but if it takes nothing for the heartbeat's
-        time-out, the connection ends."""
+        """The application may still take what has not been read. If it takes nothing for the heartbeat's timeout, the
+        connection ends."""
         self._hung_up = True
 
     def finished(self) -> None:
-        self._peer_done.set()
+        self._peer_done = True
+        if self._closing is not None:
+            self._closing.peer_done.set()
 
     def failed(self, error: Exception) -> None:
         logger.error("reading from or writing to a WebSocket failed", exc_info=error)
@@ -236,15 +215,15 @@ class Conversation:
         self._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: {reason}"))
 
     def gone(self) -> None:
-        """A write has found the peer gone. Its Close frame may still be unread: the reader tells, if it is at it."""
-        if not self._reading or self._peer_done.is_set():
+        """A write has found the peer gone. Its Close frame may still be unread: then the reader ends the connection."""
+        if not self._reading or self._peer_done:
             self._end(CloseInfo(Cause.GONE, ABNORMAL_CLOSURE))
 
     def low(self) -> None:
         """There is room in the inbox again."""
         if self._reading or not self._has_room:
             return
-        if self._pulse is not None:  # its pong may stand behind what was not read
+        if self._pulse is not None:  # the pong may be behind what was not read
             self._pulse.heard(trio.current_time())
         self._reading, self._hung_up = True, False
         if self._unfinished is not None and self._unfinished.resume(trio.current_time()):
@@ -252,7 +231,7 @@ class Conversation:
         self._reader.resume()
 
     def written(self) -> None:
-        """Nothing waits for that here."""
+        """`send` waits for that by itself."""
 
     # Deadlines
 
@@ -282,9 +261,9 @@ class Conversation:
         self._timer = self._timers.at(self._due(), self._tick)
 
     def _is_dead(self, pulse: Pulse, now: float, due: float) -> bool:
-        """Ping the peer where that is due; end the connection, and say so, where it has not answered."""
+        """Ping the peer where that is due. If it has not answered in time, end the connection and return `True`."""
         if (not self._reading and not self._hung_up) or now - due > LATE_SECONDS:
-            pulse.heard(now)  # we have not been reading: its silence is ours
+            pulse.heard(now)  # its silence is our fault: we have not been reading
         if not self._hung_up:
             pulse.look(self._outbox.progress(), now)
         beat = pulse.due(now)
@@ -299,36 +278,25 @@ class Conversation:
     # The end
 
     def _end(self, info: CloseInfo) -> None:
-        """Begin to end. The first call wins; what was received before can still be taken."""
+        """Begin to end. The first call wins. What was received before can still be taken."""
         if self.closed is not None:
             return
         self.closed = info
         self._timers.cancel(self._timer)
         self._inbox.close()
         if info.cause is Cause.SLOW:
-            self._outbox.clear()  # a peer that does not read has no use for more of the same
+            self._outbox.clear()  # a peer that does not read has no use for it
         if info.cause is Cause.GONE:
             self._outbox.shut()
         else:
-            self._outbox.put_nowait(Close(info.code, info.reason))  # nothing, where the codec has said it already
-        self.hurry(trio.current_time() + self._limits.close_timeout)
-        self._nursery.start_soon(self._part)
+            self._outbox.put_nowait(Close(info.code, info.reason))  # nothing, where the codec has sent one
+        timeout = self._limits.close_timeout
+        self._closing = Closing(self._transport, self._reader, self._outbox, info.cause, timeout)
+        if self._peer_done:
+            self._closing.peer_done.set()
+        self._nursery.start_soon(self._closing.run)
 
-    @trio.lowlevel.enable_ki_protection  # it may run in the hub's nursery, whose end is the worker's
-    async def _part(self) -> None:
-        """The closing handshake, shielded, within its deadline; then nothing is read or written any more."""
-        assert self.closed is not None
-        try:
-            with self._parting:
-                await self._outbox.wait_empty()
-                if not self._outbox.broken and self.closed.cause is not Cause.HEARTBEAT:
-                    await self._peer_done.wait()
-            linger = self.closed.cause in _UNREAD and not self._outbox.broken and not self._parting.cancelled_caught
-            self._reader.stop()
-            self._outbox.shut()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limits.close_timeout):
-                await self._transport.aclose(linger=linger)
-        except Exception:  # a bug of ours: contained, and loud
-            logger.exception("the end of a WebSocket failed")
-        finally:
-            self._over.set()
+    async def _wait_closed(self) -> None:
+        """Wait until the closing handshake is over."""
+        assert self._closing is not None
+        await self._closing.over.wait()

@@ -1,15 +1,13 @@
-"""ASGI's receive and send over a stream that was taken over from the server.
+"""The handshake by ASGI's receive and send, over a stream that was taken over from the server.
 
-A `Session` carries the handshake for everybody: accept and deny are ASGI messages that pass through whatever
-middleware the application has. Once accepted, verbtrio's own endpoint takes the stream (`take`); any other ASGI
-application (Starlette's `WebSocketRoute`, FastAPI) goes on with `receive` and `send`, over the same codec and with the
-peer's real close code and reason.
+Every WebSocket begins with a `Session`: accept and denial are ASGI messages, which pass through whatever middleware the
+application has. After the accept, verbtrio's own endpoint takes the stream (`take`). Any other ASGI application
+(Starlette's `WebSocketRoute`, FastAPI) goes on with `receive` and `send`, which lead to its `Conversation`.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -18,32 +16,33 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from starlette.types import Message
 
-from verbtrio.base.close import sendable_close
+from verbtrio.base.errors import HandshakeError
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import Shared
 from verbtrio.connection.heartbeat import Heartbeat
-from verbtrio.messages.frame import Frame, encode
-from verbtrio.server.asgi_websocket import Conversation, Host, PeerGone
+from verbtrio.server.asgi_messages import close_of, frame_of
+from verbtrio.server.asgi_websocket import Conversation, PeerGone
+from verbtrio.server.host import Host
 from verbtrio.wire.stream_transport import StreamTransport, has_descriptor
 
 if TYPE_CHECKING:
     from verbtrio.wire.handshake import Handshake, RawHeaders
 
 
-logger = logging.getLogger("verbtrio.asgi")
-
-
-class HandshakeAnswer(Protocol):
-    """The HTTP side of the connection, for as long as the handshake lasts. The server's adapter brings it."""
+class HandshakeResponse(Protocol):
+    """Answers an upgrade request, over HTTP/1.1 or HTTP/2."""
 
     async def accept(self, headers: RawHeaders) -> None:
-        """Grant the upgrade (101 over HTTP/1.1, 200 over HTTP/2)."""
+        """Accept the upgrade (101 over HTTP/1.1, 200 over HTTP/2)."""
 
     async def start(self, status: int, headers: RawHeaders) -> None:
-        """Begin another response: the upgrade is denied."""
+        """Deny the upgrade: begin another response."""
 
     async def body(self, data: bytes, *, more: bool) -> None:
         """Send a part of that response's body."""
+
+    async def refuse(self, error: HandshakeError) -> None:
+        """Answer a request that is not a valid upgrade."""
 
 
 class _State(enum.Enum):
@@ -61,15 +60,15 @@ class Session(Shared):
     Args:
         stream: the peer, from the end of the handshake on.
         handshake: the checked request.
-        response: how to answer it.
+        response: answers it.
         early: bytes that came behind the request.
-        terminated: the worker's event: set when it begins to shut down.
-        limits: until the application accepts; a route of ours then brings its own.
+        terminated: the worker's event, set when it begins to shut down.
+        limits: until the application accepts; then a route of ours brings its own.
         host: the hub.
-        terms: gives the limits and the heartbeat for an application that goes on with `receive` and `send`.
+        asgi_settings: returns the limits and the heartbeat for an application that goes on with `receive` and `send`.
 
     Attributes:
-        nursery: for the reader of a connection that the poller can't read: around the application's call.
+        nursery: around the application's call, for the reader of a connection that the poller can't read.
     """
 
     nursery: trio.Nursery | None = None
@@ -78,25 +77,25 @@ class Session(Shared):
         self,
         stream: trio.abc.Stream,
         handshake: Handshake,
-        response: HandshakeAnswer,
+        response: HandshakeResponse,
         early: bytes,
         terminated: Any,
         limits: Limits,
         host: Host,
-        terms: Callable[[], tuple[Limits, Heartbeat | None]],
+        asgi_settings: Callable[[], tuple[Limits, Heartbeat | None]],
     ) -> None:
         self._host = host
-        self._terms = terms
+        self._asgi_settings = asgi_settings
         self.terminated = terminated
         """The worker's event."""
         self.answering = trio.CancelScope(deadline=trio.current_time() + limits.handshake_timeout)
-        """What the application is called in: it has a deadline until the request is answered."""
+        """Around the application's call, with a deadline until the request is answered."""
         self.remain: Callable[[], Awaitable[None]] | None = None
-        """What the server is to run, in the same task, when the application's call is over: the connection, where
-        nobody else waits for its end (see `unwind`)."""
+        """Run by the server, in the same task, after the application's call: the connection, where nobody else waits
+        for its end (see `unwind`)."""
         self._stream = stream
         self._handshake = handshake
-        self._response: HandshakeAnswer | None = response
+        self._response: HandshakeResponse | None = response
         self._early = early
         self._limits = limits
         self._compression = False
@@ -118,29 +117,29 @@ class Session(Shared):
 
     @property
     def status(self) -> int:
-        """The status the request was answered with; 0 before it is."""
+        """The status of the answer; 0 before there is one."""
         return self._status
 
     def configure(self, limits: Limits, *, compression: bool) -> None:
-        """Settings of the route, before it accepts."""
+        """Set what holds for a route of ours. Called before it accepts."""
         self._limits = limits
         self._compression = compression
         self._configured = True
 
     @property
     def is_polled(self) -> bool:
-        """Whether the poller will read it; else `nursery` is needed."""
+        """Whether the poller can read the connection; if not, `nursery` is needed."""
         return self._host.poller is not None and has_descriptor(self._stream)
 
     def take(self) -> StreamTransport:
-        """Hand the accepted connection over; `receive` and `send` are done with."""
+        """Hand the accepted connection over. `receive` and `send` can't be used any more."""
         if self._state is not _State.OPEN:
             raise RuntimeError("only a connection that was just accepted can be taken")
         self._state = _State.TAKEN
         transport = self._transport
-        # What an idle connection would hold for nothing.
-        del self._handshake, self._transport, self._terms
-        self._host.discard_session(self)  # the connection is drained by itself
+        # An idle connection has no use for them.
+        del self._handshake, self._transport, self._asgi_settings
+        self._host.discard_session(self)  # the hub drains the connection instead
         return transport
 
     @property
@@ -148,13 +147,13 @@ class Session(Shared):
         return self._state is _State.TAKEN
 
     def drain(self) -> None:
-        """End with 1012, now or when the application accepts."""
+        """Close with 1012, now or when the application accepts."""
         self.draining = True
         if self._conversation is not None:
             self._conversation.drain()
 
     def hurry(self, deadline: float) -> None:
-        """The drain's time limit: what the application has not ended by then is cut short, its call cancelled."""
+        """Set the drain's time limit. The application's call is cancelled then, and the closing handshake cut short."""
         if self._state is not _State.TAKEN:
             self._cut_at = deadline
             self.answering.deadline = min(self.answering.deadline, deadline)
@@ -171,7 +170,7 @@ class Session(Shared):
             self._connected = True
             return {"type": "websocket.connect"}
         if self._state is _State.OPEN:
-            return await self._talk().receive()
+            return await self._converse().receive()
         await trio.lowlevel.checkpoint()
         return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
@@ -181,9 +180,9 @@ class Session(Shared):
         Raises:
             PeerGone: the connection is closed, or the peer has not read for `Limits.send_timeout`.
             RuntimeError: `message` has no place in the connection's state.
-            ValueError: the accept names a subprotocol nobody offered, or a header of the handshake's own; or a code or
-                a reason must not be sent.
-            TypeError: the code is no `int`, or the reason no `str`.
+            ValueError: the accept names a subprotocol that was not offered, or a header of the handshake's own.
+            TypeError: neither `text` nor `bytes` of a `websocket.send` has the type that ASGI requires.
+            UnicodeEncodeError: `text` holds a lone surrogate.
         """
         kind = message["type"]
         if self._state is _State.HANDSHAKE and kind == "websocket.accept":
@@ -199,9 +198,9 @@ class Session(Shared):
             await trio.lowlevel.checkpoint()
             raise PeerGone("the WebSocket is closed")
         elif self._state is _State.OPEN and kind == "websocket.send":
-            await self._talk().send(_frame(message))
+            await self._converse().send(frame_of(message))
         elif self._state is _State.OPEN and kind == "websocket.close":
-            await self._talk().close(*_close_of(message))
+            await self._converse().close(*close_of(message))
         else:
             raise RuntimeError(f"{kind!r} has no place in the state {self._state.name}")
 
@@ -215,15 +214,15 @@ class Session(Shared):
                 await self._deny(500, [], b"", more=False)
         elif self._state is _State.DENYING and self._status:
             await self._deny(*self._denial, b"", more=False)
-        elif self._state is _State.DENYING:  # its beginning could not be sent
+        elif self._state is _State.DENYING:  # its head has not been sent
             await self._deny(500, [], b"", more=False)
         elif self._state is _State.OPEN:
-            await self._talk().finish(failed=failed)
+            await self._converse().finish(failed=failed)
 
     async def _accept(self, message: Message) -> None:
         heartbeat: Heartbeat | None = None
         if not self._configured:
-            self._limits, heartbeat = self._terms()
+            self._limits, heartbeat = self._asgi_settings()
         headers, codec = self._handshake.accept(
             message.get("subprotocol"),
             message.get("headers", ()),
@@ -234,7 +233,7 @@ class Session(Shared):
         response, self._response = self._response, None
         self.subprotocol = message.get("subprotocol")
         self._status = 101
-        self._state = _State.CLOSED  # should the answer not get through
+        self._state = _State.CLOSED  # if the answer can't be sent
         with _peer_gone():
             await response.accept(headers)
         self.answering.deadline = self._cut_at
@@ -242,11 +241,11 @@ class Session(Shared):
         self._early = b""
         self._heartbeat = heartbeat
         self._state = _State.OPEN
-        if not self._configured:  # else it will be taken, most likely
-            self._talk()
+        if not self._configured:  # else a route of ours takes the connection
+            self._converse()
 
-    def _talk(self) -> Conversation:
-        """The open WebSocket by ASGI's messages: from the accept on, or where a route of ours has not taken it."""
+    def _converse(self) -> Conversation:
+        """The open WebSocket: begun by the accept, or by the first message where a route of ours has not taken it."""
         if self._conversation is None:
             nursery = None if self.is_polled else self.nursery
             self._conversation = Conversation(self._transport, self._limits, self._heartbeat, self._host, nursery)
@@ -273,32 +272,9 @@ class Session(Shared):
             await self._response.body(body, more=more)
 
 
-def _frame(message: Message) -> Frame:
-    """What `websocket.send` says, as a frame.
-
-    Raises:
-        TypeError: neither `text` nor `bytes` is what it should be.
-        UnicodeEncodeError: `text` holds a lone surrogate.
-    """
-    data, text = message.get("bytes"), message.get("text")
-    if isinstance(data, bytes | bytearray | memoryview) or (data is None and isinstance(text, str)):
-        return encode(text if data is None else data)
-    kinds = f"text: {type(text).__name__}, bytes: {type(data).__name__}"
-    raise TypeError(f"websocket.send takes 'bytes' (bytes) or 'text' (str), not {kinds}")
-
-
-def _close_of(message: Message) -> tuple[int, str]:
-    """The code and reason of `websocket.close` that can be sent, and a line in the log where the code could not."""
-    given = message.get("code")
-    code, reason = sendable_close(given, message.get("reason"))
-    if given is not None and given != code:
-        logger.warning("the application closed a WebSocket with %.100r, which can't be sent: %d is sent", given, code)
-    return code, reason
-
-
 @contextmanager
 def _peer_gone() -> Iterator[None]:
-    """Trio's words for a peer that has left, in ASGI's."""
+    """Turn Trio's errors for a peer that has left into ASGI's."""
     try:
         yield
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -37,7 +37,7 @@ _MAY_UNWIND = frozenset(
         "verbtrio.guards.security_headers",
     )
 )
-_SERVER = "verbtrio.server.takeover.connection"
+_SERVER = "verbtrio.server.takeover.websocket"
 
 
 def nobody_waits() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from hypercorn.trio import run as hypercorn_run
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from trio.abc import Clock
@@ -23,7 +21,6 @@ from tests.support.memory import serving, socket_stream_pair
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
 from verbtrio import App, Limits
-from verbtrio.server.takeover import connection as takeover
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADE = f"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
@@ -33,7 +30,7 @@ WITHOUT_KEY = UPGRADE.removesuffix(KEY)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    # Whoever waits for hypercorn's grace at the shutdown is not done when `Server.stop` gives up.
+    # A worker that waits for hypercorn's grace period at the shutdown is not done when `Server.stop` gives up.
     with hypercorn("tests.apps.recorder:app", "--graceful-timeout", "60") as server:
         yield server
 
@@ -363,39 +360,6 @@ class TestOtherApplications:
                     pass
             assert caught.value.status == 500
             assert "Starlette(..., lifespan=chat.lifespan)" in server.log_text()
-
-
-class TestTakeOver:
-    async def test_it_is_undone(self) -> None:
-        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
-        async with App().lifespan():
-            assert issubclass(hypercorn_run.TCPServer, takeover.TakeOverServer)  # type: ignore[attr-defined]
-        assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
-
-    async def test_http3_is_not_served_past_it(self) -> None:
-        run: Any = hypercorn_run
-        before = run.UDPServer
-        async with App().lifespan(), App().lifespan():
-            with pytest.raises(RuntimeError, match="does not take HTTP/3 over: leave out `quic_bind`"):
-                run.UDPServer(None, None, None, {}, None)
-        assert run.UDPServer is before
-
-    async def test_switched_off(self) -> None:
-        before = hypercorn_run.TCPServer  # type: ignore[attr-defined]
-        async with App(take_over=False).lifespan():
-            assert hypercorn_run.TCPServer is before  # type: ignore[attr-defined]
-
-    async def test_http2_offers_websockets_only_when_asked_to(self, servers: Servers) -> None:
-        offered = {}
-        for app in ("tests.apps.http2:app", "tests.apps.recorder:app"):
-            server = servers.get(app)
-            preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"  # and empty SETTINGS
-            with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
-                sock.sendall(preface)
-                await trio.to_thread.run_sync(time.sleep, 0.2)
-                settings = sock.recv(65536)
-            offered[app] = b"\0\x08\0\0\0\x01" in settings  # SETTINGS_ENABLE_CONNECT_PROTOCOL = 1 (RFC 8441 section 3)
-        assert offered == {"tests.apps.http2:app": True, "tests.apps.recorder:app": False}
 
 
 class TestBodies:

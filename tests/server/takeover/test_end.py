@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from trio.abc import Clock
 
 from tests.server.takeover.test_http1 import UPGRADE, statuses, tcp_pair, to_end
-from tests.support.memory import serving
+from tests.support.memory import Service, serving
 from verbtrio import App, WebSocket
 from verbtrio.wire.stream_transport import LINGER_BYTES
 
@@ -127,23 +128,26 @@ async def say(stream: Any, data: bytes) -> None:
         pass
 
 
+@asynccontextmanager
+async def answered(name: str) -> AsyncIterator[tuple[Service, Any]]:
+    """A served app that answers at once, and a client that has sent its last request."""
+    released = trio.Event()
+    released.set()
+    async with serving(app_of(released)) as service:
+        stream = service.open_stream()
+        await stream.send_all(REQUESTS[name][0])
+        yield service, stream
+
+
 @pytest.mark.parametrize("name", ["get", "http/1.0", "400", "426", "403"])
 class TestBounds:
     async def test_who_stays_is_left_after_a_second(self, name: str, autojump_clock: Clock) -> None:
-        released = trio.Event()
-        released.set()
-        async with serving(app_of(released)) as service:
-            stream = service.open_stream()
-            await stream.send_all(REQUESTS[name][0])
+        async with answered(name) as (service, _):
             await trio.sleep(2)
             assert not service.connections.child_tasks
 
     async def test_who_goes_on_is_left_after_so_much(self, name: str, autojump_clock: Clock) -> None:
-        released = trio.Event()
-        released.set()
-        async with serving(app_of(released)) as service:
-            stream = service.open_stream()
-            await stream.send_all(REQUESTS[name][0])
+        async with answered(name) as (_, stream):
             await trio.testing.wait_all_tasks_blocked()
             for _ in range(LINGER_BYTES // 65_536 + 3):
                 await say(stream, bytes(65_536))

@@ -22,6 +22,7 @@ from trio.abc import Clock
 from tests.conftest import Servers
 from tests.support.http2_frames import HELLO
 from tests.support.memory import Service, serving, socket_stream_pair
+from tests.support.turns import Turns
 from verbtrio import App, EventStream, Limits, Stream, WebSocket
 from verbtrio.guards.proxies import TrustedProxies
 from verbtrio.server.takeover.clients import Clients
@@ -349,19 +350,12 @@ class TestFraming:
 
     async def test_ten_thousand_chunks_give_others_their_turns(self) -> None:
         app = app_with()
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await trio.lowlevel.checkpoint()
-
+        turns = Turns()
         async with serving(app) as service, trio.open_nursery() as nursery:
             stream = service.open_stream(socket_stream_pair)
             await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(count)
+            nursery.start_soon(turns.run)
             await stream.send_all(b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
             received = b""
             with trio.fail_after(20):
@@ -369,7 +363,7 @@ class TestFraming:
                     received += await stream.receive_some()
             nursery.cancel_scope.cancel()
             await stream.aclose()
-        assert turns > 10_000 / 16
+        assert turns.number > 10_000 / 16
 
 
 def watched(log: list[str]) -> App:

@@ -30,11 +30,12 @@ from tests.support.http2_frames import CONNECT, GET, HELLO, OPEN, headers, repla
 from tests.support.memory import Service, serving
 from tests.support.peers import Refused, connect
 from tests.support.process import Server, hypercorn
+from tests.support.turns import Turns
 from tests.support.wire import Wire, plain
 from verbtrio import App, WebSocket
 from verbtrio.server.takeover.http2 import H2
 from verbtrio.server.takeover.http2_buffers import EXPECTED_BYTES, HELD_BYTES, HELD_SECONDS
-from verbtrio.server.takeover.http2_responses import UPLOAD_SECONDS
+from verbtrio.server.takeover.http2_resets import UPLOAD_SECONDS
 
 
 @pytest.fixture
@@ -626,26 +627,19 @@ class TestFloods:
 
     @pytest.mark.parametrize("kind", FLOODS)
     async def test_others_have_their_turns(self, kind: str) -> None:
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await trio.lowlevel.checkpoint()
-
+        turns = Turns()
         async with serving(app_of_all_kinds()) as service, trio.open_nursery() as nursery:
             stream = service.open_stream()
             await stream.send_all(HELLO + post(path=b"/deaf"))
             await stream.receive_some()
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(count)
+            nursery.start_soon(turns.run)
             await trio.lowlevel.checkpoint()
-            before = turns
+            before = turns.number
             await stream.send_all(FLOODS[kind] * 96)
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
-            assert turns - before >= 96 / 8
+            assert turns.number - before >= 96 / 8
             nursery.cancel_scope.cancel()
             service.connections.cancel_scope.cancel()
 

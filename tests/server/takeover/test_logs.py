@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verbtrio import App
 from verbtrio.base.logs import escape
-from verbtrio.server.takeover.logs import ACCEPT_LOGGER, ACCEPT_SECONDS, Escaping, Sparing, escape_access_log
+from verbtrio.server.takeover.logs import ACCEPT_LOGGER, ACCEPT_SECONDS, AcceptErrorLimit, Escaping, escape_access_log
 
 
 def record(args: Any = (), created: float = 0.0) -> logging.LogRecord:
@@ -48,16 +48,16 @@ class TestEscaping:
         escape_access_log(Config())
 
 
-class TestSparing:
+class TestAcceptErrorLimit:
     def test_one_line_a_second_without_a_traceback(self) -> None:
-        spare = Sparing()
+        limit = AcceptErrorLimit()
         lines = [record(created=n * ACCEPT_SECONDS / 10) for n in range(25)]
-        let_through = [line for line in lines if spare.filter(line)]
+        let_through = [line for line in lines if limit.filter(line)]
         assert [line.created for line in let_through] == pytest.approx([0, ACCEPT_SECONDS, 2 * ACCEPT_SECONDS])
         assert all(line.exc_info is None for line in let_through)
 
     async def test_for_as_long_as_the_application_lives(self) -> None:
         before = list(ACCEPT_LOGGER.filters)
         async with App().lifespan():
-            assert any(isinstance(each, Sparing) for each in ACCEPT_LOGGER.filters)
+            assert any(isinstance(each, AcceptErrorLimit) for each in ACCEPT_LOGGER.filters)
         assert ACCEPT_LOGGER.filters == before

@@ -26,7 +26,7 @@ from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from verbtrio import App, Limits, Stream
 from verbtrio.base.timers import Timers
-from verbtrio.server.takeover.stalled import LOOKS, PIECE_BYTES, patience
+from verbtrio.server.takeover.stalled import LOOKS, PIECE_BYTES, stall_timeout
 from verbtrio.wire.tcp_info import acknowledged
 
 SIZE = 20 * PIECE_BYTES
@@ -81,19 +81,19 @@ class TestPatience:
 
     async def test_nothing_is_taken(self, autojump_clock: Clock, timers: Timers) -> None:
         begin = trio.current_time()
-        with patience(timers, lambda: 8, lambda: 0) as limit:
+        with stall_timeout(timers, lambda: 8, lambda: 0) as limit:
             await trio.sleep(math.inf)
         assert limit.cancelled_caught
         assert 8 <= trio.current_time() - begin < 8.1
 
     async def test_from_the_last_that_was_taken(self, autojump_clock: Clock, timers: Timers) -> None:
         begin = trio.current_time()
-        with patience(timers, lambda: 8, lambda: trio.current_time() > begin + 100) as limit:
+        with stall_timeout(timers, lambda: 8, lambda: trio.current_time() > begin + 100) as limit:
             with trio.move_on_after(7.9):
                 await trio.sleep_forever()
         assert not limit.cancelled_caught
         begin = trio.current_time()
-        with patience(timers, lambda: 8, lambda: trio.current_time() > begin + 7) as limit:
+        with stall_timeout(timers, lambda: 8, lambda: trio.current_time() > begin + 7) as limit:
             await trio.sleep(math.inf)
         assert limit.cancelled_caught
         assert 15 <= trio.current_time() - begin <= 15 + 8 / LOOKS + 0.1
@@ -101,13 +101,13 @@ class TestPatience:
     @pytest.mark.parametrize("seconds", [8.0, math.inf])
     async def test_something_is_taken_each_time(self, autojump_clock: Clock, timers: Timers, seconds: float) -> None:
         taken = (lambda: trio.current_time() // 7) if seconds == 8 else (lambda: 0)
-        with patience(timers, lambda: seconds, taken) as limit:
+        with stall_timeout(timers, lambda: seconds, taken) as limit:
             await trio.sleep(1000)
         assert not limit.cancelled_caught
 
     async def test_the_time_may_change(self, autojump_clock: Clock, timers: Timers) -> None:
         begin = trio.current_time()
-        with patience(timers, lambda: math.inf if trio.current_time() < begin + 100 else 8, lambda: 0) as limit:
+        with stall_timeout(timers, lambda: math.inf if trio.current_time() < begin + 100 else 8, lambda: 0) as limit:
             await trio.sleep(math.inf)
         assert limit.cancelled_caught
 

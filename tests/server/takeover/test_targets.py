@@ -65,7 +65,7 @@ class Seen:
 
 
 async def status(service: Service, request: bytes, *, pieces: int = 1) -> int:
-    """What a request is answered with. In two pieces, it is none that is there when the connection is accepted."""
+    """The status that answers a request. In two pieces, it is not whole when the connection is accepted."""
     stream = service.open_stream(socket_stream_pair)
     async with stream:
         step = -(-len(request) // pieces)

@@ -1,4 +1,4 @@
-"""The take-over's count of TCP connections: how many a client has, whatever they are for."""
+"""The TCP connections of each client, counted whatever they are for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypercorn.trio.tcp_server import MAX_RECV
 
 from verbtrio.guards.proxies import TrustedProxies
 from verbtrio.guards.quotas import client_key
-from verbtrio.server.takeover.negotiation import addresses_of
+from verbtrio.server.takeover.addresses import addresses_of
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
@@ -26,8 +26,8 @@ class Clients:
     """The clients of one application, with their TCP connections counted.
 
     Args:
-        limit: how many one may have (`Limits.max_tcp_connections_per_client`); `None`: nothing is counted.
-        proxies: whose connections are not counted: they are those of many clients.
+        limit: connections that a client may have (`Limits.max_tcp_connections_per_client`); `None`: nothing is counted.
+        proxies: their connections are not counted: they carry many clients.
     """
 
     def __init__(self, limit: int | None, proxies: TrustedProxies) -> None:
@@ -36,12 +36,12 @@ class Clients:
         self._counters = Counter[str]()
 
     def __len__(self) -> int:
-        """How many clients there are at the moment."""
+        """The number of clients at the moment."""
         return len(self._counters)
 
     @contextmanager
     def admitting(self, stream: trio.abc.Stream) -> Iterator[bool]:
-        """Count the connection while the block is entered; `False` where its client has too many."""
+        """Count the connection while the block is entered. Yields `False` where its client has too many."""
         key = self._key(stream)
         if key is None or self._limit is None:
             yield True
@@ -59,27 +59,27 @@ class Clients:
                 del self._counters[key]
 
     def _key(self, stream: trio.abc.Stream) -> str | None:
-        """What the connection is counted by; `None`: by nothing."""
+        """The client that the connection counts for; `None`: it is not counted."""
         if self._limit is None:
             return None
         try:
             client, _ = addresses_of(stream)
-        except OSError:  # it has gone
+        except OSError:  # the client has gone
             return None
         if client is None or not client[0] or self._proxies.trusts(str(client[0])):
-            return None  # a UNIX socket is a proxy's, which has many clients
+            return None  # (a UNIX socket is a proxy's)
         return client_key(client)
 
 
 def turn_away(stream: Any) -> None:
-    """Say that there are too many, if that can be said at once. Does not wait; the caller closes."""
+    """Answer 429 if that can be written at once. Does not wait; the caller closes."""
     if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
         fd = stream.socket.fileno()
         try:
-            os.read(fd, MAX_RECV)  # what is left unread would reset the connection, and the answer be lost
+            os.read(fd, MAX_RECV)  # unread data would reset the connection, and the answer would be lost
         except OSError:
-            pass  # nothing yet
+            pass  # nothing has come yet
         try:
             os.write(fd, ANSWER)
         except OSError:
-            pass  # it has gone
+            pass  # the client has gone

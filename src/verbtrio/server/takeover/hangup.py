@@ -1,7 +1,7 @@
-"""The take-over's watch: a client that goes is seen though its connection is not being read.
+"""Sees a client hang up while its connection is not being read.
 
-hypercorn 0.18 does not read on while a request is answered, or a body waits for its application. So a client that had
-sent a byte more, and left, was never seen to leave: its handler was not told, and its descriptor not closed.
+hypercorn 0.18 does not read on while a request is answered, or while a body waits for its application. So it never sees
+a client leave that has sent one byte more: the handler is not told, and the descriptor is not closed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class _Watch(Polled):
         self._hang_up()
 
     def stop(self) -> None:
-        """The poller ends, and its epoll with it."""
+        """The poller has ended; there is nothing to release."""
 
 
 @asynccontextmanager
 async def watching(stream: Any, poller: Poller | None, hang_up: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `hang_up`, once, when the client has nothing more to say, while the block is entered.
+    """While the block is entered, call `hang_up`, once, when the client has closed its half.
 
-    Where there is no epoll, or no socket, it is seen only when the connection is read on.
+    Without epoll or a socket, that is seen only when the connection is read again.
     """
     socket = getattr(getattr(stream, "transport_stream", stream), "socket", None)
     fd = -1 if socket is None else socket.fileno()

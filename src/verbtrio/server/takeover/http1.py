@@ -1,4 +1,4 @@
-"""The take-over's half for HTTP/1.1: hypercorn's protocol, up to an upgrade to a WebSocket."""
+"""HTTP/1.1 under the take-over: hypercorn's protocol, up to an upgrade to a WebSocket."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 import h11
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
+from hypercorn.protocol.events import Body, EndBody, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
 from verbtrio.server.takeover.http1_heads import HeadConnection, asks_for_websocket, fault_of
 from verbtrio.server.takeover.http1_upgrade import upgrade_of
-from verbtrio.server.takeover.targets import answer_for_all, resource_of
+from verbtrio.server.takeover.requests import begin_request, stream_for
+from verbtrio.server.takeover.targets import resource_of
 
 EVENTS_AT_ONCE = 16
-"""What h11 takes apart before others have their turns: half a millisecond."""
+"""What h11 takes apart before other tasks have their turns: half a millisecond."""
 
 
-class _NobodyThere(Exception):  # noqa: N818 -- a way out of the loop over what a client has sent
-    """The client has gone, and what it asked for ahead is not begun."""
+class _ClientGone(Exception):  # noqa: N818 -- a way out of the loop over what a client has sent
+    """The client has gone, and the requests it has pipelined are not begun."""
 
 
 class H11(H11Protocol):
@@ -31,7 +32,7 @@ class H11(H11Protocol):
     _is_refused = False
 
     def begin(self, *, knows_http2: bool) -> None:
-        """Called before anything is received. `knows_http2`: HTTP/2's preface may come, in clear text."""
+        """Called before anything is received. `knows_http2`: HTTP/2's preface may come in clear text."""
         self._knows_http2 = knows_http2
         self.connection = HeadConnection(self.config.h11_max_incomplete_size)
 
@@ -40,15 +41,15 @@ class H11(H11Protocol):
             return
         if isinstance(event, Closed):
             self._closed = True
-            await self.can_read.set()  # behind a response that was cut off hypercorn 0.18 waits for its end, for ever
+            await self.can_read.set()  # hypercorn 0.18 waits for ever for the end of a response that was cut off
         try:
             await super().handle(event)
-        except _NobodyThere:
+        except _ClientGone:
             pass
 
     async def _handle_events(self) -> None:
-        """Work through what has come; waits where a response, or room for a body, has to be waited for. Others have
-        their turns between: a read may bring 10,000 chunks."""
+        """Work through what has come. Wait for responses to end, and for room for a body. Other tasks have their turns
+        in between: a read may bring 10,000 chunks."""
         connection = self.connection
         assert isinstance(connection, h11.Connection), "only hypercorn's own WebSocket would replace it"
         for number in itertools.count(1):
@@ -58,7 +59,7 @@ class H11(H11Protocol):
                 headers = self.config.response_headers("h11")
                 await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
             try:
-                # Behind its last request what a client says is nothing (RFC 9112 section 9.6), for h11 a mistake.
+                # What comes behind the last request is ignored (RFC 9112 section 9.6); h11 takes it for an error.
                 is_last = connection.their_state is h11.MUST_CLOSE and connection.trailing_data[0]
                 event = h11.PAUSED if is_last else connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -83,7 +84,7 @@ class H11(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
 
     def _fault_of(self, request: h11.Request) -> int:
-        """As `fault_of`; HTTP/2's preface changes the protocol, or is one."""
+        """As `fault_of`. HTTP/2's preface changes the protocol where that is allowed."""
         if (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0") and self._knows_http2:
             raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
         if asks_for_websocket(request.method, request.headers):
@@ -102,14 +103,14 @@ class H11(H11Protocol):
             await self._send_error_response(status)
 
     async def stream_send(self, event: Any) -> None:
-        """What the application sends. Nothing of it is sent behind a refusal, for which it may have come too late."""
+        """What the application sends. After a refusal none of it is sent: the application may not know of that yet."""
         if not self._is_refused or isinstance(event, StreamClosed):
             await super().stream_send(event)
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request. (hypercorn's own would make a WebSocket of its own.)"""
-        if self._closed:  # what a client that has gone has asked for ahead: hypercorn 0.18 has it all answered
-            raise _NobodyThere  # not only return: behind a request without an answer hypercorn would wait for ever
+        if self._closed:  # hypercorn 0.18 begins all that a client has pipelined before it went
+            raise _ClientGone  # only to return would not do: hypercorn would wait for ever for the request's answer
         assert isinstance(self.connection, h11.Connection)
         if (upgrade := upgrade_of(request, self.connection)) is not None:
             raise upgrade
@@ -118,27 +119,8 @@ class H11(H11Protocol):
         resource = resource_of(request.method, request.target, headers)
         assert resource is not None, "else `fault_of` had it refused"
         target, headers = resource
-        self.stream = HTTPStream(
-            answer_for_all if target == b"*" else self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=headers,
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii"),
-                raw_path=target,
-                state=self.connection_state,
-            )
-        )
+        self.stream = stream_for(self, STREAM_ID, target)
+        await begin_request(self, self.stream, request.method, target, headers, request.http_version.decode())
         self.keep_alive_requests += 1
         await self.context.mark_request()
         stream: HTTPStream | None = self.stream

@@ -1,4 +1,4 @@
-"""The take-over's rules for the head of an HTTP/1.1 request: what is refused before anything is begun."""
+"""The take-over's rules for the head of an HTTP/1.1 request: what is refused before anything is begun. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from verbtrio.server.takeover.targets import is_authority, resource_of
 
 
 def is_method(method: bytes) -> bool:
-    """Whether `method` can be told to an application. Methods are compared exactly (RFC 9110 section 9.1), and ASGI has
-    them in upper case: told as GET, a `get` would be what no proxy in front has taken it for."""
+    """Whether an application can be told `method`. Methods are compared exactly (RFC 9110 section 9.1), and ASGI has
+    them in upper case. A `get` would become a GET, which no proxy in front has taken it for."""
     return method == method.upper()
 
 
 def fault_of(request: h11.Request) -> int:
-    """The status that answers a request which no application is to see; 0 where one may."""
+    """The status that answers a request which no application may see; 0 for all others."""
     if request.http_version not in (b"1.0", b"1.1"):
         return 505
     if not is_method(request.method):
@@ -31,7 +31,7 @@ def fault_of(request: h11.Request) -> int:
         return 400
     names = [name for name, _ in headers]
     if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
-        return 400  # whoever is in front may have found another end of it (RFC 9112 section 6.1)
+        return 400  # a proxy in front may have found its end elsewhere (RFC 9112 section 6.1)
     return 0
 
 
@@ -41,21 +41,21 @@ _control_character = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)"
 _last_chunk = re.compile(rb"0+(?![0-9a-fA-F])").match
 
 MAX_CHUNK_LINE = 256
-"""Bytes of the line before a chunk: its size, and extensions, which nobody uses."""
+"""Bytes of the line before a chunk: its size and its extensions, which nobody uses."""
 
 
 class HeadConnection(h11.Connection):
-    """h11's, which is shown no head, no line before a chunk and no trailers that it should not see.
+    """h11's, with every head, line before a chunk and trailers checked before h11 sees them.
 
-    h11's own limit is for what is incomplete: here it holds however it comes. And behind a control character, which no
-    field may have (RFC 9110 section 5.5), a bare CR among them, h11 looks for the end of a value again and again:
-    8,000 blanks and a NUL took it 0.4 s, 60,000 blanks 16 s.
+    h11's own limit applies only to what is incomplete. Here it applies however the head comes. And behind a control
+    character, which no field may have (RFC 9110 section 5.5; a bare CR is one), h11 looks for the end of a value again
+    and again: 8,000 blanks and a NUL took it 0.4 s, 60,000 blanks 16 s.
     """
 
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._max_head_bytes = max_head_bytes
-        self._empty_bytes = 0  # of empty lines before the head, which count for it
+        self._empty_bytes = 0  # of empty lines before the head, which count as a part of it
 
     def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         if self.their_state is h11.IDLE:
@@ -79,7 +79,7 @@ class HeadConnection(h11.Connection):
             raise h11.RemoteProtocolError("a head has no control characters", error_status_hint=400)
 
     def _check_chunk(self, reader: ChunkedReader) -> None:
-        """The line before a chunk; behind the last one the trailers, which h11 reads in the same go."""
+        """Check the line before a chunk; behind the last chunk the trailers, too, which h11 reads at once with it."""
         data = self._receive_buffer._data  # not copied: there may be 10,000 chunks in it
         if reader._bytes_in_chunk:
             return
@@ -91,15 +91,15 @@ class HeadConnection(h11.Connection):
                 raise h11.RemoteProtocolError("the line before a chunk is too long", error_status_hint=400)
             if line_end < 0 or not _last_chunk(data, start):
                 return
-            begin = line_end + 1  # at its LF, so that no trailers are an empty line, too
+            begin = line_end + 1  # at its LF, so that the end is found where there are no trailers, too
         elif data.startswith((b"\r", b"\n")):
             return
         found = _end_of_head(data, begin)
         self._check_fields(data, begin, len(data) if found is None else found.end())
 
     def _without_empty_lines(self) -> tuple[bytes, bool]:
-        """What is there of a head, and whether that is all there will be. Empty lines before it are taken away (RFC
-        9112 section 2.2): h11 takes them for a request."""
+        """What has come of a head, and whether nothing more will. Empty lines before it are removed (RFC 9112 section
+        2.2): h11 takes them for a request."""
         data, ended = self.trailing_data
         found = _empty_lines(data)
         if found is not None and (count := found.end()):
@@ -110,8 +110,8 @@ class HeadConnection(h11.Connection):
 
 
 def asks_for_websocket(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    # As generous as hypercorn's own test (any case, any white space of ISO-8859-1): what it takes for a WebSocket
-    # must not get past us. What RFC 6455 makes of the request is for the handshake to say.
+    """Whether hypercorn would take the request for a WebSocket's. As generous as its own test (any case, any white
+    space of ISO-8859-1), so that none gets past us. What RFC 6455 requires, the handshake checks."""
     upgrade, connection = "", ""
     for name, value in headers:
         if name == b"upgrade":

@@ -1,4 +1,4 @@
-"""The take-over's upgrade over HTTP/1.1: where it leaves hypercorn's hands, and how it is answered."""
+"""The upgrade over HTTP/1.1: how the take-over finds the request, and how it is answered."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from verbtrio.server.takeover.targets import resource_of
 from verbtrio.wire.handshake import RawHeaders
 
 
-class UpgradeRequested(Exception):  # noqa: N818 -- a turn in the conversation, not an error
+class UpgradeRequested(Exception):  # noqa: N818 -- a change of protocol, not an error
     """The peer asks for a WebSocket over HTTP/1.1.
 
     Attributes:
-        method, target, version, headers: the request's; the headers' names in lower case. The target is a path, if it
-            is a valid one.
-        early: what came behind it.
-        connection: gives h11's side of the conversation, which has received the request.
+        method, target, version, headers: the request's, with the headers' names in lower case. The target, if it is
+            valid, has become a path.
+        early: bytes that came behind the request.
+        connection: returns h11's state, which has received the request.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ def upgrade_of(request: h11.Request, connection: h11.Connection) -> UpgradeReque
     return UpgradeRequested(request.method, target, request.http_version, headers, early, lambda: connection)
 
 
-# A head that leaves nothing to interpret: h11 would take it apart in the same way. (Possessive: the time is linear.)
+# A head that h11 would read in the same way. (The quantifiers are possessive: the time is linear.)
 _FIELD = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]++:[\t\x20-\x7e\x80-\xff]*+\r\n"
 _plain_head = re.compile(rb"GET (?P<target>/[!-~]*+) HTTP/1\.1\r\n(?P<fields>(?:%b)++)\r\n" % _FIELD).match
 _NOT_PLAIN = (b"content-length", b"transfer-encoding")
@@ -73,8 +73,8 @@ def upgrade_in(data: bytes, config: Config) -> UpgradeRequested | None:
 
 
 def _plain_upgrade(data: bytes) -> UpgradeRequested | None:
-    """An upgrade request as nearly all are; `None` where it takes h11 to say what `data` means. h11 needs 60 us for a
-    request and its 101, a tenth of what a connection costs; this needs 6."""
+    """An upgrade request as nearly all are; `None` where it takes h11 to read `data`. h11 needs 60 us for a request and
+    its 101, a tenth of what a connection costs. This needs 6."""
     head = _plain_head(data)
     if head is None:
         return None
@@ -108,7 +108,7 @@ def _upgrade_by_h11(data: bytes, config: Config) -> UpgradeRequested | None:
 
 
 class H11Response:
-    """Answers the upgrade request: with h11, which knows what may stand in a response, but for the 101."""
+    """Answers the upgrade request (see `session.HandshakeResponse`). All but the 101 is checked and sent by h11."""
 
     def __init__(self, server: TCPServer, connection: Callable[[], h11.Connection]) -> None:
         self._server = server
@@ -116,7 +116,7 @@ class H11Response:
         self._connection: h11.Connection
 
     async def accept(self, headers: RawHeaders) -> None:
-        # There is nothing in it that h11 would have to reckon with, and the handshake has looked at the characters.
+        # h11 would have nothing to decide, and the handshake has checked the characters.
         lines = [b"%s: %s\r\n" % header for header in headers]
         await self._write(b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(lines) + b"\r\n")
 
@@ -133,7 +133,6 @@ class H11Response:
             await self._server._close()
 
     async def refuse(self, error: HandshakeError) -> None:
-        """The answer to a request that is no valid upgrade."""
         body = f"{error}\n".encode()
         length = (b"content-length", str(len(body)).encode())
         content_type = (b"content-type", b"text/plain; charset=utf-8")
@@ -148,10 +147,10 @@ class H11Response:
     async def _write(self, data: bytes) -> None:
         stream: Any = self._server.stream
         if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
-            # In place, as messages are (see `streams`): a scheduler's turn less, 8 us.
+            # In place, as messages are (see `wire.stream_transport`): that saves a scheduler's turn, 8 us.
             try:
                 data = data[os.write(stream.socket.fileno(), data) :]
             except OSError:
-                pass  # not yet; or never, which `send_all` will find out
+                pass  # the buffer is full; if the connection is broken, `send_all` finds out
         if data:
             await stream.send_all(data)

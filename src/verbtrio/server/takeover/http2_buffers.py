@@ -1,4 +1,4 @@
-"""What the take-over keeps for each stream of an HTTP/2 connection, in the place of hypercorn's own."""
+"""What the responses of an HTTP/2 connection have ready for their client, in the place of hypercorn's buffers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import trio
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, StreamBuffer
 
 HELD_BYTES = 32 * 1024 * 1024
-"""What of a connection's responses may wait for its client before no further request is begun. A client whose window
-is 0 would otherwise hold a hundred whole responses: of 20 MB each, 2 GB."""
-
-
+"""Bytes of a connection's responses that may wait for its client before further requests have to wait. A client whose
+window is 0 would otherwise hold a hundred whole responses: at 20 MB each, 2 GB."""
 EXPECTED_BYTES = 8 * 1024 * 1024
-"""What an announced length counts for at the most: it need not come as one piece."""
+"""The most that an announced length counts for: the body need not come as one piece."""
 HELD_SECONDS = 10.0
-"""How long a request waits for room before it is begun all the same, one at a time: a response that is paused must not
-hold up the others of its connection for good."""
+"""How long a request waits for room. Then it is begun all the same, one at a time: a paused response must not hold up
+the others of its connection for good."""
 
 
 class Held:
-    """How much of a connection's responses has been handed to it, and waits for the client."""
+    """The bytes of a connection's responses that wait for the client."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -33,13 +31,13 @@ class Held:
         return self._bytes >= HELD_BYTES
 
     def add(self, count: int) -> None:
-        """So many bytes more wait, or less."""
+        """`count` more bytes wait; fewer, if it is negative."""
         self._bytes += count
         if count < 0 and not self.is_full:
             self._room.unpark()
 
     async def wait_for_room(self, is_over: Callable[[], bool]) -> None:
-        """Wait until a request may be begun, or `is_over`: one after the other, since each may fill it up again."""
+        """Wait until a request may be begun, or `is_over()`. One at a time: each may take all the room."""
         async with self._turn:
             with trio.move_on_after(HELD_SECONDS):
                 while self.is_full and not is_over():
@@ -47,15 +45,17 @@ class Held:
 
 
 class Streams(dict[int, Any]):
-    """A connection's streams; what is addressed to one that has ended goes nowhere, where hypercorn raises."""
+    """A connection's streams. An event for a stream that has ended is ignored, where hypercorn raises `KeyError`."""
 
     def __missing__(self, stream_id: int) -> Any:
         return _GONE
 
 
 class Buffer(StreamBuffer):
-    """What a response has still to send. hypercorn 0.18 takes whatever it is given, and lets it grow whenever little is
-    taken out, and so whenever the client's flow control lets little or nothing through.
+    """What a response has still to send.
+
+    hypercorn 0.18 takes whatever it is given. It asks for more whenever little is taken out, and so whenever the
+    client's flow control lets little or nothing through.
 
     Attributes:
         taken: bytes of it that have been taken out.
@@ -70,12 +70,12 @@ class Buffer(StreamBuffer):
 
     @property
     def is_ended(self) -> bool:
-        """Nothing more will be put in."""
+        """Whether nothing more will be put in."""
         return self._complete
 
     def expect(self, count: int) -> None:
-        """So much is announced, and counts as held until its first part comes: the head of a response is on its way
-        before its body is handed over, and as long others would be begun."""
+        """A body of `count` bytes is announced. It counts as held until its first part comes: between a response's head
+        and its body, other requests would be begun."""
         count = min(count, EXPECTED_BYTES)
         self._held.add(count - self._expected)
         self._expected = count
@@ -89,7 +89,7 @@ class Buffer(StreamBuffer):
         await super().close()
 
     async def push(self, data: bytes) -> None:
-        """Take `data`, a piece at a time. If cancelled, a part of it has been taken: the response can't go on."""
+        """Take `data`, a piece at a time. If cancelled, a part of it may have been taken: the response can't go on."""
         self.expect(0)
         left = len(data)
         self._held.add(left)
@@ -130,7 +130,7 @@ class Buffers(dict[int, Buffer]):
 
 class _Gone:
     async def handle(self, event: Any) -> None:
-        """Ignore what comes late."""
+        """Ignore an event that comes late."""
 
 
 _GONE = _Gone()

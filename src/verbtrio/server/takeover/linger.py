@@ -1,7 +1,8 @@
-"""The take-over's end of an HTTP connection: the client has what it was sent last (RFC 9112 section 9.6).
+"""The end of an HTTP connection, at which the client receives what it was sent last (RFC 9112 section 9.6).
 
 A socket that is closed over unread data resets the connection, and its client loses the answer. So our half is closed
-first, and what still comes is read and thrown away: until the client's end, for a moment and so many bytes at most.
+first, and what still comes is read and thrown away until the client closes: `LINGER_SECONDS` and `LINGER_BYTES` at
+most.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class LingeringServer(TCPServer):
     _reading: trio.CancelScope
 
     async def _read_data(self) -> None:
-        """Read until nothing more comes; or, once all has been said (`_end_http`), for `LINGER_SECONDS` at most."""
+        """Read until the client closes. Once everything is sent (`_end_http`), for `LINGER_SECONDS` at most."""
         left = LINGER_BYTES
         try:
             with self._reading:
@@ -41,12 +42,12 @@ class LingeringServer(TCPServer):
                         left -= len(data)
         finally:
             self._read_all = True
-            if self._is_lingering:  # now, whatever the application still does
+            if self._is_lingering:  # at once, whatever the application still does
                 await trio.aclose_forcefully(self.stream)
         await self.protocol.handle(Closed())
 
     async def _end_http(self) -> None:
-        """Say that nothing more is sent. What still comes is thrown away by whoever reads."""
+        """Close our half. The reader throws away what still comes."""
         if self._read_all:
             await self._close()
         elif not self._is_lingering:
@@ -61,7 +62,7 @@ class LingeringServer(TCPServer):
         await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
-        """Say that nothing more is sent, and have the client receive what was. If cancelled, close at once."""
+        """Close our half, let the client receive what was sent, and close. If cancelled, close at once."""
         try:
             with trio.move_on_after(LINGER_SECONDS):
                 await drain(self.stream, LINGER_BYTES)

@@ -1,4 +1,4 @@
-"""The take-over's logging: what a client can make hypercorn and Trio log stays one line, and stays rare."""
+"""What a client can make hypercorn and Trio log stays one line, and stays rare."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypercorn.config import Config
 from verbtrio.base.logs import escape
 
 ACCEPT_SECONDS = 1.0
-"""How often it is said that no connection can be accepted."""
+"""Seconds between two lines that say that no connection can be accepted."""
 
 ACCEPT_LOGGER = logging.getLogger("trio.serve_listeners")
 
 
-class Sparing(logging.Filter):
-    """Trio's loop that accepts connections tries ten times a second while there are no descriptors left, and logs each
-    time with a traceback: 150 lines. Here it is one line a second."""
+class AcceptErrorLimit(logging.Filter):
+    """While no descriptors are left, Trio's accept loop tries ten times a second, and logs 150 lines a second with its
+    tracebacks. This filter leaves one line a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Sparing(logging.Filter):
 
 
 class Escaping(logging.Filter):
-    """hypercorn's access log shows a path decoded and headers as they came: `%0a` in the one forges a line, an ESC in
-    the other talks to the terminal."""
+    """Escapes what hypercorn's access log shows: a path is decoded, and headers are as they came. `%0a` in the path
+    would forge a line, and an ESC in a header would control the terminal."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         atoms: Any = record.args
@@ -50,18 +50,18 @@ _ESCAPING = Escaping()
 
 
 def escape_access_log(config: Config) -> None:
-    """See to it that the access log is escaped, if there is one. (A logger takes the same filter once.)"""
+    """Have the access log escaped, if there is one. (A logger takes the same filter once.)"""
     access_logger = getattr(config.log, "access_logger", None)
     if access_logger is not None:
         access_logger.addFilter(_ESCAPING)
 
 
 @contextmanager
-def sparing() -> Iterator[None]:
-    """Log what keeps connections from being accepted sparingly while the block is entered."""
-    spare = Sparing()
-    ACCEPT_LOGGER.addFilter(spare)
+def limiting_accept_errors() -> Iterator[None]:
+    """Apply `AcceptErrorLimit` while the block is entered."""
+    limit = AcceptErrorLimit()
+    ACCEPT_LOGGER.addFilter(limit)
     try:
         yield
     finally:
-        ACCEPT_LOGGER.removeFilter(spare)
+        ACCEPT_LOGGER.removeFilter(limit)

@@ -1,8 +1,8 @@
-"""The take-over's patience: how long an HTTP response waits for a client that takes nothing of it.
+"""How long an HTTP response waits for a client that takes nothing of it.
 
-hypercorn 0.18 waits for ever: whoever asks for more than the buffers hold, and reads nothing, keeps a task, what the
-response is made of and a descriptor. What counts here is what the client *takes*: one that is slow has all the time it
-needs, however long that is; one that has taken nothing for the time it has been given is as good as gone.
+hypercorn 0.18 waits for ever. A client that asks for more than the buffers hold, and reads nothing, keeps a task, the
+response's memory and a descriptor. What counts here is what the client *takes*. A slow client has all the time it
+needs; one that has taken nothing for the response's timeout is treated as gone.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from verbtrio.wire.tcp_info import acknowledged
 logger = logging.getLogger("verbtrio.hypercorn")
 
 LOOKS = 4
-"""How often it is looked at within the time: a client is ended that much of it late at the most, a quarter."""
+"""Times that progress is looked at within the timeout: a client is ended a quarter of it late at most."""
 MAX_SECONDS = 60.0
-"""The longest that is looked at in so many parts: of what has no time limit, too, since that may get one."""
+"""The longest timeout that is divided so. An infinite one counts as this: a shorter one may be set meanwhile."""
 PIECE_BYTES = 64 * 1024
-"""What is written at a time. Where the kernel does not tell what has been taken, this is the least that shows; and TLS
-would encrypt all it is given before the first byte is on its way."""
+"""Bytes written at a time. Where the kernel does not tell what the client has taken, this is the least progress that
+shows. And TLS would encrypt all it is given before the first byte is sent."""
 
 
 @contextmanager
-def patience(timers: Timers, seconds: Callable[[], float], taken: Callable[[], Any]) -> Iterator[trio.CancelScope]:
-    """Cancel the block, which sends something, when its client has taken nothing for `seconds()`, which may change.
+def stall_timeout(timers: Timers, seconds: Callable[[], float], taken: Callable[[], Any]) -> Iterator[trio.CancelScope]:
+    """Cancel the block, which sends, when its client has taken nothing for `seconds()`, which may change.
 
     Args:
-        taken: gives something else whenever the client has taken something.
+        taken: returns a value that changes whenever the client has taken something.
     """
     last, since = taken(), trio.current_time()
     interval = min(seconds(), MAX_SECONDS) / LOOKS
@@ -59,12 +59,12 @@ def patience(timers: Timers, seconds: Callable[[], float], taken: Callable[[], A
 
 
 async def send_all(stream: trio.abc.SendStream, data: bytes, timers: Timers, seconds: Callable[[], float]) -> None:
-    """Send `data` over a connection; close it where the client has taken nothing for `seconds()`.
+    """Send `data` over a connection. Close it when the client has taken nothing for `seconds()`.
 
     Raises:
-        trio.BrokenResourceError: it has been closed for that, which is logged; or the client has left.
+        trio.BrokenResourceError: the connection was closed for that, which is logged, or the client has left.
     """
-    if not data:  # h11's end of a body whose length was known
+    if not data:  # h11's end of a body of known length
         await stream.send_all(data)
         return
     pieces = 0
@@ -72,7 +72,7 @@ async def send_all(stream: trio.abc.SendStream, data: bytes, timers: Timers, sec
     def taken() -> tuple[int, int]:
         return pieces, acknowledged(stream)
 
-    with patience(timers, seconds, taken) as limit:
+    with stall_timeout(timers, seconds, taken) as limit:
         view = memoryview(data)
         for begin in range(0, len(view), PIECE_BYTES):
             await stream.send_all(view[begin : begin + PIECE_BYTES])

@@ -1,4 +1,4 @@
-"""What holds for WebSocket routes that are not verbtrio's: hypercorn's own settings, where they were made."""
+"""hypercorn's own WebSocket settings, which hold for WebSocket routes that are not verbtrio's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from verbtrio.base.limits import Limits
 from verbtrio.connection.heartbeat import Heartbeat
 
 
-def terms(config: Config, limits: Limits, heartbeat: Heartbeat | None) -> tuple[Limits, Heartbeat | None]:
-    """The limits and the heartbeat of a connection: the app's, but for what hypercorn was told.
+def websocket_settings(config: Config, limits: Limits, heartbeat: Heartbeat | None) -> tuple[Limits, Heartbeat | None]:
+    """The limits and the heartbeat of a connection: the app's, with what the user has set in hypercorn's `config`.
 
-    `websocket_max_message_size` takes the place of `Limits.max_message_bytes`, `websocket_ping_interval` that of
-    `Heartbeat.interval`. hypercorn lets no unanswered ping end anything; here the app's time-out holds, or twice the
-    interval, whichever is longer. A setting that is not over 0 says nothing.
+    `websocket_max_message_size` replaces `Limits.max_message_bytes`, and `websocket_ping_interval` replaces
+    `Heartbeat.interval`. hypercorn ends nothing when a ping is not answered; here the app's timeout holds, or twice the
+    interval if that is longer. A setting of 0 or less is ignored.
     """
     size = _set(config, "websocket_max_message_size")
     if size is not None:
@@ -30,7 +30,7 @@ def terms(config: Config, limits: Limits, heartbeat: Heartbeat | None) -> tuple[
 
 
 def _set(config: Config, name: str) -> Any:
-    """What the user has set: in the configuration's instance, or in a subclass; `None` where it is hypercorn's own."""
+    """What the user has set, on the instance or in a subclass; `None` where the value is hypercorn's default."""
     value = getattr(config, name)
     is_set = name in vars(config) or value != getattr(Config, name)
     return value if is_set and value is not None and value > 0 else None
