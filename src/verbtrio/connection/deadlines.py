@@ -32,12 +32,12 @@ class Deadlines:
 
     __slots__ = (
         "_expires",
+        "_message_deadline",
         "_peer",
         "_pulse",
         "_timer",
         "_timers",
         "_turn_away",
-        "_unfinished",
         "_unread",
         "reading",
         "unread_until",
@@ -51,7 +51,9 @@ class Deadlines:
         self._timers: Timers
         self._timer: Timer
         self._unread = 0  # messages
-        self._unfinished: MessageDeadline | None = None  # there is one from the first message on that comes in pieces
+        self._message_deadline: MessageDeadline | None = (
+            None  # there is one from the first message on that comes in pieces
+        )
         self.reading = True
         self.unread_until = NEVER
 
@@ -80,8 +82,8 @@ class Deadlines:
     def pause(self, now: float) -> None:
         """The peer is not read any more, until `resume`."""
         self.reading = False
-        if self._unfinished is not None:
-            self._unfinished.pause(now)
+        if self._message_deadline is not None:
+            self._message_deadline.pause(now)
 
     def resume(self, now: float) -> None:
         """The peer is read again."""
@@ -89,20 +91,20 @@ class Deadlines:
             self._pulse.heard(now)
         self.unread_until = NEVER
         self.reading = True
-        if self._unfinished is not None and self._unfinished.resume(now) and self._peer.closed is None:
+        if self._message_deadline is not None and self._message_deadline.resume(now) and self._peer.closed is None:
             self._reschedule()
 
     def _begun(self, assembler: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
-        if self._unfinished is None:
-            self._unfinished = MessageDeadline(assembler, self._peer.limits)
-        if self._unfinished.begun(trio.current_time()):
+        if self._message_deadline is None:
+            self._message_deadline = MessageDeadline(assembler, self._peer.limits)
+        if self._message_deadline.begun(trio.current_time()):
             self._reschedule()
 
     def _due(self) -> float:
         due = min(self._expires, self.unread_until)
-        if self._unfinished is not None:
-            due = min(due, self._unfinished.due)
+        if self._message_deadline is not None:
+            due = min(due, self._message_deadline.due)
         return due if self._pulse is None else min(due, self._pulse.next)
 
     def _reschedule(self) -> None:
@@ -120,7 +122,7 @@ class Deadlines:
             self._unread, self.unread_until = len(peer.inbox), now + CANCEL_GRACE  # the handler is taking it
         elif now >= self.unread_until:
             self._gone_unread()
-        elif self._unfinished is not None and self._unfinished.is_overdue(now):
+        elif self._message_deadline is not None and self._message_deadline.is_overdue(now):
             peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
             self._turn_away()
         elif self._pulse is not None:

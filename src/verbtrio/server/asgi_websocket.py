@@ -92,7 +92,7 @@ class Conversation:
         self._closing: Closing | None = None  # once `closed` is set
         now = trio.current_time()
         self._pulse = None if heartbeat is None else Pulse(heartbeat, now)
-        self._unfinished: MessageDeadline | None = None  # from the first message on that comes in pieces
+        self._message_deadline: MessageDeadline | None = None  # from the first message on that comes in pieces
         self._timer = self._timers.at(self._due(), self._tick)
         if limits.message_timeout < NEVER:
             transport.watch(self._begun)
@@ -187,8 +187,8 @@ class Conversation:
         if replies:
             self._outbox.put_nowait(replies)
         self._reading = self._has_room
-        if not self._reading and self._unfinished is not None:
-            self._unfinished.pause(now)
+        if not self._reading and self._message_deadline is not None:
+            self._message_deadline.pause(now)
         return self._reading
 
     @property
@@ -226,7 +226,7 @@ class Conversation:
         if self._pulse is not None:  # the pong may be behind what was not read
             self._pulse.heard(trio.current_time())
         self._reading, self._hung_up = True, False
-        if self._unfinished is not None and self._unfinished.resume(trio.current_time()):
+        if self._message_deadline is not None and self._message_deadline.resume(trio.current_time()):
             self._reschedule()
         self._reader.resume()
 
@@ -237,13 +237,13 @@ class Conversation:
 
     def _begun(self, assembler: Assembler) -> None:
         """The peer has begun a message that is not whole yet."""
-        if self._unfinished is None:
-            self._unfinished = MessageDeadline(assembler, self._limits)
-        if self._unfinished.begun(trio.current_time()) and self.closed is None:
+        if self._message_deadline is None:
+            self._message_deadline = MessageDeadline(assembler, self._limits)
+        if self._message_deadline.begun(trio.current_time()) and self.closed is None:
             self._reschedule()
 
     def _due(self) -> float:
-        due = NEVER if self._unfinished is None else self._unfinished.due
+        due = NEVER if self._message_deadline is None else self._message_deadline.due
         return due if self._pulse is None else min(due, self._pulse.next)
 
     def _reschedule(self) -> None:
@@ -253,7 +253,7 @@ class Conversation:
     def _tick(self, now: float, due: float) -> None:
         if self.closed is not None:
             return
-        if self._unfinished is not None and self._unfinished.is_overdue(now):
+        if self._message_deadline is not None and self._message_deadline.is_overdue(now):
             self._end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
             return
         if self._pulse is not None and self._is_dead(self._pulse, now, due):
