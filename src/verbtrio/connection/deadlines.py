@@ -51,9 +51,7 @@ class Deadlines:
         self._timers: Timers
         self._timer: Timer
         self._unread = 0  # messages
-        self._message_deadline: MessageDeadline | None = (
-            None  # there is one from the first message on that comes in pieces
-        )
+        self._message_deadline: MessageDeadline | None = None  # from the first message on that comes in pieces
         self.reading = True
         self.unread_until = NEVER
 
