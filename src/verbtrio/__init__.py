@@ -47,6 +47,6 @@ from verbtrio.hub.users import Users as Users
 from verbtrio.rooms.member import Member as Member
 from verbtrio.rooms.room import Room as Room
 from verbtrio.routes.routing import Group as Group
-from verbtrio.server.restart import Restart as Restart
+from verbtrio.server.tasks.restart import Restart as Restart
 
 __version__ = "0.1.0"

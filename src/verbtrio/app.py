@@ -34,8 +34,8 @@ from verbtrio.routes.paths import PathRouter
 from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import UNSET, RouteSettings
 from verbtrio.server import not_trio
-from verbtrio.server.background import Background
 from verbtrio.server.lifespan import Life
+from verbtrio.server.tasks.background import Background
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from tests.support.memory import Service, socket_stream_pair
 from verbtrio import App, WebSocket
-from verbtrio.server.loop_watch import LoopWatch
+from verbtrio.server.debug.loop_watch import LoopWatch
 
 PAIRS = [trio.testing.memory_stream_pair, socket_stream_pair]
 Pair = Callable[[], Any]

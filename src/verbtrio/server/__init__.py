@@ -1,1 +1,1 @@
-"""How an app is served: by hypercorn's worker, taken over or not, with the application's own tasks."""
+"""How an app is served: its lifespan, and its connections, taken over or not."""

@@ -13,9 +13,9 @@ from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
 from verbtrio.server import not_trio
-from verbtrio.server.debugging import debugging
-from verbtrio.server.family import RunningApp, at_work
-from verbtrio.server.tasks import Task
+from verbtrio.server.debug.debugging import debugging
+from verbtrio.server.tasks.family import RunningApp, at_work
+from verbtrio.server.tasks.supervised import Task
 
 
 class Application(Protocol):

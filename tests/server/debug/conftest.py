@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.holding import Bench
-from verbtrio.server import debugging
-from verbtrio.server.loop_watch import LoopWatch
+from verbtrio.server.debug import debugging
+from verbtrio.server.debug.loop_watch import LoopWatch
 
 
 @pytest.fixture

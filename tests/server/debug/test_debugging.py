@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from verbtrio import App
-from verbtrio.server.loop_watch import LoopWatch
+from verbtrio.server.debug.loop_watch import LoopWatch
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from tests.support.memory import serving
 from tests.support.peers import connect
 from tests.support.process import STOP_SECONDS, Server, free_port, hypercorn, running
 from verbtrio import App, WebSocket
-from verbtrio.server.frames import FRAMEWORK
-from verbtrio.server.loop_watch import HELD_SECONDS
+from verbtrio.server.debug.frames import FRAMEWORK
+from verbtrio.server.debug.loop_watch import HELD_SECONDS
 
 
 @pytest.mark.parametrize("make", FORMS, ids=lambda make: str(make.__name__))

@@ -17,7 +17,7 @@ from tests.support.holding import FORMS, PAIRS, Bench, Form, Pair, get
 from tests.support.memory import serving
 from tests.support.process import hypercorn
 from verbtrio import App, WebSocket
-from verbtrio.server.loop_watch import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
+from verbtrio.server.debug.loop_watch import AGAIN_SECONDS, HELD_SECONDS, MAX_NAMED, LoopWatch
 
 
 @pytest.mark.parametrize("make", FORMS, ids=lambda make: str(make.__name__))

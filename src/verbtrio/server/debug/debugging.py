@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import trio
 
-from verbtrio.server.interrupts import interruptible
-from verbtrio.server.loop_watch import LoopWatch, looking
+from verbtrio.server.debug.interrupts import interruptible
+from verbtrio.server.debug.loop_watch import LoopWatch, looking
 
 _watched: trio.lowlevel.RunVar[bool] = trio.lowlevel.RunVar("verbtrio.debugging", default=False)
 """One watch is enough for a run: apps may be mounted in each other."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from verbtrio.server.loop_watch import LoopWatch
+from verbtrio.server.debug.loop_watch import LoopWatch
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from types import FrameType
 import trio
 
 from verbtrio.connection.peer import handled_by
-from verbtrio.server.frames import applications_function, frames_of, is_in_application
+from verbtrio.server.debug.frames import applications_function, frames_of, is_in_application
 
 logger = logging.getLogger("verbtrio.debugging")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import trio
 
 from verbtrio.hub.hub import Hub
-from verbtrio.server.tasks import Task
+from verbtrio.server.tasks.supervised import Task
 
 logger = logging.getLogger("verbtrio.background")
 
