@@ -145,8 +145,10 @@ class App(Shared, Background, Routes, Starlette):
         """The ASGI application. A caller that does not run on Trio is told so (see `not_trio`)."""
         if self._life.hub is None and not_trio.is_asyncio():
             await not_trio.refuse(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return
+        if self._life.state:  # mounted in another App, with a lifespan of its own
+            scope["state"] = {**scope.get("state", {}), **self._life.state}
+        await super().__call__(scope, receive, send)
 
     def lifespan(self, app: Any = None) -> AbstractAsyncContextManager[Any]:
         """The application's life: the hub, the mounted apps' hubs and the application's own lifespan, open.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import Mount
 from trio.abc import Clock
 
+from tests.support.http import Exchange
 from tests.support.memory import serving
 from verbtrio import App, NotRunning, WebSocket
 
@@ -53,6 +58,38 @@ async def test_mounted_apps_run_with_it() -> None:
         assert (len(inner.connections), len(deep.connections)) == (0, 0)
     with pytest.raises(NotRunning):
         _ = deep.connections
+
+
+async def test_what_a_mounted_apps_lifespan_yields_is_in_its_state(autojump_clock: Clock) -> None:
+    """Beside what the outer one yields, and for its own requests alone."""
+
+    def yielding(**state: str) -> Any:
+        @asynccontextmanager
+        async def lifespan(app: App) -> AsyncIterator[dict[str, str]]:
+            yield state
+
+        return lifespan
+
+    async def page(request: Request) -> JSONResponse:
+        return JSONResponse([request.state.database, request.state.cache])
+
+    async def handler(ws: WebSocket) -> None:
+        await ws.send([ws.state.database, ws.state.cache])
+
+    outer = App(lifespan=yielding(database="outer", cache="outer"))
+    inner = App(lifespan=yielding(database="inner"))
+    for app in (inner, outer):
+        app.get("/page")(page)
+        app.ws("/ws")(handler)
+    outer.mount("/inner", inner)
+    async with serving(outer) as service:
+        for prefix, database in [("", "outer"), ("/inner", "inner"), ("", "outer")]:
+            expected = [database, "outer"]
+            answer = await Exchange(service.open_stream()).request(f"{prefix}/page")
+            assert json.loads(await answer.rest()) == expected
+            client = await service.connect(f"{prefix}/ws")
+            assert json.loads(await client.get_message()) == expected
+            await client.aclose()
 
 
 async def test_mounted_in_starlette(autojump_clock: Clock) -> None:

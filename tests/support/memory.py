@@ -35,8 +35,11 @@ class Service:
 
     pair: Callable[[], Any] = staticmethod(trio.testing.memory_stream_pair)
 
-    def __init__(self, app: App, asgi: Any, nursery: trio.Nursery, clients: trio.Nursery) -> None:
+    def __init__(
+        self, app: App, asgi: Any, state: dict[str, Any], nursery: trio.Nursery, clients: trio.Nursery
+    ) -> None:
         self.app = app
+        self.state = state  # what the lifespan has yielded
         self.asgi = asgi
         self.context = WorkerContext(None)
         self.config = Config()
@@ -51,7 +54,7 @@ class Service:
         client, server = (pair or self.pair)()
         self._opened.append(client)
         wrapped = wrap_app(self.asgi, self.config.wsgi_max_body_size, "asgi")
-        run = self._server(wrapped, self.config, self.context, {}, server).run
+        run = self._server(wrapped, self.config, self.context, self.state, server).run
         self.connections.start_soon(run)
         return client
 
@@ -88,10 +91,10 @@ class Service:
 async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
     """Serve `app` (or `asgi`, which has it mounted); check at the end that nothing is left of any connection."""
     async with trio.open_nursery() as clients:
-        async with app.lifespan():
+        async with app.lifespan() as state:
             async with trio.open_nursery() as server:
                 connections: trio.Nursery = await server.start(_hold_connections)
-                service = Service(app, asgi or app, connections, clients)
+                service = Service(app, asgi or app, state, connections, clients)
                 yield service
                 await assert_nothing_left(service)
                 await service.hang_up()

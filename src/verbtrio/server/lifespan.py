@@ -40,6 +40,7 @@ class Life:
 
     Attributes:
         hub: the hub; `None` while the application is not running.
+        state: what the lifespan of a mounted application has yielded: of that of the outermost one the server knows.
         spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
             them.
     """
@@ -58,6 +59,7 @@ class Life:
         drain_timeout: float,
     ) -> None:
         self.drain_timeout = drain_timeout
+        self.state: dict[str, Any] = {}
         self._app = app
         self._lifespan = lifespan
         self._tasks = tasks
@@ -101,7 +103,7 @@ class Life:
         stack.callback(setattr, self, "hub", None)
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
-            await life._open(stack, family)
+            life.state = await life._open(stack, family)
             if life._app.debug:  # last, as in `run`
                 stack.enter_context(debugging())
         if self._lifespan is None:
