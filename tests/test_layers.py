@@ -55,6 +55,7 @@ LAYERS: dict[str, list[str]] = {
         "dispatch",
         "running",
         "handlers",
+        "tokens",
         "screening",
         "handling",
         "ending",
@@ -62,7 +63,7 @@ LAYERS: dict[str, list[str]] = {
         "deadlines",
         "lifecycle",
     ],
-    "hub": ["statistics", "users", "flusher", "hub"],
+    "hub": ["statistics", "users", "flusher", "drain", "hub"],
     "server.tasks": ["restart", "supervised", "family", "background"],
     "server.debug": ["frames", "loop_watch", "interrupts", "debugging"],
     "server": [

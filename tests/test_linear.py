@@ -30,7 +30,7 @@ from verbtrio.auth.jwt import JWTAuth, _find_token, _roles, _scopes
 from verbtrio.base.errors import HandshakeError, MessageError
 from verbtrio.base.logs import escape
 from verbtrio.connection.heartbeat import is_pong
-from verbtrio.connection.screening import token_in
+from verbtrio.connection.tokens import token_in
 from verbtrio.guards.origin import Origins, parse_origin, server_origin
 from verbtrio.guards.quotas import client_key, user_key
 from verbtrio.http.sse import last_event_id

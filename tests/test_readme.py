@@ -25,7 +25,7 @@ from tests.support.process import ROOT, Server, free_port, running
 from verbtrio import App, Limits
 from verbtrio.base.close import CANCEL_GRACE
 from verbtrio.guards.rate import MAX_WAITING
-from verbtrio.hub.hub import CUT_SECONDS
+from verbtrio.hub.drain import CUT_SECONDS
 from verbtrio.server.takeover.http1 import EVENTS_AT_ONCE
 from verbtrio.server.takeover.http2 import IN_PROGRESS
 from verbtrio.server.takeover.http2_buffers import HELD_BYTES

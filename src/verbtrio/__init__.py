@@ -10,7 +10,17 @@
             await ws.send(message)
 
 Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`, or start inside a Trio program with
-`await nursery.start(app.serve, 0)`. Tokens are in `verbtrio.auth`.
+`await nursery.start(app.serve, 0)`.
+
+What applications import is here, and behind five doors:
+
+    verbtrio.auth           JWTAuth: who a client is, by JSON Web Tokens
+    verbtrio.security       SecurityHeaders, CSRFProtection: what browsers are told, and what they are kept from
+    verbtrio.middleware     what function middleware is made of
+    verbtrio.environment    secrets, the port, and whether this is production
+    verbtrio.metrics        an app's figures for Prometheus
+
+All other modules are private: docs/architecture.md is their map.
 """
 
 from verbtrio.contract import needed as _needed  # noqa: F401 -- first: it says in words what the others would fail for

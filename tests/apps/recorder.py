@@ -206,7 +206,7 @@ async def left_of(app: App) -> Response:
         {
             "connections": statistics.connections,
             "rooms": len(app._running_hub().rooms),
-            "sessions": len(app._running_hub()._sessions),
+            "sessions": len(app._running_hub()._drain.sessions),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "memory": resident_bytes(),
             "pid": os.getpid(),

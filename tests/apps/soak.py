@@ -47,7 +47,7 @@ async def left(request: Request) -> Response:
     held: dict[str, Any] = {
         "connections": statistics.connections,
         "rooms": statistics.rooms,
-        "sessions": len(app._running_hub()._sessions),
+        "sessions": len(app._running_hub()._drain.sessions),
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "memory": resident_bytes(),
         "blocks": sys.getallocatedblocks(),  # live objects, more or less: what the memory is in use for, if at all

@@ -14,7 +14,7 @@ from trio.abc import Clock
 from tests.support.ways import FORMS, WAYS, add_handler, clients_of
 from verbtrio import App, Cause, CloseInfo, ConnectionClosed, LimitExceeded, Limits, Room, WebSocket
 from verbtrio.base.close import CANCEL_GRACE, DRAINED
-from verbtrio.hub.hub import CUT_SECONDS
+from verbtrio.hub.drain import CUT_SECONDS
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 
@@ -878,7 +878,7 @@ class TestDrain:
             await trio.testing.wait_all_tasks_blocked()
             begin = trio.current_time()
             await app._running_hub().drain()
-            assert not app._running_hub()._ending
+            assert not app._running_hub()._drain.ending
             await connect.service.wait_ended(1)
             await client.hang_up()
         assert [moment - begin for moment in ended] == [pytest.approx(2)]
@@ -949,8 +949,8 @@ class TestDrain:
             begin = trio.current_time()
             await hub.drain()
             assert trio.current_time() - begin <= 2 + CUT_SECONDS
-            assert not hub._ending
-            assert not hub._connections
+            assert not hub._drain.ending
+            assert not hub._drain.connections
             assert len(hub.quotas) == 0
             assert presence(app)["statistics"] == (0, 0, 0, 0, 0)
             assert await client.closed() == (1012, "The server is restarting")

@@ -21,7 +21,7 @@ from tests.support.peers import connect
 from tests.test_app import http
 from verbtrio import App, Cause, Heartbeat, Limits, WebSocket
 from verbtrio.auth.jwt import MAX_TOKEN_CHARACTERS, JWTAuth
-from verbtrio.connection.screening import MAX_AUTH_CHARACTERS
+from verbtrio.connection.tokens import MAX_AUTH_CHARACTERS
 
 LIMITS = Limits(max_messages_per_second=10, message_burst=5)
 REFUSAL = {"type": "error", "message": "Too many messages: at most 10 a second"}

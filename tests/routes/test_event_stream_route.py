@@ -315,7 +315,7 @@ class TestTheEnd:
     async def test_new_clients_get_a_503(self, autojump_clock: Clock) -> None:
         app = chat()
         async with serving(app) as service:
-            app._running_hub().draining = True
+            app._running_hub()._drain.begun = True
             client = await listen(service)
             assert client.status == 503
             assert client.headers["retry-after"] == "1"

@@ -133,7 +133,7 @@ async def test_the_inbox_is_bounded(pair: Any, autojump_clock: Clock) -> None:
         await shake_hands(peer, "/")
         await peer.send_all(b"".join(text(b"%d" % n) for n in range(2000)) + PING)
         await wait_all_tasks_blocked()
-        (session,) = service.app._running_hub()._sessions
+        (session,) = service.app._running_hub()._drain.sessions
         conversation: Any = session
         assert 4 <= len(conversation._conversation._inbox) < 300
         go_on.set()
@@ -431,7 +431,7 @@ async def test_a_route_of_ours_starts_nothing(autojump_clock: Clock, monkeypatch
     @app.ws("/ws")
     async def talk(ws: Any) -> None:
         async for message in ws:
-            assert not service.app._running_hub()._sessions
+            assert not service.app._running_hub()._drain.sessions
             await ws.send(message)
 
     for pair in PAIRS:

@@ -118,7 +118,7 @@ async def assert_nothing_left(service: Service) -> None:
     assert present == (0, 0, 0, 0, 0)
     assert statistics.opened == sum(statistics.ended.values()), "each that has begun has ended, once"
     assert len(hub.rooms) == 0
-    assert not hub._sessions
+    assert not hub._drain.sessions
     _let_go_of_log_records()
     gc.collect()
     left = [thing for thing in gc.get_objects() if type(thing) in (WebSocket, EventSubscriber)]

@@ -23,7 +23,7 @@ class Deadlines:
     Args:
         peer: the connection. It is ended when one of its deadlines has passed.
         pulse: its heartbeat, if it has one.
-        turn_away: called to read no more of a peer that does not finish what it sends.
+        on_unfinished: called when a peer has not finished a message in time, to read no more of it.
 
     Attributes:
         reading: whether the peer is being read. If not, its silence is our own doing.
@@ -33,20 +33,20 @@ class Deadlines:
     __slots__ = (
         "_expires",
         "_message_deadline",
+        "_on_unfinished",
         "_peer",
         "_pulse",
         "_timer",
         "_timers",
-        "_turn_away",
         "_unread",
         "reading",
         "unread_until",
     )
 
-    def __init__(self, peer: WebSocketPeer[Any], pulse: Pulse | None, turn_away: Callable[[], None]) -> None:
+    def __init__(self, peer: WebSocketPeer[Any], pulse: Pulse | None, on_unfinished: Callable[[], None]) -> None:
         self._peer = peer
         self._pulse = pulse
-        self._turn_away = turn_away
+        self._on_unfinished = on_unfinished
         self._expires = _expiry(peer)
         self._timers: Timers
         self._timer: Timer
@@ -122,7 +122,7 @@ class Deadlines:
             self._gone_unread()
         elif self._message_deadline is not None and self._message_deadline.is_overdue(now):
             peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
-            self._turn_away()
+            self._on_unfinished()
         elif self._pulse is not None:
             self._beat(self._pulse, now, due)
         self._timer = self._timers.at(self._due(), self._tick)

@@ -126,11 +126,16 @@ class WebSocketPeer(Generic[T]):
         self.outbox.put_nowait(frame)
         return self.outbox
 
+    def answer_error(self, text: str, ref: Any) -> None:
+        """Answer a message with an error message. `ref`: that message's (see `ref_in`)."""
+        if self.closed is None:
+            self.put(encode(error_answer(text, ref)))
+
     def refuse(self, error: MessageError, message: str | bytes) -> None:
         """Answer a message that is not what the handler takes; end the connection if there were too many."""
         if self.closed is not None:
             return
-        self.put(encode(error_answer(str(error), ref_in(message))))
+        self.answer_error(str(error), ref_in(message))
         self._refused += 1
         self.outbox.counters.invalid += 1
         if self.limits.max_bad_messages is not None and self._refused > self.limits.max_bad_messages:

@@ -3,13 +3,10 @@ lifespan."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from itertools import islice
-from typing import Protocol
 
 import trio
 
@@ -19,38 +16,18 @@ from verbtrio.base.limits import Limits
 from verbtrio.base.threads import only_here
 from verbtrio.base.timers import Timers
 from verbtrio.base.types import Waitable
-from verbtrio.connection.handling import still_at_work
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.guards.quotas import Quotas, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
+from verbtrio.hub.drain import CUT_SECONDS, Drain, Session
 from verbtrio.hub.flusher import Flusher
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.room import Room
 
-logger = logging.getLogger("verbtrio.hub")
-
 EVERYBODY = ("verbtrio", "connections")
 """The room of all connections. (The names of an application's rooms are text.)"""
-
-CUT_SECONDS = 0.5
-"""Seconds for closing the connections that are cut at the drain's deadline."""
-
-MAX_GIVEN_UP_SHOWN = 3
-"""Of the connections that a drain has to give up, the log names so many."""
-
-
-class Drainable(Protocol):
-    """Something that ends when the server shuts down."""
-
-    def drain(self) -> None: ...
-
-
-class Session(Drainable, Protocol):
-    """An upgrade request, or an ASGI application's WebSocket beside ours."""
-
-    def hurry(self, deadline: float) -> None: ...
 
 
 class Hub:
@@ -59,13 +36,8 @@ class Hub:
     def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
         self.nursery = nursery
         self.timers = Timers()
-        self._drain_timeout = drain_timeout
-        self._connections: set[Connection] = set()  # open
-        self._ending: set[Connection] = set()  # they have begun to end, and are not gone
-        self._subscribers: set[SubscriberPeer] = set()
-        self._sessions: set[Session] = set()
+        self._drain = Drain(drain_timeout)
         self._watched: set[int] = set()
-        self._empty = trio.lowlevel.ParkingLot()
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
         self.counters = Counters()
@@ -77,10 +49,16 @@ class Hub:
         self.rooms = self._flusher.rooms
         self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
-        self.draining = False
-        self.until_drain = trio.CancelScope()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server shuts down: nobody is let in any more."""
+        return self._drain.begun
+
+    @property
+    def until_drain(self) -> trio.CancelScope:
         """Cancelled when the drain begins: for what ends before the connections do."""
-        self._deadline = float("inf")  # of the drain
+        return self._drain.until
 
     @property
     def connections(self) -> Room:
@@ -92,12 +70,12 @@ class Hub:
         named = [key for key in self.rooms if isinstance(key, str)]
         counters = self.counters
         return Statistics(
-            connections=len(self._connections),
+            connections=len(self._drain.connections),
             rooms=len(named),
             memberships=sum(len(self.rooms.members(key)) for key in named),
             users=len(self.users),
             ended=dict(self._ended),
-            streams=len(self._subscribers),
+            streams=len(self._drain.subscribers),
             opened=counters.opened,
             refused=dict(self._refused),
             received=counters.received,
@@ -110,11 +88,8 @@ class Hub:
     # begins to end.
 
     def enter(self, connection: Connection) -> None:
-        self._connections.add(connection)
         self.counters.opened += 1
-        if self.draining:  # its handshake was in progress when the drain began
-            connection.drain()
-            connection.hurry(self._deadline)
+        self._drain.enter(connection)
 
     def admit(self, connection: Connection) -> bool:
         peer, ws = connection.peer, connection.peer.ws
@@ -134,8 +109,7 @@ class Hub:
     def leave(self, connection: Connection) -> None:
         peer, ws = connection.peer, connection.peer.ws
         assert peer.closed is not None
-        self._connections.discard(connection)
-        self._ending.add(connection)
+        self._drain.leave(connection)
         self._ended[peer.closed.cause] += 1
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
@@ -144,8 +118,7 @@ class Hub:
 
     def forget(self, connection: Connection) -> None:
         connection.slot.leave(trio.current_time())
-        self._ending.discard(connection)
-        self._empty.unpark_all()
+        self._drain.forget(connection)
 
     def start(self) -> None:
         """Start what all connections share, in the hub's nursery."""
@@ -160,7 +133,7 @@ class Hub:
         block."""
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        self._subscribers.add(peer)
+        self._drain.subscribers.add(peer)
         self.counters.opened += 1
         self.rooms.join(room, subscriber, peer)
         if user_id is not None:
@@ -175,20 +148,16 @@ class Hub:
         self.rooms.leave(room, peer.subscriber)
         if user_id is not None:
             self._users.remove(user_id, peer.subscriber)
-        self._subscribers.discard(peer)
+        self._drain.subscribers.discard(peer)
         self._ended[info.cause] += 1
 
     def add_session(self, session: Session) -> None:
         """Drain `session` with the connections."""
-        self._sessions.add(session)
-        if self.draining:
-            session.drain()
-            session.hurry(self._deadline)
+        self._drain.add_session(session)
 
     def discard_session(self, session: Session) -> None:
-        self._sessions.discard(session)
-        if self.draining:
-            self._empty.unpark_all()
+        """The session has ended, or has become a connection of ours."""
+        self._drain.discard_session(session)
 
     def answered(self, status: int) -> None:
         """An upgrade request was answered with `status` (0: its client had left before)."""
@@ -207,35 +176,8 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
-        that something shielded still holds are given up then: their peers are let go, with one line in the log.
-
-        No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
-        """
-        self.draining = True
-        self.until_drain.cancel()
-        self._deadline = min(self._deadline, trio.current_time() + self._drain_timeout)
-        for one in tuple(self._subscribers):
-            one.drain()
-        for connection in (*self._sessions, *self._connections):
-            connection.drain()
-        for ending in (*self._sessions, *self._ending):
-            ending.hurry(self._deadline)
-        with trio.move_on_at(self._deadline + CUT_SECONDS):
-            while self._ending or self._sessions:
-                await self._empty.park()
-        left, self._ending = self._ending, set()
-        if left:
-            shown = "; ".join([still_at_work(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
-            logger.warning(
-                "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
-                " cancellation, or being started: %s%s",
-                *(len(left), self._drain_timeout, shown, "; ..." if len(left) > MAX_GIVEN_UP_SHOWN else ""),
-            )
-        for connection in left:
-            await connection.give_up()
-        if self._sessions:
-            logger.warning("%d WebSockets of other applications did not end in time", len(self._sessions))
+        """End everything. See `Drain.run`."""
+        await self._drain.run()
 
 
 @asynccontextmanager

@@ -1,0 +1,119 @@
+"""The end of everything that an app serves, when its server shuts down."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import Protocol
+
+import trio
+
+from verbtrio.connection.handling import still_at_work
+from verbtrio.connection.lifecycle import Connection
+from verbtrio.http.event_subscriber import SubscriberPeer
+
+logger = logging.getLogger("verbtrio.hub")
+
+CUT_SECONDS = 0.5
+"""Seconds for closing the connections that are cut at the drain's deadline."""
+
+MAX_GIVEN_UP_SHOWN = 3
+"""Of the connections that a drain has to give up, the log names so many."""
+
+
+class Session(Protocol):
+    """An upgrade request, or the WebSocket of an ASGI application that is not ours."""
+
+    def drain(self) -> None:
+        """End, because the server shuts down."""
+
+    def hurry(self, deadline: float) -> None:
+        """Be cut short at `deadline`."""
+
+
+class Drain:
+    """Everything that has to end before the server does, and how it is made to.
+
+    Args:
+        seconds: how long the drain may take.
+
+    Attributes:
+        begun: the server shuts down: nobody is let in any more.
+        until: cancelled when the drain begins: for what ends before the connections do.
+        connections: those that are open.
+        ending: those that have begun to end, and are not gone.
+        subscribers: event streams.
+        sessions: see `Session`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline = float("inf")
+        self._changed = trio.lowlevel.ParkingLot()
+        self.begun = False
+        self.until = trio.CancelScope()
+        self.connections: set[Connection] = set()
+        self.ending: set[Connection] = set()
+        self.subscribers: set[SubscriberPeer] = set()
+        self.sessions: set[Session] = set()
+
+    def enter(self, connection: Connection) -> None:
+        """The connection is open."""
+        self.connections.add(connection)
+        if self.begun:  # its handshake was in progress when the drain began
+            connection.drain()
+            connection.hurry(self._deadline)
+
+    def leave(self, connection: Connection) -> None:
+        """The connection has begun to end."""
+        self.connections.discard(connection)
+        self.ending.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Nothing of the connection is left."""
+        self.ending.discard(connection)
+        self._changed.unpark_all()
+
+    def add_session(self, session: Session) -> None:
+        """Drain `session` with the connections."""
+        self.sessions.add(session)
+        if self.begun:
+            session.drain()
+            session.hurry(self._deadline)
+
+    def discard_session(self, session: Session) -> None:
+        """The session has ended, or has become a connection of ours."""
+        self.sessions.discard(session)
+        if self.begun:
+            self._changed.unpark_all()
+
+    async def run(self) -> None:
+        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
+        that something shielded still holds are given up then: their peers are let go, with one line in the log.
+
+        No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
+        """
+        self.begun = True
+        self.until.cancel()
+        self._deadline = min(self._deadline, trio.current_time() + self._seconds)
+        for subscriber in tuple(self.subscribers):
+            subscriber.drain()
+        for one in (*self.sessions, *self.connections):
+            one.drain()
+        for one in (*self.sessions, *self.ending):
+            one.hurry(self._deadline)
+        with trio.move_on_at(self._deadline + CUT_SECONDS):
+            while self.ending or self.sessions:
+                await self._changed.park()
+        left, self.ending = self.ending, set()
+        if left:
+            shown = "; ".join([still_at_work(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            logger.warning(
+                "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
+                " cancellation, or being started: %s%s",
+                *(len(left), self._seconds, shown, "; ..." if len(left) > MAX_GIVEN_UP_SHOWN else ""),
+            )
+        for connection in left:
+            await connection.give_up()
+        if self.sessions:
+            logger.warning("%d WebSockets of other applications did not end in time", len(self.sessions))
