@@ -33,7 +33,7 @@ ASYNCAPI_SPECS = "6.11.1"
 BENCH_PACKAGES = {"cc": "build-essential"}
 REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 """The same for the benchmark and for the check that counts instructions."""
-PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio"]
+PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio", "trio-websocket"]
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
 PYTEST = ("pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
