@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import verbtrio.hub.hub
+from verbtrio.hub import flusher
 
 
 def no_poller(*arguments: Any) -> None:
-    """What the hub has where there is no epoll."""
+    """The poller of a hub where there is no epoll."""
 
 
-verbtrio.hub.Poller = no_poller  # type: ignore[assignment, attr-defined]  # before there is a hub
+flusher.Poller = no_poller  # type: ignore[assignment, attr-defined, misc]  # before there is a hub
 from benchmarks.servers.verbtrio_bare import app as app  # noqa: E402

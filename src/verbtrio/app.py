@@ -146,8 +146,8 @@ class App(Shared, Background, Routes, Starlette):
         if self._life.hub is None and not_trio.is_asyncio():
             await not_trio.refuse(scope, receive, send)
             return
-        if self._life.state:  # mounted in another App, with a lifespan of its own
-            scope["state"] = {**scope.get("state", {}), **self._life.state}
+        if self._life.state:  # mounted in another App, with a lifespan of its own; the dict is this request's
+            scope.setdefault("state", {}).update(self._life.state)
         await super().__call__(scope, receive, send)
 
     def lifespan(self, app: Any = None) -> AbstractAsyncContextManager[Any]:

@@ -89,6 +89,13 @@ class TestBacklog:
         assert sizes == [2 * 40_008, 18 + 200_008]
         assert all(size - 200_008 < CHUNK_BYTES for size in sizes)
 
+    async def test_empty_messages_are_not_taken_all_at_once(self) -> None:
+        one = subscriber()
+        for _ in range(4 * CHUNK_BYTES // FRAME_BYTES):
+            one.put(encode(""))
+        counts = [len(frames) for frames in [await one.take() for _ in range(4)] if frames is not None]
+        assert counts == [CHUNK_BYTES // FRAME_BYTES] * 4
+
 
 class TestTheEnd:
     @pytest.mark.parametrize(
@@ -180,6 +187,17 @@ class TestSendNowait:
             one.subscriber.send_nowait("xx")
         assert one.closed is not None
         assert one.closed.cause is Cause.SLOW
+
+    def test_in_another_thread_the_apps_encoder_is_not_called(self) -> None:
+        def check() -> None:
+            raise RuntimeError("not here")
+
+        def encode(data: Any) -> Any:
+            raise AssertionError("called")
+
+        peer = SubscriberPeer(Limits(), Counters(), check, encode)
+        with pytest.raises(RuntimeError, match="not here"):
+            EventSubscriber(dict(SCOPE), peer).send_nowait("x")
 
     def test_by_the_apps_encoder(self) -> None:
         one = subscriber(encoder(lambda value: "made"))

@@ -12,6 +12,7 @@ import argparse
 import importlib
 import json
 import platform
+import signal
 import sys
 import traceback
 from collections import defaultdict
@@ -135,6 +136,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("build/robustness.json"))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the page's markers")
     options = parser.parse_args()
+    # A shell starts what it runs in the background with SIGINT ignored, and the servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     probes = [p for p in PROBES if not options.parts or any(part in p.promise for part in options.parts)]
     targets = [t for t in (VERBTRIO, STOCK) if options.target in (None, t.name)]
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -92,6 +92,49 @@ async def test_what_a_mounted_apps_lifespan_yields_is_in_its_state(autojump_cloc
             await client.aclose()
 
 
+async def test_and_no_longer_when_that_has_ended(autojump_clock: Clock) -> None:
+    """An App may be mounted at first, and served by itself later."""
+    databases = iter(["first", "second"])
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[dict[str, str]]:
+        yield {"database": next(databases)}
+
+    app, outer = App(lifespan=lifespan), App()
+    app.get("/page")(lambda request: JSONResponse(request.state.database))
+    outer.mount("/inner", app)
+    for asgi, path, database in [(outer, "/inner/page", "first"), (app, "/page", "second")]:
+        async with serving(asgi) as service:
+            answer = await Exchange(service.open_stream()).request(path)
+            assert json.loads(await answer.rest()) == database
+
+
+async def test_a_mounted_apps_endpoint_and_outer_middleware_share_the_state(autojump_clock: Clock) -> None:
+    told: list[str] = []
+
+    async def around(request: Request, call_next: Any) -> Any:
+        request.state.before = "set by the middleware"
+        response = await call_next(request)
+        told.append(request.state.after)
+        return response
+
+    def page(request: Request) -> JSONResponse:
+        request.state.after = "set by the endpoint"
+        return JSONResponse([request.state.before, request.state.database])
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[dict[str, str]]:
+        yield {"database": "inner"}
+
+    inner, outer = App(lifespan=lifespan), App(middleware=[around])
+    inner.get("/page")(page)
+    outer.mount("/inner", inner)
+    async with serving(outer) as service:
+        answer = await Exchange(service.open_stream()).request("/inner/page")
+        assert json.loads(await answer.rest()) == ["set by the middleware", "inner"]
+    assert told == ["set by the endpoint"]
+
+
 async def test_mounted_in_starlette(autojump_clock: Clock) -> None:
     app = App()
 

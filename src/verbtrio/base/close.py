@@ -103,7 +103,7 @@ def check_close(code: object, reason: object) -> None:
     """Check that `code` and `reason` may be sent in a Close frame (RFC 6455 section 7.4).
 
     Raises:
-        TypeError: `code` is not an `int` (but 4000.0, perhaps from JSON, or a `bool`), or `reason` is not a `str`.
+        TypeError: `code` is not an `int` (for example 4000.0, from JSON, or a `bool`), or `reason` is not a `str`.
         ValueError: the code must not be sent, or the reason can't be encoded as UTF-8, or exceeds 123 bytes.
     """
     if not isinstance(code, int) or isinstance(code, bool):

@@ -75,7 +75,7 @@ def conversion_of(
     known = _GIVES.get(type(convertor))
     problem = _problem(annotation)
     if known is None:  # a user's own convertor: if it gives text, that is converted
-        return None if problem else lambda value: _converted(value, annotation) if isinstance(value, str) else value
+        return None if problem else lambda value: _converted(value, annotation if isinstance(value, str) else Any)
     spelling, given, takers = known
     label = f"`{parameter.name}: {inspect.formatannotation(annotation)}`"
     if problem:

@@ -92,9 +92,8 @@ class WebSocket(Member, Generic[T, U]):
     async def send(self, data: Data) -> None:
         """Send `data` (see `encode`), and wait while more than `Limits.high_water_bytes` is queued for the peer.
 
-        At the first checkpoint the message is already on its way, behind what was sent before: if cancelled, it is
-            still
-        sent, whole. Other tasks have their turn at every 16th message at the latest.
+        By the first checkpoint the message is already queued, after everything sent before it: if cancelled, it is
+        still sent, whole. Other tasks get a turn at every 16th message at the latest.
 
         Raises:
             ConnectionClosed: the connection has ended, before or while waiting.

@@ -86,7 +86,8 @@ class SubscriberPeer:
         return self
 
     def encode(self, data: Data) -> Frame:
-        """The app's encoder."""
+        """The app's encoder. It may call a hook of the application's: not in another thread."""
+        self._check()
         return self._encode(data)
 
     def flush(self) -> None:
@@ -167,7 +168,7 @@ class SubscriberPeer:
             frame = self._queue.popleft()
             self._queued -= _size(frame)
             frames.append(frame)
-            size += len(frame)
+            size += _size(frame)
         return frames
 
     def _overflow(self) -> None:

@@ -230,4 +230,7 @@ def _others(group: _Group, exclude: Member | Collection[Member] | None, silenced
         raise TypeError("exclude is a member, or a collection of them, not text; for a user's id: exclude_user=")
     # A member first: it is a collection itself, of its scope's keys.
     left_out = () if exclude is None else (exclude,) if isinstance(exclude, Member) else exclude
+    if isinstance(left_out, list | tuple | set | frozenset):  # those who are left out are looked up: they are fewer
+        silent = {group.members[one].outlet for one in (*left_out, *silenced) if one in group.members}
+        return [outlet for outlet in group.walk() if outlet not in silent]
     return [peer.outlet for member, peer in group.members.items() if member not in left_out and member not in silenced]

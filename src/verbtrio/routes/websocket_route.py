@@ -152,5 +152,5 @@ class WebSocketEndpoint(Shared):
 
 
 def no_slot(full: Full) -> PlainTextResponse:
-    """The answer to who finds no place: why, and when to ask again."""
+    """The answer to a client for whom there is no room: why, and when to try again."""
     return PlainTextResponse(full.message, full.status, headers={"Retry-After": str(full.retry_after)})

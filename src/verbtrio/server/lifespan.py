@@ -40,7 +40,7 @@ class Life:
 
     Attributes:
         hub: the hub; `None` while the application is not running.
-        state: what the lifespan of a mounted application has yielded: of that of the outermost one the server knows.
+        state: of a mounted application, what its own lifespan has yielded. (The outermost one's goes to the server.)
         spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
             them.
     """
@@ -101,6 +101,7 @@ class Life:
         )
         self.hub = await stack.enter_async_context(opening)
         stack.callback(setattr, self, "hub", None)
+        stack.callback(setattr, self, "state", {})
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
             life.state = await life._open(stack, family)

@@ -159,18 +159,18 @@ class H2(Responses):
     async def _take_data(self, event: h2.events.DataReceived, stream_id: int) -> None:
         """Take a part of a body. Does not wait: the stream's window bounds what the application has not taken."""
         data, counted = bytes(event.data or b""), event.flow_controlled_length or 0
-        self.credit.give(CONNECTION, counted)
+        self.give_credit(CONNECTION, counted)
         stream = self.streams.get(stream_id)
         if counted and not data:
             self._frames.charge()
         if stream is None:  # it has its answer, and the rest is thrown away (`_limit_upload`)
-            self.credit.give(stream_id, counted)
+            self.give_credit(stream_id, counted)
             return
         if isinstance(stream, Tunnel):
             stream.feed(data)
         else:
             await stream.handle(Body(stream_id=stream_id, data=data))
-        self.credit.give(stream_id, counted - len(data))  # padding
+        self.give_credit(stream_id, counted - len(data))  # padding
 
     # Requests
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import h2.exceptions
 from h2.connection import H2Connection
 
@@ -19,27 +17,27 @@ class Credit:
 
     Args:
         connection: its windows are opened.
-        flush: called when a WINDOW_UPDATE waits to be sent.
     """
 
-    def __init__(self, connection: H2Connection, flush: Callable[[], object]) -> None:
+    def __init__(self, connection: H2Connection) -> None:
         self._connection = connection
-        self._flush = flush
         self._owed = dict[int, int]()  # bytes, by stream
 
-    def give(self, stream_id: int, count: int) -> None:
-        """Give back what has been taken of a stream. The connection's own window is given back as soon as data comes:
-        each stream has a window of its own, which bounds it."""
+    def give(self, stream_id: int, count: int) -> bool:
+        """Give back what has been taken of a stream; return whether a WINDOW_UPDATE has to be sent for it.
+
+        The connection's own window is given back as soon as data comes: each stream has a window of its own, which
+        bounds it."""
         owed = self._owed.get(stream_id, 0) + count
         if owed < CREDIT_BYTES:
             self._owed[stream_id] = owed
-            return
+            return False
         self._owed.pop(stream_id, None)
         try:
             self._connection.increment_flow_control_window(owed, stream_id or None)
         except h2.exceptions.ProtocolError:
-            return  # the stream has ended; what was read is still good
-        self._flush()
+            return False  # the stream has ended; what was read is still good
+        return True
 
     def forget(self, stream_id: int) -> None:
         """The stream has ended."""

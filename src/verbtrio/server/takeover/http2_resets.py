@@ -26,14 +26,14 @@ class Resets(H2Protocol):
     """hypercorn's HTTP/2, with streams that can be reset.
 
     Attributes:
-        credit: gives flow control back to the client.
+        credit: the flow control that the client is owed.
     """
 
     def prepare(self) -> None:
         """Called before the connection begins."""
         self.streams: Any = Streams()
         self.stream_buffers: Any = Buffers(self.context.event_class, self._tasks.held)
-        self.credit = Credit(self.connection, self._flush_soon)
+        self.credit = Credit(self.connection)
         self._unfinished = set[int]()  # streams whose requests have not ended
         self._written = trio.lowlevel.ParkingLot()  # woken when a response is written whole, or never will be
 
@@ -43,6 +43,11 @@ class Resets(H2Protocol):
         tasks: Any = self.task_group
         requests: RequestTasks = tasks
         return requests
+
+    def give_credit(self, stream_id: int, count: int) -> None:
+        """Give flow control back to the client (see `Credit.give`). Does not wait."""
+        if self.credit.give(stream_id, count):
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         """Write what h2 has ready, in a task of the connection's. Does not wait."""

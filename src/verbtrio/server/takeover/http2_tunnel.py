@@ -13,14 +13,14 @@ import trio
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response, StreamClosed
 
 from verbtrio.base.errors import HandshakeError
-from verbtrio.server.takeover.http2_credit import Credit
 from verbtrio.wire.handshake import RawHeaders
 
 
 class Carrier(Protocol):
     """The HTTP/2 connection, as its tunnels see it."""
 
-    credit: Credit
+    def give_credit(self, stream_id: int, count: int) -> None:
+        """Give flow control back for bytes of a stream that were taken. Does not wait."""
 
     async def stream_send(self, event: Any) -> None:
         """Send in a stream. Waits for flow control."""
@@ -77,7 +77,7 @@ class Tunnel(trio.abc.HalfCloseableStream):
         data = bytes(self._buffer[:max_bytes])  # no await from here on: if cancelled, the data would be lost
         del self._buffer[: len(data)]
         if not self._ended:
-            self.carrier.credit.give(self.stream_id, len(data))
+            self.carrier.give_credit(self.stream_id, len(data))
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

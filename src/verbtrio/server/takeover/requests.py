@@ -146,7 +146,7 @@ class _Exchange:
 
     def _taken(self, count: int) -> None:
         if self._multiplexed and count:
-            self._protocol.credit.give(self._stream.stream_id, count)
+            self._protocol.give_credit(self._stream.stream_id, count)
 
     async def _give_up(self) -> None:
         """The body has not come in time: answer 408, or cut the answer off where it has begun."""
