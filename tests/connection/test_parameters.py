@@ -353,12 +353,28 @@ class YearConvertor(Convertor[str]):
         return value
 
 
+class NumberConvertor(Convertor[Decimal]):
+    regex = "[0-9a-z]+"
+
+    def convert(self, value: str) -> Decimal:
+        return Decimal(value)
+
+    def to_string(self, value: Decimal) -> str:
+        return str(value)
+
+
 @pytest.fixture
 def convertors() -> Iterator[None]:
-    register_url_convertor("version", VersionConvertor())
-    register_url_convertor("year", YearConvertor())
+    own: dict[str, Convertor[Any]] = {
+        "version": VersionConvertor(),
+        "year": YearConvertor(),
+        "number": NumberConvertor(),
+    }
+    for name, convertor in own.items():
+        register_url_convertor(name, convertor)
     yield
-    del CONVERTOR_TYPES["version"], CONVERTOR_TYPES["year"]
+    for name in own:
+        del CONVERTOR_TYPES[name]
 
 
 @pytest.mark.usefixtures("convertors")
@@ -374,6 +390,19 @@ async def test_convertors_of_ones_own(autojump_clock: Clock) -> None:
             assert await ask(service, path) == 101
         assert await ask(service, "/year/next") == 404
     assert [type(value) for value in got] == [Version, Version, Version, int]
+
+
+@pytest.mark.usefixtures("convertors")
+@pytest.mark.parametrize("annotation", [Decimal, float, int, Decimal | None])
+async def test_a_number_of_ones_own_is_within_bounds(annotation: Any, autojump_clock: Clock) -> None:
+    """`int(Decimal("1e999999999"))` would take minutes."""
+    got: list[Any] = []
+    app = App()
+    app.ws("/it/{n:number}")(ws_handler(got, annotation))
+    async with serving(app) as service:
+        for text, status in [("7", 101), ("1e999999999", 404), ("inf", 404), ("nan", 404), ("1e300", 101)]:
+            assert await ask(service, f"/it/{text}") == status
+    assert got == [Decimal(7), Decimal("1e300")]
 
 
 CONTRADICTIONS: list[tuple[str, Any]] = [
