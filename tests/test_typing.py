@@ -18,7 +18,7 @@ from tests.support.memory import serving
 from tests.typed import sample_app
 from tests.typed.sample_app import Claims, Say, app
 from verbtrio import App, EventSubscriber, Member, WebSocket
-from verbtrio.connection.handlers import handler_kind
+from verbtrio.connection.handler_kinds import handler_kind
 
 MEMBERS = [name for name, value in vars(Member).items() if not name.startswith("_") and name != "outlet"]
 

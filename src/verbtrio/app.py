@@ -34,7 +34,7 @@ from verbtrio.routes.paths import PathRouter
 from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import UNSET, RouteSettings
 from verbtrio.server import not_trio
-from verbtrio.server.lifespan import Life
+from verbtrio.server.lifespan import AppLifespan
 from verbtrio.server.tasks.background import Background
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
@@ -121,7 +121,7 @@ class App(Shared, Background, Routes, Starlette):
             _taking_over, self, proxies, http2_websockets=http2_websockets, http2_cleartext=http2_cleartext
         )
         Background.__init__(self, lambda: self._life.hub is not None)
-        self._life: Life = Life(
+        self._life: AppLifespan = AppLifespan(
             self,
             lifespan=lifespan,
             tasks=self._background,

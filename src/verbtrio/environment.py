@@ -6,6 +6,6 @@
 In production, that is under `ENVIRONMENT=production`, a missing or weak secret ends the program.
 """
 
-from verbtrio.guards.secrets import is_production as is_production
-from verbtrio.guards.secrets import port as port
-from verbtrio.guards.secrets import secret as secret
+from verbtrio.guards.environment import is_production as is_production
+from verbtrio.guards.environment import port as port
+from verbtrio.guards.environment import secret as secret

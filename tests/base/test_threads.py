@@ -30,7 +30,7 @@ from tests.test_layers import imports
 from verbtrio import App, EventStream, EventSubscriber, JSONArray, Membership, Stream, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.base.close import Cause
-from verbtrio.base.threads import only_here
+from verbtrio.base.threads import same_thread_check
 from verbtrio.http.event_subscriber import SubscriberPeer
 from verbtrio.metrics import AppCollector
 
@@ -517,7 +517,7 @@ async def test_a_mounted_app(autojump_clock: Clock) -> None:
 
 
 def test_the_check() -> None:
-    check = only_here()
+    check = same_thread_check()
     check()
     with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
         trio.run(in_a_thread, check)

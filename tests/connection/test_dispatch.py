@@ -16,7 +16,7 @@ from trio.abc import Clock
 from tests.support.memory import serving
 from verbtrio import App, WebSocket, on
 from verbtrio.connection.dispatch import Dispatch, handled
-from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
+from verbtrio.connection.handler_kinds import HandlerKind, handler_kind, hooks_kind
 
 
 class Say(msgspec.Struct, tag=True):

@@ -11,7 +11,7 @@ from starlette.routing import compile_path
 
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.types import JSON
-from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
+from verbtrio.connection.handler_kinds import HandlerKind, handler_kind, hooks_kind
 from verbtrio.connection.parameters import Convertors
 from verbtrio.connection.websocket import WebSocket
 

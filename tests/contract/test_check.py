@@ -96,10 +96,10 @@ class TestWithoutOne:
 
         def look(part: check.Part) -> bool:
             with without(piece):
-                return check.can_be_had(part)
+                return check.is_available(part)
 
         for module in ("server.lifespan", "server.serve"):
-            monkeypatch.setattr(f"verbtrio.{module}.can_be_had", look)
+            monkeypatch.setattr(f"verbtrio.{module}.is_available", look)
         servers = vars(hypercorn_run)["TCPServer"]
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(echo_app().serve, 0)
@@ -169,7 +169,7 @@ class TestWithoutOne:
 
     def test_a_package_that_has_become_another_fills_no_page(self, caplog: pytest.LogCaptureFixture) -> None:
         part = check.Part("it stands still", tuple(Call(f"hypercorn:nothing_{n}") for n in range(100)))
-        assert not check.can_be_had(part)
+        assert not check.is_available(part)
         (warning,) = warnings_of(caplog)
         assert "hypercorn:nothing_4 is gone; and 95 more): it stands still." in warning
         assert "hypercorn:nothing_5" not in warning
@@ -418,7 +418,14 @@ def names_of(kind: type) -> set[str]:
     return found
 
 
-WIRE = ("wire.codec", "connection.handling", "wire.handshake", "wire.stream_transport", "wire.tls", "server.unwind")
+WIRE = (
+    "wire.codec",
+    "connection.handler_nursery",
+    "wire.handshake",
+    "wire.stream_transport",
+    "wire.tls",
+    "server.unwind",
+)
 DOCUMENTED_MODULES = (
     *(builtins, codecs, itertools, logging, math, multiprocessing, os, re, socket, ssl, sys, time),
     *(trio, trio.abc, trio.lowlevel, trio.from_thread, trio.to_thread),

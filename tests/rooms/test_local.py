@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.messages.frame import Frame, encode
-from verbtrio.rooms.local import DISMISSAL, FLUSH_BYTES, Rooms
+from verbtrio.rooms.local import DISMISSAL_COST, FLUSH_BYTES, Rooms
 from verbtrio.rooms.member import Member
 from verbtrio.rooms.room import Room
 
@@ -297,7 +297,7 @@ class TestFlush:
         assert Room(rooms, "r").close(4000, "over") == 7
         assert ("r" in rooms, dirty) == (False, ["dirty", "dirty"])
         steps = []
-        while rooms.flush(4 * DISMISSAL):
+        while rooms.flush(4 * DISMISSAL_COST):
             steps.append(sum(is_over for person in people for _, _, is_over in person.dismissed))
         assert steps[:2] == [4, 8]
         assert [person.flushed for person in people] == [1] * 10

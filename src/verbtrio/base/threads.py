@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import get_ident
 
 
-def only_here() -> Callable[[], None]:
+def same_thread_check() -> Callable[[], None]:
     """Return a check that raises `RuntimeError` in every thread except this one, in which the app is being served.
 
     It compares threads, not runs: a thread has one run at a time, and a run that is over has no tasks to wake. It takes

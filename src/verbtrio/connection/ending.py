@@ -10,8 +10,8 @@ import trio
 
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import Cause
+from verbtrio.connection.handler import Handler
 from verbtrio.connection.peer import WebSocketPeer
-from verbtrio.connection.running import Handler
 from verbtrio.wire.reader import Reader
 
 
@@ -60,7 +60,7 @@ class Ending:
     async def run(self) -> None:
         """Hooks and closing handshake, side by side, each within its limit."""
         peer = self._peer
-        has_hooks = peer.memberships.owed or self._handler.has_last_words
+        has_hooks = peer.memberships.owed or self._handler.has_late_hooks
         if not has_hooks and self.peer_done.is_set() and self._outbox.is_empty:
             # The peer has closed and has its answer, and there are no hooks: so it is for most connections, which are
             # spared a nursery, a task and four scopes.
@@ -99,5 +99,5 @@ class Ending:
             await calls.call("leave", hook, room, ws, deadline=deadline)
         for error in self._errors:
             await calls.tell(error, deadline=deadline)
-        if self._handler.has_last_words:
+        if self._handler.has_late_hooks:
             await calls.call("close", self._handler.close, ws, self._info, deadline=deadline)

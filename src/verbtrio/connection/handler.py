@@ -27,7 +27,7 @@ HOOKS = {
 class Handler:
     """What a connection runs. One is made for each connection; the base does nothing."""
 
-    has_last_words = False
+    has_late_hooks = False
     """Whether `error` or `close` do anything."""
 
     async def run(self, peer: WebSocketPeer[Any]) -> None:
@@ -61,7 +61,7 @@ class HooksHandler(Handler):
 
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self._hooks = hooks
-        self.has_last_words = "close" in hooks or "error" in hooks
+        self.has_late_hooks = "close" in hooks or "error" in hooks
 
     async def run(self, peer: WebSocketPeer[Any]) -> None:
         ws: WebSocket[Any] = peer.ws

@@ -14,8 +14,8 @@ from verbtrio.base.mistakes import check_hook_names, check_made
 from verbtrio.base.types import DecodeHook, Hook
 from verbtrio.connection.annotations import annotation_of, check_markers, name_of
 from verbtrio.connection.dispatch import Dispatch, covers, handled, union_of
+from verbtrio.connection.handler import HOOKS, CoroutineHandler, Handler, HooksHandler
 from verbtrio.connection.parameters import Convertors, Parameters
-from verbtrio.connection.running import HOOKS, CoroutineHandler, Handler, HooksHandler
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.messages.decoder import Decoder
 

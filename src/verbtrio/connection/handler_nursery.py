@@ -17,8 +17,8 @@ import trio
 from verbtrio.base.calls import single
 from verbtrio.base.close import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
 from verbtrio.base.errors import ConnectionClosed, LimitExceeded
+from verbtrio.connection.handler import Handler
 from verbtrio.connection.peer import WebSocketPeer, handled_by
-from verbtrio.connection.running import Handler
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -62,7 +62,7 @@ async def handle(
         handled_by.set(None)
 
 
-def still_at_work(peer: WebSocketPeer[Any]) -> str:
+def describe_unfinished(peer: WebSocketPeer[Any]) -> str:
     """The connection, and which of its tasks have not ended, for the log."""
     tasks = [] if peer.nursery is None else sorted(task.name for task in peer.nursery.child_tasks)
     return f"{peer!r} ({', '.join(tasks) or 'its handler, or a hook'})"

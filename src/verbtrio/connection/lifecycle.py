@@ -25,12 +25,12 @@ from verbtrio.base.calls import Calls
 from verbtrio.base.close import ABNORMAL_CLOSURE, DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo
 from verbtrio.connection.deadlines import Deadlines
 from verbtrio.connection.ending import Ending
-from verbtrio.connection.handling import handle
+from verbtrio.connection.handler import Handler
+from verbtrio.connection.handler_nursery import handle
 from verbtrio.connection.heartbeat import Heartbeat, Pulse, is_pong
 from verbtrio.connection.outbox import Outbox
 from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.connection.registry import Registry
-from verbtrio.connection.running import Handler
 from verbtrio.connection.screening import screening_for
 from verbtrio.guards.quotas import Slot
 from verbtrio.wire.events import Disconnect, Event, Pong
@@ -46,8 +46,8 @@ class Connection:
     Args:
         peer: the connection.
         handler: what to run.
-        heartbeat: `None`: a silent peer is kept. (So it is where protocol pings can't be sent: over plain ASGI.)
-        slot: what it counts for.
+        heartbeat: `None` keeps silent peers. (Over plain ASGI protocol pings can't be sent; one with `json=True` can.)
+        slot: its place in the connection counts.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Connection:
         self.user_id: str | None = None
         """For the registry."""
         self._handler = handler
-        self._calls = Calls(peer, partial(handler.error, peer.ws) if handler.has_last_words else None)
+        self._calls = Calls(peer, partial(handler.error, peer.ws) if handler.has_late_hooks else None)
         self._errors: tuple[Exception, ...] = ()  # what was raised, for the error hook: the handler's, and ours
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or peer.transport.can_ping):
@@ -84,7 +84,7 @@ class Connection:
         self._reader: Reader
         self._registry: Registry
         self._peer_done = False  # nothing more will come from the peer, or it is not read any more
-        self._flooded = False  # what the peer may still send is not read
+        self._flooded = False  # stop reading: the peer sends too much, or never finishes
         self._hurry = NEVER
         self._ending: Ending | None = None
 
@@ -113,10 +113,10 @@ class Connection:
             try:
                 registry.enter(self)
                 reader.start()
-                await handle(peer, self._handler, self._may_begin, self._owe)
+                await handle(peer, self._handler, self._may_begin, self._record_error)
             finally:
                 peer.end(DRAINED)  # only where the handler did not begin
-                await self._part()
+                await self._wind_down()
         except* Exception:
             # A bug of ours, not the handler's: contained, and loud.
             logger.exception("%r broke", peer)
@@ -168,7 +168,7 @@ class Connection:
             self._screening.share(self.slot.buckets, trio.current_time())
         return True
 
-    def _owe(self, error: Exception) -> None:
+    def _record_error(self, error: Exception) -> None:
         """The error hook has to be called with `error`."""
         self._errors = (*self._errors, error)
 
@@ -226,7 +226,7 @@ class Connection:
     def failed(self, error: Exception) -> None:
         logger.error("reading from or writing to %r failed", self.peer, exc_info=error)
         if self.peer.closed is None:
-            self._owe(error)
+            self._record_error(error)
         self.peer.end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", error))
         self.written()
 
@@ -237,7 +237,7 @@ class Connection:
 
     def low(self) -> None:
         """There is room again, for what is received or for what is sent."""
-        if self._has_room:  # for both
+        if self._has_room:
             self._deadlines.resume(trio.current_time())
             self._reader.resume()
 
@@ -273,7 +273,7 @@ class Connection:
         self._registry.leave(self)
         self.written()
 
-    async def _part(self) -> None:
+    async def _wind_down(self) -> None:
         limits = self.peer.limits
         limit = trio.current_time() + max(limits.hook_timeout, limits.close_timeout)
         self._ending = Ending(

@@ -1,6 +1,6 @@
 """What the framework keeps about one WebSocket connection: its queues, its rooms, its phase, and how it ended.
 
-Handlers hold the connection's facade, a `WebSocket`. What ends a connection, whatever it is, calls `WebSocketPeer.end`.
+Handlers hold the connection's facade, a `WebSocket`. Whatever ends a connection does so through `WebSocketPeer.end`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class WebSocketPeer(Generic[T]):
     """One connection, as the framework knows it. All its methods are synchronous.
 
     Attributes:
-        ws: the facade, a `WebSocket`, which sets this itself. (It is typed `Any`: that module imports this one.)
-        phase: what the connection is in. It only ever moves on.
+        ws: the facade, a `WebSocket`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
+        phase: how far the connection has got. It never goes back.
         closed: how it ended; set with the phase CLOSING, never changed.
-        nursery: the handler's, from the handler's first line on.
-        outbox: there is one from the phase OPEN on.
+        nursery: the handler's; `None` before the handler starts.
+        outbox: set when the connection opens.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class WebSocketPeer(Generic[T]):
         self.sent = 0
         self._on_end: Callable[[], None]
         self._refused = 0  # messages that were not what the handler takes
-        self._dismissed: CloseInfo | None = None  # how it ends, once removed from a room that it never leaves alive
+        self._dismissed: CloseInfo | None = None  # how it will end: set by a kick from `ws.route` or `app.connections`
 
     def __repr__(self) -> str:
         return repr(self.ws)
@@ -163,7 +163,8 @@ class WebSocketPeer(Generic[T]):
         return self.memberships.get(name)
 
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
-        """The connection was removed from a room. Removed from its route's or from everybody's, it ends."""
+        """The connection was removed from the room `key`. If that was its route's, or that of all connections, it
+        ends."""
         if isinstance(key, str):
             return self.memberships.dismiss(key, info)
         self._dismissed = info
@@ -172,7 +173,7 @@ class WebSocketPeer(Generic[T]):
     # The end
 
     def close(self, code: int, reason: str) -> None:
-        """The application closes the connection: its own handler or hook, or somebody else's.
+        """Close on the application's behalf: called by its own handler or hooks (`CLOSED`) or by other code (`KICKED`).
 
         Raises:
             ValueError, TypeError: `code` or `reason` must not be sent; nothing has changed.
@@ -183,15 +184,15 @@ class WebSocketPeer(Generic[T]):
         self.end(CloseInfo(Cause.KICKED if mine is None or mine() is not self.ws else Cause.CLOSED, code, reason))
 
     def end(self, info: CloseInfo) -> None:
-        """The connection ends: the first call decides how. From now on it is in no room, in no list and in no count,
-        and its Close frame is queued behind all that it was sent.
+        """End the connection; the first call decides how. It leaves all rooms and lists at once, is not counted any
+        more, and its Close frame is queued after everything sent before.
 
         The handler is cancelled `CANCEL_GRACE` later.
         """
         if self.closed is not None:
             return
         if self._dismissed is not None and info.cause not in PEERS_ENDS:
-            info = replace(self._dismissed, exception=info.exception)  # it was decided then
+            info = replace(self._dismissed, exception=info.exception)  # the kick came first
         self.closed = info
         is_open, self.phase = self.phase is ReadyState.OPEN, ReadyState.CLOSING
         self.inbox.close(discard=info.cause not in PEERS_ENDS)
@@ -207,5 +208,5 @@ class WebSocketPeer(Generic[T]):
             scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
 
     def over(self) -> None:
-        """Nothing of the connection is left."""
+        """The connection is gone."""
         self.phase = ReadyState.CLOSED

@@ -1,4 +1,4 @@
-"""Where connections are registered, as they know it: the hub."""
+"""The hub, as connections see it."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Part:
             yield from use.faults()
 
 
-def can_be_had(part: Part) -> bool:
+def is_available(part: Part) -> bool:
     """Whether all that `part` uses is there. If not, one warning says what is missing and what happens instead."""
     faults = list(dict.fromkeys(part.faults()))
     if faults:

@@ -15,8 +15,8 @@ IPV6_CLIENT_BITS = 64
 """An IPv6 client is identified by its network: a host with one address of a /64 has all of them (RFC 6177)."""
 
 
-class Full(NamedTuple):
-    """The answer if there is no place left."""
+class Denial(NamedTuple):
+    """The answer to a connection over a limit."""
 
     status: int
     """The HTTP status to answer with, before the upgrade."""
@@ -26,15 +26,15 @@ class Full(NamedTuple):
 
 
 ALL = ("all",)
-"""The key that every connection counts for."""
-FULL = Full(503, "Too many connections")
-FULL_FOR_CLIENT = Full(429, "Too many connections from your address")
-FULL_FOR_USER = Full(429, "Too many connections of one user")
+"""The key that every connection counts towards."""
+FULL = Denial(503, "Too many connections")
+FULL_FOR_CLIENT = Denial(429, "Too many connections from your address")
+FULL_FOR_USER = Denial(429, "Too many connections of one user")
 TOO_FAST = "Too many new connections from your address"
 
 
 class Quotas:
-    """Counts the connections of an app, or of a route with its own limits, and has the rates that they share."""
+    """Counts the connections of an app, or of a route with its own limits, and holds the rate limits they share."""
 
     def __init__(self, limits: Limits) -> None:
         self._everybody = limits.max_connections
@@ -50,9 +50,10 @@ class Quotas:
         """How many keys are counted now; 0 if there are no connections."""
         return len(self._taken)
 
-    def counts(self, client: Hashable, user: Hashable) -> list[tuple[Hashable, int, Full]]:
-        """What a connection of `client` and `user` counts for: keys, each with its limit and the answer beyond it."""
-        found: list[tuple[Hashable, int, Full]] = []
+    def counts(self, client: Hashable, user: Hashable) -> list[tuple[Hashable, int, Denial]]:
+        """What a connection of `client` and `user` counts towards: keys, each with its limit and the answer beyond
+        it."""
+        found: list[tuple[Hashable, int, Denial]] = []
         if self._everybody is not None:
             found.append((ALL, self._everybody, FULL))
         if self._per_client is not None and client is not None:
@@ -87,13 +88,13 @@ class Slot:
 
     @property
     def buckets(self) -> list[SharedBucket]:
-        """The shared rates that the connection's messages count for."""
+        """The shared rates that the connection's messages count towards."""
         return [bucket for _, bucket in self._shared]
 
-    def take(self, now: float, *, client: Hashable = None, user: Hashable = None) -> Full | None:
+    def take(self, now: float, *, client: Hashable = None, user: Hashable = None) -> Denial | None:
         """Take the place. If there is none, return the answer and take nothing.
 
-        Call it again once the user becomes known: what is held is not taken twice, and a connection counts for its
+        Call it again once the user becomes known: what is held is not taken twice, and a connection counts towards its
         client's rate the first time only.
 
         Args:
@@ -109,7 +110,7 @@ class Slot:
             if quotas._taken[key] >= limit:
                 return full
         if not self._begun and client is not None and (wait := self._wait_to_connect(client, now)) > 0.0:
-            return Full(429, TOO_FAST, math.ceil(wait))
+            return Denial(429, TOO_FAST, math.ceil(wait))
         self._begun = True
         for quotas, key, _, _ in wanted:
             quotas._taken[key] += 1

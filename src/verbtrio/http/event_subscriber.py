@@ -91,7 +91,7 @@ class SubscriberPeer:
         return self._encode(data)
 
     def flush(self) -> None:
-        """Queue what is held, within the backlog's limit, where the policy decides.
+        """Queue what is held; beyond the backlog limit, `backlog_policy` decides.
 
         One message may be larger than the limit, if nothing else is queued.
         """
@@ -149,7 +149,7 @@ class SubscriberPeer:
         self._dismissed = info
         return partial(self.end, info)
 
-    def ends_with(self, body: trio.CancelScope) -> None:
+    def bind_body(self, body: trio.CancelScope) -> None:
         """`body` is the scope of the response that takes the messages: it is cancelled some time after the end."""
         body.deadline = self._body.deadline  # it may have ended already
         self._body = body

@@ -37,7 +37,7 @@ class SubscriberResponse(EventStream):
 
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         super()._accompany(nursery, writer, body)
-        self._peer.ends_with(body)
+        self._peer.bind_body(body)
         nursery.start_soon(self._expire)
 
     async def _expire(self) -> None:

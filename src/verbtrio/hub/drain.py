@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from verbtrio.connection.handling import still_at_work
+from verbtrio.connection.handler_nursery import describe_unfinished
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.http.event_subscriber import SubscriberPeer
 
@@ -18,11 +18,12 @@ CUT_SECONDS = 0.5
 """Seconds for closing the connections that are cut at the drain's deadline."""
 
 MAX_GIVEN_UP_SHOWN = 3
-"""Of the connections that a drain has to give up, the log names so many."""
+"""How many of the connections that were given up the log names."""
 
 
-class Session(Protocol):
-    """An upgrade request, or the WebSocket of an ASGI application that is not ours."""
+class Drainable(Protocol):
+    """What the drain ends besides connections: an upgrade request, or the WebSocket of an application that is not
+    ours."""
 
     def drain(self) -> None:
         """End, because the server shuts down."""
@@ -43,7 +44,7 @@ class Drain:
         connections: those that are open.
         ending: those that have begun to end, and are not gone.
         subscribers: event streams.
-        sessions: see `Session`.
+        sessions: see `Drainable`.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -55,7 +56,7 @@ class Drain:
         self.connections: set[Connection] = set()
         self.ending: set[Connection] = set()
         self.subscribers: set[SubscriberPeer] = set()
-        self.sessions: set[Session] = set()
+        self.sessions: set[Drainable] = set()
 
     def enter(self, connection: Connection) -> None:
         """The connection is open."""
@@ -74,14 +75,14 @@ class Drain:
         self.ending.discard(connection)
         self._changed.unpark_all()
 
-    def add_session(self, session: Session) -> None:
+    def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections."""
         self.sessions.add(session)
         if self.begun:
             session.drain()
             session.hurry(self._deadline)
 
-    def discard_session(self, session: Session) -> None:
+    def discard_session(self, session: Drainable) -> None:
         """The session has ended, or has become a connection of ours."""
         self.sessions.discard(session)
         if self.begun:
@@ -89,7 +90,7 @@ class Drain:
 
     async def run(self) -> None:
         """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
-        that something shielded still holds are given up then: their peers are let go, with one line in the log.
+        that something shielded still holds are then given up: their sockets are closed, with one line in the log.
 
         No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
         """
@@ -107,7 +108,7 @@ class Drain:
                 await self._changed.park()
         left, self.ending = self.ending, set()
         if left:
-            shown = "; ".join([still_at_work(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
+            shown = "; ".join([describe_unfinished(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])
             logger.warning(
                 "%d connections did not end within %g s and are given up, while something of theirs is shielded from"
                 " cancellation, or being started: %s%s",

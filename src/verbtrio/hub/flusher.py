@@ -1,4 +1,4 @@
-"""What rooms were told within a tick goes out at its end: written once for each member, however much that was."""
+"""Writes what was broadcast in a tick at its end: once per member, however much that was."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ import trio
 from verbtrio.base.close import PEERS_ENDS, TRY_AGAIN_LATER, Cause, CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.limits import Limits
-from verbtrio.base.threads import only_here
+from verbtrio.base.threads import same_thread_check
 from verbtrio.base.timers import Timers
 from verbtrio.base.types import Waitable
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.guards.quotas import Quotas, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
-from verbtrio.hub.drain import CUT_SECONDS, Drain, Session
+from verbtrio.hub.drain import CUT_SECONDS, Drain, Drainable
 from verbtrio.hub.flusher import Flusher
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
@@ -41,7 +41,7 @@ class Hub:
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
         self.counters = Counters()
-        self.check = only_here()
+        self.check = same_thread_check()
         """Raises `RuntimeError` in any other thread."""
         self._users = UserTable()
         self.users = Users(self._users, self.check, encode)
@@ -93,9 +93,9 @@ class Hub:
 
     def admit(self, connection: Connection) -> bool:
         peer, ws = connection.peer, connection.peer.ws
-        if peer.closed is not None:  # the peer is gone, having sent a token first: what it sent may be handled
+        if peer.closed is not None:  # gone already, but it had sent a token: its messages may be handled
             return peer.closed.cause in PEERS_ENDS
-        user_id = user_key(ws.user)  # a first message with a token has told it only now
+        user_id = user_key(ws.user)  # known only now, if the first message had the token
         if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
             peer.end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
@@ -129,8 +129,7 @@ class Hub:
 
     @contextmanager
     def subscribing(self, peer: SubscriberPeer, room: str) -> Iterator[None]:
-        """Have a subscriber in `room`, and among its user's connections, until it ends, at the latest at the end of the
-        block."""
+        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left."""
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
         self._drain.subscribers.add(peer)
@@ -151,15 +150,15 @@ class Hub:
         self._drain.subscribers.discard(peer)
         self._ended[info.cause] += 1
 
-    def add_session(self, session: Session) -> None:
+    def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections."""
         self._drain.add_session(session)
 
-    def discard_session(self, session: Session) -> None:
+    def discard_session(self, session: Drainable) -> None:
         """The session has ended, or has become a connection of ours."""
         self._drain.discard_session(session)
 
-    def answered(self, status: int) -> None:
+    def count_answer(self, status: int) -> None:
         """An upgrade request was answered with `status` (0: its client had left before)."""
         if status not in (0, 101):
             self._refused[status] += 1

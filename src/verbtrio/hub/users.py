@@ -80,7 +80,7 @@ class Users:
         return len(peers)
 
     def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user; return how many they were. Synchronous.
+        """Close all connections of one user; return how many were closed. Synchronous.
 
         It keeps nobody out: a client that still has a valid token may come in again, unless your middleware says no.
 

@@ -1,4 +1,4 @@
-"""Messages on their way in: decoded to the type that the handler takes. Pure: no Trio, no clock."""
+"""Incoming messages: decoded to the type that the handler takes. Pure: no Trio, no clock."""
 
 from __future__ import annotations
 

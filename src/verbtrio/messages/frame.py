@@ -1,4 +1,4 @@
-"""Messages on their way out: encoded once, whoever they go to. Pure: no Trio, no clock."""
+"""Outgoing messages: encoded once for all recipients. Pure: no Trio, no clock."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ FLUSH_BYTES = 1024 * 1024
 broadcasts without an await has no other bound."""
 
 
-DISMISSAL = 8
-"""The rest of a removal (a write, a block cancelled, a task for the hook) costs as much as flushing 8 members."""
+DISMISSAL_COST = 8
+"""The rest of a removal (a write, a block cancelled, a task for the hook) costs as much as flushing this many
+members."""
 
 
 class _Group:
@@ -40,7 +41,7 @@ class _Group:
     def __init__(self) -> None:
         self.members: dict[Member, Peer] = {}  # in the order in which they joined; joins and leaves in O(1)
         # Their outlets, for iteration; `None` when a member has come or gone. Not the members: with 10,000 of them,
-        # each object on the way comes from main memory.
+        # each further object to follow is a cache miss.
         self.listing: tuple[Outlet, ...] | None = None
         self.held = 0  # bytes broadcast since the last flush; if not 0, the group is in `_dirty`
 
@@ -91,7 +92,7 @@ class Rooms:
         return () if group is None else group.members.keys()
 
     def join(self, key: Hashable, member: Member, peer: Peer) -> bool:
-        """Add `member`, whose frames go to `peer`; return whether it was not in already."""
+        """Add `member`, whose frames go to `peer`; return whether it was added."""
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
@@ -118,7 +119,7 @@ class Rooms:
         """The connections of one user.
 
         Raises:
-            TypeError: that is the user, or several ids. (It would match no id, and nobody would be left out.)
+            TypeError: `user_id` is a user object, or several ids: it would match nobody, and say nothing.
         """
         if not isinstance(user_id, str | int) and (isinstance(user_id, Collection) or hasattr(user_id, "id")):
             kind = type(user_id).__name__  # not its value, which may be a user's claims
@@ -126,7 +127,7 @@ class Rooms:
         return self._of_user(user_id)
 
     def dismiss(self, key: Hashable, members: Collection[Member] | None, info: CloseInfo) -> int:
-        """Remove those of `members` that are in the room (`None`: everybody); return how many they were."""
+        """Remove those of `members` that are in the room (`None`: everybody); return how many were removed."""
         group = self._groups.get(key)
         if group is None:
             return 0
@@ -195,7 +196,7 @@ class Rooms:
                 finish()
             except Exception:  # as below
                 logger.exception("%r failed", finish)
-            count += DISMISSAL
+            count += DISMISSAL_COST
         if self._pass is None:
             self._pass = self._pending()
         for outlet in islice(self._pass, None if at_most is None else max(0, at_most - count)):

@@ -112,8 +112,8 @@ class Room:
         return self._rooms.dismiss(self._key, members, CloseInfo(Cause.KICKED, code, reason))
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
-        """Remove everybody from the room, as by `kick`, and return how many they were. Connections go on, except those
-        that are in it for as long as they live. The room can be joined again, as any other.
+        """Remove everybody from the room, as by `kick`, and return how many were removed. Connections go on, except
+        those that are in it for as long as they live. The room can be joined again, as any other.
 
         Raises:
             ValueError, TypeError, RuntimeError: as in `kick`. Nobody was removed.

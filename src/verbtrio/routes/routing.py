@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from verbtrio.base.limits import Limits
 from verbtrio.base.mistakes import explained
 from verbtrio.base.types import Hook
-from verbtrio.connection.handlers import HandlerKind, handler_kind, hooks_kind
+from verbtrio.connection.handler_kinds import HandlerKind, handler_kind, hooks_kind
 from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.http.sse import KEEP_ALIVE

@@ -14,14 +14,14 @@ from starlette.types import Receive, Scope, Send
 
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.types import EXTENSION, Shared
-from verbtrio.connection.handlers import HandlerKind
+from verbtrio.connection.handler_kinds import HandlerKind
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.parameters import ParameterError
 from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.connection.websocket import WebSocket
 from verbtrio.guards.middleware import deny
 from verbtrio.guards.origin import server_origin
-from verbtrio.guards.quotas import Full, Slot, client_key, user_key
+from verbtrio.guards.quotas import Denial, Slot, client_key, user_key
 from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 from verbtrio.hub.hub import Hub
 from verbtrio.routes.settings import RouteSettings
@@ -151,6 +151,6 @@ class WebSocketEndpoint(Shared):
         return peer
 
 
-def no_slot(full: Full) -> PlainTextResponse:
+def no_slot(full: Denial) -> PlainTextResponse:
     """The answer to a client for whom there is no room: why, and when to try again."""
     return PlainTextResponse(full.message, full.status, headers={"Retry-After": str(full.retry_after)})

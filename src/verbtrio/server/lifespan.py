@@ -1,4 +1,5 @@
-"""An application's life: from its start to its end its hub is open, and with it what else belongs to it."""
+"""An application's lifespan: opens its hub, the Apps mounted in it and its own `lifespan=`, and closes them in
+reverse."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from typing import Any, Protocol
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import EncodeHook
-from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, can_be_had
+from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, is_available
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
 from verbtrio.server import not_trio
 from verbtrio.server.debug.debugging import debugging
-from verbtrio.server.tasks.family import RunningApp, at_work
+from verbtrio.server.tasks.family import RunningApp, running_tasks
 from verbtrio.server.tasks.supervised import Task
 
 
@@ -26,21 +27,21 @@ class Application(Protocol):
     encode_hook: EncodeHook | None
 
 
-class Life:
-    """The life of one application. It has one at a time.
+class AppLifespan:
+    """The lifespan of one application. It has one at a time.
 
     Args:
         app: the application.
         lifespan: its own, if it has one: called with the application.
         tasks: what it runs beside its connections.
-        mounted: gives the lives of the applications that are mounted in it, the nearest only.
-        take_over: a block for which connections are taken over; gives what goes into the lifespan's state. `None`
-            leaves them to the server.
+        mounted: returns the lifespans of the Apps mounted directly in it.
+        take_over: a context manager within which connections are taken over; it yields what it adds to the lifespan's
+            state. `None` leaves connections to the server.
         drain_timeout: seconds the WebSockets have to end when the server shuts down.
 
     Attributes:
         hub: the hub; `None` while the application is not running.
-        state: of a mounted application, what its own lifespan has yielded. (The outermost one's goes to the server.)
+        state: what a mounted application's own lifespan has yielded; the server knows only the outermost one's.
         spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
             them.
     """
@@ -54,7 +55,7 @@ class Life:
         *,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None,
         tasks: Sequence[Task],
-        mounted: Callable[[], Iterable[Life]],
+        mounted: Callable[[], Iterable[AppLifespan]],
         take_over: Callable[[Hub], AbstractContextManager[dict[str, Any]]] | None,
         drain_timeout: float,
     ) -> None:
@@ -78,12 +79,12 @@ class Life:
         family: list[RunningApp] = []
         async with AsyncExitStack() as stack:
             state = await self._open(stack, family)
-            can_be_had(NURSERY)
+            is_available(NURSERY)
             if any(app.tasks for app in family):
-                await stack.enter_async_context(at_work(family))
-            if self._take_over is not None and can_be_had(TAKE_OVER):
+                await stack.enter_async_context(running_tasks(family))
+            if self._take_over is not None and is_available(TAKE_OVER):
                 for part in (TLS, UNWIND):
-                    can_be_had(part)
+                    is_available(part)
                 state |= stack.enter_context(self._take_over(family[0].hub))
             if not self.spans_processes:
                 from verbtrio.server import workers  # here: it imports hypercorn, which takes 80 ms; tools don't serve

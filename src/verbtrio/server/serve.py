@@ -13,9 +13,9 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from verbtrio.contract.check import ADDRESS, can_be_had
-from verbtrio.guards.secrets import check_port
-from verbtrio.guards.secrets import port as environment_port
+from verbtrio.contract.check import ADDRESS, is_available
+from verbtrio.guards.environment import check_port
+from verbtrio.guards.environment import port as environment_port
 
 DEFAULT_PORT = 3000
 HARD_STOP_SECONDS = 5.0
@@ -86,7 +86,7 @@ def config(
         raise TypeError(f"port is an int, like {DEFAULT_PORT}, not {port!r:.100}")
     port = environment_port(DEFAULT_PORT) if port is None else check_port("port", port)
     settings = Config()
-    if can_be_had(ADDRESS):
+    if is_available(ADDRESS):
         settings = _Config()
         settings.address = host, port
     settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]

@@ -61,7 +61,7 @@ class Session(Shared):
         stream: the peer, from the end of the handshake on.
         handshake: the checked request.
         response: answers it.
-        early: bytes that came behind the request.
+        early: bytes that came after the request.
         terminated: the worker's event, set when it begins to shut down.
         limits: until the application accepts; then a route of ours brings its own.
         host: the hub.

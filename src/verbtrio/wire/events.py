@@ -1,4 +1,4 @@
-"""What a transport tells about its peer: what the peer does, and how it gets on. Pure."""
+"""What a transport reports: events from the peer, and its progress. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reads a peer: a task for each connection, or one poller for all of a worker's sockets.
+"""Readers: one task per connection, or one poller for all sockets of a worker.
 
 Both feed a `Sink`, which says after each portion whether it wants more. If not, the reader waits for `resume`. Tasks
 read HTTP/2, plain ASGI, memory streams, and everything on systems without epoll. The poller reads sockets, plain or

@@ -25,7 +25,7 @@ class UpgradeRequested(Exception):  # noqa: N818 -- a change of protocol, not an
     Attributes:
         method, target, version, headers: the request's, with the headers' names in lower case. The target, if it is
             valid, has become a path.
-        early: bytes that came behind the request.
+        early: bytes that came after the request.
         connection: returns h11's state, which has received the request.
     """
 

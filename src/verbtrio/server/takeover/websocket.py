@@ -47,7 +47,7 @@ async def serve_websocket(
         stream: the peer, from the end of the handshake on.
         response: answers the request.
         check: checks the handshake's headers.
-        early: bytes that came behind the request.
+        early: bytes that came after the request.
     """
     started = time.time()  # for hypercorn's access log, which uses the wall clock
     request: Any = SimpleNamespace(headers=scope["headers"])  # as much of one as hypercorn looks at
@@ -73,7 +73,7 @@ async def serve_websocket(
         if remain is not None:
             del scope["extensions"][EXTENSION]  # 1 KB that the open WebSocket doesn't need
             await remain()
-    settings.host.answered(status)
+    settings.host.count_answer(status)
     logged: Any = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}  # not decoded: no line breaks
     await server.config.log.access(logged, {"status": status, "headers": []}, time.time() - started)
 

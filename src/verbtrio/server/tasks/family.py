@@ -30,7 +30,7 @@ class RunningApp(NamedTuple):
 
 
 @asynccontextmanager
-async def at_work(apps: Sequence[RunningApp]) -> AsyncIterator[None]:
+async def running_tasks(apps: Sequence[RunningApp]) -> AsyncIterator[None]:
     """The tasks of an application, the first of `apps`, and of those mounted in it, running. On the way out they are
     cancelled, unless the drain has done so already, and waited for.
 
