@@ -4,8 +4,7 @@ that has begun, and of what a peer has left unread. Together they are one entry 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -17,13 +16,20 @@ from verbtrio.wire.message_deadline import LATE_SECONDS, NEVER, Assembler, Messa
 from verbtrio.wire.transport import Ping
 
 
+class Owner(Protocol):
+    """Whose deadlines they are: a connection. (A callback would be 64 bytes more for each.)"""
+
+    def turn_away(self) -> None:
+        """Read no more of a peer that has not finished a message in time."""
+
+
 class Deadlines:
     """One connection's deadlines. Nothing here waits.
 
     Args:
         peer: the connection. It is ended when one of its deadlines has passed.
         pulse: its heartbeat, if it has one.
-        on_unfinished: called when a peer has not finished a message in time, to read no more of it.
+        owner: reads the peer.
 
     Attributes:
         reading: whether the peer is being read. If not, its silence is our own doing.
@@ -33,7 +39,7 @@ class Deadlines:
     __slots__ = (
         "_expires",
         "_message_deadline",
-        "_on_unfinished",
+        "_owner",
         "_peer",
         "_pulse",
         "_timer",
@@ -43,10 +49,10 @@ class Deadlines:
         "unread_until",
     )
 
-    def __init__(self, peer: WebSocketPeer[Any], pulse: Pulse | None, on_unfinished: Callable[[], None]) -> None:
+    def __init__(self, peer: WebSocketPeer[Any], pulse: Pulse | None, owner: Owner) -> None:
         self._peer = peer
         self._pulse = pulse
-        self._on_unfinished = on_unfinished
+        self._owner = owner
         self._expires = _expiry(peer)
         self._timers: Timers
         self._timer: Timer
@@ -122,7 +128,7 @@ class Deadlines:
             self._gone_unread()
         elif self._message_deadline is not None and self._message_deadline.is_overdue(now):
             peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: a message was not finished in time"))
-            self._on_unfinished()
+            self._owner.turn_away()
         elif self._pulse is not None:
             self._beat(self._pulse, now, due)
         self._timer = self._timers.at(self._due(), self._tick)

@@ -79,7 +79,7 @@ class Connection:
         self._pulse: Pulse | None = None
         if heartbeat is not None and (heartbeat.json or peer.transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
-        self._deadlines = Deadlines(peer, self._pulse, self._turn_away)
+        self._deadlines = Deadlines(peer, self._pulse, self)
         self._screening = screening_for(peer, slot.buckets, self._deadlines.renew_expiry)
         self._reader: Reader
         self._registry: Registry
@@ -187,7 +187,7 @@ class Connection:
                 outbox.counters.received += 1
                 if self._screening is not None and not self._screening.passes(event, now):
                     if self._screening.is_flooded:
-                        self._turn_away()
+                        self.turn_away()
                         break
                 elif by_message and is_pong(event):
                     assert pulse is not None
@@ -241,7 +241,7 @@ class Connection:
             self._deadlines.resume(trio.current_time())
             self._reader.resume()
 
-    def _turn_away(self) -> None:
+    def turn_away(self) -> None:
         """Read no more of the peer, which sends too much, or does not finish what it sends."""
         self._flooded = True
         self._reader.stop()
