@@ -267,6 +267,9 @@ class TestTheGuide:
                 assert ben.receive_text() == "hello"
             with client.websocket_connect("/tables/round/7") as ws:
                 assert ws.receive_json() == {"table": "round", "seat": 7}
+            for offered, spoken in (["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2"), (["x"], None):
+                with client.websocket_connect("/versions", subprotocols=offered) as ws:
+                    assert ws.receive_text() == f"You speak {spoken}"
             with client.websocket_connect("/send") as ws:
                 assert ws.receive_json() == {"type": "welcome"}
                 assert ws.receive_bytes() == b"\x00\x01"
@@ -291,7 +294,6 @@ class TestTheGuide:
             assert client.get("/from-a-thread").json() == {"reached": 0}
             assert client.get("/api/hello", headers={"X-Day": "Sunday"}).status_code == 503
             assert client.get("/api/hello").headers["X-Served-By"] == "guide"
-            assert client.get("/events/secret").status_code == 403
             member = {"Authorization": f"Bearer {client.post('/login').json()['token']}"}
             assert client.post("/notify/1").status_code == 401
             assert client.post("/throw-out/1", headers=member).status_code == 403
