@@ -1,5 +1,6 @@
 """Authentication: log in over HTTP, connect with the token, send direct messages."""
 
+import hmac
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,13 @@ from verbtrio import App, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
 
-ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database
+ACCOUNTS = {"admin": (1, "password"), "guest": (2, "password")}  # a real application has a database, and hashes
 app = App(max_body_size=64 * 1024)
-auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"))
+auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"), require=["exp"])
+
+
+def is_right(name: str, password: str) -> bool:
+    return name in ACCOUNTS and hmac.compare_digest(ACCOUNTS[name][1].encode(), password.encode())
 
 
 @app.post("/login")
@@ -28,7 +33,7 @@ async def login(request: Request) -> Response:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return JSONResponse({"error": "The body must be a JSON object"}, 400)
     match body:
-        case {"username": str(name), "password": password} if name in ACCOUNTS and ACCOUNTS[name][1] == password:
+        case {"username": str(name), "password": str(password)} if is_right(name, password):
             return JSONResponse({"token": auth.issue({"id": ACCOUNTS[name][0], "username": name}, expires_in=3600)})
     return JSONResponse({"error": "Invalid credentials"}, 401)
 

@@ -11,8 +11,9 @@ from verbtrio import JSON, App, Heartbeat, WebSocket
 app = App()
 
 
+# Verb's example closes with 1000, so this one does. Without `code=` it is 4408, which nobody takes for a goodbye.
 @app.ws("/ws", heartbeat=Heartbeat(interval=30, timeout=90, code=1000, json=True))
-# The page's: nobody wants to wait 90 s there.
+# for the demo page: nobody wants to wait 90 s there
 @app.ws("/quick", heartbeat=Heartbeat(interval=3, timeout=9, code=1000, json=True))
 async def stay(ws: WebSocket[JSON]) -> None:
     await ws.send({"type": "welcome", "message": "Welcome to the WebSocket server!"})

@@ -99,7 +99,7 @@ def tell_figures() -> None:
     app.room("watchers").broadcast({"type": "statistics", **asdict(app.statistics())})
 
 
-@app.get("/statistics")
+@app.get("/statistics")  # in a real application: middleware=[auth.requiring(roles=["metrics"])]
 async def statistics(request: Request) -> JSONResponse:
     return JSONResponse({**asdict(app.statistics()), "seatsLeft": seats.free})
 

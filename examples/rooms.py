@@ -23,7 +23,7 @@ async def chat(ws: WebSocket[dict[str, Any]], room: str) -> None:
 
         async for data in ws:
             message = {"type": "message", "sender": data.get("username") or "Anonymous"}
-            if "text" in data:  # JSON.stringify, too, leaves out what is not there
+            if "text" in data:  # leave `text` out if the client did
                 message["text"] = data["text"]
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # as JavaScript writes it
             members.broadcast({**message, "timestamp": now}, exclude=ws)

@@ -1,4 +1,4 @@
-"""Sessions: log in for a cookie, and connect with it. No other site's page can connect or change anything.
+"""Sessions: log in to get a cookie, and connect with it. No other site's page can connect or change anything.
 
 The cookie is signed, so it can't be forged; but a signed cookie can't be revoked. So it only names a session, and the
 server knows which sessions are open: after a logout, the old cookie lets nobody in.

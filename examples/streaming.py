@@ -34,9 +34,9 @@ app = App(lifespan=storage)
 
 
 @app.get("/countdown/{first:int}")
-async def countdown(request: Request) -> Stream:
+async def countdown(request: Request, first: int) -> Stream:
     """Text in pieces. When the client leaves, the generator is cancelled where it waits."""
-    return Stream(count_down(request.path_params["first"]), media_type="text/plain")
+    return Stream(count_down(first), media_type="text/plain")
 
 
 async def count_down(first: int) -> AsyncIterator[str]:
@@ -60,9 +60,9 @@ async def tick(first: int) -> AsyncIterator[ServerSentEvent]:
 
 
 @app.get("/squares/{count:int}")
-async def squares(request: Request) -> JSONArray:
+async def squares(request: Request, count: int) -> JSONArray:
     """One JSON document of any length, made and sent a thousand items at a time."""
-    return JSONArray(square(request.path_params["count"]), batch=1000)
+    return JSONArray(square(count), batch=1000)
 
 
 async def square(count: int) -> AsyncIterator[dict[str, int]]:
@@ -73,9 +73,9 @@ async def square(count: int) -> AsyncIterator[dict[str, int]]:
 
 
 @app.put("/files/:name")
-async def upload(request: Request) -> Response:
+async def upload(request: Request, name: str) -> Response:
     """Write the body to the disk as it comes. An incomplete one is deleted."""
-    target, size = file_of(request), 0
+    target, size = file_of(request, name), 0
     part = target.with_name(f".{uuid.uuid4()}")
     try:
         async with await trio.open_file(part, "wb") as file:
@@ -84,27 +84,27 @@ async def upload(request: Request) -> Response:
                 if size > MAX_UPLOAD_BYTES:
                     return JSONResponse({"error": f"at most {MAX_UPLOAD_BYTES} bytes"}, 413)
                 await file.write(chunk)
-        part.rename(target)
+        await part.rename(target)
     finally:
-        part.unlink(missing_ok=True)
+        with trio.CancelScope(shield=True):  # a client that leaves cancels this, too
+            await part.unlink(missing_ok=True)
     return JSONResponse({"name": target.name, "size": size}, 201)
 
 
 @app.get("/files/:name")
-async def download(request: Request) -> FileResponse:
+async def download(request: Request, name: str) -> FileResponse:
     """Starlette's response: it has ranges, so that a download can go on where it broke off."""
-    path = file_of(request)
-    if not path.is_file():
+    path = file_of(request, name)
+    if not await path.is_file():
         raise HTTPException(404)
     return FileResponse(path, filename=path.name)
 
 
-def file_of(request: Request) -> Path:
-    """The file that the path names. It is in this folder, and does not begin with a dot."""
-    name = request.path_params["name"]
+def file_of(request: Request, name: str) -> trio.Path:
+    """The file of this name. It is in the folder of the uploads, and does not begin with a dot."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
         raise HTTPException(400, "a file's name has letters, digits, and inside . _ -")
-    return Path(request.app.state.folder, name)
+    return trio.Path(request.app.state.folder, name)
 
 
 @app.ws("/ws/:room")
