@@ -86,7 +86,7 @@ async def upload(request: Request, name: str) -> Response:
                 await file.write(chunk)
         await part.rename(target)
     finally:
-        with trio.CancelScope(shield=True):  # a client that leaves cancels this, too
+        with trio.move_on_after(1, shield=True):  # a client that leaves cancels this, too
             await part.unlink(missing_ok=True)
     return JSONResponse({"name": target.name, "size": size}, 201)
 
