@@ -14,6 +14,10 @@ from hypothesis import settings
 
 from tests.support.process import Server, hypercorn
 
+# A shell starts what it runs in the background with SIGINT ignored, and the servers would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Hypothesis's deadline for an example is an assertion on a time, which another machine, or a busy one, does not keep.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
