@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from benchmarks import catalogue, chart, generator, loads, report
 from benchmarks.run import Results, Run
 from benchmarks.scale import running
 from tests.benchmarks.support import needs_compiler
+from tests.support.process import ROOT
 
 needs_compiler()
 
 SERVERS = [catalogue.BY_NAME[name] for name in ("verbtrio", "verbtrio-hooks")]
+
+
+NO_POLLER = """
+import trio
+from benchmarks.servers.verbtrio_tasks import app
+
+async def main():
+    async with app.lifespan():
+        assert app._life.hub.poller is None
+
+trio.run(main)
+"""
+
+
+def test_the_server_with_reader_tasks_has_no_poller() -> None:
+    """In a process of its own: the server replaces the poller for whatever is served there."""
+    subprocess.run([sys.executable, "-c", NO_POLLER], cwd=ROOT, check=True)
 
 
 def test_rooms() -> None:

@@ -51,7 +51,6 @@ class WebSocketPeer(Generic[T]):
         "_dismissed",
         "_on_end",
         "_refused",
-        "calls",
         "check",
         "closed",
         "decoder",
