@@ -9,6 +9,7 @@ VerbtrioError
 ├─ HistoryGap             a room's history does not reach back to where a client was; carries how far it does
 ├─ LimitExceeded          a handler asked for more than the connection's limits allow
 ├─ MessageError           a message is not what the handler takes; carries the answer to the peer
+├─ RoomUnavailable        a room's task has failed, or is not ready in time
 └─ NotRunning             the app's lifespan is not running; says what to do
 """
 
@@ -105,3 +106,7 @@ class MessageError(VerbtrioError):
 
 class NotRunning(VerbtrioError):  # noqa: N818 -- a state, not a failure
     """The app is used outside its lifespan."""
+
+
+class RoomUnavailable(VerbtrioError):  # noqa: N818 -- a state of the room, not the member's mistake
+    """A room's task has failed, or is not ready in time, so nobody can be in the room now."""

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from verbtrio.base.close import NORMAL_CLOSURE, CloseInfo
+from verbtrio.base.limits import Limits
 from verbtrio.base.types import Data
 from verbtrio.messages.frame import Frame
 
@@ -35,6 +36,10 @@ class Peer(Protocol):
         """Always the same."""
 
     @property
+    def limits(self) -> Limits:
+        """The connection's."""
+
+    @property
     def closed(self) -> CloseInfo | None:
         """How the connection ended; `None` while it is open."""
 
@@ -47,6 +52,9 @@ class Peer(Protocol):
 
     def put(self, frame: Frame) -> object:
         """Send a frame to this connection alone. Raises `ConnectionClosed` where it has ended."""
+
+    async def wait_low(self) -> None:
+        """Wait while much is queued for this connection, and it has not ended. Always a checkpoint."""
 
     def close(self, code: int, reason: str) -> None:
         """The application closes the connection."""
