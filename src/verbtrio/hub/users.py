@@ -68,7 +68,7 @@ class Users:
         return self._table.members(user_id)
 
     async def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user, in all processes; return how many it reached.
+        """Send `data` to all connections of one user; return how many it reached.
 
         Always a checkpoint, after `data` is on its way: if cancelled, it has been sent. In functions that are not
         coroutines: `send_nowait`.
@@ -96,7 +96,7 @@ class Users:
         return len(peers)
 
     async def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user, in all processes; return how many were closed.
+        """Close all connections of one user; return how many were closed.
 
         It keeps nobody out: a client that still has a valid token may come in again, unless your middleware says no.
 

@@ -43,7 +43,7 @@ class Room:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
     def __contains__(self, member: object) -> bool:
-        """Whether a member, or the one with that id (`ws.id`), is in the room and in this process."""
+        """Whether a member, or the one with that id (`ws.id`), is in `here`."""
         if isinstance(member, str):
             return bool(with_ids(self.here, (member,)))
         return member in self._rooms.members(self._key)
@@ -51,7 +51,7 @@ class Room:
     if not TYPE_CHECKING:  # without this method, a type checker says so itself
 
         def __iter__(self) -> NoReturn:
-            raise TypeError("a room may have members in other processes: walk over `room.here`, those in this process")
+            raise TypeError("a room's members may be in several processes: walk over `room.here`, those in this one")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({len(self)} here)>"
@@ -63,7 +63,7 @@ class Room:
         return tuple(self._rooms.members(self._key))
 
     async def count(self) -> int:
-        """How many members there are, in all processes. Always a checkpoint; if cancelled, nothing has changed.
+        """How many members the room has. Always a checkpoint; it changes nothing, so cancelling it is safe.
 
         Raises:
             RuntimeError: called in another thread than the one in which the app is served.
