@@ -63,7 +63,7 @@ class World:
                 len(ws._peer.inbox),
                 (ws._peer.outbox.size, list(ws._peer.outbox.held)),
             )
-            for ws in cast("tuple[WebSocket[Any], ...]", tuple(self.app.connections))
+            for ws in cast("tuple[WebSocket[Any], ...]", self.app.connections.here)
         ]
         one = self.peer
         all_of_it = (
@@ -123,7 +123,7 @@ async def world() -> AsyncIterator[World]:
         here.events = await Exchange(service.open_stream()).request("/events/hall")
         await here.clients[0].send_message("unread")
         await trio.testing.wait_all_tasks_blocked()
-        (here.subscriber,) = (one for one in app.room("hall") if isinstance(one, EventSubscriber))
+        (here.subscriber,) = (one for one in app.room("hall").here if isinstance(one, EventSubscriber))
         here.peer = cast("SubscriberPeer", here.subscriber._peer)
         yield here
         # `serving` looks for what is left: nothing that this test holds.
@@ -144,9 +144,11 @@ CHECKED: dict[str, Call] = {
     "Room.broadcast to all": lambda w: w.app.connections.broadcast("x"),
     "Room.broadcast to the route": lambda w: w.ws.route.broadcast("x"),
     "Room.broadcast but for some": lambda w: w.app.room("hall").broadcast("x", exclude=[w.ws]),
+    "Room.broadcast but for an id": lambda w: w.app.room("hall").broadcast("x", exclude="an id"),
     "Room.broadcast but for a user": lambda w: w.app.room("hall").broadcast("x", exclude_user="ada"),
     "Room.broadcast by a membership": lambda w: w.membership.broadcast("x"),
     "Room.kick": lambda w: w.app.room("hall").kick(w.ws),
+    "Room.kick by an id": lambda w: w.app.room("hall").kick("an id"),
     "Room.kick of a subscriber": lambda w: w.app.room("hall").kick(w.subscriber),
     "Room.kick of a user": lambda w: w.app.room("hall").kick(user="ada"),
     "Room.kick of nobody": lambda w: w.app.room("nowhere").kick(w.ws),
@@ -157,12 +159,12 @@ CHECKED: dict[str, Call] = {
     "Room.close of all": lambda w: w.app.connections.close(),
     "Room.close of the route": lambda w: w.ws.route.close(),
     "Room.close by a membership": lambda w: w.membership.close(),
-    "Users.send": lambda w: w.app.users.send("ada", "x"),
-    "Users.send to a subscriber": lambda w: w.app.users.send("bob", "x"),
-    "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
-    "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
-    "Users.disconnect of a subscriber": lambda w: w.app.users.disconnect("bob"),
-    "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
+    "Users.send_nowait": lambda w: w.app.users.send_nowait("ada", "x"),
+    "Users.send_nowait to a subscriber": lambda w: w.app.users.send_nowait("bob", "x"),
+    "Users.send_nowait to nobody": lambda w: w.app.users.send_nowait("nobody", "x"),
+    "Users.disconnect_nowait": lambda w: w.app.users.disconnect_nowait("ada"),
+    "Users.disconnect_nowait of a subscriber": lambda w: w.app.users.disconnect_nowait("bob"),
+    "Users.disconnect_nowait of nobody": lambda w: w.app.users.disconnect_nowait("nobody"),
     "Member.send_nowait of a subscriber": lambda w: w.subscriber.send_nowait("x"),
     "Member.close_nowait of a subscriber": lambda w: w.subscriber.close_nowait(),
     "App.statistics": lambda w: w.app.statistics(),
@@ -178,6 +180,14 @@ CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
     "WebSocket.leave": lambda w: w.ws.leave("hall"),
     "WebSocket.leave of another": lambda w: w.ws.leave("other"),
     "Membership.leave": lambda w: w.membership.leave(),
+    "Room.count": lambda w: w.app.room("hall").count(),
+    "Room.count with nobody in it": lambda w: w.app.room("nowhere").count(),
+    "Users.send": lambda w: w.app.users.send("ada", "x"),
+    "Users.send to a subscriber": lambda w: w.app.users.send("bob", "x"),
+    "Users.send to nobody": lambda w: w.app.users.send("nobody", "x"),
+    "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
+    "Users.disconnect of a subscriber": lambda w: w.app.users.disconnect("bob"),
+    "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
     "Membership.__aenter__": lambda w: w.membership.__aenter__(),
     "Membership.__aexit__": lambda w: w.membership.__aexit__(None, None, None),
 }
@@ -217,8 +227,9 @@ READ: dict[str, Call] = {
     "WebSocket.__aiter__": lambda w: aiter(w.ws),
     "Room.__len__": lambda w: len(w.app.room("hall")),
     "Room.__bool__": lambda w: bool(w.app.room("hall")),
-    "Room.__iter__": lambda w: [member for member in w.app.room("hall")],  # noqa: C416 -- the loop is what is tested
+    "Room.here": lambda w: w.app.room("hall").here,
     "Room.__contains__": lambda w: w.ws in w.app.room("hall"),
+    "Room.__contains__ of an id": lambda w: w.ws.id in w.app.room("hall"),
     "Room.__repr__": lambda w: repr(w.app.room("hall")),
     "Membership.room": lambda w: w.membership.room,
     "Room.__repr__ of a membership": lambda w: repr(w.membership),
@@ -262,7 +273,7 @@ ROUTES: dict[str, Call] = {
 
 SENTENCES = {
     *("WebSocket.__iter__", "WebSocket.__aenter__", "WebSocket.__aexit__"),
-    *("Membership.__enter__", "Membership.__exit__"),
+    *("Membership.__enter__", "Membership.__exit__", "Room.__iter__"),
 }
 """What is there only to say what to write instead (see test_mistakes): it reads nothing, and changes nothing."""
 

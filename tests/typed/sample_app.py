@@ -160,8 +160,12 @@ async def chat(ws: WebSocket[Say | Move, Claims], room: str) -> None:
                     assert_type(reached, int)
                 case Move():
                     greet(members)
-                    others = [member for member in members if member is not ws]
+                    others = [member for member in members.here if member is not ws]
                     members.broadcast("moved", exclude=others)
+                    members.broadcast("who?", exclude=ws.id)
+                    members.broadcast("who?", exclude=[ws, name, *others])
+                    assert_type(members.kick([ws.id, *others], code=4001), int)
+                    assert_type(await members.count(), int)
 
 
 async def left(room: Room, ws: Socket) -> None:
@@ -172,7 +176,9 @@ async def left(room: Room, ws: Socket) -> None:
 
 
 def greet(room: Room) -> None:
-    for member in room:
+    assert_type(room.here, tuple[Member, ...])
+    assert_type("an id" in room, bool)
+    for member in room.here:
         assert_type(member, Member)
         assert_type(member.id, str)
         assert_type(member.user, Any)
@@ -210,8 +216,8 @@ def everywhere() -> dict[str, int]:
             assert_type(member, Member)
             member.send_nowait("hello")
             welcome(member)
-        app.users.send(user_id, {"you": user_id})
-    app.users.disconnect(2, code=4003, reason="banned")
+        assert_type(app.users.send_nowait(user_id, {"you": user_id}), int)
+    assert_type(app.users.disconnect_nowait(2, code=4003, reason="banned"), int)
     figures = app.statistics()
     assert_type(figures, Statistics)
     return {**figures.ended, Cause.PEER: 0}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
+import trio
+
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.base.types import Data
 from verbtrio.messages.frame import Encode
@@ -65,8 +67,22 @@ class Users:
         """The connections of one user, oldest first: `WebSocket`s, and `EventSubscriber`s of `app.sse` routes."""
         return self._table.members(user_id)
 
-    def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
+    async def send(self, user_id: object, data: Data) -> int:
+        """Send `data` to all connections of one user; return how many it reached.
+
+        Always a checkpoint, after `data` is on its way: if cancelled, it has been sent. In functions that are not
+        coroutines: `send_nowait`.
+
+        Raises:
+            TypeError, RuntimeError: as in `send_nowait`. Nothing was sent.
+        """
+        reached = self.send_nowait(user_id, data)
+        await trio.lowlevel.checkpoint()
+        return reached
+
+    def send_nowait(self, user_id: object, data: Data) -> int:
+        """Send `data` to all connections of one user; return how many it reached in this process. Synchronous, like a
+        broadcast: for hooks that are plain functions.
 
         Raises:
             TypeError: `data` can't be encoded; or what the app's `encode=` hook raises. Nothing was sent.
@@ -79,10 +95,24 @@ class Users:
             peer.put(frame)
         return len(peers)
 
-    def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user; return how many were closed. Synchronous.
+    async def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
+        """Close all connections of one user; return how many were closed.
 
         It keeps nobody out: a client that still has a valid token may come in again, unless your middleware says no.
+
+        Always a checkpoint, after they have begun to close: if cancelled, they close all the same. In functions that
+        are not coroutines: `disconnect_nowait`.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as in `disconnect_nowait`. Nothing was closed.
+        """
+        closed = self.disconnect_nowait(user_id, code=code, reason=reason)
+        await trio.lowlevel.checkpoint()
+        return closed
+
+    def disconnect_nowait(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
+        """Close all connections of one user; return how many were closed in this process. Synchronous: for hooks that
+        are plain functions. It keeps nobody out, as `disconnect`.
 
         Raises:
             ValueError: `code` or `reason` must not be sent. Nothing was closed.

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
 from verbtrio.messages.frame import Encode, encode
-from verbtrio.rooms.member import Member, Outlet, Peer
+from verbtrio.rooms.member import Member, Outlet, Peer, chosen
 
 logger = logging.getLogger("verbtrio.rooms")
 
@@ -187,7 +187,11 @@ class Rooms:
         return len(leaving)
 
     def broadcast(
-        self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None, exclude_user: object = None
+        self,
+        key: Hashable,
+        data: Data,
+        exclude: Member | str | Collection[Member | str] | None,
+        exclude_user: object = None,
     ) -> int:
         """See `Room.broadcast`."""
         self.check()
@@ -197,6 +201,7 @@ class Rooms:
             self.host.relay(key, frame, exclude, exclude_user)
         group = self._groups.get(key)
         if group is None:
+            chosen((), exclude)  # a mistake is one in an empty room, too
             return 0
         outlets = group.walk()
         if group.held > FLUSH_BYTES:
@@ -284,13 +289,11 @@ class Rooms:
         group.held += size
 
 
-def _others(group: _Group, exclude: Member | Collection[Member] | None, silenced: Collection[Member]) -> list[Outlet]:
+def _others(
+    group: _Group, exclude: Member | str | Collection[Member | str] | None, silenced: Collection[Member]
+) -> list[Outlet]:
     """The outlets of a room's members, without those in `exclude` and in `silenced`."""
-    if isinstance(exclude, str | bytes):
-        raise TypeError("exclude is a member, or a collection of them, not text; for a user's id: exclude_user=")
-    # A member first: it is a collection itself, of its scope's keys.
-    left_out = () if exclude is None else (exclude,) if isinstance(exclude, Member) else exclude
-    if isinstance(left_out, list | tuple | set | frozenset):  # those who are left out are looked up: they are fewer
-        silent = {group.members[one].outlet for one in (*left_out, *silenced) if one in group.members}
-        return [outlet for outlet in group.walk() if outlet not in silent]
-    return [peer.outlet for member, peer in group.members.items() if member not in left_out and member not in silenced]
+    left_out = chosen(group.members, exclude)
+    # They are looked up, and not each member among them: they are fewer.
+    silent = {group.members[one].outlet for one in (*left_out, *silenced) if one in group.members}
+    return [outlet for outlet in group.walk() if outlet not in silent]

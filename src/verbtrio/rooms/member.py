@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Container, Hashable, Iterable
 from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
@@ -130,3 +130,32 @@ class Member(HTTPConnection):
             TypeError: `code` is not an `int`, or `reason` not a `str`; nothing has changed.
         """
         self._peer.close(code, reason)
+
+
+def with_ids(members: Iterable[Member], ids: Container[str]) -> list[Member]:
+    """Those of `members` whose id is one of `ids`. It makes no ids: one that nobody has asked for is nobody's yet."""
+    return [member for member in members if vars(member).get("_id") in ids]
+
+
+def chosen(members: Collection[Member], whom: Member | str | Collection[Member | str] | None) -> list[Member]:
+    """Those of `members` that `whom` names: by a member, an id, or a collection of both (`None`: nobody). What names
+    none of them is passed over.
+
+    Raises:
+        TypeError: `whom` is something else, or has something else in it.
+    """
+    if isinstance(whom, Member):  # first: it is a collection itself, of its scope's keys
+        return [whom] if whom in members else []
+    if whom is None:
+        return []
+    given: object = whom
+    each = tuple(given) if isinstance(given, Collection) and not isinstance(given, str | bytes) else (given,)
+    for one in each:
+        if not isinstance(one, Member | str):
+            raise TypeError(
+                f"this takes a member, its id (`ws.id`), or a collection of both, not {type(one).__name__}; for a "
+                "user's id: `broadcast(data, exclude_user=...)`, `kick(user=...)`"
+            )
+    named = [one for one in each if isinstance(one, Member) and one in members]
+    ids = {one for one in each if isinstance(one, str)}
+    return named + with_ids(members, ids) if ids else named

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
-from typing import Any
+from collections.abc import Collection, Hashable
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
 
 from verbtrio.base.close import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.base.types import Data
 from verbtrio.rooms.local import Rooms
-from verbtrio.rooms.member import Member
+from verbtrio.rooms.member import Member, chosen, with_ids
 
 
 def check_name(name: object) -> None:
@@ -40,21 +42,47 @@ class Room:
     def __bool__(self) -> bool:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
 
-    def __iter__(self) -> Iterator[Member]:
-        """Its members now, in the order in which they joined: `WebSocket`s, and `EventSubscriber`s (of `app.sse`)."""
-        return iter(tuple(self._rooms.members(self._key)))
-
     def __contains__(self, member: object) -> bool:
+        """Whether a member, or the one with that id (`ws.id`), is in `here`."""
+        if isinstance(member, str):
+            return bool(with_ids(self.here, (member,)))
         return member in self._rooms.members(self._key)
+
+    if not TYPE_CHECKING:  # without this method, a type checker says so itself
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("a room's members may be in several processes: walk over `room.here`, those in this one")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({len(self)} here)>"
 
+    @property
+    def here(self) -> tuple[Member, ...]:
+        """Its members in this process now, in the order in which they joined: `WebSocket`s, and `EventSubscriber`s (of
+        `app.sse`)."""
+        return tuple(self._rooms.members(self._key))
+
+    async def count(self) -> int:
+        """How many members the room has. Always a checkpoint; it changes nothing, so cancelling it is safe.
+
+        Raises:
+            RuntimeError: called in another thread than the one in which the app is served.
+        """
+        self._rooms.check()
+        await trio.lowlevel.checkpoint()
+        return len(self)
+
     def broadcast(
-        self, data: Data, *, exclude: Member | Collection[Member] | None = None, exclude_user: object = None
+        self,
+        data: Data,
+        *,
+        exclude: Member | str | Collection[Member | str] | None = None,
+        exclude_user: object = None,
     ) -> int:
-        """Send `data` to all members, except `exclude` (a member or a collection of them) and all connections of the
-        user whose id is `exclude_user` (see `App.users`).
+        """Send `data` to all members, except `exclude` and all connections of the user whose id is `exclude_user` (see
+        `App.users`).
+
+        `exclude` is a member, its id (`ws.id`), or a collection of both. An id that no member has excludes nobody.
 
         Synchronous: when this returns, the message is on its way to everybody who is in the room. It is written, or
         queued within each member's backlog limit, in the same tick; a member that reads too slowly delays no other.
@@ -64,15 +92,15 @@ class Room:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded, or `exclude_user` is not an id; or what the app's `encode=` hook raises.
-                Nothing was sent.
+            TypeError: `data` can't be encoded, `exclude` has something in it that is neither a member nor an id, or
+                `exclude_user` is not a user's id; or what the app's `encode=` hook raises. Nothing was sent.
             RuntimeError: called in another thread than the one in which the app is served. Nothing was sent.
         """
         return self._rooms.broadcast(self._key, data, exclude, exclude_user)
 
     def kick(
         self,
-        member: Member | Collection[Member] | None = None,
+        member: Member | str | Collection[Member | str] | None = None,
         *,
         user: object = None,
         code: int = POLICY_VIOLATION,
@@ -92,7 +120,7 @@ class Room:
         It keeps nobody out: a member that was removed may join again, unless your code says no.
 
         Args:
-            member: a member, or a collection of them. Those who are not in the room are passed over.
+            member: a member, its id (`ws.id`), or a collection of both. Those who are not in the room are passed over.
             user: a user's id, as in `app.users`, instead of `member`.
 
         Returns:
@@ -100,15 +128,15 @@ class Room:
 
         Raises:
             ValueError: `code` or `reason` must not be sent. Nobody was removed.
-            TypeError: `code` is not an `int`, `reason` not a `str`, `member` not a member, or neither or both of
-                `member` and `user` are given. Nobody was removed.
+            TypeError: `code` is not an `int`, `reason` not a `str`, `member` has something in it that is neither a
+                member nor an id, or neither or both of `member` and `user` are given. Nobody was removed.
             RuntimeError: called in another thread than the one in which the app is served. Nobody was removed.
         """
         self._rooms.check()
         check_close(code, reason)
         if (member is None) is (user is None):
             raise TypeError("kick takes a member or user=..., exactly one of them; to remove everybody, use close()")
-        members = self._rooms.of_user(user) if member is None else _members_in(member)
+        members = self._rooms.of_user(user) if member is None else chosen(self._rooms.members(self._key), member)
         return self._rooms.dismiss(self._key, members, CloseInfo(Cause.KICKED, code, reason))
 
     def close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> int:
@@ -121,18 +149,3 @@ class Room:
         self._rooms.check()
         check_close(code, reason)
         return self._rooms.dismiss(self._key, None, CloseInfo(Cause.KICKED, code, reason))
-
-
-def _members_in(given: Any) -> Collection[Member]:
-    """What `kick` was given, as a collection.
-
-    Raises:
-        TypeError: it is neither a member nor a collection of them. (A membership is a room: it would mean everybody.)
-    """
-    if isinstance(given, Member):  # first: it is a collection, of its scope's keys
-        return (given,)
-    members = tuple(given) if isinstance(given, Collection) and not isinstance(given, Room) else (None,)
-    if not all(isinstance(member, Member) for member in members):
-        kind = type(given).__name__
-        raise TypeError(f"kick takes a member, or a collection of them, not this {kind}; for a user's id: user=...")
-    return members
