@@ -18,6 +18,7 @@ from verbtrio.base.calls import Calls
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.base.limits import Limits
+from verbtrio.base.position import Position
 from verbtrio.base.types import Hook, ReadyState
 from verbtrio.connection.answers import error_answer, ref_in
 from verbtrio.connection.inbox import Inbox
@@ -125,6 +126,10 @@ class WebSocketPeer(Generic[T]):
         self.outbox.put_nowait(frame)
         return self.outbox
 
+    async def wait_low(self) -> None:
+        """Wait while more than `Limits.high_water_bytes` is queued. Always a checkpoint."""
+        await self.outbox.wait_low()
+
     def answer_error(self, text: str, ref: Any) -> None:
         """Answer a message with an error message. `ref`: that message's (see `ref_in`)."""
         if self.closed is None:
@@ -142,7 +147,9 @@ class WebSocketPeer(Generic[T]):
 
     # Rooms
 
-    def join(self, name: str, on_leave: Hook | None, *, exist_ok: bool) -> Membership:
+    def join(
+        self, name: str, on_leave: Hook | None, *, exist_ok: bool, since: Position | str | None, presence: Any
+    ) -> Membership:
         """See `WebSocket.join`."""
         self.check()
         check_name(name)
@@ -153,7 +160,7 @@ class WebSocketPeer(Generic[T]):
                 raise RuntimeError(f"this connection is in the room {name!r} already: exist_ok=True allows for that")
         elif self.limits.max_rooms is not None and len(self.memberships) >= self.limits.max_rooms:
             raise LimitExceeded(f"Too many rooms: at most {self.limits.max_rooms}")
-        return self.memberships.join(name, on_leave)
+        return self.memberships.join(name, on_leave, since, presence)
 
     def membership(self, name: str) -> Membership | None:
         """Its membership in the room `name`, if it is in it."""

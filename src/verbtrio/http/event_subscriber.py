@@ -15,17 +15,21 @@ from starlette.types import Scope
 
 from verbtrio.base.close import (
     ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
     PEERS_ENDS,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     Cause,
     CloseInfo,
     check_close,
+    fitting_reason,
 )
 from verbtrio.base.counters import Counters
-from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.errors import ConnectionClosed, HistoryGap
 from verbtrio.base.limits import Limits
+from verbtrio.base.position import Position
 from verbtrio.base.types import Data
+from verbtrio.http.sse import ServerSentEvent
 from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS
 from verbtrio.messages.frame import Encode, Frame, encode
 from verbtrio.rooms.member import Member
@@ -44,6 +48,15 @@ class EventSubscriber(Member):
 
     def __repr__(self) -> str:
         return f"<EventSubscriber {self.id[:8]} {self.scope['path']!r}>"
+
+
+class EventBlock(Frame):
+    """An event that goes out as it is, among the messages."""
+
+    __slots__ = ()
+
+    def __init__(self, event: ServerSentEvent) -> None:
+        super().__init__(event.encode(), text=True)
 
 
 class SubscriberPeer:
@@ -149,6 +162,28 @@ class SubscriberPeer:
         self._dismissed = info
         return partial(self.end, info)
 
+    async def wait_low(self) -> None:
+        """Wait while more than `Limits.high_water_bytes` is queued, and it has not ended. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._queued > self.limits.high_water_bytes and self.closed is None:
+            await self._changed.park()
+
+    # What it is told about the room's history
+
+    def begins(self, position: Position) -> None:
+        """It is at this position: the client learns so by an event without data, which it does not see."""
+        self.put(EventBlock(ServerSentEvent(id=str(position))))
+
+    def missed(self, gap: HistoryGap) -> None:
+        """The client learns by an event `gap` what it has missed, and goes on from there."""
+        oldest = None if gap.oldest is None else str(gap.oldest)
+        data = {"oldest": oldest, "last": str(gap.last)}
+        self.put(EventBlock(ServerSentEvent(data, event="gap", id=str(gap.last))))
+
+    def refused(self, error: Exception) -> None:
+        """It can't be in the room, whose task has failed or is not ready in time."""
+        self.end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, fitting_reason(str(error))))
+
     def bind_body(self, body: trio.CancelScope) -> None:
         """`body` is the scope of the response that takes the messages: it is cancelled some time after the end."""
         body.deadline = self._body.deadline  # it may have ended already
@@ -169,6 +204,7 @@ class SubscriberPeer:
             self._queued -= _size(frame)
             frames.append(frame)
             size += _size(frame)
+        self._changed.unpark_all()  # there is room again
         return frames
 
     def _overflow(self) -> None:

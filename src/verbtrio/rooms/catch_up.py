@@ -107,6 +107,7 @@ class CatchUp:
         for frame in waiting:
             if not (isinstance(frame, Published) and self._has(frame.position)):
                 self._peer.outlet.held.append(frame)
+        self._peer.outlet.flush()
 
     def _has(self, position: Position) -> bool:
         mine = self._position

@@ -229,7 +229,7 @@ class RoomHost:
             raise RuntimeError(_without(name, "presence", "presence=True"))
         info = self.plain(presence)
         if rule is not None and settings is not None:
-            if settings.max_members is not None and self.count_known(name) >= settings.max_members:
+            if settings.max_members is not None and self._rooms.count(name) >= settings.max_members:
                 raise LimitExceeded("The room is full")
             if not rule.admits(name, member):
                 raise Denied("You may not join this room")
@@ -277,10 +277,9 @@ class RoomHost:
 
     # What rooms are asked
 
-    def count_known(self, key: Hashable) -> int:
-        """The members everywhere, as is known here."""
-        here = len(self._rooms.members(key))
-        return here + self.session.elsewhere(channel_of(key)) if self.shared else here
+    def elsewhere(self, key: Hashable) -> int:
+        """The members in other processes, as far as is known here."""
+        return self.session.elsewhere(channel_of(key))
 
     async def count(self, key: Hashable) -> int:
         """The members everywhere."""

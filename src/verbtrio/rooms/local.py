@@ -115,6 +115,12 @@ class Rooms:
         group = self._groups.get(key)
         return () if group is None else group.members.keys()
 
+    def count(self, key: Hashable) -> int:
+        """How many members the room has: here and, as far as is known, elsewhere."""
+        group = self._groups.get(key)
+        here = 0 if group is None else len(group.members)
+        return here if not self.relays else here + int(self.host.elsewhere(key))
+
     def join(self, key: Hashable, member: Member, peer: Peer) -> bool:
         """Add `member`, whose frames go to `peer`; return whether it was added."""
         group = self._groups.get(key)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, NoReturn
 
-import trio
-
+from verbtrio.base.checks import check_count
 from verbtrio.base.close import NORMAL_CLOSURE, POLICY_VIOLATION, Cause, CloseInfo, check_close
+from verbtrio.base.position import Position
 from verbtrio.base.types import Data
+from verbtrio.brokers.records import Page, Present
+from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, chosen, with_ids
+from verbtrio.rooms.presence import PresenceWatch
 
 
 def check_name(name: object) -> None:
@@ -37,7 +41,13 @@ class Room:
         self.name = str(key[-1] if isinstance(key, tuple) else key)  # a tuple: one of the framework's own
 
     def __len__(self) -> int:
-        return len(self._rooms.members(self._key))
+        """How many members the room has: in this process and, as far as is known here, in the others."""
+        return self._rooms.count(self._key)
+
+    @property
+    def _host(self) -> RoomHost:
+        host: RoomHost = self._rooms.host
+        return host
 
     def __bool__(self) -> bool:
         return True  # an empty room is still a room: `if room:` must not ask how many are in it
@@ -63,14 +73,83 @@ class Room:
         return tuple(self._rooms.members(self._key))
 
     async def count(self) -> int:
-        """How many members the room has. Always a checkpoint; it changes nothing, so cancelling it is safe.
+        """How many members the room has, in all processes. Always a checkpoint; if cancelled, nothing has changed.
 
         Raises:
             RuntimeError: called in another thread than the one in which the app is served.
+            BrokerUnavailable: the broker can't be reached.
         """
         self._rooms.check()
-        await trio.lowlevel.checkpoint()
-        return len(self)
+        return await self._host.count(self._key)
+
+    async def publish(self, data: Data) -> Position | None:
+        """Send `data` to all members, in all processes, and remember it, where the room has a history
+        (`app.rooms(history=...)`).
+
+        All members receive what is published in the order of its positions, the publisher as well. If cancelled, it has
+        been published or not, but always as a whole. (`broadcast` reaches the members here without waiting, and is not
+        remembered.)
+
+        Returns:
+            Its position; `None` in a room without history.
+
+        Raises:
+            TypeError: `data` can't be encoded; or it is not a JSON object, and `History.stamp` adds a field to it.
+            BrokerUnavailable: the broker can't be reached. Nothing was published.
+            RuntimeError: called in another thread than the one in which the app is served. Nothing was published.
+        """
+        self._rooms.check()
+        return await self._host.publish(self._key, self._rooms.encode(data))
+
+    async def history(
+        self, *, since: Position | str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Page:
+        """What the room remembers of what was published in it. If cancelled, nothing has changed.
+
+            page = await room.history(limit=20, reverse=True)      # the last 20, the newest first
+            async with ws.join("lobby", since=page.position): ...  # and on from there, without gap or duplicate
+
+        Args:
+            since: only what came after this position (with `reverse`: before), which may be text from a client.
+            limit: so many messages at most; 0 for the position alone. Default: all there are.
+            reverse: the newest first, instead of the oldest.
+
+        Raises:
+            HistoryGap: not everything that came after `since` is remembered, or `since` is not a position of this room.
+            RuntimeError: the room has no history; or this is another thread than the one in which the app is served.
+            TypeError: `since` is not a `Position` or text, or `limit` not an `int`.
+            ValueError: `limit` is less than 0.
+            BrokerUnavailable: the broker can't be reached.
+        """
+        self._rooms.check()
+        if limit is not None:
+            check_count("limit", limit, least=0)
+        return await self._host.history(self.name, since, limit, reverse=reverse)
+
+    async def presence(self) -> dict[str, Present]:
+        """Who is present in the room (`app.rooms(presence=True)`), in all processes, in the order in which they came:
+        by the user's id, or by the connection's where it has no user. If cancelled, nothing has changed.
+
+        Raises:
+            RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
+            BrokerUnavailable: the broker can't be reached.
+        """
+        self._rooms.check()
+        return await self._host.presence(self.name)
+
+    def watch(self) -> AbstractAsyncContextManager[PresenceWatch]:
+        """Watch who comes and goes, in a room with presence:
+
+            async with room.watch() as changes:
+                print(changes.present)           # who was there at the start
+                async for change in changes:     # then every change
+                    print(change.kind, change.user, change.info)
+
+        Raises:
+            RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
+        """
+        self._rooms.check()
+        return self._host.watching(self.name)
 
     def broadcast(
         self,
