@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from verbtrio.base import logs
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import DecodeHook, EncodeHook, Shared
+from verbtrio.brokers.base import Broker
 from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.guards.origin import Origins
@@ -73,6 +74,8 @@ class App(Shared, Background, Routes, Starlette):
             to the client. With `adapter = functools.cache(pydantic.TypeAdapter)`, `lambda type, value:
             adapter(type).validate_python(value)` receives Pydantic's models. For a union of them it is called once,
             with the union.
+        broker: what connects this app with other processes, or with another app of the same program
+            (`MemoryBroker`). Default: a `MemoryBroker` of its own: rooms and users are those of this process.
         drain_timeout: seconds the WebSockets have to end when the server shuts down. In that time clients read what is
             queued and the Close frame (1012), which is sent at once, and hooks run; then the rest is cut. HTTP requests
             have hypercorn's `graceful_timeout` (3 s).
@@ -102,6 +105,7 @@ class App(Shared, Background, Routes, Starlette):
         trusted_proxies: Sequence[str] | TrustedProxies = (),
         encode: EncodeHook | None = None,
         decode: DecodeHook | None = None,
+        broker: Broker | None = None,
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
@@ -138,6 +142,7 @@ class App(Shared, Background, Routes, Starlette):
         )
         Routes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
+        self.broker = broker
 
     # The application's life
 

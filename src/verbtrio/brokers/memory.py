@@ -205,7 +205,7 @@ class MemorySession(Session):
 
     async def send_user(self, user_id: str, frame: Frame) -> int:
         reached = sum(process.send_user(user_id, frame) for process in self._others())
-        await self._turn()
+        await trio.lowlevel.checkpoint()
         return reached
 
     def send_user_nowait(self, user_id: str, frame: Frame) -> None:

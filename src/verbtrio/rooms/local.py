@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
-from verbtrio.messages.frame import Encode, encode
+from verbtrio.messages.frame import Encode, Frame, encode
 from verbtrio.rooms.member import Member, Outlet, Peer, chosen
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -234,7 +234,7 @@ class Rooms:
             self._mark(group, len(frame.wire))
         return reached
 
-    def deliver(self, key: Hashable, frame: Frame, left_out: Collection[Member] = ()) -> None:
+    def deliver(self, key: Hashable, frame: Frame, left_out: Collection[Member | str] = ()) -> None:
         """Hand a frame that the broker has brought to the members that are here, but those that are left out."""
         group = self._groups.get(key)
         if group is None:

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import EncodeHook
+from verbtrio.brokers.base import Broker
 from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, is_available
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
+from verbtrio.rooms.settings import RoomTable
 from verbtrio.server import not_trio
 from verbtrio.server.debug.debugging import debugging
 from verbtrio.server.tasks.family import RunningApp, running_tasks
@@ -25,6 +27,8 @@ class Application(Protocol):
     debug: bool
     limits: Limits
     encode_hook: EncodeHook | None
+    broker: Broker | None
+    room_table: RoomTable
 
 
 class AppLifespan:
@@ -42,12 +46,9 @@ class AppLifespan:
     Attributes:
         hub: the hub; `None` while the application is not running.
         state: what a mounted application's own lifespan has yielded; the server knows only the outermost one's.
-        spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
-            them.
     """
 
     hub: Hub | None = None
-    spans_processes = False
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class AppLifespan:
                 for part in (TLS, UNWIND):
                     is_available(part)
                 state |= stack.enter_context(self._take_over(family[0].hub))
-            if not self.spans_processes:
+            if self._app.broker is None or not self._app.broker.spans_processes:
                 from verbtrio.server import workers  # here: it imports hypercorn, which takes 80 ms; tools don't serve
 
                 workers.warn_if_several()
@@ -98,7 +99,11 @@ class AppLifespan:
         """Open the hub, the mounted applications and the application's own lifespan, until `stack` is left."""
         self.check_not_running()
         opening = open_hub(
-            drain_timeout=self.drain_timeout, limits=self._app.limits, encode=encoder(self._app.encode_hook)
+            drain_timeout=self.drain_timeout,
+            limits=self._app.limits,
+            encode=encoder(self._app.encode_hook),
+            room_table=self._app.room_table,
+            broker=self._app.broker,
         )
         self.hub = await stack.enter_async_context(opening)
         stack.callback(setattr, self, "hub", None)
