@@ -162,10 +162,6 @@ async def chat(ws: WebSocket[Say | Move, Claims], room: str) -> None:
                     greet(members)
                     others = [member for member in members.here if member is not ws]
                     members.broadcast("moved", exclude=others)
-                    members.broadcast("who?", exclude=ws.id)
-                    members.broadcast("who?", exclude=[ws, name, *others])
-                    assert_type(members.kick([ws.id, *others], code=4001), int)
-                    assert_type(await members.count(), int)
 
 
 async def left(room: Room, ws: Socket) -> None:
@@ -204,6 +200,16 @@ def told(ws: Socket, listener: EventSubscriber) -> None:
     members: list[Member] = [ws, listener]
     app.room("lobby").broadcast("not you", exclude=members)
     app.room("lobby").broadcast("nor you", exclude=[ws])
+    app.room("lobby").broadcast("nor you", exclude=ws.id)
+    app.room("lobby").broadcast("nor both of you", exclude=[ws, listener.id])
+    assert_type(app.room("lobby").kick([ws.id, listener], code=4001), int)
+
+
+async def tell(user_id: int) -> None:
+    """What has to ask other processes."""
+    assert_type(await app.room("lobby").count(), int)
+    assert_type(await app.users.send(user_id, {"you": user_id}), int)
+    assert_type(await app.users.disconnect(user_id, reason="enough"), int)
 
 
 def everywhere() -> dict[str, int]:

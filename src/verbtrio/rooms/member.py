@@ -137,25 +137,25 @@ def with_ids(members: Iterable[Member], ids: Container[str]) -> list[Member]:
     return [member for member in members if vars(member).get("_id") in ids]
 
 
-def chosen(members: Collection[Member], whom: Member | str | Collection[Member | str] | None) -> list[Member]:
-    """Those of `members` that `whom` names: by a member, an id, or a collection of both (`None`: nobody). What names
-    none of them is passed over.
+def chosen(members: Iterable[Member], whom: Member | str | Collection[Member | str] | None) -> list[Member]:
+    """Whom `whom` names: a member, an id, or a collection of both (`None`: nobody). Ids are looked for among `members`;
+    one that none of them has is passed over.
 
     Raises:
         TypeError: `whom` is something else, or has something else in it.
     """
-    if isinstance(whom, Member):  # first: it is a collection itself, of its scope's keys
-        return [whom] if whom in members else []
     if whom is None:
         return []
-    given: object = whom
-    each = tuple(given) if isinstance(given, Collection) and not isinstance(given, str | bytes) else (given,)
-    for one in each:
+    named: tuple[object, ...] = (whom,)
+    # A member is a collection itself, of its scope's keys, and text one of characters.
+    if not isinstance(whom, Member | str | bytes) and isinstance(whom, Collection):
+        named = tuple(whom)
+    for one in named:
         if not isinstance(one, Member | str):
             raise TypeError(
                 f"this takes a member, its id (`ws.id`), or a collection of both, not {type(one).__name__}; for a "
                 "user's id: `broadcast(data, exclude_user=...)`, `kick(user=...)`"
             )
-    named = [one for one in each if isinstance(one, Member) and one in members]
-    ids = {one for one in each if isinstance(one, str)}
-    return named + with_ids(members, ids) if ids else named
+    found = [one for one in named if isinstance(one, Member)]
+    ids = {one for one in named if isinstance(one, str)}
+    return found + with_ids(members, ids) if ids else found

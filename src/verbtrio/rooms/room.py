@@ -161,7 +161,8 @@ class Room:
         """Send `data` to all members, except `exclude` and all connections of the user whose id is `exclude_user` (see
         `App.users`).
 
-        `exclude` is a member, its id (`ws.id`), or a collection of both. An id that no member has excludes nobody.
+        `exclude` is a member, its id (`ws.id`), or a collection of both. An id that no member has, such as a user's,
+        excludes nobody.
 
         Synchronous: when this returns, the message is on its way to everybody who is in the room. It is written, or
         queued within each member's backlog limit, in the same tick; a member that reads too slowly delays no other.
