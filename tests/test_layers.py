@@ -20,7 +20,19 @@ FOLDER = Path(verbtrio.__file__).parent
 LAYERS: dict[str, list[str]] = {
     "contract": ["uses", "hypercorn", "check", "needed"],
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "base": ["close", "counters", "errors", "types", "limits", "threads", "mistakes", "logs", "calls", "timers"],
+    "base": [
+        "close",
+        "counters",
+        "errors",
+        "types",
+        "limits",
+        "threads",
+        "mistakes",
+        "logs",
+        "calls",
+        "timers",
+        "restart",
+    ],
     "messages": ["frame", "collisions", "custom", "decoder"],
     "wire": [
         "events",
@@ -74,7 +86,7 @@ LAYERS: dict[str, list[str]] = {
         "lifecycle",
     ],
     "hub": ["statistics", "users", "flusher", "drain", "hub"],
-    "server.tasks": ["restart", "supervised", "family", "background"],
+    "server.tasks": ["supervised", "family", "background"],
     "server.debug": ["frames", "loop_watch", "interrupts", "debugging"],
     "server": [
         "unwind",
@@ -167,6 +179,7 @@ PURE = [
     "base.errors",
     "base.limits",
     "base.mistakes",
+    "base.restart",
     "base.types",
     "messages.collisions",
     "messages.custom",
@@ -192,7 +205,6 @@ PURE = [
     "connection.backlog",
     "routes.settings",
     "routes.asyncapi",
-    "server.tasks.restart",
     "server.asgi_messages",
     "server.takeover.http1_heads",
     "server.takeover.http2_credit",

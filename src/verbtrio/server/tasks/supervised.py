@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from verbtrio.base.calls import call, single
-from verbtrio.server.tasks.restart import Restart, Restarts
+from verbtrio.base.restart import Restart, Restarts
 
 logger = logging.getLogger("verbtrio.background")
 
