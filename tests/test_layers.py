@@ -30,6 +30,7 @@ LAYERS: dict[str, list[str]] = {
         "mistakes",
         "logs",
         "calls",
+        "attempt",
         "timers",
         "restart",
     ],
