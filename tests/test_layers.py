@@ -33,6 +33,7 @@ LAYERS: dict[str, list[str]] = {
         "attempt",
         "timers",
         "restart",
+        "signatures",
     ],
     "messages": ["frame", "collisions", "custom", "decoder"],
     "wire": [
@@ -49,7 +50,7 @@ LAYERS: dict[str, list[str]] = {
         "reader",
         "handshake",
     ],
-    "rooms": ["member", "local", "room"],
+    "rooms": ["member", "local", "room", "room_task", "task_run", "supervision", "task_table"],
     "http": ["link", "writer", "streaming", "sse", "event_subscriber", "subscriber_response"],
     "guards": [
         "environment",
@@ -181,6 +182,7 @@ PURE = [
     "base.limits",
     "base.mistakes",
     "base.restart",
+    "base.signatures",
     "base.types",
     "messages.collisions",
     "messages.custom",
@@ -200,6 +202,7 @@ PURE = [
     "rooms.member",
     "rooms.local",
     "rooms.room",
+    "rooms.room_task",
     "hub.statistics",
     "hub.users",
     "connection.heartbeat",

@@ -35,6 +35,7 @@ from verbtrio.base.errors import HandshakeError as HandshakeError
 from verbtrio.base.errors import LimitExceeded as LimitExceeded
 from verbtrio.base.errors import MessageError as MessageError
 from verbtrio.base.errors import NotRunning as NotRunning
+from verbtrio.base.errors import RoomUnavailable as RoomUnavailable
 from verbtrio.base.errors import VerbtrioError as VerbtrioError
 from verbtrio.base.limits import Limits as Limits
 from verbtrio.base.restart import Restart as Restart

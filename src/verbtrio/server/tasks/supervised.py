@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.base.attempt import Status, asked_for, attempt, name_of_task
+from verbtrio.base.attempt import Status, attempt
 from verbtrio.base.restart import Restart, Restarts
+from verbtrio.base.signatures import asked_for, name_of_task
 
 logger = logging.getLogger("verbtrio.background")
 
