@@ -29,9 +29,9 @@ from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.room import Room
-from verbtrio.rooms.room_task_table import RoomTaskTable
 from verbtrio.rooms.settings import RoomTable
 from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
 """The room of all connections. (The names of an application's rooms are text.)"""
@@ -54,6 +54,7 @@ class Hub:
         self.nursery = nursery
         self.timers = Timers()
         self._drain = Drain(drain_timeout)
+        self._drain_timeout = drain_timeout
         self._watched: set[int] = set()
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
@@ -64,14 +65,20 @@ class Hub:
         self.users = Users(self.user_table, session, self.check, encode)
         self._flusher = Flusher(self.check, self.user_table.members, encode)
         self.rooms = self._flusher.rooms
+        self.poller = self._flusher.poller
+        self.quotas = Quotas(limits)
+        self.room_tasks = RoomTaskTable(
+            nursery.start_soon,
+            self.timers,
+            self.counters,
+            lambda name: Room(self.rooms, name),
+            lambda name, info: self.rooms.dismiss(name, None, info),
+        )
         table = RoomTable() if room_table is None else room_table
-        self.room_tasks = RoomTaskTable(self)
         self.host = RoomHost(self.rooms, table, session, self.room_tasks, self.timers, shared=shared)
         self.rooms.host = self.host
         self.rooms.asks = shared or bool(table)
         self.rooms.relays = shared
-        self.poller = self._flusher.poller
-        self.quotas = Quotas(limits)
 
     @property
     def draining(self) -> bool:
@@ -105,6 +112,8 @@ class Hub:
             sent=counters.sent,
             dropped=counters.dropped,
             invalid=counters.invalid,
+            room_tasks=self.room_tasks.running,
+            room_task_failures=counters.room_task_failures,
         )
 
     # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it
@@ -218,7 +227,8 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End everything. See `Drain.run`."""
+        """End everything: the rooms' tasks first, since nobody would hear what they say later. See `Drain.run`."""
+        self.room_tasks.close(self._drain_timeout)
         await self._drain.run()
 
 
@@ -259,4 +269,5 @@ async def open_hub(
         finally:
             with trio.move_on_after(drain_timeout + 2 * CUT_SECONDS, shield=True):
                 await hub.drain()
+                await hub.room_tasks.wait_ended()
             nursery.cancel_scope.cancel()

@@ -23,9 +23,9 @@ from verbtrio.rooms.catch_up import CatchUp, Resuming
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.presence import PresenceNews, PresenceWatch
-from verbtrio.rooms.room_task_table import RoomTaskTable
 from verbtrio.rooms.settings import RoomRule, RoomTable
 from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.task_table import RoomTaskTable
 
 _OWN = "\0"
 """What the broker's names of the framework's own rooms begin with."""
@@ -92,7 +92,7 @@ class RoomHost:
         channel = self._channel(key)
         self.session.subscribe(channel)
         if rule is not None and rule.settings.tasks:
-            self._tasks.occupied(rule, str(key))
+            self._tasks.occupied(str(key), rule.settings.tasks, rule.values(str(key)))
         return True
 
     def left(self, key: Hashable, member: Member, *, may_return: bool) -> None:
@@ -191,6 +191,7 @@ class RoomHost:
         Raises:
             Denied: the room's guard says no.
             LimitExceeded: the room has `max_members`.
+            RoomUnavailable: the room's task has failed for the last time a short while ago.
             RuntimeError: the room has no history or no presence, and it is asked for.
             TypeError: `presence` can't be encoded; or `since` is not a position.
         """
@@ -229,6 +230,8 @@ class RoomHost:
             raise RuntimeError(_without(name, "presence", "presence=True"))
         info = self.plain(presence)
         if rule is not None and settings is not None:
+            if settings.tasks:
+                self._tasks.check(name)
             if settings.max_members is not None and self._rooms.count(name) >= settings.max_members:
                 raise LimitExceeded("The room is full")
             if not rule.admits(name, member):
