@@ -221,11 +221,9 @@ class RoomHost:
     ) -> Any:
         """Check a join; return the public info as plain JSON."""
         settings = None if rule is None else rule.settings
-        if since is not None:
-            if not isinstance(since, Position | str):
-                raise TypeError(f"since is a Position, or its text, not {since!r:.100}")
-            if settings is None or settings.history is None:
-                raise RuntimeError(_without(name, "history", "history=History()"))
+        _check_since(since)
+        if since is not None and (settings is None or settings.history is None):
+            raise RuntimeError(_without(name, "history", "history=History()"))
         if presence is not None and (settings is None or settings.presence is None):
             raise RuntimeError(_without(name, "presence", "presence=True"))
         info = self.plain(presence)
@@ -309,6 +307,7 @@ class RoomHost:
         """
         if (settings := self.history_of(name)) is None:
             raise RuntimeError(_without(name, "history", "history=History()"))
+        _check_since(since)
         start = Position.parse(since) if isinstance(since, str) else since
         page = await self.session.history(name, settings, since=start, limit=limit, reverse=reverse)
         if not page.is_complete or (start is None and since is not None):
@@ -344,6 +343,11 @@ def channel_of(key: Hashable) -> str:
     if isinstance(key, str):
         return _OWN + key if key.startswith(_OWN) else key
     return _OWN + repr(key)
+
+
+def _check_since(since: object) -> None:
+    if since is not None and not isinstance(since, Position | str):
+        raise TypeError(f"since is a Position, or its text, not {since!r:.100}")
 
 
 def _without(name: str, what: str, argument: str) -> str:

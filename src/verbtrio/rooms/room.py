@@ -64,7 +64,7 @@ class Room:
             raise TypeError("a room's members may be in several processes: walk over `room.here`, those in this one")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} ({len(self)} here)>"
+        return f"<{type(self).__name__} {self.name!r} ({len(self._rooms.members(self._key))} here)>"
 
     @property
     def here(self) -> tuple[Member, ...]:
