@@ -12,7 +12,7 @@ import trio
 
 from verbtrio.base.calls import Calls
 from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import BrokerUnavailable, Denied, RoomUnavailable
+from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, RoomUnavailable
 from verbtrio.base.position import Position
 from verbtrio.base.types import Hook
 from verbtrio.guards.quotas import user_key
@@ -63,6 +63,11 @@ class Memberships:
     def ws(self) -> Member:
         """The connection."""
         return self._peer.ws
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How the connection ended."""
+        return self._peer.closed
 
     @property
     def names(self) -> frozenset[str]:
@@ -322,6 +327,8 @@ class Membership(Room):
             return None
         self._left = True
         if self._settling is not None:
+            if self._all.closed is not None:
+                self._settling.refuse(ConnectionClosed(self._all.closed))
             self._settling.cancel()
         self._all.leave(str(self.name), may_return=may_return)
         return self._on_leave
