@@ -50,7 +50,7 @@ LAYERS: dict[str, list[str]] = {
         "handshake",
     ],
     "brokers": ["records", "base", "memory_history", "memory_presence", "memory", "__init__"],
-    "rooms": ["member", "local", "room"],
+    "rooms": ["patterns", "member", "local", "room"],
     "http": ["link", "writer", "streaming", "sse", "event_subscriber", "subscriber_response"],
     "guards": [
         "environment",
@@ -202,6 +202,7 @@ PURE = [
     "guards.quotas",
     "guards.rate",
     "guards.refusals",
+    "rooms.patterns",
     "rooms.member",
     "rooms.local",
     "rooms.room",
