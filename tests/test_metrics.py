@@ -58,11 +58,13 @@ async def test_who_is_here_and_what_is_said(autojump_clock: Clock) -> None:
             "verbtrio_rooms": 0,
             "verbtrio_memberships": 0,
             "verbtrio_users": 0,
+            "verbtrio_room_tasks": 0,
             "verbtrio_connections_opened_total": 0,
             "verbtrio_messages_received_total": 0,
             "verbtrio_messages_sent_total": 0,
             "verbtrio_messages_dropped_total": 0,
             "verbtrio_messages_invalid_total": 0,
+            "verbtrio_room_task_failures_total": 0,
         }
         clients = [await service.connect() for _ in range(3)]
         await clients[0].send_message('{"text":"hello"}')

@@ -35,8 +35,10 @@ from verbtrio.base.errors import HandshakeError as HandshakeError
 from verbtrio.base.errors import LimitExceeded as LimitExceeded
 from verbtrio.base.errors import MessageError as MessageError
 from verbtrio.base.errors import NotRunning as NotRunning
+from verbtrio.base.errors import RoomUnavailable as RoomUnavailable
 from verbtrio.base.errors import VerbtrioError as VerbtrioError
 from verbtrio.base.limits import Limits as Limits
+from verbtrio.base.restart import Restart as Restart
 from verbtrio.base.types import JSON as JSON
 from verbtrio.base.types import ReadyState as ReadyState
 from verbtrio.connection.dispatch import on as on
@@ -57,6 +59,5 @@ from verbtrio.hub.users import Users as Users
 from verbtrio.rooms.member import Member as Member
 from verbtrio.rooms.room import Room as Room
 from verbtrio.routes.routing import Group as Group
-from verbtrio.server.tasks.restart import Restart as Restart
 
 __version__ = "0.1.0"

@@ -53,6 +53,7 @@ class AppCollector(Collector):
             ("rooms", "Rooms with at least one member.", now.rooms),
             ("memberships", "Members of all rooms: a connection counts in each of its rooms.", now.memberships),
             ("users", "Users with at least one connection or event stream.", now.users),
+            ("room_tasks", "Tasks of rooms that are running.", now.room_tasks),
         ):
             yield GaugeMetricFamily(f"verbtrio_{name}", text, value)
         for name, text, value in (
@@ -61,6 +62,7 @@ class AppCollector(Collector):
             ("messages_invalid", "Messages from clients that the handler does not take.", now.invalid),
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
             ("messages_dropped", "Messages for clients that read too slowly, dropped by policy.", now.dropped),
+            ("room_task_failures", "Runs of rooms' tasks that have failed.", now.room_task_failures),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
         # All causes, since `rate` needs a first value of 0.

@@ -9,7 +9,8 @@ VerbtrioError
 ├─ HistoryGap             a room's history does not reach back to where a client was; carries how far it does
 ├─ LimitExceeded          a handler asked for more than the connection's limits allow
 ├─ MessageError           a message is not what the handler takes; carries the answer to the peer
-└─ NotRunning             the app's lifespan is not running; says what to do
+├─ NotRunning             the app's lifespan is not running; says what to do
+└─ RoomUnavailable        a room can't be joined now: its task has failed, or is not ready
 """
 
 from __future__ import annotations
@@ -105,3 +106,10 @@ class MessageError(VerbtrioError):
 
 class NotRunning(VerbtrioError):  # noqa: N818 -- a state, not a failure
     """The app is used outside its lifespan."""
+
+
+class RoomUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of the caller's
+    """A room can't be joined now: its task has failed, is not ready in time, or ends with the server.
+
+    `str(error)` may be shown to the peer: it says nothing of what the task has raised, which is in the log.
+    """

@@ -25,6 +25,7 @@ from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.room import Room
+from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
 """The room of all connections. (The names of an application's rooms are text.)"""
@@ -37,6 +38,7 @@ class Hub:
         self.nursery = nursery
         self.timers = Timers()
         self._drain = Drain(drain_timeout)
+        self._drain_timeout = drain_timeout
         self._watched: set[int] = set()
         self._ended: Counter[str] = Counter()
         self._refused: Counter[int] = Counter()
@@ -49,6 +51,13 @@ class Hub:
         self.rooms = self._flusher.rooms
         self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
+        self.room_tasks = RoomTaskTable(
+            nursery.start_soon,
+            self.timers,
+            self.counters,
+            lambda name: Room(self.rooms, name),
+            lambda name, info: self.rooms.dismiss(name, None, info),
+        )
 
     @property
     def draining(self) -> bool:
@@ -82,6 +91,8 @@ class Hub:
             sent=counters.sent,
             dropped=counters.dropped,
             invalid=counters.invalid,
+            room_tasks=self.room_tasks.running,
+            room_task_failures=counters.room_task_failures,
         )
 
     # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it
@@ -175,7 +186,8 @@ class Hub:
         await self.drain()
 
     async def drain(self) -> None:
-        """End everything. See `Drain.run`."""
+        """End everything: the rooms' tasks first, since nobody would hear what they say later. See `Drain.run`."""
+        self.room_tasks.close(self._drain_timeout)
         await self._drain.run()
 
 
@@ -193,4 +205,5 @@ async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = enc
         finally:
             with trio.move_on_after(drain_timeout + 2 * CUT_SECONDS, shield=True):
                 await hub.drain()
+                await hub.room_tasks.wait_ended()
             nursery.cancel_scope.cancel()

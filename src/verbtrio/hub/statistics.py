@@ -31,3 +31,7 @@ class Statistics:
     """Of the messages for clients, those thrown away by `Limits.backlog_policy`."""
     invalid: int
     """Of the messages from clients, those that were not what the handler takes: answered with an error message."""
+    room_tasks: int
+    """Tasks of rooms that are running: that have begun, and have not ended."""
+    room_task_failures: int
+    """Runs of rooms' tasks so far that have failed, or have not started in time. Each is in the log."""

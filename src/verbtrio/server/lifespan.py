@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from verbtrio.base.errors import NotRunning
@@ -110,7 +111,9 @@ class AppLifespan:
                 stack.enter_context(debugging())
         if self._lifespan is None:
             return {}
-        return dict(await stack.enter_async_context(self._lifespan(self._app)) or {})
+        state = dict(await stack.enter_async_context(self._lifespan(self._app)) or {})
+        self.hub.room_tasks.context = copy_context()  # with what the lifespan has set
+        return state
 
     def check_not_running(self) -> None:
         """Raise `RuntimeError` if the application is running."""

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import trio
 
-from verbtrio.base.calls import call, single
-from verbtrio.server.tasks.restart import Restart, Restarts
+from verbtrio.base.attempt import Status, attempt
+from verbtrio.base.restart import Restart, Restarts
+from verbtrio.base.signatures import asked_for, name_of_task
 
 logger = logging.getLogger("verbtrio.background")
 
@@ -40,20 +41,20 @@ class SupervisedTask:
     """
 
     def __init__(self, function: Any, restart: Restart | None, *, critical: bool) -> None:
-        self.name = _name(function)
+        self.name = name_of_task(function)
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self.name} is not a coroutine function: write `async def` below `@app.task`")
-        self._wanted = _wanted(function, self.name, ("app", "task_status"))
+        self._wanted = asked_for(function, self.name, ("app", "task_status"))
         self._function = function
         self._restart = restart
         self._critical = critical
 
     async def run(self, app: object, begun: Callable[[], None], on_critical: Callable[[], None]) -> None:
         """Run it, with its restarts, until it is done or given up. Raises the last exception of a critical one."""
-        arguments = {name: {"app": app, "task_status": _Status(begun)}[name] for name in self._wanted}
+        arguments = {name: {"app": app, "task_status": Status(begun)}[name] for name in self._wanted}
         at_once = (lambda: None) if "task_status" in arguments else begun
         restarts = Restarts(self._restart)
-        while (error := await _attempt(partial(self._function, **arguments), self.name, at_once)) is not None:
+        while (error := await attempt(partial(self._function, **arguments), self.name, logger, at_once)) is not None:
             wait = restarts.next(trio.current_time())
             if wait is not None:
                 logger.error("the task %s failed; it starts again in %g s", self.name, wait, exc_info=error)
@@ -77,12 +78,12 @@ class PeriodicTask:
     """
 
     def __init__(self, function: Any, seconds: float) -> None:
-        self.name = _name(function)
+        self.name = name_of_task(function)
         if not callable(function) or any(check(function) for check in _DO_NOTHING):
             raise TypeError(
                 f"{self.name} can't be called every {seconds:g} s: it is not a function, or it is a generator function"
             )
-        self._wanted = _wanted(function, self.name, ("app",))
+        self._wanted = asked_for(function, self.name, ("app",))
         self._function = function
         self._seconds = seconds
 
@@ -93,7 +94,7 @@ class PeriodicTask:
         start, number = trio.current_time(), 1
         while True:
             await trio.sleep_until(start + number * self._seconds)
-            if (error := await _attempt(function, self.name, begun)) is not None:
+            if (error := await attempt(function, self.name, logger)) is not None:
                 logger.error("%s, called every %g s, failed", self.name, self._seconds, exc_info=error)
             del error  # as above
             number = max(number + 1, math.ceil((trio.current_time() - start) / self._seconds))
@@ -101,63 +102,3 @@ class PeriodicTask:
 
 _DO_NOTHING = (inspect.isclass, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 """Tell what does nothing when it is called, although it can be."""
-
-
-class _Status:
-    """The `trio.TaskStatus` of a task. After the first `started()` a restart changes nothing."""
-
-    def __init__(self, started: Callable[[], None]) -> None:
-        self._started = started
-
-    def started(self, value: object = None) -> None:
-        self._started()
-
-
-async def _attempt(function: Callable[[], Any], name: str, begun: Callable[[], None]) -> Exception | None:
-    """Call the function in a task of its own, and so in a context of its own; return what it has raised.
-
-    If cancelled, so is the function; what it then raises instead of `Cancelled` goes to the log.
-    """
-    error: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_call, function, begun, name=name)
-    except* Exception as group:
-        error = single(group)
-        if trio.current_effective_deadline() == -math.inf:
-            logger.error("%s failed when it was cancelled", name, exc_info=error)
-    except* KeyboardInterrupt:
-        # Only under `debug=True` (see `interrupts`), which has told the program already that it should end.
-        logger.warning("%s was interrupted, and is over", name)
-    await trio.lowlevel.checkpoint_if_cancelled()
-    return error
-
-
-@trio.lowlevel.enable_ki_protection  # an interrupt is for the program's main task
-async def _call(function: Callable[[], Any], begun: Callable[[], None]) -> None:
-    begun()
-    await call(function)
-
-
-def _wanted(function: Callable[..., Any], name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of `known` the function asks for.
-
-    Raises:
-        TypeError: it asks for something else.
-    """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:
-        return ()  # a built-in without a signature
-    by_name = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    for each in parameters:
-        is_given = each.name in known and each.name in by_name
-        if not is_given and each.default is each.empty and each.kind not in rest:
-            raise TypeError(f"{name} asks for {each.name!r}; it may ask, by name, for {' and '.join(known)}")
-    return tuple(each for each in known if each in by_name)
-
-
-def _name(function: object) -> str:
-    name: str = getattr(function, "__qualname__", repr(function))
-    return name

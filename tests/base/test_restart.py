@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verbtrio import Restart
-from verbtrio.server.tasks.restart import MAX_DELAY, Restarts
+from verbtrio.base.restart import MAX_DELAY, Restarts
 
 PAUSES = st.lists(st.integers(0, 50), min_size=1, max_size=60)
 

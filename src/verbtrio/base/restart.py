@@ -64,9 +64,10 @@ def _check_count(what: str, value: object) -> None:
         raise ValueError(f"{what} is 0, for never, or more, not {value!r}")
 
 
-def check_seconds(what: str, value: object) -> None:
-    """Raise where `value` is not a time that can be waited for."""
+def check_seconds(what: str, value: object, *, or_zero: bool = False) -> None:
+    """Raise where `value` is not a time that can be waited for; 0 is one with `or_zero`."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{what} is a number of seconds, not {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{what} is a number of seconds, more than 0 and finite, not {value!r}")
+    if not (0 < value < math.inf or (or_zero and value == 0)):
+        least = "0 or more" if or_zero else "more than 0"
+        raise ValueError(f"{what} is a number of seconds, {least} and finite, not {value!r}")
