@@ -139,7 +139,8 @@ class TestMatch:
 
     def test_what_it_says_of_itself(self) -> None:
         pattern = RoomPattern("chat:{room}:{n:int}")
-        assert (pattern.text, pattern.parameters) == ("chat:{room}:{n:int}", ("room", "n"))
+        assert pattern.text == "chat:{room}:{n:int}"
+        assert dict(pattern.parameters) == {"room": str, "n": int}
         assert (str(pattern), repr(pattern)) == (pattern.text, "RoomPattern('chat:{room}:{n:int}')")
 
 

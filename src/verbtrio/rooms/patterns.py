@@ -20,10 +20,11 @@ rooms for one game.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import total_ordering
 from keyword import iskeyword
+from types import MappingProxyType
 from typing import TypeAlias
 
 Value: TypeAlias = str | int
@@ -38,14 +39,14 @@ class _Kind:
 
     Attributes:
         rank: its place in the order of the patterns, after a literal character (0).
-        convert: makes the parameter of what was matched.
+        type: the parameter's, made of what was matched.
         regex: what it matches.
         part: a regular expression for the characters that it may contain.
         end: what may follow it, for error messages.
     """
 
     rank: int
-    convert: Callable[[str], Value]
+    type: type[str | int]
     regex: str
     part: str
     end: str
@@ -88,13 +89,13 @@ class RoomPattern:
 
     Attributes:
         text: as it was written.
-        parameters: the names of its parameters, in their order.
+        parameters: its parameters by name, in their order, with the type of each.
 
     Raises:
         TypeError: it is not a pattern. The message says what to write.
     """
 
-    __slots__ = ("_converts", "_key", "_match", "parameters", "text")
+    __slots__ = ("_key", "_match", "parameters", "text")
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
@@ -103,8 +104,7 @@ class RoomPattern:
         parameters = [piece for piece in pieces if isinstance(piece, _Parameter)]
         _check(text, pieces, [parameter.name for parameter in parameters])
         self.text = text
-        self.parameters = tuple(parameter.name for parameter in parameters)
-        self._converts = tuple(parameter.kind.convert for parameter in parameters)
+        self.parameters = MappingProxyType({parameter.name: parameter.kind.type for parameter in parameters})
         self._key = tuple(_key(pieces))
         regex = "".join(piece.kind.regex if isinstance(piece, _Parameter) else re.escape(piece) for piece in pieces)
         self._match = re.compile(regex, re.DOTALL).fullmatch
@@ -114,8 +114,8 @@ class RoomPattern:
         match = self._match(name)
         if match is None:
             return None
-        values = zip(self.parameters, self._converts, match.groups(), strict=True)
-        return {parameter: convert(value) for parameter, convert, value in values}
+        values = zip(self.parameters.items(), match.groups(), strict=True)
+        return {parameter: kind(value) for (parameter, kind), value in values}
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, RoomPattern) else NotImplemented
