@@ -35,6 +35,7 @@ from verbtrio.guards.origin import Origins, parse_origin, server_origin
 from verbtrio.guards.quotas import client_key, user_key
 from verbtrio.http.sse import last_event_id
 from verbtrio.messages.decoder import Decoder
+from verbtrio.rooms.patterns import RoomPattern
 from verbtrio.security import CSRFProtection
 from verbtrio.server.takeover.http1_upgrade import upgrade_in
 from verbtrio.wire.codec import Codec
@@ -219,6 +220,17 @@ def test_a_header(name: str) -> None:
         assert growth(read, lambda size: [line] * size) < TOO_MUCH, line  # noqa: B023
         assert growth(read, lambda size: [",".join([line] * size)]) < TOO_MUCH, line  # noqa: B023
         assert growth(read, lambda size: [f"{line}{number}" for number in range(size)]) < TOO_MUCH, line  # noqa: B023
+
+
+ROOMS = ("{a}", "{a}-a:{b}a", "{a:path}", "{a:path}-a", "{a}:{b}:{c:path}", "a{a}:a{b}:{n:int}", "{n:int}0:{m:int},{a}")
+
+
+@pytest.mark.parametrize("pattern", ROOMS)
+def test_a_rooms_name(pattern: str) -> None:
+    """A handler may join a room by the name that a client gives."""
+    match = RoomPattern(pattern).match
+    for make in inputs((":", "-", ":a", "a:", "-a", "-a:", "0", "0:", "a-a")):
+        assert growth(match, lambda size: make(8 * size)) < TOO_MUCH, make(50)  # noqa: B023
 
 
 class Tagged(msgspec.Struct, tag_field="type"):

@@ -12,16 +12,16 @@ from verbtrio import Restart
 from verbtrio.rooms.room_task import RoomTask
 
 
-async def game(room: Any, id: str, *, task_status: Any) -> None: ...
+async def game(room: Any, number: str, *, task_status: Any) -> None: ...
 
 
 async def less(room: Any) -> None: ...
 
 
-async def more(room: Any, other: str, id: str, limit: int = 10, **rest: Any) -> None: ...
+async def more(room: Any, other: str, number: str, limit: int = 10, **rest: Any) -> None: ...
 
 
-async def by_position(room: Any, /, *, id: str) -> None: ...
+async def by_position(room: Any, /, *, number: str) -> None: ...
 
 
 async def anything(*args: Any) -> None: ...
@@ -43,29 +43,29 @@ async def generator(room: Any) -> Any:
 async def status_first(task_status: Any) -> None: ...
 
 
-async def room_is_a_parameter(id: str) -> None: ...
+async def room_is_a_parameter(number: str) -> None: ...
 
 
-async def positional(room: Any, id: str, /) -> None: ...
+async def positional(room: Any, number: str, /) -> None: ...
 
 
 class TestWhatItAsksFor:
     @pytest.mark.parametrize(
         ("function", "parameters", "arguments", "waits"),
         [
-            (game, ["id"], {"id": "1", "task_status": "status"}, True),
-            (game, ["other", "id"], {"id": "1", "task_status": "status"}, True),
-            (less, ["id"], {}, False),
+            (game, ["number"], {"number": "1", "task_status": "status"}, True),
+            (game, ["other", "number"], {"number": "1", "task_status": "status"}, True),
+            (less, ["number"], {}, False),
             (less, [], {}, False),
-            (more, ["id", "other"], {"id": "1", "other": "2"}, False),
-            (by_position, ["id"], {"id": "1"}, False),
+            (more, ["number", "other"], {"number": "1", "other": "2"}, False),
+            (by_position, ["number"], {"number": "1"}, False),
             (anything, [], {}, False),
-            (functools.partial(more, limit=5), ["id", "other"], {"id": "1", "other": "2"}, False),
+            (functools.partial(more, limit=5), ["number", "other"], {"number": "1", "other": "2"}, False),
         ],
     )
     def test_is_what_it_gets(self, function: Any, parameters: Any, arguments: Any, waits: bool) -> None:
         task = RoomTask(function, parameters)
-        assert task.arguments({"id": "1", "other": "2"}, "status") == arguments
+        assert task.arguments({"number": "1", "other": "2"}, "status") == arguments
         assert task.says_when_started is waits
 
     @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ class TestWhatItAsksFor:
             (nothing, [], "the first one is the room: write `async def nothing\\(room\\)`"),
             (by_name, [], "the first one is the room"),
             (status_first, [], "task_status comes after it"),
-            (room_is_a_parameter, ["id"], "'id' is a parameter of the pattern: write \\(this, id\\)"),
-            (game, [], "game asks for 'id'; it may ask, by name, for task_status"),
-            (more, ["id"], "more asks for 'other'; it may ask, by name, for id and task_status"),
-            (positional, ["id"], "positional asks for 'id'"),
-            (anything, ["id"], "put @functools.wraps"),
+            (room_is_a_parameter, ["number"], "'number' is a parameter of the pattern: write \\(this, number\\)"),
+            (game, [], "game asks for 'number'; it may ask, by name, for task_status"),
+            (more, ["number"], "more asks for 'other'; it may ask, by name, for number and task_status"),
+            (positional, ["number"], "positional asks for 'number'"),
+            (anything, ["number"], "put @functools.wraps"),
         ],
     )
     def test_nothing_else(self, function: Any, parameters: Any, message: str) -> None:
@@ -91,7 +91,7 @@ class TestWhatItAsksFor:
 
 class TestSettings:
     def test_defaults(self) -> None:
-        task = RoomTask(game, ["id"])
+        task = RoomTask(game, ["number"])
         assert (task.name, task.linger, task.restart, task.start_timeout) == ("game", 30, Restart(max=3, within=60), 10)
 
     @pytest.mark.parametrize(

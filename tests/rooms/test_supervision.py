@@ -20,6 +20,7 @@ from verbtrio import App, Cause, Restart, RoomUnavailable
 from verbtrio.base.close import CloseInfo
 from verbtrio.rooms import task_table
 from verbtrio.rooms.room_task import RoomTask
+from verbtrio.rooms.task_run import TaskState
 from verbtrio.rooms.task_table import RoomTaskInfo
 
 FAILED = CloseInfo(Cause.ERROR, 1011, "The room's task has failed")
@@ -80,6 +81,11 @@ def at(time: float) -> Any:
     return pytest.approx(time, abs=0.1)
 
 
+def name_of(function: Any) -> str:
+    name: str = function.__qualname__
+    return name
+
+
 class TestLife:
     async def test_from_the_first_member_to_the_last(self, autojump_clock: Clock) -> None:
         life = Life()
@@ -93,7 +99,7 @@ class TestLife:
             await trio.sleep(100)
             here.leave("game:1")
             await trio.sleep(29)
-            assert here.table.tasks() == (RoomTaskInfo("game:1", "Life.work", task_state("running"), 0),)
+            assert here.table.tasks() == (RoomTaskInfo("game:1", "Life.work", TaskState.RUNNING, 0),)
             await trio.sleep(2)
             here.check_empty()
         assert (life.began, life.ended) == ([0], about(140))
@@ -162,14 +168,14 @@ class TestLife:
     async def test_each_room_for_itself(self, autojump_clock: Clock) -> None:
         seen = []
 
-        async def game(room: Handle, id: str) -> None:
-            seen.append((room.name, id))
+        async def game(room: Handle, number: str) -> None:
+            seen.append((room.name, number))
             raise Failure
 
-        task = RoomTask(game, ["id"], restart=None)
+        task = RoomTask(game, ["number"], restart=None)
         async with house() as here:
-            here.join("game:1", task, values={"id": "1"})
-            here.join("game:2", task, values={"id": "2"})
+            here.join("game:1", task, values={"number": "1"})
+            here.join("game:2", task, values={"number": "2"})
             await trio.sleep(1)
             assert sorted(here.dismissed) == [("game:1", FAILED), ("game:2", FAILED)]
         assert sorted(seen) == [("game:1", "1"), ("game:2", "2")]
@@ -200,7 +206,7 @@ class TestLife:
 
     async def test_closes_its_own_room(self, autojump_clock: Clock) -> None:
         for linger in (0, 5):
-            ended = []
+            ended: list[float] = []
 
             async def game(room: Handle, ended: list[float] = ended) -> None:
                 try:
@@ -215,10 +221,6 @@ class TestLife:
                 await trio.sleep(10)
                 assert ended == about(begin + linger)
                 here.check_empty()
-
-
-def task_state(text: str) -> Any:
-    return next(state for state in task_table.TaskState if state == text)
 
 
 class TestStart:
@@ -290,7 +292,7 @@ class TestStart:
             await here.enter("room", task)
             assert trio.current_time() == 4
             await trio.sleep(2)
-            assert here.table.tasks() == (RoomTaskInfo("room", runs_name(game), task_state("restarting"), 1),)
+            assert here.table.tasks() == (RoomTaskInfo("room", name_of(game), TaskState.RESTARTING, 1),)
             await here.enter("room", task)
             assert trio.current_time() == 6
             await trio.sleep(5.5)
@@ -298,7 +300,7 @@ class TestStart:
             await here.enter("room", task)
             assert trio.current_time() == 11.5
             await trio.sleep(10)
-            assert here.table.tasks() == (RoomTaskInfo("room", runs_name(game), task_state("running"), 2),)
+            assert here.table.tasks() == (RoomTaskInfo("room", name_of(game), TaskState.RUNNING, 2),)
 
     async def test_not_in_time(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         runs, ended = [], []
@@ -325,7 +327,7 @@ class TestStart:
             assert here.dismissed == [("room", FAILED)]
             assert here.counters.room_task_failures == 2
         assert (runs, ended) == (about(0, 5), about(4, 9))
-        name = f"{runs_name(game)} of the room 'room'"
+        name = f"{name_of(game)} of the room 'room'"
         assert lines(caplog) == [
             f"ERROR the task {name} failed; it starts again in 1 s",
             f"ERROR the task {name} failed, and the room is given up",
@@ -377,11 +379,6 @@ class TestStart:
             assert trio.current_time() == at(1)
 
 
-def runs_name(function: Any) -> str:
-    name: str = function.__qualname__
-    return name
-
-
 class TestFailure:
     async def test_started_again_and_given_up(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         life, other = Life(*[Failure() for _ in range(4)]), Life()
@@ -408,8 +405,8 @@ class TestFailure:
             here.join("room", *tasks)
             await trio.sleep(1)
             assert here.table.tasks() == (
-                RoomTaskInfo("room", "Life.work", task_state("running"), 0),
-                RoomTaskInfo("room", "Life.work", task_state("running"), 0),
+                RoomTaskInfo("room", "Life.work", TaskState.RUNNING, 0),
+                RoomTaskInfo("room", "Life.work", TaskState.RUNNING, 0),
             )
         assert life.began == about(0, 0.1, 0.3, 0.7, 61)
         assert other.ended[0] == at(0.7)
@@ -508,7 +505,7 @@ class TestFailure:
             await trio.sleep(1)
             here.check_empty()
             assert here.counters.room_task_failures == 0
-        assert lines(caplog) == [f"ERROR {runs_name(game)} of the room 'room' failed when it was cancelled"]
+        assert lines(caplog) == [f"ERROR {name_of(game)} of the room 'room' failed when it was cancelled"]
 
     async def test_while_it_waits_to_start_again(self, autojump_clock: Clock) -> None:
         life = Life(Failure())

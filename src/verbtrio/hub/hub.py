@@ -29,7 +29,7 @@ from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.room import Room
-from verbtrio.rooms.settings import RoomTable
+from verbtrio.rooms.rules import RoomTable
 from verbtrio.rooms.settling import Settling
 from verbtrio.rooms.task_table import RoomTaskTable
 

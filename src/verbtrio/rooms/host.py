@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from verbtrio.base.errors import Denied, HistoryGap, LimitExceeded
+from verbtrio.base.errors import HistoryGap, LimitExceeded
 from verbtrio.base.position import Position
 from verbtrio.base.timers import Timers
 from verbtrio.brokers.base import Session
@@ -23,7 +23,7 @@ from verbtrio.rooms.catch_up import CatchUp, Resuming
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.presence import PresenceNews, PresenceWatch
-from verbtrio.rooms.settings import RoomRule, RoomTable
+from verbtrio.rooms.rules import RoomRule, RoomTable
 from verbtrio.rooms.settling import Settling
 from verbtrio.rooms.task_table import RoomTaskTable
 
@@ -92,7 +92,7 @@ class RoomHost:
         channel = self._channel(key)
         self.session.subscribe(channel)
         if rule is not None and rule.settings.tasks:
-            self._tasks.occupied(str(key), rule.settings.tasks, rule.values(str(key)))
+            self._tasks.occupied(str(key), rule.settings.tasks, rule.parameters_of(str(key)))
         return True
 
     def left(self, key: Hashable, member: Member, *, may_return: bool) -> None:
@@ -232,8 +232,7 @@ class RoomHost:
                 self._tasks.check(name)
             if settings.max_members is not None and self._rooms.count(name) >= settings.max_members:
                 raise LimitExceeded("The room is full")
-            if not rule.admits(name, member):
-                raise Denied("You may not join this room")
+            rule.ask_guard(member, name)
         return info
 
     async def _settle(self, join: _Joining, settling: Settling) -> None:

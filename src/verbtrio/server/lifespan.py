@@ -15,7 +15,7 @@ from verbtrio.brokers.base import Broker
 from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, is_available
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
-from verbtrio.rooms.settings import RoomTable
+from verbtrio.rooms.rules import RoomTable
 from verbtrio.server import not_trio
 from verbtrio.server.debug.debugging import debugging
 from verbtrio.server.tasks.family import RunningApp, running_tasks
