@@ -143,9 +143,6 @@ class App(Shared, Background, Routes, Starlette):
         Routes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
         self.broker = broker
-        from verbtrio.rooms.settings import RoomTable
-        self.room_table = RoomTable()
-        self.rooms = self.room_table.add
 
     # The application's life
 
