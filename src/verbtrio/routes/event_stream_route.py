@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.base.errors import Denied, LimitExceeded, NotRunning
+from verbtrio.base.errors import Denied, LimitExceeded, NotRunning, RoomUnavailable
 from verbtrio.base.types import Shared
 from verbtrio.guards.quotas import Slot, client_key, user_key
 from verbtrio.http.event_subscriber import EventSubscriber, SubscriberPeer
@@ -129,13 +129,13 @@ class EventStreamEndpoint(Shared):
         try:
             with hub.subscribing(peer, room, last_event_id(subscriber)) as response.settling:
                 await response(scope, receive, send)
-        except (Denied, LimitExceeded) as error:  # before anything was sent
+        except (Denied, LimitExceeded, RoomUnavailable) as error:  # before anything was sent
             await _refusal(error)(scope, receive, send)
         finally:
             slot.leave(trio.current_time())
 
 
-def _refusal(error: Denied | LimitExceeded) -> Response:
+def _refusal(error: Denied | LimitExceeded | RoomUnavailable) -> Response:
     """The answer to a client that the room's settings do not let in."""
     if isinstance(error, Denied):
         return PlainTextResponse("Forbidden", 403)
