@@ -218,6 +218,8 @@ class Histories:
 
 def _slice(frames: deque[Frame], start: int, count: int) -> Iterable[Frame]:
     """`count` of them from `start`, reached from the nearer end: who resumes wants a few of the newest."""
+    if not count:
+        return ()
     end = len(frames) - start - count
     if start <= end:
         return islice(frames, start, start + count)
