@@ -14,7 +14,7 @@ from verbtrio.messages.frame import Frame
 
 MESSAGE_BYTES = 200
 """What a remembered message costs beside its bytes, at most."""
-ROOM_BYTES = 1000
+ROOM_BYTES = 1500
 """What a room's history costs beside its messages, at most."""
 EMPTY_TRIES = 16
 """How many histories without a message are looked at for each call that comes while the limit is reached."""
@@ -90,7 +90,7 @@ class Histories:
         stream = self._streams.get(room)
         if stream is None or stream.due <= now:
             stream = self._stream(room, history, now)
-            self._relieve(room)
+        self._relieve(room)
         kept = len(stream.frames)
         before_oldest = stream.top - kept
         first, last = before_oldest + 1, stream.top  # the offsets that are wanted
@@ -178,7 +178,7 @@ class Histories:
             else:
                 self._drop(room)
         while self.bytes > self._max_bytes and len(self._order) > self._stale:
-            self._forget_oldest()
+            self._forget_oldest(asked)
 
     def _drop(self, room: str) -> None:
         """Forget that the room ever had a history. The next one has another epoch."""
@@ -187,8 +187,8 @@ class Histories:
         self.bytes -= _room_cost(room)
         self._dropped(room)
 
-    def _forget_oldest(self) -> None:
-        """Forget the oldest message of all."""
+    def _forget_oldest(self, asked: str) -> None:
+        """Forget the oldest message of all, and its room's history with it if it was the last there."""
         while True:
             stream = self._order.popleft()
             if not stream.evicted:
@@ -196,6 +196,8 @@ class Histories:
             stream.evicted -= 1
             self._stale -= 1
         self._pop(stream)
+        if not stream.frames and stream.room != asked and not self._is_occupied(stream.room):
+            self._drop(stream.room)
 
     def _pop(self, stream: _Stream) -> None:
         cost = _cost(stream.frames.popleft())
