@@ -66,6 +66,8 @@ class Checks:
     """Seconds to wait for what should come at once."""
     quiet: float = 0.1
     """Seconds to wait for what should not come."""
+    at_once: float = 3.0
+    """Seconds within which all must know that a session has ended: that is no grace, and not the end of a lease."""
     odd_names: tuple[str, ...] = ODD_NAMES
     """Names that must not be mixed up. A broker adds those that look like its own keys and channels."""
 

@@ -78,11 +78,11 @@ class SessionChecks(Checks):
             if scope.cancelled_caught:
                 ended.append(is_cancelled)
             assert ended == ([] if end is returns else [end])
-            await self.present(stays, room, {"both": Present(None, 1)})
-            changes = [("join", "both", None), ("join", "goes", "info"), ("leave", "goes", "info")]
-            await self.until(stays, lambda process: process.changes_in(room) == changes)
-            await self.eventually(partial(self._has, stays, room, 0))
-            with trio.fail_after(self.patience):
+            with trio.fail_after(self.at_once):
+                await self.present(stays, room, {"both": Present(None, 1)})
+                changes = [("join", "both", None), ("join", "goes", "info"), ("leave", "goes", "info")]
+                await self.until(stays, lambda process: process.changes_in(room) == changes)
+                await self.eventually(partial(self._has, stays, room, 0))
                 while await stays.session.acquire(name, patient) is None:
                     await trio.sleep(0.01)
             assert await stays.session.renew(kept, patient)
