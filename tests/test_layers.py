@@ -163,6 +163,19 @@ LAYERS: dict[str, list[str]] = {
     ],
     # The doors: what applications import.
     "": ["environment", "middleware", "security", "app", "metrics", "__init__"],
+    "testing": [],
+    "testing.brokers": [
+        "recording",
+        "checks",
+        "messages",
+        "histories",
+        "presence",
+        "users",
+        "leases",
+        "sessions",
+        "cancellation",
+        "__init__",
+    ],
 }
 PACKAGES = [f"{package}.__init__" for package, modules in LAYERS.items() if "__init__" not in modules]
 ORDER = [f"{package}.{module}".removeprefix(".") for package, modules in LAYERS.items() for module in modules]
