@@ -21,7 +21,7 @@ LAYERS: dict[str, list[str]] = {
     "contract": ["uses", "hypercorn", "check", "needed"],
     # `limits` guards, but it is data, and the wire has to keep to it.
     "base": ["close", "counters", "errors", "types", "limits", "threads", "mistakes", "logs", "calls", "timers"],
-    "messages": ["frame", "collisions", "custom", "decoder"],
+    "messages": ["frame", "waiting", "collisions", "custom", "decoder"],
     "wire": [
         "events",
         "protocol",
@@ -172,6 +172,7 @@ PURE = [
     "messages.custom",
     "messages.decoder",
     "messages.frame",
+    "messages.waiting",
     "wire.events",
     "wire.protocol",
     "wire.codec",

@@ -20,6 +20,7 @@ from verbtrio.connection import backlog
 from verbtrio.connection.backlog import CHUNK_BYTES
 from verbtrio.connection.outbox import Outbox
 from verbtrio.messages.frame import Frame
+from verbtrio.messages.waiting import PACKET_BYTES
 from verbtrio.wire.events import Event
 from verbtrio.wire.transport import Close, Packet, Ping, Transport
 
@@ -36,7 +37,7 @@ def _count_bytes_alone(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 async def test_a_packets_own_cost_counts(autojump_clock: MockClock) -> None:
     """Tiny messages are not free: a peer that never reads can't have a million of them queued."""
     async with trio.open_nursery() as nursery:
-        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * backlog.PACKET_BYTES, "high_water_bytes": 1})
+        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * PACKET_BYTES, "high_water_bytes": 1})
         it.put("x", *["x"] * 98)
         assert not it.slows
         it.put("x", "x", "x")
@@ -125,7 +126,7 @@ class Peer(Transport):
 def limit(box: Outbox, limits: Limits) -> None:
     """Other limits from now on, for what is queued already, too."""
     assert box._backlog is not None
-    box._limits = box._backlog._limits = limits
+    box._limits = box._backlog._waiting._limits = limits
 
 
 class Line:

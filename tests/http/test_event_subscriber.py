@@ -14,10 +14,11 @@ from trio.abc import Clock
 from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, ConnectionClosed, EventSubscriber, Limits
 from verbtrio.base.counters import Counters
-from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES, SubscriberPeer
+from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
 from verbtrio.http.subscriber_response import events
 from verbtrio.http.writer import CHUNK_BYTES
-from verbtrio.messages.frame import Encode, encode, encoder
+from verbtrio.messages.frame import Encode, Frame, encode, encoder
+from verbtrio.messages.waiting import PACKET_BYTES
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 
@@ -36,7 +37,7 @@ async def heard(one: SubscriberPeer) -> list[str]:
 
 def bounded(messages: int, policy: str = "close") -> SubscriberPeer:
     """One with room for so many messages of two bytes."""
-    size = messages * (2 + FRAME_BYTES)
+    size = messages * (2 + PACKET_BYTES)
     return subscriber(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
 
 
@@ -91,11 +92,11 @@ class TestBacklog:
 
     async def test_empty_messages_are_not_taken_all_at_once(self, autojump_clock: Clock) -> None:
         one = subscriber()
-        for _ in range(4 * CHUNK_BYTES // FRAME_BYTES):
+        for _ in range(4 * CHUNK_BYTES // PACKET_BYTES):
             one.put(encode(""))
         with trio.fail_after(1):
             counts = [len(frames) for frames in [await one.take() for _ in range(4)] if frames is not None]
-        assert counts == [CHUNK_BYTES // FRAME_BYTES] * 4
+        assert counts == [CHUNK_BYTES // PACKET_BYTES] * 4
 
 
 class TestTheEnd:
@@ -176,7 +177,7 @@ class TestSendNowait:
         one = subscriber()
         with pytest.raises(TypeError, match="object"):
             one.subscriber.send_nowait(object())
-        assert not one._queue
+        assert not one._waiting
 
     async def test_within_the_backlog(self) -> None:
         one = bounded(2, "drop_oldest")
@@ -203,7 +204,9 @@ class TestSendNowait:
     def test_by_the_apps_encoder(self) -> None:
         one = subscriber(encoder(lambda value: "made"))
         one.subscriber.send_nowait(object())
-        assert one._queue[0].payload == b"made"
+        (made,) = one._waiting._entries
+        assert isinstance(made, Frame)
+        assert made.payload == b"made"
 
 
 def test_what_it_tells_of_itself() -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
-from verbtrio.messages.frame import Encode, encode
+from verbtrio.messages.frame import Encode, encode, transient
 from verbtrio.rooms.member import Member, Outlet, Peer
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -60,6 +60,7 @@ class Rooms:
             other change of the app.
         of_user: gives the connections of the user with that id.
         encode: the app's encoder, for broadcasts and for everything else the app sends.
+        now: the clock by which a message's `ttl` runs out, the outlets' own.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Rooms:
         check: Callable[[], None] = lambda: None,
         of_user: Callable[[object], Collection[Member]] = lambda user_id: (),
         encode: Encode = encode,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each at most once
@@ -77,6 +79,7 @@ class Rooms:
         self._on_dirty = on_dirty
         self.check = check
         self.encode = encode
+        self._now = now
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -147,11 +150,19 @@ class Rooms:
         return len(leaving)
 
     def broadcast(
-        self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None, exclude_user: object = None
+        self,
+        key: Hashable,
+        data: Data,
+        exclude: Member | Collection[Member] | None,
+        exclude_user: object = None,
+        message_key: str | None = None,
+        ttl: float | None = None,
     ) -> int:
-        """See `Room.broadcast`."""
+        """See `Room.broadcast`, whose `key` is the `message_key`."""
         self.check()
         frame = self.encode(data)
+        if message_key is not None or ttl is not None:
+            frame = transient(frame, key, message_key, ttl, self._now())
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
         group = self._groups.get(key)
         if group is None:
