@@ -145,6 +145,7 @@ CHECKED: dict[str, Call] = {
     "Room.broadcast to the route": lambda w: w.ws.route.broadcast("x"),
     "Room.broadcast but for some": lambda w: w.app.room("hall").broadcast("x", exclude=[w.ws]),
     "Room.broadcast but for a user": lambda w: w.app.room("hall").broadcast("x", exclude_user="ada"),
+    "Room.broadcast with a key": lambda w: w.app.room("hall").broadcast("x", key="k", ttl=5),
     "Room.broadcast by a membership": lambda w: w.membership.broadcast("x"),
     "Room.kick": lambda w: w.app.room("hall").kick(w.ws),
     "Room.kick of a subscriber": lambda w: w.app.room("hall").kick(w.subscriber),

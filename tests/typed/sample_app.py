@@ -198,6 +198,7 @@ def told(ws: Socket, listener: EventSubscriber) -> None:
     members: list[Member] = [ws, listener]
     app.room("lobby").broadcast("not you", exclude=members)
     app.room("lobby").broadcast("nor you", exclude=[ws])
+    app.room("lobby").broadcast({"price": 5}, key="X", ttl=2.5)
 
 
 def everywhere() -> dict[str, int]:
