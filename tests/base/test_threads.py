@@ -71,7 +71,7 @@ class World:
             {key: list(hub.rooms.members(key)) for key in hub.rooms},
             {user: self.app.users.connections(user) for user in self.app.users},
             sockets,
-            (one.closed, list(one._waiting._entries), list(one.held), one.dropped, one._body.deadline),
+            (one.closed, one._waiting and list(one._waiting._entries), list(one.held), one.dropped, one._body.deadline),
             (self.membership._left, self.membership._scope.cancel_called),
             dict(hub.quotas._taken),
             (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._life.hub is hub),

@@ -73,7 +73,7 @@ class SubscriberPeer:
         self._counters = counters
         self._check = check
         self._encode = encode
-        self._waiting: Waiting[Frame] = Waiting(limits, _size, exempt=1)
+        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 900 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._dismissed: CloseInfo | None = None  # how it ends, since it was removed from its room
@@ -98,12 +98,15 @@ class SubscriberPeer:
             return
         frames = self.held.copy()
         self.held.clear()  # always the same list: rooms know it
+        if self._waiting is None:
+            self._waiting = Waiting(self.limits, _size, exempt=1)
+        waiting = self._waiting
         for frame in frames:
             if self.closed is not None:
                 return
             self._counters.sent += 1
-            self._count_dropped(self._waiting.add(frame))
-            if self._waiting.is_over:  # the policy does not drop (these)
+            self._count_dropped(waiting.add(frame))
+            if waiting.is_over:  # the policy does not drop (these)
                 limit = self.limits.max_backlog_bytes
                 self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
         self._changed.unpark_all()
@@ -136,7 +139,7 @@ class SubscriberPeer:
         self.closed = info
         self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
-            self._waiting.clear()
+            self._waiting = None
         self._body.deadline = trio.current_time() + END_SECONDS
         self._changed.unpark_all()
         return info
@@ -165,13 +168,16 @@ class SubscriberPeer:
             await self._changed.park()
 
     def _take_nowait(self, now: float) -> list[Frame]:
-        frames, size = [], 0
-        while self._waiting and size < CHUNK_BYTES:
+        frames: list[Frame] = []
+        size = 0
+        while self._waiting is not None and size < CHUNK_BYTES:
             frame, late = self._waiting.take(math.inf, now)
             self._count_dropped(late)
             if frame is not None:
                 frames.append(frame)
                 size += _size(frame)
+            if not self._waiting:
+                self._waiting = None
         return frames
 
     def _count_dropped(self, messages: int) -> None:

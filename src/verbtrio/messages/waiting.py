@@ -21,6 +21,8 @@ PacketT = TypeVar("PacketT")
 class Waiting(Generic[PacketT]):
     """Packets in the order in which they go out. Only messages (`Frame`) are ever dropped.
 
+    An empty one takes 900 bytes, and more after it was full: keep one only while something waits in it.
+
     Args:
         limits: how many bytes may wait, and what happens to more.
         size: what a packet counts for, in bytes.
@@ -95,8 +97,6 @@ class Waiting(Generic[PacketT]):
         entry = self._entries.popleft()
         packet = self._newest.pop(entry) if isinstance(entry, tuple) else entry
         self.bytes -= self._size(packet)
-        if not self._entries:
-            self._newest.clear()  # gives its memory back: a dict that entries are popped from stays as large as it was
         return packet
 
     def _drop(self, *, from_front: bool) -> int:
