@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from verbtrio.base.checks import check_seconds
 from verbtrio.base.types import Data, EncodeHook
 
 
@@ -86,14 +87,9 @@ def transient(frame: Frame, room: Hashable, key: str | None, ttl: float | None, 
     """
     if not isinstance(key, str | None):
         raise TypeError(f"key is text, not {key!r}: use key=str(...)")
-    if ttl is None:
-        expires = math.inf
-    elif isinstance(ttl, bool) or not isinstance(ttl, int | float):
-        raise TypeError(f"ttl is a number of seconds, not {ttl!r}: use ttl=5, or leave it out for no limit")
-    elif not 0 < ttl < math.inf:
-        raise ValueError(f"ttl is a finite number of seconds, more than 0, not {ttl!r}; leave it out for no limit")
-    else:
-        expires = now + ttl
+    if ttl is not None:
+        check_seconds("ttl", ttl)
+    expires = math.inf if ttl is None else now + ttl
     return TransientFrame(frame, None if key is None else (room, key), expires)
 
 
