@@ -106,12 +106,12 @@ class TestTransient:
 
     @pytest.mark.parametrize("ttl", ["5", True, 1j])
     def test_a_time_is_a_number(self, ttl: Any) -> None:
-        with pytest.raises(TypeError, match="^ttl is a number of seconds, not"):
+        with pytest.raises(TypeError, match=r"^ttl is a number of seconds, not"):
             transient(encode("x"), "room", None, ttl, now=0.0)
 
     @pytest.mark.parametrize("ttl", [0, -1, -0.5, math.inf, math.nan])
     def test_that_is_finite_and_in_the_future(self, ttl: float) -> None:
-        with pytest.raises(ValueError, match="^ttl is a number of seconds, more than 0 and finite, not"):
+        with pytest.raises(ValueError, match=r"^ttl is a number of seconds, more than 0 and finite, not"):
             transient(encode("x"), "room", None, ttl, now=0.0)
 
     def test_a_plain_frame_has_neither(self) -> None:
