@@ -37,7 +37,7 @@ LAYERS: dict[str, list[str]] = {
         "restart",
         "signatures",
     ],
-    "messages": ["frame", "published", "collisions", "custom", "decoder"],
+    "messages": ["frame", "published", "waiting", "collisions", "custom", "decoder"],
     "wire": [
         "events",
         "protocol",
@@ -225,6 +225,7 @@ PURE = [
     "messages.decoder",
     "messages.frame",
     "messages.published",
+    "messages.waiting",
     "wire.events",
     "wire.protocol",
     "wire.codec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verbtrio.base.close import Cause, CloseInfo
-from verbtrio.messages.frame import Frame, encode
+from verbtrio.messages.frame import Frame, TransientFrame, encode
 from verbtrio.rooms.local import DISMISSAL_COST, FLUSH_BYTES, Rooms
 from verbtrio.rooms.member import Member
 from verbtrio.rooms.room import Room
@@ -267,6 +268,45 @@ class TestBroadcast:
         """It would exclude nobody, and those would hear it who must not."""
         with pytest.raises(TypeError, match="a member, its id"):
             Room(rooms, name).broadcast("x", exclude=exclude)
+        assert [person.heard for person in people] == [[], [], []]
+
+    def test_with_a_key_or_a_time(self, people: list[Listener]) -> None:
+        """The message is made once for all, by the clock of the outlets, and carries its room's key."""
+        rooms = Rooms(now=lambda: 100.0)
+        for person in people:
+            join(rooms, "r", person)
+        assert Room(rooms, "r").broadcast("x", key="price", ttl=5, exclude=people[2]) == 2
+        assert Room(rooms, "r").broadcast("y", key="price") == 3
+        assert Room(rooms, "r").broadcast("z", ttl=0.5) == 3
+        made = people[0].held
+        assert [frame for frame in made if not isinstance(frame, TransientFrame)] == []
+        assert [(frame.key, frame.expires) for frame in made if isinstance(frame, TransientFrame)] == [
+            (("r", "price"), 105.0),
+            (("r", "price"), math.inf),
+            (None, 100.5),
+        ]
+        assert people[1].held[0] is made[0]
+        assert [person.heard for person in people] == [[b"x", b"y", b"z"], [b"x", b"y", b"z"], [b"y", b"z"]]
+
+    def test_without_them_it_is_a_plain_frame(self, rooms: Rooms, people: list[Listener]) -> None:
+        Room(rooms, "r").broadcast("x")
+        assert type(people[0].held[0]) is Frame
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"key": 5}, TypeError),
+            ({"ttl": "5"}, TypeError),
+            ({"ttl": 0}, ValueError),
+            ({"key": "a", "ttl": math.nan}, ValueError),
+        ],
+    )
+    def test_a_bad_key_or_time_reaches_nobody(
+        self, rooms: Rooms, people: list[Listener], options: Any, error: type[Exception]
+    ) -> None:
+        for name in ("r", "nobody is here"):
+            with pytest.raises(error):
+                Room(rooms, name).broadcast("x", **options)
         assert [person.heard for person in people] == [[], [], []]
 
     def test_what_cannot_be_encoded_reaches_nobody(self, rooms: Rooms, people: list[Listener]) -> None:

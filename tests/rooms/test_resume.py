@@ -257,10 +257,10 @@ async def test_what_a_stamp_can_t_be_put_on(data: Any) -> None:
 
 @pytest.mark.parametrize(("data", "sent"), [({}, {}), ('{"a":1}', {"a": 1}), ({"ä": [{}]}, {"ä": [{}]})])
 async def test_a_stamp(data: Any, sent: Any, autojump_clock: Clock) -> None:
-    async with serving(chat(History(stamp="at \"ö\""))) as service:
+    async with serving(chat(History(stamp='at "ö"'))) as service:
         client = await service.connect()
         position = await service.app.room(ROOM).publish(data)
-        assert await read(client, 1) == [{**sent, "at \"ö\"": str(position)}]
+        assert await read(client, 1) == [{**sent, 'at "ö"': str(position)}]
         await client.aclose()
 
 

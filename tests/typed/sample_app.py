@@ -200,6 +200,7 @@ def told(ws: Socket, listener: EventSubscriber) -> None:
     members: list[Member] = [ws, listener]
     app.room("lobby").broadcast("not you", exclude=members)
     app.room("lobby").broadcast("nor you", exclude=[ws])
+    app.room("lobby").broadcast({"price": 5}, key="X", ttl=2.5)
     app.room("lobby").broadcast("nor you", exclude=ws.id)
     app.room("lobby").broadcast("nor both of you", exclude=[ws, listener.id])
     assert_type(app.room("lobby").kick([ws.id, listener], code=4001), int)

@@ -110,7 +110,7 @@ class WebSocketPeer(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Messages dropped by `Limits.backlog_policy`."""
+        """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
         return 0 if self.phase is ReadyState.CONNECTING else self.outbox.dropped
 
     def put(self, frame: Frame) -> Outbox:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
-from verbtrio.messages.frame import Encode, Frame, encode
+from verbtrio.messages.frame import Encode, Frame, encode, transient
 from verbtrio.rooms.member import Member, Outlet, Peer, chosen
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -78,6 +78,7 @@ class Rooms:
             other change of the app.
         of_user: gives the connections of the user with that id.
         encode: the app's encoder, for broadcasts and for everything else the app sends.
+        now: the clock by which a message's `ttl` runs out, the outlets' own.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Rooms:
         check: Callable[[], None] = lambda: None,
         of_user: Callable[[object], Collection[Member]] = lambda user_id: (),
         encode: Encode = encode,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each at most once
@@ -101,6 +103,7 @@ class Rooms:
         """Whether to ask the host about each room that opens: rooms may have settings, or are shared."""
         self.relays = False
         """Whether broadcasts go to other processes, too."""
+        self._now = now
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -198,10 +201,14 @@ class Rooms:
         data: Data,
         exclude: Member | str | Collection[Member | str] | None,
         exclude_user: object = None,
+        message_key: str | None = None,
+        ttl: float | None = None,
     ) -> int:
-        """See `Room.broadcast`."""
+        """See `Room.broadcast`, whose `key` is the `message_key`."""
         self.check()
         frame = self.encode(data)
+        if message_key is not None or ttl is not None:
+            frame = transient(frame, key, message_key, ttl, self._now())
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
         if self.relays:
             self.host.relay(key, frame, exclude, exclude_user)

@@ -45,7 +45,7 @@ class Peer(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Messages dropped by `Limits.backlog_policy`."""
+        """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
 
     def encode(self, data: Data) -> Frame:
         """The app's encoder."""
@@ -110,7 +110,8 @@ class Member(HTTPConnection):
 
     @property
     def dropped(self) -> int:
-        """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
+        """Messages that the client did not get because it reads too slowly: dropped or replaced by
+        `Limits.backlog_policy`, or late by their `ttl`."""
         return self._peer.dropped
 
     def send_nowait(self, data: Data) -> None:

@@ -157,6 +157,8 @@ class Room:
         *,
         exclude: Member | str | Collection[Member | str] | None = None,
         exclude_user: object = None,
+        key: str | None = None,
+        ttl: float | None = None,
     ) -> int:
         """Send `data` to all members, except `exclude` and all connections of the user whose id is `exclude_user` (see
         `App.users`).
@@ -166,17 +168,27 @@ class Room:
 
         Synchronous: when this returns, the message is on its way to everybody who is in the room. It is written, or
         queued within each member's backlog limit, in the same tick; a member that reads too slowly delays no other.
-        Each member receives the messages of one task in the order in which that task sent them.
+        Each member receives the messages of one task in the order in which that task sent them, but for a message that
+        takes an older one's turn by its `key`.
+
+        Args:
+            key: what the message tells about: "price of X". For a member whose `Limits.backlog_policy` is "latest", it
+                replaces this room's older message with the same key, if that is still queued, and takes its turn. So
+                it may come before messages that were sent between the two. Under the other policies it means nothing.
+            ttl: seconds after which nobody needs the message any more. If a member's turn comes later than that, it is
+                dropped, whatever the policy; until then it counts as queued.
 
         Returns:
             How many members it was handed to.
 
         Raises:
-            TypeError: `data` can't be encoded, `exclude` has something in it that is neither a member nor an id, or
-                `exclude_user` is not a user's id; or what the app's `encode=` hook raises. Nothing was sent.
+            TypeError: `data` can't be encoded, `exclude` has something in it that is neither a member nor an id,
+                `exclude_user` is not a user's id, `key` is not a `str`, or `ttl` is not a number; or what the app's
+                `encode=` hook raises. Nothing was sent.
+            ValueError: `ttl` is not more than 0, or not finite. Nothing was sent.
             RuntimeError: called in another thread than the one in which the app is served. Nothing was sent.
         """
-        return self._rooms.broadcast(self._key, data, exclude, exclude_user)
+        return self._rooms.broadcast(self._key, data, exclude, exclude_user, key, ttl)
 
     def kick(
         self,
