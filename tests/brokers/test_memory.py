@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from verbtrio.testing.brokers.checks import text
 
 from verbtrio.base.position import Position
 from verbtrio.brokers import MemoryBroker, PresenceChange
@@ -16,7 +17,6 @@ from verbtrio.brokers.base import Session
 from verbtrio.brokers.memory_history import ROOM_BYTES
 from verbtrio.brokers.records import History, Page, Present
 from verbtrio.testing.brokers import RecordingProcess
-from verbtrio.testing.brokers.checks import text
 
 HISTORY = History(ttl=10)
 

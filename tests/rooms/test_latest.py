@@ -100,7 +100,7 @@ async def test_a_slow_client_has_the_latest(kind: str, autojump_clock: Clock) ->
     async with serving(app) as service:
         client = await connect(service, kind)
         room, other = app.room("market"), app.room("news")
-        (member,) = room
+        (member,) = room.here
         room.broadcast("being written")
         await wait_all_tasks_blocked()
         for number in range(20):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.support.memory import Service, serving
 from verbtrio import App, Cause, Limits, WebSocket
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.position import Position
-from verbtrio.brokers import History, MemoryBroker
+from verbtrio.brokers import History
 
 ROOM = "chat:a"
 
@@ -153,6 +152,7 @@ async def test_whoever_handles_no_gap_ends_as_denied(autojump_clock: Clock) -> N
         client = await service.connect("/ws")
         with pytest.raises(trio_websocket.ConnectionClosed):
             await client.get_message()
+        assert client.closed is not None
         assert client.closed.code == 1008
         await service.wait_ended(5)
         assert app.statistics().ended == {Cause.DENIED: 1}
@@ -362,6 +362,7 @@ async def test_too_much_is_said_meanwhile(autojump_clock: Clock) -> None:
             await trio.sleep(0.1)
         with pytest.raises(trio_websocket.ConnectionClosed):
             await client.get_message()
+        assert client.closed is not None
         assert (client.closed.code, client.closed.reason) == (1008, "Too slow: over 10000 bytes behind")
         slow.go.set()
         await service.wait_ended(5)

@@ -50,13 +50,13 @@ class Client:
     @classmethod
     async def of(cls, service: Service, user: str = "ann") -> Client:
         ws = await service.connect(f"/ws?user={user}")
-        return cls(ws, await ws.get_message())
+        return cls(ws, str(await ws.get_message()))
 
     async def heard(self) -> list[str]:
         come = []
         with trio.move_on_after(0.5):
             while True:
-                come.append(await self.ws.get_message())
+                come.append(str(await self.ws.get_message()))
         return come
 
 
@@ -108,7 +108,8 @@ async def test_a_history_is_one(autojump_clock: Clock) -> None:
         a = await Client.of(one)
         first = await two.app.room(ROOM).publish("1")
         second = await one.app.room(ROOM).publish("2")
-        assert first is not None and second is not None
+        assert first is not None
+        assert second is not None
         assert (second.epoch, second.offset) == (first.epoch, 2)
         assert [message.data for message in (await two.app.room(ROOM).history()).messages] == ["1", "2"]
         assert await a.heard() == ["1", "2"]
@@ -144,6 +145,7 @@ async def test_users(autojump_clock: Clock) -> None:
         for client, service in ((a, one), (b, two)):
             with pytest.raises(trio_websocket.ConnectionClosed):
                 await client.ws.get_message()
+            assert client.ws.closed is not None
             assert client.ws.closed.code == 4000
             await service.wait_ended(5)
             assert service.app.statistics().ended == {Cause.KICKED: 1}

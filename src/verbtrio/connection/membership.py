@@ -282,8 +282,10 @@ class Membership(Room):
         def __exit__(self, *_: object) -> None: ...
 
     def update(self, presence: Any) -> bool:
-        """Change the public info of this connection's user in the room (see `ws.join(presence=...)`); return whether the
-        connection is in it.
+        """Change the public info of this connection's user in the room (see `ws.join(presence=...)`).
+
+        Returns:
+            Whether the connection is in the room.
 
         Raises:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
