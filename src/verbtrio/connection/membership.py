@@ -103,7 +103,7 @@ class Memberships:
         if since is not None:
             raise TypeError(f"since= is for a room that is joined: this connection is in {name!r} already")
         if presence is not None:
-            self._rooms.host.update(name, self._peer.ws, presence)
+            self._rooms.host.joins.update(name, self._peer.ws, presence)
         if membership._on_leave is None:
             membership._on_leave = on_leave
         return membership
@@ -112,7 +112,7 @@ class Memberships:
         self, membership: Membership, name: str, since: Position | str | None, presence: Any
     ) -> None:
         ws = self._peer.ws
-        settling = self._rooms.host.join(
+        settling = self._rooms.host.joins.join(
             name,
             ws,
             self._peer,
@@ -292,7 +292,7 @@ class Membership(Room):
             TypeError: `presence` can't be encoded.
         """
         self._all.check()
-        self._host.update(self.name, self._all.ws, presence)
+        self._host.joins.update(self.name, self._all.ws, presence)
         return not self._left
 
     def leave_nowait(self) -> bool:

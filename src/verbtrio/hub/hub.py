@@ -172,7 +172,7 @@ class Hub:
         """
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        settling = self.host.join(
+        settling = self.host.joins.join(
             room,
             subscriber,
             peer,

@@ -124,7 +124,7 @@ class Room:
         self._rooms.check()
         if limit is not None:
             check_count("limit", limit, least=0)
-        return await self._host.history(self.name, since, limit, reverse=reverse)
+        return await self._host.history(self._key, since, limit, reverse=reverse)
 
     async def presence(self) -> dict[str, Present]:
         """Who is present in the room (`app.rooms(presence=True)`), in all processes, in the order in which they came:
@@ -135,7 +135,7 @@ class Room:
             BrokerUnavailable: the broker can't be reached.
         """
         self._rooms.check()
-        return await self._host.presence(self.name)
+        return await self._host.presence(self._key)
 
     def watch(self) -> AbstractAsyncContextManager[PresenceWatch]:
         """Watch who comes and goes, in a room with presence:
@@ -149,7 +149,7 @@ class Room:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
         """
         self._rooms.check()
-        return self._host.watching(self.name)
+        return self._host.watching(self._key)
 
     def broadcast(
         self,
