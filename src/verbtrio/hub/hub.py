@@ -25,6 +25,7 @@ from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.room import Room
+from verbtrio.rooms.rules import RoomTable
 from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
@@ -34,8 +35,17 @@ EVERYBODY = ("verbtrio", "connections")
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
-    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        drain_timeout: float,
+        limits: Limits,
+        room_table: RoomTable,
+        encode: Encode = encode,
+    ) -> None:
         self.nursery = nursery
+        self.room_table = room_table
         self.timers = Timers()
         self._drain = Drain(drain_timeout)
         self._drain_timeout = drain_timeout
@@ -192,13 +202,15 @@ class Hub:
 
 
 @asynccontextmanager
-async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = encode) -> AsyncIterator[Hub]:
+async def open_hub(
+    *, drain_timeout: float, limits: Limits, room_table: RoomTable, encode: Encode = encode
+) -> AsyncIterator[Hub]:
     """An open hub. On the way out its connections are drained; then its tasks are cancelled.
 
     If a task of the hub fails, the lifespan ends, and the worker with it: without that task nothing would work.
     """
     async with trio.open_nursery() as nursery:
-        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, encode=encode)
+        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, room_table=room_table, encode=encode)
         hub.start()
         try:
             yield hub

@@ -3,6 +3,7 @@ reverse."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
@@ -14,10 +15,13 @@ from verbtrio.base.types import EncodeHook
 from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, is_available
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
+from verbtrio.rooms.rules import RoomTable
 from verbtrio.server import not_trio
 from verbtrio.server.debug.debugging import debugging
 from verbtrio.server.tasks.family import RunningApp, running_tasks
 from verbtrio.server.tasks.supervised import Task
+
+logger = logging.getLogger("verbtrio.rooms")
 
 
 class Application(Protocol):
@@ -35,6 +39,7 @@ class AppLifespan:
         app: the application.
         lifespan: its own, if it has one: called with the application.
         tasks: what it runs beside its connections.
+        room_table: what its rooms have, by the patterns of their names. They are logged at the start.
         mounted: returns the lifespans of the Apps mounted directly in it.
         take_over: a context manager within which connections are taken over; it yields what it adds to the lifespan's
             state. `None` leaves connections to the server.
@@ -56,6 +61,7 @@ class AppLifespan:
         *,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None,
         tasks: Sequence[Task],
+        room_table: RoomTable,
         mounted: Callable[[], Iterable[AppLifespan]],
         take_over: Callable[[Hub], AbstractContextManager[dict[str, Any]]] | None,
         drain_timeout: float,
@@ -65,6 +71,7 @@ class AppLifespan:
         self._app = app
         self._lifespan = lifespan
         self._tasks = tasks
+        self._room_table = room_table
         self._mounted = mounted
         self._take_over = take_over
 
@@ -99,11 +106,16 @@ class AppLifespan:
         """Open the hub, the mounted applications and the application's own lifespan, until `stack` is left."""
         self.check_not_running()
         opening = open_hub(
-            drain_timeout=self.drain_timeout, limits=self._app.limits, encode=encoder(self._app.encode_hook)
+            drain_timeout=self.drain_timeout,
+            limits=self._app.limits,
+            room_table=self._room_table,
+            encode=encoder(self._app.encode_hook),
         )
         self.hub = await stack.enter_async_context(opening)
         stack.callback(setattr, self, "hub", None)
         stack.callback(setattr, self, "state", {})
+        if patterns := self._room_table.describe():
+            logger.info("%s", patterns)
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
             life.state = await life._open(stack, family)
