@@ -162,6 +162,7 @@ LAYERS: dict[str, list[str]] = {
         "http_routes",
         "routing",
         "paths",
+        "rooms",
     ],
     # The doors: what applications import.
     "": ["environment", "middleware", "security", "app", "metrics", "__init__"],

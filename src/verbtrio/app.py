@@ -32,6 +32,7 @@ from verbtrio.routes.asyncapi import document
 from verbtrio.routes.channels import channels, description_endpoint
 from verbtrio.routes.mounted import mounted
 from verbtrio.routes.paths import PathRouter
+from verbtrio.routes.rooms import RoomDeclarations
 from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import UNSET, RouteSettings
 from verbtrio.server import not_trio
@@ -43,7 +44,7 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 logs.set_up()  # when verbtrio is imported: so that what is logged before an app is served has its level, too
 
 
-class App(Shared, Background, Routes, Starlette):
+class App(Shared, Background, RoomDeclarations, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Apart from what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -125,10 +126,12 @@ class App(Shared, Background, Routes, Starlette):
             _taking_over, self, proxies, http2_websockets=http2_websockets, http2_cleartext=http2_cleartext
         )
         Background.__init__(self, lambda: self._life.hub is not None)
+        RoomDeclarations.__init__(self, lambda: self._life.hub is not None)
         self._life: AppLifespan = AppLifespan(
             self,
             lifespan=lifespan,
             tasks=self._background,
+            room_table=self._room_table,
             mounted=lambda: [app._life for app in mounted(self.routes, App)],
             take_over=taking_over if take_over else None,
             drain_timeout=drain_timeout,

@@ -75,7 +75,7 @@ class World:
             (self.membership._left, self.membership._scope.cancel_called),
             dict(hub.quotas._taken),
             (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._life.hub is hub),
-            (len(hub.rooms._dismissed), self.app._background),
+            (len(hub.rooms._dismissed), self.app._background, list(hub.room_table)),
             self.app.user_middleware,
         )
         return repr(all_of_it)
@@ -204,13 +204,15 @@ REFUSED_WHILE_SERVED: dict[str, Call] = {
     "App.use": lambda w: w.app.use(as_somebody),
     "Background.task": lambda w: w.app.task(trio.sleep_forever),
     "Background.every": lambda w: w.app.every(1)(trio.sleep_forever),
+    "RoomDeclarations.rooms": lambda w: w.app.rooms("late:{room}"),
+    "RoomDeclarations.room_task": lambda w: w.app.room_task("late:{room}"),
     "App.listen": lambda w: w.app.listen(0),
     "App.serve": lambda w: trio.run(w.app.serve, 0),
     "App.lifespan": lambda w: trio.run(enter_lifespan, w),
 }
 """Refused in whatever thread, with a reason of their own."""
 
-TOO_LATE = {"App.use", "Background.task", "Background.every"}
+TOO_LATE = {"App.use", "Background.task", "Background.every", "RoomDeclarations.rooms", "RoomDeclarations.room_task"}
 """Of those, what must be done before the app is served."""
 
 READ: dict[str, Call] = {
@@ -301,6 +303,8 @@ NOTHING_OF_TRIO = {
         "UpgradeRequest",
         "VerbtrioError",
     ),
+    *("BrokerUnavailable", "Denied", "History", "HistoryGap", "Position", "Presence", "PresenceChange", "Present"),
+    "Publication",
 }
 """Classes whose modules don't import Trio: values, and what is made of them."""
 

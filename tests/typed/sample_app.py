@@ -22,17 +22,25 @@ from verbtrio import (
     Cause,
     CloseInfo,
     ConnectionClosed,
+    Denied,
     EventStream,
     EventSubscriber,
     Group,
     Heartbeat,
+    History,
     JSONArray,
     LimitExceeded,
     Limits,
     Member,
     Membership,
     MessageError,
+    Position,
+    Presence,
+    PresenceChange,
+    Present,
+    Publication,
     ReadyState,
+    Restart,
     Room,
     ServerSentEvent,
     Statistics,
@@ -228,6 +236,42 @@ def everywhere() -> dict[str, int]:
     figures = app.statistics()
     assert_type(figures, Statistics)
     return {**figures.ended, Cause.PEER: 0}
+
+
+# What rooms have
+
+
+def may_play(member: Member, number: int) -> bool:
+    if member.user is None:
+        raise Denied("sign in first")
+    return number > 0
+
+
+async def tick(room: Room) -> None:
+    while True:
+        await trio.sleep(1)
+        room.broadcast("tick")
+
+
+app.rooms("lobby", history=History(size=10, ttl=60, stamp="position"), presence=True, join_leave=True, task=tick)
+app.rooms("game:{number:int}", presence=Presence(grace=10), guard=may_play, max_members=4)
+
+
+@app.room_task("game:{number:int}", linger=5, restart=Restart(max=1), start_timeout=5)
+async def play(room: Room, number: int, *, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    room.broadcast({"game": number})
+
+
+assert_type(play.__name__, str)
+
+
+def remembered(message: Publication, change: PresenceChange, present: Present) -> Position | None:
+    assert_type(message.data, str | bytes)
+    assert_type(change.user, str)
+    assert_type(present.connections, int)
+    assert_type(message.position, Position)
+    return Position.parse(str(message.position))
 
 
 # Hooks

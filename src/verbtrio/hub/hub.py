@@ -47,8 +47,8 @@ class Hub:
         *,
         drain_timeout: float,
         limits: Limits,
+        room_table: RoomTable,
         encode: Encode = encode,
-        room_table: RoomTable | None = None,
         shared: bool = False,
     ) -> None:
         self.nursery = nursery
@@ -74,10 +74,9 @@ class Hub:
             lambda name: Room(self.rooms, name),
             lambda name, info: self.rooms.dismiss(name, None, info),
         )
-        table = RoomTable() if room_table is None else room_table
-        self.host = RoomHost(self.rooms, table, session, self.room_tasks, self.timers, shared=shared)
+        self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
         self.rooms.host = self.host
-        self.rooms.asks = shared or bool(table)
+        self.rooms.asks = shared or bool(room_table)
         self.rooms.relays = shared
 
     @property
@@ -237,8 +236,8 @@ async def open_hub(
     *,
     drain_timeout: float,
     limits: Limits,
+    room_table: RoomTable,
     encode: Encode = encode,
-    room_table: RoomTable | None = None,
     broker: Broker | None = None,
 ) -> AsyncIterator[Hub]:
     """An open hub. On the way out its connections are drained; then its tasks are cancelled, and its session with the

@@ -81,8 +81,8 @@ class RoomPattern:
 
         chat:lobby < chat:{n:int} < chat:{room} < {kind}:{room} < {all:path}
 
-    Of two that differ in what follows the same parameter (`{x}-log` and `{x}log`), the one with more characters comes
-    first: it is the only one that can match a part of what the other matches.
+    Of two that differ in what follows the same parameter ("{x}-log" and "{x}log"), the one in which more follows comes
+    first: every name that it matches may be one of the other's, and not the other way round.
 
     Args:
         text: the pattern.

@@ -3,6 +3,7 @@ reverse."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
@@ -21,6 +22,8 @@ from verbtrio.server.debug.debugging import debugging
 from verbtrio.server.tasks.family import RunningApp, running_tasks
 from verbtrio.server.tasks.supervised import Task
 
+logger = logging.getLogger("verbtrio.rooms")
+
 
 class Application(Protocol):
     """What an `App` says of itself. It is read when the app starts."""
@@ -29,7 +32,6 @@ class Application(Protocol):
     limits: Limits
     encode_hook: EncodeHook | None
     broker: Broker | None
-    room_table: RoomTable
 
 
 class AppLifespan:
@@ -39,6 +41,7 @@ class AppLifespan:
         app: the application.
         lifespan: its own, if it has one: called with the application.
         tasks: what it runs beside its connections.
+        room_table: what its rooms have, by the patterns of their names. They are logged at the start.
         mounted: returns the lifespans of the Apps mounted directly in it.
         take_over: a context manager within which connections are taken over; it yields what it adds to the lifespan's
             state. `None` leaves connections to the server.
@@ -57,6 +60,7 @@ class AppLifespan:
         *,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None,
         tasks: Sequence[Task],
+        room_table: RoomTable,
         mounted: Callable[[], Iterable[AppLifespan]],
         take_over: Callable[[Hub], AbstractContextManager[dict[str, Any]]] | None,
         drain_timeout: float,
@@ -66,6 +70,7 @@ class AppLifespan:
         self._app = app
         self._lifespan = lifespan
         self._tasks = tasks
+        self._room_table = room_table
         self._mounted = mounted
         self._take_over = take_over
 
@@ -102,13 +107,15 @@ class AppLifespan:
         opening = open_hub(
             drain_timeout=self.drain_timeout,
             limits=self._app.limits,
+            room_table=self._room_table,
             encode=encoder(self._app.encode_hook),
-            room_table=self._app.room_table,
             broker=self._app.broker,
         )
         self.hub = await stack.enter_async_context(opening)
         stack.callback(setattr, self, "hub", None)
         stack.callback(setattr, self, "state", {})
+        if patterns := self._room_table.describe():
+            logger.info("%s", patterns)
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
             life.state = await life._open(stack, family)
