@@ -124,7 +124,7 @@ class PresenceChecks(Checks):
             one.session.exit(room, "c1", 0)
             await self.present(one, room, {"ann": Present(None, 1)})
             await self.present(one, elsewhere, {})
-            assert one.process.changes_in(room) == [("join", "ann", None)]
+            await self.told([one], room, ("join", "ann", None))
 
     async def test_grace(self) -> None:
         """A user whose last connection has gone is there, with none, for some time; then leaves."""
@@ -150,7 +150,7 @@ class PresenceChecks(Checks):
             one.session.enter(room, "c1", "ann", "info")
             one.session.exit(room, "c1", self.patience * 10)
             await self.present(other, room, {"ann": Present("info", 0)})
-            assert other.process.changes_in(room) == [("join", "ann", "info")]
+            await self.told([other], room, ("join", "ann", "info"))
 
     async def test_a_reload_is_neither_join_nor_leave(self) -> None:
         """Even if the user comes back to another process, and goes and comes again and again."""

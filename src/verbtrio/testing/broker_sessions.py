@@ -105,7 +105,10 @@ class SessionChecks(Checks):
                     stays.session.broadcast(room, text(str(number)), (), None)
                     stays.session.send_user_nowait("ann", text(str(number)))
                     stays.session.enter(room, "c", f"user{number % 2}", number)
-                    await trio.lowlevel.checkpoint()
+                    if number % 10:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.sleep(0.001)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk)
