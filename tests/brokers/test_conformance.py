@@ -82,13 +82,14 @@ class LateBroker(Broker):
     @asynccontextmanager
     async def session(self, process: Process) -> AsyncIterator[Session]:
         late = LateProcess(process)
-        async with self.broker.session(late) as session, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(late.hand_on)
-            try:
-                yield session
-            finally:
-                late.calls.clear()
-                nursery.cancel_scope.cancel()
+            async with self.broker.session(late) as session:
+                try:
+                    yield session
+                finally:
+                    late.calls.clear()
+            nursery.cancel_scope.cancel()
 
 
 class TestLateBroker(BrokerConformance):
