@@ -166,18 +166,17 @@ LAYERS: dict[str, list[str]] = {
     ],
     # The doors: what applications import.
     "": ["environment", "middleware", "security", "app", "metrics", "__init__"],
-    "testing": [],
-    "testing.brokers": [
+    "testing": [
         "recording",
-        "checks",
-        "messages",
-        "histories",
-        "presence",
-        "users",
-        "leases",
-        "sessions",
-        "cancellation",
-        "__init__",
+        "broker_checks",
+        "broker_messages",
+        "broker_histories",
+        "broker_presence",
+        "broker_users",
+        "broker_leases",
+        "broker_sessions",
+        "broker_cancellation",
+        "brokers",
     ],
 }
 PACKAGES = [f"{package}.__init__" for package, modules in LAYERS.items() if "__init__" not in modules]

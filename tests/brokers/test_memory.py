@@ -16,6 +16,7 @@ from verbtrio.brokers import MemoryBroker, PresenceChange
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.memory_history import ROOM_BYTES
 from verbtrio.brokers.records import History, Page, Present
+from verbtrio.testing.broker_checks import text
 from verbtrio.testing.brokers import RecordingProcess
 
 HISTORY = History(ttl=10)

@@ -52,6 +52,7 @@ class Hub:
         shared: bool = False,
     ) -> None:
         self.nursery = nursery
+        self.room_table = room_table
         self.timers = Timers()
         self._drain = Drain(drain_timeout)
         self._drain_timeout = drain_timeout

@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from verbtrio.brokers.records import History, Lease
-from verbtrio.testing.brokers.checks import Checks, text
+from verbtrio.testing.broker_checks import Checks, text
 
 TURNS = range(6)
 """After how many turns of Trio's scheduler a call is cancelled."""
@@ -65,19 +65,19 @@ class CancellationChecks(Checks):
     async def test_a_publication_is_whole_or_not_there(self) -> None:
         """Remembered and delivered, or neither; and it leaves no hole."""
         room, history = self.name(), History()
-        async with self.processes(2) as members:
-            one, other = members
-            for member in members:
-                await member.subscribe(room)
+        async with self.processes(2) as nodes:
+            one, other = nodes
+            for node in nodes:
+                await node.subscribe(room)
             for turns in TURNS:
                 await cancelled_after(turns, lambda: one.session.publish(room, text("maybe"), history))
             newest = await one.session.publish(room, text("last"), history)
             assert newest is not None
             page = await other.session.history(room, history, since=None, limit=None, reverse=False)
             assert [message.position.offset for message in page.messages] == list(range(1, newest.offset + 1))
-            await self.delivered(members, room, newest.offset)
-            for member in members:
-                assert [call.position for call in member.process.delivered] == [
+            await self.delivered(nodes, room, newest.offset)
+            for node in nodes:
+                assert [call.position for call in node.process.delivered] == [
                     message.position for message in page.messages
                 ]
 

@@ -12,7 +12,7 @@ import trio
 from verbtrio.brokers.base import Broker, Session
 from verbtrio.brokers.records import Presences
 from verbtrio.messages.frame import Frame
-from verbtrio.testing.brokers.recording import RecordingProcess
+from verbtrio.testing.recording import RecordingProcess
 
 ODD_NAMES = (
     "",
@@ -45,7 +45,7 @@ ODD_NAMES = (
 
 
 @dataclass(frozen=True)
-class Member:
+class Node:
     """One process of the application, as a test has it."""
 
     process: RecordingProcess
@@ -79,19 +79,19 @@ class Checks:
         raise NotImplementedError
 
     @asynccontextmanager
-    async def processes(self, count: int) -> AsyncIterator[list[Member]]:
+    async def processes(self, count: int) -> AsyncIterator[list[Node]]:
         """So many processes, whose sessions are open."""
         async with self.brokers() as make, AsyncExitStack() as stack:
             yield [await stack.enter_async_context(self.opened(make())) for _ in range(count)]
 
     @asynccontextmanager
-    async def opened(self, broker: Broker) -> AsyncIterator[Member]:
+    async def opened(self, broker: Broker) -> AsyncIterator[Node]:
         """One process with its session, for as long as the block. The broker may not call it before or after."""
         process = RecordingProcess()
         async with broker.session(process) as session:
             process.is_open = True
             try:
-                yield Member(process, session)
+                yield Node(process, session)
             finally:
                 process.is_open = False
         assert process.mistakes == []
@@ -101,19 +101,19 @@ class Checks:
         """A name that nobody else uses: the back end may remember those of earlier tests."""
         return f"{kind}-{secrets.token_hex(8)}"
 
-    async def until(self, member: Member, condition: Callable[[RecordingProcess], bool]) -> None:
+    async def until(self, node: Node, condition: Callable[[RecordingProcess], bool]) -> None:
         """Wait until the condition holds for that process; it is asked after each call of the broker.
 
         Raises:
             trio.TooSlowError: it does not within `patience` seconds.
         """
         with trio.fail_after(self.patience):
-            await member.process.until(lambda: condition(member.process))
+            await node.process.until(lambda: condition(node.process))
 
-    async def delivered(self, members: list[Member], room: str, count: int) -> None:
+    async def delivered(self, nodes: list[Node], room: str, count: int) -> None:
         """Wait until so many messages of the room have come to each of the processes."""
-        for member in members:
-            await self.until(member, lambda process: len(process.payloads(room)) >= count)
+        for node in nodes:
+            await self.until(node, lambda process: len(process.payloads(room)) >= count)
 
     async def eventually(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Ask again and again, until the condition holds.
@@ -125,11 +125,11 @@ class Checks:
             while not await condition():
                 await trio.sleep(0.01)
 
-    async def present(self, member: Member, room: str, expected: Presences) -> None:
+    async def present(self, node: Node, room: str, expected: Presences) -> None:
         """Wait until that is who is present in the room, as this process is told."""
         found: Presences | None = None
         with trio.move_on_after(self.patience):
-            while (found := await member.session.presence(room)) != expected:
+            while (found := await node.session.presence(room)) != expected:
                 await trio.sleep(0.01)
         assert found == expected
 

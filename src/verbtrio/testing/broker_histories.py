@@ -7,13 +7,13 @@ import trio
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import History, Page
 from verbtrio.messages.frame import Frame
-from verbtrio.testing.brokers.checks import Checks, Member, text
+from verbtrio.testing.broker_checks import Checks, Node, text
 
 ALL = History(size=1000)
 
 
 async def ask(
-    member: Member,
+    node: Node,
     room: str,
     history: History = ALL,
     *,
@@ -22,12 +22,12 @@ async def ask(
     reverse: bool = False,
 ) -> Page:
     """The room's history, as that process is told."""
-    return await member.session.history(room, history, since=since, limit=limit, reverse=reverse)
+    return await node.session.history(room, history, since=since, limit=limit, reverse=reverse)
 
 
-async def say(member: Member, room: str, payload: object, history: History = ALL) -> Position:
+async def say(node: Node, room: str, payload: object, history: History = ALL) -> Position:
     """Publish it, and return its position."""
-    position = await member.session.publish(room, text(str(payload)), history)
+    position = await node.session.publish(room, text(str(payload)), history)
     assert position is not None
     return position
 
@@ -44,15 +44,15 @@ class HistoryChecks(Checks):
         """Who published what, where, makes no difference; text stays text, and bytes stay bytes."""
         room = self.name()
         frames = [text("hello"), Frame(b"\0\xff", text=False), text(""), Frame(b"", text=False), text("x" * 2**20)]
-        async with self.processes(2) as members:
+        async with self.processes(2) as nodes:
             published = []
             for number, frame in enumerate(frames):
-                published.append(await members[number % 2].session.publish(room, frame, ALL))
+                published.append(await nodes[number % 2].session.publish(room, frame, ALL))
             first = published[0]
             assert first is not None
             assert published == [Position(first.epoch, offset) for offset in range(1, 6)]
-            for member in members:
-                page = await ask(member, room)
+            for node in nodes:
+                page = await ask(node, room)
                 assert [message.position for message in page.messages] == published
                 assert [(message.frame.text, message.frame.payload) for message in page.messages] == [
                     (frame.text, frame.payload) for frame in frames
@@ -135,14 +135,14 @@ class HistoryChecks(Checks):
 
             async def is_forgotten() -> bool:
                 page = await ask(other, room, history)
-                assert offsets(page) in ([1, 2], [])
+                assert offsets(page) in ([1, 2], [2], [])
                 return not page.messages
 
             await self.eventually(is_forgotten)
             page = await ask(one, room, history, since=first)
             assert (page.messages, page.oldest, page.is_complete) == ((), None, False)
             third = await say(other, room, "c", history)
-            assert third.epoch != first.epoch or third.offset == second.offset + 1
+            assert third.epoch != second.epoch or third.offset == second.offset + 1
 
     async def test_each_message_extends_the_time_of_all(self) -> None:
         """`ttl` counts from the last one; asking does not count."""

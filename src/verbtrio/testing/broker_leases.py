@@ -5,16 +5,16 @@ from __future__ import annotations
 import trio
 
 from verbtrio.brokers.records import Lease
-from verbtrio.testing.brokers.checks import Checks, Member
+from verbtrio.testing.broker_checks import Checks, Node
 
 
 class LeaseChecks(Checks):
     """`acquire`, `renew`, `release`."""
 
-    async def taken(self, member: Member, name: str, seconds: float) -> Lease:
+    async def taken(self, node: Node, name: str, seconds: float) -> Lease:
         """Wait for the lease."""
         with trio.fail_after(self.patience):
-            while (lease := await member.session.acquire(name, seconds)) is None:
+            while (lease := await node.session.acquire(name, seconds)) is None:
                 await trio.sleep(0.01)
         return lease
 
@@ -42,27 +42,27 @@ class LeaseChecks(Checks):
         """They ask at the same time, in all processes."""
         name, leases = self.name("lease"), []
 
-        async def acquire(member: Member) -> None:
-            leases.append(await member.session.acquire(name, 60))
+        async def acquire(node: Node) -> None:
+            leases.append(await node.session.acquire(name, 60))
 
-        async with self.processes(3) as members:
+        async with self.processes(3) as nodes:
             for _ in range(5):
                 leases.clear()
                 async with trio.open_nursery() as nursery:
-                    for member in members * 4:
-                        nursery.start_soon(acquire, member)
+                    for node in nodes * 4:
+                        nursery.start_soon(acquire, node)
                 (lease,) = [lease for lease in leases if lease is not None]
-                await members[0].session.release(lease)
+                await nodes[0].session.release(lease)
 
     async def test_fences_count_up(self) -> None:
         """Whoever holds it, and however it is lost."""
         name, fences = self.name("lease"), []
-        async with self.processes(2) as members:
+        async with self.processes(2) as nodes:
             for number in range(6):
-                lease = await self.taken(members[number % 2], name, 60 if number % 3 else 0.05)
+                lease = await self.taken(nodes[number % 2], name, 60 if number % 3 else 0.05)
                 fences.append(lease.fence)
                 if number % 3:
-                    await members[number % 2].session.release(lease)
+                    await nodes[number % 2].session.release(lease)
         assert fences == sorted(set(fences))
 
     async def test_a_lost_lease(self) -> None:

@@ -6,7 +6,7 @@ import trio
 
 from verbtrio.brokers.records import History
 from verbtrio.messages.frame import Frame
-from verbtrio.testing.brokers.checks import Checks, Member, text
+from verbtrio.testing.broker_checks import Checks, Node, text
 
 
 class MessageChecks(Checks):
@@ -24,14 +24,14 @@ class MessageChecks(Checks):
             Frame(b"x" * 2**20, text=False),
             text("x" * 2**20),
         ]
-        async with self.processes(3) as members:
-            for member in members:
-                await member.subscribe(room)
+        async with self.processes(3) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
             for frame in frames:
-                assert await members[0].session.publish(room, frame, None) is None
-            await self.delivered(members, room, len(frames))
-            for member in members:
-                assert [tuple(call) for call in member.process.delivered if call.room == room] == [
+                assert await nodes[0].session.publish(room, frame, None) is None
+            await self.delivered(nodes, room, len(frames))
+            for node in nodes:
+                assert [tuple(call) for call in node.process.delivered if call.room == room] == [
                     (room, frame.text, frame.payload, None) for frame in frames
                 ]
 
@@ -39,27 +39,27 @@ class MessageChecks(Checks):
         """Whoever publishes at the same time: that of the offsets. What `publish` returned is what was delivered."""
         room, history, returned = self.name(), History(size=1000), {}
 
-        async def publish(member: Member, name: str) -> None:
+        async def publish(node: Node, name: str) -> None:
             for number in range(10):
                 payload = f"{name}/{number}".encode()
-                position = await member.session.publish(room, text(payload), history)
+                position = await node.session.publish(room, text(payload), history)
                 assert position is not None
                 returned[payload] = position
 
-        async with self.processes(3) as members:
-            for member in members:
-                await member.subscribe(room)
+        async with self.processes(3) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
             async with trio.open_nursery() as nursery:
-                for index, member in enumerate(members):
-                    nursery.start_soon(publish, member, f"{index}a")
-                    nursery.start_soon(publish, member, f"{index}b")
-            await self.delivered(members, room, 60)
+                for index, node in enumerate(nodes):
+                    nursery.start_soon(publish, node, f"{index}a")
+                    nursery.start_soon(publish, node, f"{index}b")
+            await self.delivered(nodes, room, 60)
             assert sorted(position.offset for position in returned.values()) == list(range(1, 61))
             in_order = sorted(returned.items(), key=lambda item: item[1])
-            for member in members:
-                calls = [(call.payload, call.position) for call in member.process.delivered if call.room == room]
+            for node in nodes:
+                calls = [(call.payload, call.position) for call in node.process.delivered if call.room == room]
                 assert calls == in_order
-                page = await member.session.history(room, history, since=None, limit=None, reverse=False)
+                page = await node.session.history(room, history, since=None, limit=None, reverse=False)
                 assert [(message.frame.payload, message.position) for message in page.messages] == in_order
 
     async def test_nothing_is_lost_between_a_page_and_what_follows(self) -> None:
@@ -105,10 +105,10 @@ class MessageChecks(Checks):
     async def test_a_broadcast_goes_to_the_other_processes(self) -> None:
         """In order, with whom it is not for. The process that broadcasts has done it for its own members."""
         room, other_room = self.name(), self.name()
-        async with self.processes(3) as members:
-            for member in members:
-                await member.subscribe(room, other_room)
-            session = members[0].session
+        async with self.processes(3) as nodes:
+            for node in nodes:
+                await node.subscribe(room, other_room)
+            session = nodes[0].session
             session.broadcast(room, text("all"), (), None)
             session.broadcast(room, Frame(b"\0\xff", text=False), ["a", "b"], None)
             session.broadcast(other_room, text(""), {"\N{PILE OF POO}": None}.keys(), "")
@@ -119,13 +119,13 @@ class MessageChecks(Checks):
                 (other_room, True, b"", frozenset({"\N{PILE OF POO}"}), ""),
                 (room, True, b"last", frozenset({"a"}), "user"),
             ]
-            for member in members[1:]:
-                await self.until(member, lambda process: len(process.relayed) >= 4)
-                by_room = sorted((tuple(call) for call in member.process.relayed), key=lambda call: call[0] != room)
+            for node in nodes[1:]:
+                await self.until(node, lambda process: len(process.relayed) >= 4)
+                by_room = sorted((tuple(call) for call in node.process.relayed), key=lambda call: call[0] != room)
                 assert by_room == sorted(expected, key=lambda call: call[0] != room)
             await trio.sleep(self.quiet)
-            assert members[0].process.relayed == []
-            assert [member.process.delivered for member in members] == [[], [], []]
+            assert nodes[0].process.relayed == []
+            assert [node.process.delivered for node in nodes] == [[], [], []]
 
     async def test_rooms_are_not_mixed_up(self) -> None:
         """Whatever their names."""

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from verbtrio.brokers.records import PresenceChange, Present
-from verbtrio.testing.brokers.checks import Checks, Member
+from verbtrio.testing.broker_checks import Checks, Node
 
 
 def is_refused(call: Callable[[], None]) -> bool:
@@ -23,52 +23,52 @@ def is_refused(call: Callable[[], None]) -> bool:
 class PresenceChecks(Checks):
     """`enter`, `update`, `exit`, `presence`, `Process.changed`."""
 
-    async def told(self, members: list[Member], room: str, *changes: tuple[str, str, object]) -> None:
+    async def told(self, nodes: list[Node], room: str, *changes: tuple[str, str, object]) -> None:
         """Wait until these are the room's changes in each process; no other may have come."""
-        for member in members:
-            process = member.process
-            await self.until(member, lambda process: len(process.changes_in(room)) >= len(changes))
+        for node in nodes:
+            process = node.process
+            await self.until(node, lambda process: len(process.changes_in(room)) >= len(changes))
             assert process.changes_in(room) == list(changes)
 
     async def test_once_a_user(self) -> None:
         """However many connections, in however many processes."""
         room = self.name()
-        async with self.processes(3) as members:
-            for member in members:
-                await member.subscribe(room)
-            one, other, _ = members
+        async with self.processes(3) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            one, other, _ = nodes
             one.session.enter(room, "c1", "ann", {"name": "Ann"})
-            await self.told(members, room, ("join", "ann", {"name": "Ann"}))
+            await self.told(nodes, room, ("join", "ann", {"name": "Ann"}))
             one.session.enter(room, "c2", "ann", {"name": "Ann"})
             other.session.enter(room, "c3", "ann", {"name": "Ann"})
             other.session.enter(room, "c4", "c4", None)  # a connection without a user
             joined = [("join", "ann", {"name": "Ann"}), ("join", "c4", None)]
-            await self.told(members, room, *joined)
+            await self.told(nodes, room, *joined)
             expected = {"ann": Present({"name": "Ann"}, 3), "c4": Present(None, 1)}
-            for member in members:
-                await self.present(member, room, expected)
-                assert list(await member.session.presence(room)) == ["ann", "c4"]  # in the order in which they came
+            for node in nodes:
+                await self.present(node, room, expected)
+                assert list(await node.session.presence(room)) == ["ann", "c4"]  # in the order in which they came
             one.session.exit(room, "c1", 0)
             other.session.exit(room, "c3", 0)
             await self.present(other, room, {"ann": Present({"name": "Ann"}, 1), "c4": Present(None, 1)})
             one.session.exit(room, "c2", 0)
-            await self.told(members, room, *joined, ("leave", "ann", {"name": "Ann"}))
+            await self.told(nodes, room, *joined, ("leave", "ann", {"name": "Ann"}))
             other.session.exit(room, "c4", 0)
-            await self.told(members, room, *joined, ("leave", "ann", {"name": "Ann"}), ("leave", "c4", None))
-            for member in members:
-                await self.present(member, room, {})
+            await self.told(nodes, room, *joined, ("leave", "ann", {"name": "Ann"}), ("leave", "c4", None))
+            for node in nodes:
+                await self.present(node, room, {})
 
     async def test_public_info(self) -> None:
         """It changes by `update`, and by a connection that enters with another one; the same again is no change."""
         room = self.name()
-        async with self.processes(2) as members:
-            for member in members:
-                await member.subscribe(room)
-            one, other = members
+        async with self.processes(2) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            one, other = nodes
             one.session.enter(room, "c1", "ann", 1)
             await self.present(other, room, {"ann": Present(1, 1)})
             other.session.enter(room, "c2", "ann", 2)
-            await self.told(members, room, ("join", "ann", 1), ("update", "ann", 2))
+            await self.told(nodes, room, ("join", "ann", 1), ("update", "ann", 2))
             one.session.update(room, "c1", {"a": [True, None, "é"]})
             one.session.update(room, "c1", {"a": [True, None, "é"]})
             one.session.update(room, "c1", {"a": [1, None, "é"]})
@@ -77,22 +77,22 @@ class PresenceChecks(Checks):
             one.session.update(self.name(), "c1", "x")
             one.session.exit(room, "c1", 0)
             changes = [("update", "ann", info) for info in (2, {"a": [True, None, "é"]}, {"a": [1, None, "é"]}, None)]
-            await self.told(members, room, ("join", "ann", 1), *changes)
+            await self.told(nodes, room, ("join", "ann", 1), *changes)
             assert [str(info) for _, _, info in other.process.changes_in(room)][2] == "{'a': [True, None, 'é']}"
             await self.present(other, room, {"ann": Present(None, 1)})
 
     async def test_public_info_is_a_copy(self) -> None:
         """What the caller does to it afterwards is no change yet, and one as soon as it is told."""
         room, info = self.name(), {"mood": "good"}
-        async with self.processes(2) as members:
-            one, other = members
+        async with self.processes(2) as nodes:
+            one, other = nodes
             await one.subscribe(room)
             await other.subscribe(room)
             one.session.enter(room, "c1", "ann", info)
             info["mood"] = "bad"
             await self.present(other, room, {"ann": Present({"mood": "good"}, 1)})
             one.session.update(room, "c1", info)
-            await self.told(members, room, ("join", "ann", {"mood": "good"}), ("update", "ann", {"mood": "bad"}))
+            await self.told(nodes, room, ("join", "ann", {"mood": "good"}), ("update", "ann", {"mood": "bad"}))
             found: Any = (await one.session.presence(room))["ann"].info
             found["mood"] = "ugly"
             await self.present(one, room, {"ann": Present({"mood": "bad"}, 1)})
@@ -124,22 +124,22 @@ class PresenceChecks(Checks):
             one.session.exit(room, "c1", 0)
             await self.present(one, room, {"ann": Present(None, 1)})
             await self.present(one, elsewhere, {})
-            assert one.process.changes_in(room) == [("join", "ann", None)]
+            await self.told([one], room, ("join", "ann", None))
 
     async def test_grace(self) -> None:
         """A user whose last connection has gone is there, with none, for some time; then leaves."""
         room, grace = self.name(), 0.3
-        async with self.processes(2) as members:
-            for member in members:
-                await member.subscribe(room)
-            one, other = members
+        async with self.processes(2) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            one, other = nodes
             one.session.enter(room, "c1", "ann", "info")
-            await self.told(members, room, ("join", "ann", "info"))
+            await self.told(nodes, room, ("join", "ann", "info"))
             begin = trio.current_time()
             one.session.exit(room, "c1", grace)
             await self.until(other, lambda process: len(process.changes_in(room)) > 1)
             assert trio.current_time() - begin > grace * 0.9
-            await self.told(members, room, ("join", "ann", "info"), ("leave", "ann", "info"))
+            await self.told(nodes, room, ("join", "ann", "info"), ("leave", "ann", "info"))
             await self.present(other, room, {})
 
     async def test_grace_leaves_the_user_present(self) -> None:
@@ -150,29 +150,29 @@ class PresenceChecks(Checks):
             one.session.enter(room, "c1", "ann", "info")
             one.session.exit(room, "c1", self.patience * 10)
             await self.present(other, room, {"ann": Present("info", 0)})
-            assert other.process.changes_in(room) == [("join", "ann", "info")]
+            await self.told([other], room, ("join", "ann", "info"))
 
     async def test_a_reload_is_neither_join_nor_leave(self) -> None:
         """Even if the user comes back to another process, and goes and comes again and again."""
         room, grace = self.name(), 0.4
-        async with self.processes(2) as members:
-            for member in members:
-                await member.subscribe(room)
-            one, other = members
+        async with self.processes(2) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            one, other = nodes
             one.session.enter(room, "c0", "ann", "info")
             await self.present(other, room, {"ann": Present("info", 1)})
             for number in range(3):
-                here, there = members[number % 2], members[(number + 1) % 2]
+                here, there = nodes[number % 2], nodes[(number + 1) % 2]
                 here.session.exit(room, f"c{number}", grace if number else self.patience * 10)
                 there.session.enter(room, f"c{number + 1}", "ann", "info")
                 await self.present(here, room, {"ann": Present("info", 1)})
             await trio.sleep(grace + self.quiet)
-            await self.told(members, room, ("join", "ann", "info"))
+            await self.told(nodes, room, ("join", "ann", "info"))
             await self.present(one, room, {"ann": Present("info", 1)})
             # A grace that is over by then does not shorten the next one.
             begin = trio.current_time()
             other.session.exit(room, "c3", grace)
-            await self.told(members, room, ("join", "ann", "info"), ("leave", "ann", "info"))
+            await self.told(nodes, room, ("join", "ann", "info"), ("leave", "ann", "info"))
             assert trio.current_time() - begin > grace * 0.9
 
     async def test_a_connection_of_another_user(self) -> None:
@@ -195,10 +195,10 @@ class PresenceChecks(Checks):
     async def test_all_are_told_in_one_order(self) -> None:
         """Whatever happens at the same time, and whatever a process does when it is told."""
         room = self.name()
-        async with self.processes(3) as members:
-            for member in members:
-                await member.subscribe(room)
-            first = members[0]
+        async with self.processes(3) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            first = nodes[0]
 
             def send_away(changed_room: str, change: PresenceChange) -> None:
                 if (changed_room, change.kind) == (room, "join") and change.user.startswith("slow"):
@@ -206,21 +206,21 @@ class PresenceChecks(Checks):
 
             first.process.when_changed = send_away
 
-            async def come_and_go(member: Member, name: str) -> None:
+            async def come_and_go(node: Node, name: str) -> None:
                 for number in range(5):
-                    member.session.enter(room, f"{name}{number}", name, number)
+                    node.session.enter(room, f"{name}{number}", name, number)
                     await trio.lowlevel.checkpoint()
-                    member.session.exit(room, f"{name}{number}", 0)
+                    node.session.exit(room, f"{name}{number}", 0)
                     await trio.lowlevel.checkpoint()
 
             async with trio.open_nursery() as nursery:
-                for index, member in enumerate(members):
-                    nursery.start_soon(come_and_go, member, f"user{index}")
+                for index, node in enumerate(nodes):
+                    nursery.start_soon(come_and_go, node, f"user{index}")
                 for number in range(5):
                     first.session.enter(room, f"slow{number}", f"slow{number}", None)
-            for member in members:
-                process = member.process
-                await self.until(member, lambda process: len(process.changes_in(room)) >= 40)
+            for node in nodes:
+                process = node.process
+                await self.until(node, lambda process: len(process.changes_in(room)) >= 40)
                 assert process.changes_in(room) == first.process.changes_in(room)
                 kinds: dict[str, list[str]] = {}
                 for kind, user, _ in process.changes_in(room):

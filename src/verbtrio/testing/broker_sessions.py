@@ -9,7 +9,7 @@ import trio
 
 from verbtrio.brokers.base import Broker
 from verbtrio.brokers.records import History, Present
-from verbtrio.testing.brokers.checks import Checks, Member, text
+from verbtrio.testing.broker_checks import Checks, Node, text
 
 
 class SessionEnds(Exception):  # noqa: N818 -- what a session's block raises
@@ -36,8 +36,8 @@ class SessionChecks(Checks):
 
     async def test_health(self) -> None:
         """A broker that works says so."""
-        async with self.processes(2) as members:
-            assert [member.session.health.is_connected for member in members] == [True, True]
+        async with self.processes(2) as nodes:
+            assert [node.session.health.is_connected for node in nodes] == [True, True]
 
     async def test_a_session_that_ends_gives_up_what_it_had(self) -> None:
         """Its members, its lease and, without a grace, its presence; nothing of the others'."""
@@ -87,9 +87,9 @@ class SessionChecks(Checks):
                     await trio.sleep(0.01)
             assert await stays.session.renew(kept, patient)
 
-    async def _has(self, member: Member, room: str, others: int) -> bool:
+    async def _has(self, node: Node, room: str, others: int) -> bool:
         """Whether the room has so many members in the other processes, as this one knows and is told."""
-        session = member.session
+        session = node.session
         return session.elsewhere(room) == others and await session.count(room) == others
 
     async def test_nothing_comes_after_the_end(self) -> None:
@@ -105,7 +105,10 @@ class SessionChecks(Checks):
                     stays.session.broadcast(room, text(str(number)), (), None)
                     stays.session.send_user_nowait("ann", text(str(number)))
                     stays.session.enter(room, "c", f"user{number % 2}", number)
-                    await trio.lowlevel.checkpoint()
+                    if number % 10:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.sleep(0.001)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk)

@@ -8,7 +8,7 @@ import trio
 
 from verbtrio.brokers.base import Session
 from verbtrio.messages.frame import Frame
-from verbtrio.testing.brokers.checks import Checks, text
+from verbtrio.testing.broker_checks import Checks, text
 
 
 class UserChecks(Checks):
@@ -80,16 +80,16 @@ class UserChecks(Checks):
     async def test_counts(self) -> None:
         """Of a room that others have members in: known to those who have, too, and to all who ask."""
         room, other_room = self.name(), self.name()
-        async with self.processes(3) as members:
-            for member, here in zip(members, (1, 2, 0), strict=True):
-                member.process.members[room] = here
+        async with self.processes(3) as nodes:
+            for node, here in zip(nodes, (1, 2, 0), strict=True):
+                node.process.members[room] = here
                 if here:
-                    await member.subscribe(room)
-                    member.session.counted(room, here)
-            one, two, three = members
-            for member in members:
-                await self.eventually(partial(_is, member.session, room, 3))
-                assert await member.session.count(other_room) == 0
+                    await node.subscribe(room)
+                    node.session.counted(room, here)
+            one, two, three = nodes
+            for node in nodes:
+                await self.eventually(partial(_is, node.session, room, 3))
+                assert await node.session.count(other_room) == 0
             with trio.fail_after(self.patience):
                 while (one.session.elsewhere(room), two.session.elsewhere(room)) != (2, 1):
                     await trio.sleep(0.01)

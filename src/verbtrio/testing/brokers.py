@@ -9,17 +9,17 @@
                 yield lambda: MyBroker(address)
 
 They use real time, or the clock that a fixture of yours sets. To see values in failures, have this in `conftest.py`:
-`pytest.register_assert_rewrite("verbtrio.testing.brokers")`.
+`pytest.register_assert_rewrite("verbtrio.testing")`.
 """
 
-from verbtrio.testing.brokers.cancellation import CancellationChecks
-from verbtrio.testing.brokers.histories import HistoryChecks
-from verbtrio.testing.brokers.leases import LeaseChecks
-from verbtrio.testing.brokers.messages import MessageChecks
-from verbtrio.testing.brokers.presence import PresenceChecks
-from verbtrio.testing.brokers.recording import RecordingProcess as RecordingProcess
-from verbtrio.testing.brokers.sessions import SessionChecks
-from verbtrio.testing.brokers.users import UserChecks
+from verbtrio.testing.broker_cancellation import CancellationChecks
+from verbtrio.testing.broker_histories import HistoryChecks
+from verbtrio.testing.broker_leases import LeaseChecks
+from verbtrio.testing.broker_messages import MessageChecks
+from verbtrio.testing.broker_presence import PresenceChecks
+from verbtrio.testing.broker_sessions import SessionChecks
+from verbtrio.testing.broker_users import UserChecks
+from verbtrio.testing.recording import RecordingProcess as RecordingProcess
 
 
 class BrokerConformance(
