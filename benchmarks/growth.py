@@ -194,6 +194,7 @@ class _Peer:
     closed: CloseInfo | None = None
     dropped = 0
     limits = Limits()
+    queued = 0
 
     def __init__(self) -> None:
         self.outlet = self
@@ -206,7 +207,7 @@ class _Peer:
 
     def put(self, frame: Frame) -> None: ...
 
-    async def wait_low(self) -> None: ...
+    async def wait_below(self, size: int) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
 

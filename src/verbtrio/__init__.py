@@ -14,6 +14,8 @@ Deploy with `hypercorn -k trio module:app`, run as a script with `app.listen()`,
 
 What applications import is here, and behind five doors:
 
+    verbtrio.brokers        MemoryBroker, and what another broker has to be
+    verbtrio.testing        the tests that every broker must pass
     verbtrio.auth           JWTAuth: who a client is, by JSON Web Tokens
     verbtrio.security       SecurityHeaders, CSRFProtection: what browsers are told, and what they are kept from
     verbtrio.middleware     what function middleware is made of
@@ -46,6 +48,7 @@ from verbtrio.base.restart import Restart as Restart
 from verbtrio.base.types import JSON as JSON
 from verbtrio.base.types import ReadyState as ReadyState
 from verbtrio.brokers.records import History as History
+from verbtrio.brokers.records import Page as Page
 from verbtrio.brokers.records import PresenceChange as PresenceChange
 from verbtrio.brokers.records import Present as Present
 from verbtrio.brokers.records import Publication as Publication
@@ -65,6 +68,7 @@ from verbtrio.http.streaming import Stream as Stream
 from verbtrio.hub.statistics import Statistics as Statistics
 from verbtrio.hub.users import Users as Users
 from verbtrio.rooms.member import Member as Member
+from verbtrio.rooms.presence import PresenceWatch as PresenceWatch
 from verbtrio.rooms.room import Room as Room
 from verbtrio.rooms.settings import Presence as Presence
 from verbtrio.routes.routing import Group as Group

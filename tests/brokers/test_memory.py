@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
-from verbtrio.testing.brokers.checks import text
 
 from verbtrio.base.position import Position
 from verbtrio.brokers import MemoryBroker, PresenceChange

@@ -44,11 +44,12 @@ class Listener(Member):
         return encode(data)
 
     limits = Limits()
+    queued = 0
 
     def put(self, frame: Frame) -> None:
         self.held.append(frame)
 
-    async def wait_low(self) -> None: ...
+    async def wait_below(self, size: int) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
 

@@ -233,6 +233,7 @@ class Membership(Room):
         return self._settled().__await__()
 
     async def _settled(self) -> Self:
+        self._all.check()
         if self._settling is None:
             await trio.lowlevel.checkpoint()
         else:

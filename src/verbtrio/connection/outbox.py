@@ -203,6 +203,12 @@ class Outbox:
         while not self.is_low and not self.broken:
             await self._wait()
 
+    async def wait_below(self, size: int) -> None:
+        """Wait until no more than `size` bytes are queued, or the outbox is broken. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.size > size and not self.broken:
+            await self._wait()
+
     async def wait_empty(self) -> None:
         """Wait until all is written, or the outbox is broken."""
         self.flush()

@@ -126,9 +126,14 @@ class WebSocketPeer(Generic[T]):
         self.outbox.put_nowait(frame)
         return self.outbox
 
-    async def wait_low(self) -> None:
-        """Wait while more than `Limits.high_water_bytes` is queued. Always a checkpoint."""
-        await self.outbox.wait_low()
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued."""
+        return self.outbox.size
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued, and can be written. Always a checkpoint."""
+        await self.outbox.wait_below(size)
 
     def answer_error(self, text: str, ref: Any) -> None:
         """Answer a message with an error message. `ref`: that message's (see `ref_in`)."""

@@ -162,10 +162,15 @@ class SubscriberPeer:
         self._dismissed = info
         return partial(self.end, info)
 
-    async def wait_low(self) -> None:
-        """Wait while more than `Limits.high_water_bytes` is queued, and it has not ended. Always a checkpoint."""
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued."""
+        return 0 if self._waiting is None else self._waiting.bytes
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._waiting is not None and self._waiting.bytes > self.limits.high_water_bytes:
+        while self.queued > size:
             await self._changed.park()
 
     # What it is told about the room's history

@@ -17,7 +17,7 @@ from verbtrio.messages.published import Published
 from verbtrio.rooms.member import Outlet, Peer
 
 REPLAY_MESSAGES = 64
-"""How many missed messages are read and sent at once; then the client has to read."""
+"""How many missed messages are read at once."""
 FRAME_BYTES = 64
 """What a message that waits costs beside its bytes, as in `Limits.max_backlog_bytes`."""
 
@@ -92,12 +92,23 @@ class CatchUp:
                     raise gap
                 self._resuming.missed(gap)
                 return
+            has_waited = False
             for message in page.messages:
-                self._peer.put(Published(message.frame, message.position, self._settings.stamp))
+                frame = Published(message.frame, message.position, self._settings.stamp)
+                has_waited |= await self._wait_for_room(len(frame) + FRAME_BYTES)
+                self._peer.put(frame)
                 self._position = message.position
-            if self._position.offset >= page.position.offset:
-                return
-            await self._peer.wait_low()
+            if self._position.offset >= page.position.offset and not has_waited:
+                return  # else more may have been published, and is read again, without duplicates
+
+    async def _wait_for_room(self, size: int) -> bool:
+        """Wait, if the client has so much to read that it would be too slow with `size` bytes more. Returns whether
+        this was a checkpoint."""
+        limits, queued = self._peer.limits, self._peer.queued
+        if not queued or queued + size <= limits.high_water_bytes:
+            return False
+        await self._peer.wait_below(max(0, limits.high_water_bytes - size))
+        return True
 
     def finish(self) -> None:
         """Hand the peer what has waited, without what it has been sent already."""
@@ -149,8 +160,12 @@ class CatchUp:
     def put(self, frame: Frame) -> object:
         return self._peer.put(frame)
 
-    async def wait_low(self) -> None:
-        await self._peer.wait_low()
+    @property
+    def queued(self) -> int:
+        return self._peer.queued
+
+    async def wait_below(self, size: int) -> None:
+        await self._peer.wait_below(size)
 
     def close(self, code: int, reason: str) -> None:
         self._peer.close(code, reason)

@@ -53,8 +53,13 @@ class Peer(Protocol):
     def put(self, frame: Frame) -> object:
         """Send a frame to this connection alone. Raises `ConnectionClosed` where it has ended."""
 
-    async def wait_low(self) -> None:
-        """Wait while much is queued for this connection, and it has not ended. Always a checkpoint."""
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued for this connection."""
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued for this connection, and it has not ended. Always a
+        checkpoint."""
 
     def close(self, code: int, reason: str) -> None:
         """The application closes the connection."""

@@ -34,7 +34,7 @@ class PresenceWatch:
         self._send, self._receive = trio.open_memory_channel[PresenceChange](WATCH_CHANGES)
         self._is_behind = False
 
-    def put(self, change: PresenceChange) -> None:
+    def _put(self, change: PresenceChange) -> None:
         """Something has changed."""
         try:
             self._send.send_nowait(change)
@@ -44,7 +44,7 @@ class PresenceWatch:
         except trio.ClosedResourceError:
             pass  # as above, before
 
-    def catch_up(self, present: Presences) -> None:
+    def _catch_up(self, present: Presences) -> None:
         """`present` is what the broker says. What has changed since this watch began may be in it, or not."""
         self.present = present
         while True:
@@ -58,7 +58,7 @@ class PresenceWatch:
             else:
                 present[change.user] = Present(change.info, 1 if known is None else known.connections)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Nothing more is watched."""
         self._send.close()
         self._receive.close()
@@ -111,11 +111,11 @@ class PresenceNews:
         session.subscribe(room)
         try:
             await session.wait_subscribed(room)
-            watch.catch_up(await session.presence(room))
+            watch._catch_up(await session.presence(room))
             yield watch
         finally:
             session.unsubscribe(room)
-            watch.close()
+            watch._close()
             watches = self._watches[room]
             watches.discard(watch)
             if not watches:
@@ -148,7 +148,7 @@ class PresenceNews:
     def changed(self, room: str, change: PresenceChange, *, tell_members: bool) -> None:
         """Who is present in the room has changed."""
         for watch in self._watches.get(room, ()):
-            watch.put(change)
+            watch._put(change)
         if not tell_members:
             return
         pending = self._pending.setdefault(room, {})
