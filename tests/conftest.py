@@ -13,6 +13,7 @@ import trustme
 from hypothesis import settings
 
 from tests.support.process import Server, hypercorn
+from verbtrio.contract import check
 
 # A shell starts what it runs in the background with SIGINT ignored, and the servers would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,3 +64,21 @@ def heap() -> None:
     in a run of all tests that takes 0.1 s."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parts_checked_once() -> Iterator[None]:
+    """Other packages stay as they are while the tests run: what an application checks when it starts (15 ms, as much as
+    many a test takes) is checked once a module. tests/contract, where they change, has a fixture of this name that
+    changes nothing, and a part that has a fault is checked, and told, each time."""
+    found: dict[str, bool] = {}
+
+    def is_available(part: check.Part) -> bool:
+        if not found.get(part.without):
+            found[part.without] = check.is_available(part)
+        return found[part.without]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("lifespan", "serve"):
+            patch.setattr(f"verbtrio.server.{module}.is_available", is_available)
+        yield
