@@ -81,6 +81,7 @@ FOCUS = "const style = getComputedStyle(document.activeElement); return style.ou
 def test_a_page(browser: Browser, demo: Server, page: str) -> None:
     """It fits on a screen and on phones, it can be read and used, light and dark, and it needs no other server."""
     open_page(browser, demo, page)
+    focused = browser.driver.switch_to.active_element
     for dark in (False, True):
         with browser.viewport(1200, 900, dark=dark):
             browser.until(lambda: browser.run(DARK) == dark, "the colours")  # noqa: B023
@@ -88,6 +89,7 @@ def test_a_page(browser: Browser, demo: Server, page: str) -> None:
             assert browser.run("return document.documentElement.scrollHeight") <= 900
             assert browser.run(HARD_TO_READ) == []
             assert browser.run(UNLABELLED) == []
+            browser.run("arguments[0].focus()", focused)
             browser.driver.switch_to.active_element.send_keys(Keys.TAB)
             assert browser.run(FOCUS) == "solid2px"
     url = browser.driver.current_url
