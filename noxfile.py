@@ -37,8 +37,8 @@ PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "sock
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
 PYTEST = ("pytest", "-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile")
-"""The modules side by side, and one more of them than there are processors: most of the time a test waits for a process.
-(No more than four: each may have a server and a browser of its own.)"""
+"""The modules side by side, one more than there are processors: most of the time a test waits for a process. (No more
+than four: each may have a server and a browser of its own.)"""
 
 
 def groups(*names: str) -> list[str]:

@@ -58,6 +58,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         servers.terminate()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The only authority that is trusted by default, for nothing: to read the 140 of a usual machine takes 30 ms of
+    each client of httpx and of each TLS context, and no test has to do with a server elsewhere."""
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def heap() -> None:
     """Whether a connection leaves something behind, tests ask the garbage collector (tests/support/memory.py). What
