@@ -21,7 +21,20 @@ FOLDER = Path(verbtrio.__file__).parent
 LAYERS: dict[str, list[str]] = {
     "contract": ["uses", "hypercorn", "check", "needed"],
     # `limits` guards, but it is data, and the wire has to keep to it.
-    "base": ["close", "counters", "errors", "types", "limits", "threads", "mistakes", "logs", "calls", "timers"],
+    "base": [
+        "checks",
+        "close",
+        "counters",
+        "position",
+        "errors",
+        "types",
+        "limits",
+        "threads",
+        "mistakes",
+        "logs",
+        "calls",
+        "timers",
+    ],
     "messages": ["frame", "collisions", "custom", "decoder"],
     "wire": [
         "events",
@@ -37,6 +50,7 @@ LAYERS: dict[str, list[str]] = {
         "reader",
         "handshake",
     ],
+    "brokers": ["records", "base", "memory_history", "memory_presence", "memory", "__init__"],
     "rooms": ["member", "local", "room"],
     "http": ["link", "writer", "streaming", "sse", "event_subscriber", "subscriber_response"],
     "guards": [
@@ -163,6 +177,11 @@ STRANGERS = [
 
 # No Trio, no clock: the time is a parameter, so that Hypothesis can have them.
 PURE = [
+    "base.checks",
+    "base.position",
+    "brokers.records",
+    "brokers.memory_history",
+    "brokers.memory_presence",
     "base.close",
     "base.counters",
     "base.errors",
