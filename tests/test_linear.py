@@ -58,17 +58,17 @@ def growth(function: Callable[[Any], object], make: Callable[[int], Any]) -> flo
     if time.perf_counter() - started < INSTANT:
         return 0.0
 
-    def best(argument: Any) -> float:
+    def best(argument: Any, times: int) -> float:
         least = float("inf")
-        for _ in range(3):
+        for _ in range(times):
             started = time.process_time()
             function(argument)
             least = min(least, time.process_time() - started)
         return least
 
-    for _ in range(3):  # again where it seems too much: the machine may have been busy, what is quadratic stays so
-        large = best(argument)
-        found = 0.0 if large < INSTANT else large / max(best(make(SMALL)), 1e-6)
+    for times in (1, 3, 3, 3):  # again where it seems too much: the machine may have been busy, what is quadratic stays
+        large = best(argument, times)
+        found = 0.0 if large < INSTANT else large / max(best(make(SMALL), 3), 1e-6)
         if found < TOO_MUCH:
             break
     return found
