@@ -45,6 +45,7 @@ class World:
     service: Service
     ws: WebSocket[Any]
     membership: Membership
+    kept: Membership
     subscriber: EventSubscriber
     peer: SubscriberPeer
     clients: list[trio_websocket.WebSocketConnection]
@@ -92,7 +93,7 @@ class World:
     async def shut_down(self) -> None:
         await self.service.shut_down()
         await self.service.wait_ended(5)
-        assert self.app.statistics().ended == {Cause.DRAIN: 3}
+        assert self.app.statistics().ended == {Cause.DRAIN: 4}
 
 
 async def as_somebody(request: Any, call_next: Any) -> Response:
@@ -108,7 +109,7 @@ async def world() -> AsyncIterator[World]:
 
     @app.ws("/quiet")
     async def quiet(ws: WebSocket) -> None:
-        here.ws, here.membership, here.kept = ws, ws.join("hall"), ws.join("kept:a")
+        here.ws, here.membership = ws, ws.join("hall")
         await trio.sleep_forever()
 
     @app.ws("/ws")
@@ -118,9 +119,15 @@ async def world() -> AsyncIterator[World]:
 
     app.sse("/events/:room", keep_alive=None)
     app.rooms("kept:{name}", history=History(), presence=True)
+
+    @app.ws("/kept")
+    async def keep(ws: WebSocket) -> None:
+        here.kept = ws.join("kept:a")
+        await trio.sleep_forever()
+
     async with serving(app) as service:
         here.service = service
-        here.clients = [await service.connect("/quiet"), await service.connect("/ws")]
+        here.clients = [await service.connect(path) for path in ("/quiet", "/ws", "/kept")]
         here.events = await Exchange(service.open_stream()).request("/events/hall")
         await here.clients[0].send_message("unread")
         await trio.testing.wait_all_tasks_blocked()
