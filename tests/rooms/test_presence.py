@@ -15,7 +15,7 @@ from starlette.responses import Response
 from trio.abc import Clock
 
 from tests.support.memory import Service, serving
-from verbtrio import App, LimitExceeded, WebSocket
+from verbtrio import App, LimitExceeded, Room, WebSocket
 from verbtrio.brokers import PresenceChange, Present
 from verbtrio.rooms.presence import WATCH_CHANGES
 
@@ -315,3 +315,34 @@ async def test_nobody_is_present_before_the_join_is_complete(autojump_clock: Clo
         assert watched.take() == [("join", "bob")]
         await bob.aclose()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("way", ["update", "join"])
+async def test_an_update_before_the_join_is_complete(way: str, autojump_clock: Clock) -> None:
+    """It waits for the room's task, and is present afterwards: with what it has said last."""
+    app, start = App(middleware=[by_name]), trio.Event()
+    app.rooms(ROOM, presence=True)
+
+    @app.room_task(ROOM)
+    async def task(room: Room, *, task_status: trio.TaskStatus[None]) -> None:
+        await start.wait()
+        task_status.started()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        membership = ws.join(ROOM, presence={"name": "first"})
+        if way == "update":
+            assert membership.update({"name": "second"})
+        else:
+            ws.join(ROOM, exist_ok=True, presence={"name": "second"})
+        await membership
+        async for _ in ws:
+            pass
+
+    async with serving(app) as service:
+        client = await enter(service, "ann")
+        assert await present(service) == {}
+        start.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await present(service) == {"ann": Present({"name": "second"}, 1)}
+        await client.aclose()

@@ -103,7 +103,7 @@ class Memberships:
         if since is not None:
             raise TypeError(f"since= is for a room that is joined: this connection is in {name!r} already")
         if presence is not None:
-            self._rooms.host.joins.update(name, self._peer.ws, presence)
+            self._rooms.host.joins.update(name, self._peer.ws, presence, membership._settling)
         if membership._on_leave is None:
             membership._on_leave = on_leave
         return membership
@@ -293,7 +293,7 @@ class Membership(Room):
             TypeError: `presence` can't be encoded.
         """
         self._all.check()
-        self._host.joins.update(self.name, self._all.ws, presence)
+        self._host.joins.update(self.name, self._all.ws, presence, self._settling)
         return not self._left
 
     def leave_nowait(self) -> bool:
