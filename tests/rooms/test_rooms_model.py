@@ -1,0 +1,110 @@
+"""Rooms of all settings against a model, whatever comes, goes, crashes, stalls or waits, and whenever.
+
+`ROOMS_EXAMPLES=2000` tries so many plans, other ones each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from tests.support.memory import serving
+from tests.support.room_model import ROOMS
+from tests.support.room_stage import CLIENTS, RoomTask, Stage, an_app, assert_forgotten
+from verbtrio import WebSocket
+from verbtrio.brokers import MemoryBroker
+
+EXAMPLES = int(os.environ.get("ROOMS_EXAMPLES", "0"))
+
+clients = st.integers(0, CLIENTS - 1)
+apps = st.integers(0, 1)
+names = st.sampled_from([*ROOMS])
+infos = st.sampled_from([None, 1, {"v": 2}])
+sinces = st.sampled_from(["", "last", "last", "old", "bogus"])
+joins = st.tuples(st.just("join"), clients, names, sinces, infos)
+publications = st.tuples(st.just("publish"), names, apps)
+steps = st.one_of(
+    joins,
+    joins,
+    joins,
+    publications,
+    publications,
+    st.tuples(st.just("broadcast"), names, st.none() | clients, apps),
+    st.tuples(st.sampled_from(["leave", "kick"]), clients, names),
+    st.tuples(st.just("update"), clients, names, infos),
+    st.tuples(st.sampled_from(["drop", "connect", "connect", "stall", "wake"]), clients),
+    st.tuples(st.just("page"), clients, names, st.sampled_from(["", "last", "old"]), st.none() | st.integers(0, 3)),
+    st.tuples(st.just("close"), names, apps),
+    st.tuples(st.just("flood"), names),
+    st.tuples(st.just("crash"), apps),
+    st.tuples(st.sampled_from(["slow", "start", "release", "release"])),
+    st.tuples(st.just("hold"), st.sampled_from(["before", "after"])),
+    st.tuples(st.just("advance"), st.integers(1, 9)),
+    st.tuples(st.just("advance"), st.integers(1, 40)),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def silence() -> Iterator[None]:
+    """What is logged of tasks that crash is tested elsewhere."""
+    logger = logging.getLogger("verbtrio")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
+async def one_app(plan: list[tuple[Any, ...]], *, drains: bool) -> None:
+    broker, task = MemoryBroker(), RoomTask()
+    entered: list[WebSocket] = []
+    async with serving(an_app(broker, task, entered)) as service, trio.open_nursery() as nursery:
+        stage = Stage([service], [task], entered, nursery)
+        await stage.play(plan)
+        await stage.finish(drains=drains)
+        assert_forgotten([service.app], broker)
+        del stage
+        nursery.cancel_scope.cancel()
+    assert_nothing_left(broker)
+
+
+async def two_apps(plan: list[tuple[Any, ...]], *, drains: bool) -> None:
+    broker, tasks = MemoryBroker(), [RoomTask(), RoomTask()]
+    entered: list[WebSocket] = []
+    async with (
+        serving(an_app(broker, tasks[0], entered)) as one,
+        serving(an_app(broker, tasks[1], entered)) as two,
+        trio.open_nursery() as nursery,
+    ):
+        stage = Stage([one, two], tasks, entered, nursery)
+        await stage.play(plan)
+        await stage.finish(drains=drains)
+        assert_forgotten([one.app, two.app], broker)
+        del stage
+        nursery.cancel_scope.cancel()
+    assert_nothing_left(broker)
+
+
+def assert_nothing_left(broker: MemoryBroker) -> None:
+    assert not broker.sessions
+
+
+@pytest.mark.parametrize("play", [one_app, two_apps])
+@settings(
+    deadline=None,
+    max_examples=EXAMPLES or 80,
+    derandomize=not EXAMPLES,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(plan=st.lists(steps, max_size=50), drains=st.booleans())
+def test_exactly_what_the_model_says(play: Any, plan: list[tuple[Any, ...]], drains: bool) -> None:
+    async def run() -> None:
+        await play(plan, drains=drains)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
