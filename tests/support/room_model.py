@@ -1,7 +1,7 @@
 """What rooms promise, as a model: who is in, what each has heard, who is present, what is remembered. Pure.
 
-Time is a number that `advance` moves. It goes from one whole second to the next, and every delay of a room's settings has
-a fraction, so nothing is due at the time of an operation.
+Time is a number that `advance` moves. It goes from one whole second to the next, and every delay of a room's settings
+has a fraction, so nothing is due at the time of an operation.
 """
 
 from __future__ import annotations
