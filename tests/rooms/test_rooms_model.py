@@ -50,6 +50,46 @@ steps = st.one_of(
     st.tuples(st.just("advance"), st.integers(1, 9)),
     st.tuples(st.just("advance"), st.integers(1, 40)),
 )
+single = steps.map(lambda step: [step])
+
+
+@st.composite
+def returns(draw: st.DrawFn) -> list[tuple[Any, ...]]:
+    """A client that comes back to a room with a history, while things are said there, or is about to."""
+    client, name = draw(clients), draw(st.sampled_from([name for name, kind in ROOMS.items() if kind.size]))
+    mode = draw(st.sampled_from(["", "before", "after"]))
+    return [
+        ("connect", client),
+        ("join", client, name, "", draw(infos)),
+        ("publish", name, draw(apps)),
+        draw(st.sampled_from([("leave", client, name), ("drop", client), ("kick", client, name)])),
+        ("connect", client),
+        *draw(st.lists(publications.map(lambda step: ("publish", name, step[2])), max_size=6)),
+        *([("hold", mode)] if mode else []),
+        ("join", client, name, "last", draw(infos)),
+        *draw(st.lists(st.sampled_from([("publish", name, 0), ("broadcast", name, None, 1)]), max_size=4)),
+        *draw(st.sampled_from([[], [("release",)]])),
+    ]
+
+
+@st.composite
+def absences(draw: st.DrawFn) -> list[tuple[Any, ...]]:
+    """A client that goes, and comes back within the grace or after it."""
+    client, name = draw(clients), draw(st.sampled_from([name for name, kind in ROOMS.items() if kind.grace]))
+    return [
+        ("connect", client),
+        ("join", client, name, "", draw(infos)),
+        draw(st.sampled_from([("drop", client), ("drop", client), ("leave", client, name)])),
+        ("advance", draw(st.integers(1, 7))),
+        ("connect", client),
+        ("join", client, name, "", draw(infos)),
+        *draw(st.sampled_from([[], [("advance", 6)]])),
+    ]
+
+
+scenes = st.one_of(st.just([]), single, single, single, returns(), absences())
+# Many, or Hypothesis plays short plans; some of them empty, so that they still shrink to few.
+plans = st.lists(scenes, min_size=12, max_size=25).map(lambda scenes: [step for scene in scenes for step in scene])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,7 +142,7 @@ def assert_nothing_left(broker: MemoryBroker) -> None:
     derandomize=not EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(plan=st.lists(steps, max_size=50), drains=st.booleans())
+@given(plan=plans, drains=st.booleans())
 def test_exactly_what_the_model_says(play: Any, plan: list[tuple[Any, ...]], drains: bool) -> None:
     async def run() -> None:
         await play(plan, drains=drains)
