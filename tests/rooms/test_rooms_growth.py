@@ -19,7 +19,7 @@ from verbtrio import App, History, Room, WebSocket
 from verbtrio.brokers import MemoryBroker
 from verbtrio.rooms.settings import Presence
 
-ROOMS = int(os.environ.get("ROOMS", "3000"))
+ROOMS = int(os.environ.get("ROOMS", "2000"))
 AT_ONCE = 50
 TTL = 20.0
 

@@ -68,7 +68,31 @@ def returns(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         *([("hold", mode)] if mode else []),
         ("join", client, name, "last", draw(infos)),
         *draw(st.lists(st.sampled_from([("publish", name, 0), ("broadcast", name, None, 1)]), max_size=4)),
+        *draw(interruptions(client, name)),
         *draw(st.sampled_from([[], [("release",)]])),
+    ]
+
+
+def interruptions(client: int, name: str) -> st.SearchStrategy[list[tuple[Any, ...]]]:
+    """What may happen to a join that is not complete, if anything."""
+    leave, again = ("leave", client, name), ("join", client, name, "last", 1)
+    ends: list[tuple[Any, ...]] = [leave, ("kick", client, name), ("drop", client), ("flood", name)]
+    return st.sampled_from([[], [], [("update", client, name, 3)], [leave, again], *[[end] for end in ends]])
+
+
+@st.composite
+def starts(draw: st.DrawFn) -> list[tuple[Any, ...]]:
+    """A room's task that takes its time to start."""
+    client, other = draw(clients), draw(clients)
+    return [
+        ("slow",),
+        ("connect", client),
+        ("join", client, "game:a", draw(sinces), draw(infos)),
+        ("publish", "game:a", 0),
+        *draw(interruptions(client, "game:a")),
+        *draw(st.sampled_from([[], [("advance", 2)], [("advance", 4)]])),
+        ("join", other, "game:a", draw(sinces), draw(infos)),
+        *draw(st.sampled_from([[], [("start",)], [("start",), ("crash", 0), ("advance", 2)]])),
     ]
 
 
@@ -87,7 +111,7 @@ def absences(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     ]
 
 
-scenes = st.one_of(st.just([]), single, single, single, returns(), absences())
+scenes = st.one_of(st.just([]), single, single, single, returns(), absences(), starts())
 # Many, or Hypothesis plays short plans; some of them empty, so that they still shrink to few.
 plans = st.lists(scenes, min_size=12, max_size=25).map(lambda scenes: [step for scene in scenes for step in scene])
 
