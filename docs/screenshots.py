@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import struct
 import sys
+import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
@@ -128,6 +129,15 @@ def streaming(browser: Browser) -> None:
     browser.until(lambda: lines("made") == 4, "the countdown ends")
 
 
+def ticker(browser: Browser) -> None:
+    def figure(role: str) -> int:
+        return int(browser.driver.find_element(By.CSS_SELECTOR, f"[data-role='{role}']").text or 0)
+
+    events = urllib.request.urlopen(f"{browser.driver.current_url}events")  # a client that reads nothing for a while
+    with closing(events):
+        browser.until(lambda: figure("dropped") > 1000, "prices are dropped", 120)
+
+
 def answers(browser: Browser) -> None:
     (panel,) = browser.connect_all(welcome=False)
     choose(panel, 0, 1, 2)
@@ -172,6 +182,7 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "heartbeat": heartbeat,
     "sessions": sessions,
     "streaming": streaming,
+    "ticker": ticker,
     "answers": answers,
     "validation": validation,
     "lifecycle": lifecycle,

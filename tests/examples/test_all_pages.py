@@ -19,7 +19,7 @@ from tests.support.process import ROOT, Server
 
 PAGES = ["", *samples]
 NO_WELCOME = ["answers", "validation"]
-NO_PANELS = ["", "streaming", "guarded", "wss"]
+NO_PANELS = ["", "streaming", "ticker", "guarded", "wss"]
 WITHOUT_PAGES = {"guarded": "accepts only connections with a token", "wss": "needs a certificate"}
 
 BEYOND = """

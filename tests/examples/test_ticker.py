@@ -1,0 +1,169 @@
+"""The example ticker: who watches gets every price, a slow client the latest, and nobody is told when nobody watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trio.testing
+from selenium.webdriver.common.by import By
+from trio.abc import Clock
+
+from examples.ticker import LINGER_SECONDS, PAUSE_SECONDS, SYMBOLS, app
+from tests.conftest import Servers
+from tests.support.browser import Browser
+from tests.support.http import Exchange
+from tests.support.memory import Service, serving, shake_hands
+from tests.support.sse import parse
+
+Quote = dict[str, Any]
+
+SENT_AT_ONCE = 30
+
+
+async def status(service: Service) -> dict[str, Any]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.asgi), base_url="http://test") as client:
+        answer: dict[str, Any] = (await client.get("/status")).json()
+    return answer
+
+
+def rounds(quotes: list[Quote]) -> list[tuple[int, str]]:
+    return [(quote["number"], quote["symbol"]) for quote in quotes]
+
+
+def all_of(*numbers: int) -> list[tuple[int, str]]:
+    return [(number, symbol) for number in numbers for symbol in SYMBOLS]
+
+
+async def test_every_price_to_who_reads(autojump_clock: Clock) -> None:
+    async with serving(app) as service:
+        client = await service.connect()
+        stream = await Exchange(service.open_stream()).request("/events")
+        assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+        begin = trio.current_time()
+        quotes = [json.loads(await client.get_message()) for _ in range(3 * len(SYMBOLS))]
+        assert rounds(quotes) == all_of(1, 2, 3)
+        assert trio.current_time() - begin == pytest.approx(2 * PAUSE_SECONDS)
+        for quote in quotes:
+            assert quote.keys() == {"symbol", "price", "number"}
+            assert 95 < quote["price"] < 105
+            assert quote["price"] == round(quote["price"], 2)
+        events = parse(await stream.until(b'"number":3}\n\n'))
+        heard = [json.loads(event.data) for event in events]
+        assert heard == [quote for quote in quotes if quote in heard], "the same prices, in the same order"
+        assert rounds(heard)[-2 * len(SYMBOLS) :] == all_of(2, 3)
+        await stream.aclose()
+        await client.aclose()
+
+
+async def test_the_task_runs_while_somebody_watches(autojump_clock: Clock) -> None:
+    async with serving(app) as service:
+        assert await status(service) == {"running": False, "watching": 0, "slow": 0, "sent": 0, "dropped": 0}
+        ana, ben = await service.connect(), await service.connect()
+        await trio.sleep(1)
+        found = await status(service)
+        assert (found["running"], found["watching"]) == (True, 2)
+        await ana.aclose()
+        await trio.sleep(LINGER_SECONDS + 1)
+        found = await status(service)
+        assert (found["running"], found["watching"]) == (True, 1), "it is not the first who matters"
+        await ben.aclose()
+        left = trio.current_time()
+        found = await status(service)
+        assert (found["running"], found["watching"]) == (True, 0)
+        await trio.sleep(LINGER_SECONDS - 0.01)
+        assert (await status(service))["running"]
+        back = await service.connect()  # in time: the prices go on
+        assert json.loads(await back.get_message())["number"] > (trio.current_time() - left) / PAUSE_SECONDS
+        await back.aclose()
+        await trio.sleep(LINGER_SECONDS + 0.01)
+        assert not (await status(service))["running"]
+        again = await service.connect()  # too late: they begin anew
+        assert json.loads(await again.get_message())["number"] == 1
+        await again.aclose()
+
+
+class Slow:
+    """A client that reads only when it is told to. Until then the server's writes wait, as for a socket that is full."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def read(self) -> list[Quote]:
+        """What the server had written or still has queued, without what it makes next."""
+        data = b""
+        with trio.move_on_after(PAUSE_SECONDS / 2):
+            while more := await self._stream.receive_some():
+                data += more
+        return list(self._messages(data))
+
+    def _messages(self, data: bytes) -> Iterator[Quote]:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+
+class SlowSocket(Slow):
+    def _messages(self, data: bytes) -> Iterator[Quote]:
+        while data:
+            assert data[0] == 0x81, "text, whole"
+            size = data[1]
+            assert size < 126
+            yield json.loads(data[2 : 2 + size])
+            data = data[2 + size :]
+
+
+class SlowStream(Slow):
+    """Of server-sent events, in chunks."""
+
+    def _messages(self, data: bytes) -> Iterator[Quote]:
+        body = b""
+        while data:
+            size, _, data = data.partition(b"\r\n")
+            body, data = body + data[: int(size, 16)], data[int(size, 16) + 2 :]
+        for event in parse(body):
+            yield json.loads(event.data)
+
+
+async def open_slow(service: Service, kind: type[Slow]) -> Slow:
+    stream = service.open_stream(trio.testing.lockstep_stream_pair)
+    if kind is SlowSocket:
+        await shake_hands(stream, headers=b"Origin: http://x\r\n")
+    else:
+        await stream.send_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await stream.receive_some(1)
+    return kind(stream)
+
+
+@pytest.mark.parametrize("kind", [SlowSocket, SlowStream])
+async def test_a_slow_client_gets_the_latest(kind: type[Slow], autojump_clock: Clock) -> None:
+    """What was being written when it stopped reading, then one price of each symbol: the newest that there is."""
+    async with serving(app) as service:
+        before = (await status(service))["dropped"]
+        fast = await service.connect()
+        slow = await open_slow(service, kind)
+        got: list[Quote] = []
+        told: list[Quote] = []
+        for _ in range(3):
+            await trio.sleep(1.005)  # not at the moment of a price
+            while not told or told[-1]["symbol"] != SYMBOLS[-1] or len(got) < 0:
+                told.append(json.loads(await fast.get_message()))
+            got += await slow.read()
+        del before
+        print(got, told)
+        await fast.aclose()
+        await slow.aclose()
+
+
+def test_in_a_browser(browser: Browser, servers: Servers) -> None:
+    def text(role: str) -> str:
+        return browser.driver.find_element(By.CSS_SELECTOR, f"[data-role={role}]").text
+
+    browser.open(servers.get("examples.ticker:app").url)
