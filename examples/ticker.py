@@ -37,8 +37,7 @@ async def make_prices(room: Room) -> None:
         for symbol in SYMBOLS:
             prices[symbol] *= random.uniform(0.995, 1.005)
             quote = {"symbol": symbol, "price": round(prices[symbol], 2), "number": number}
-            # Replaces an older price of the symbol that still waits. Nobody needs it after 10 s.
-            room.broadcast(quote, key=symbol, ttl=10)
+            room.broadcast(quote, key=symbol)  # replaces an older price of the symbol that still waits
         await trio.sleep(PAUSE_SECONDS)
 
 
@@ -61,7 +60,7 @@ async def status(request: Request) -> JSONResponse:
             "watching": len(room),
             "slow": sum(member.dropped > 0 for member in room.here),
             "sent": now.sent,
-            "dropped": now.dropped,  # replaced by a newer price, or older than its `ttl`
+            "dropped": now.dropped,  # of those: replaced by newer ones before a slow client had read them
         }
     )
 

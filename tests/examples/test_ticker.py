@@ -1,15 +1,19 @@
-"""The example ticker: who watches gets every price, a slow client the latest, and nobody is told when nobody watches."""
+"""The example ticker: who watches gets every price, a slow client the latest, and none are made for nobody."""
 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 from selenium.webdriver.common.by import By
 from trio.abc import Clock
 
@@ -21,8 +25,6 @@ from tests.support.memory import Service, serving, shake_hands
 from tests.support.sse import parse
 
 Quote = dict[str, Any]
-
-SENT_AT_ONCE = 30
 
 
 async def status(service: Service) -> dict[str, Any]:
@@ -88,7 +90,7 @@ async def test_the_task_runs_while_somebody_watches(autojump_clock: Clock) -> No
 
 
 class Slow:
-    """A client that reads only when it is told to. Until then the server's writes wait, as for a socket that is full."""
+    """A client that reads only when it is told to. Until then the server waits, as for a full socket."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -144,26 +146,77 @@ async def open_slow(service: Service, kind: type[Slow]) -> Slow:
 
 @pytest.mark.parametrize("kind", [SlowSocket, SlowStream])
 async def test_a_slow_client_gets_the_latest(kind: type[Slow], autojump_clock: Clock) -> None:
-    """What was being written when it stopped reading, then one price of each symbol: the newest that there is."""
-    async with serving(app) as service:
-        before = (await status(service))["dropped"]
+    """What is being written while it does not read; then one price of each symbol, the newest; and nothing twice."""
+    async with serving(app) as service, trio.open_nursery() as nursery:
         fast = await service.connect()
+        told: list[Quote] = []
+
+        async def listen() -> None:
+            with suppress(trio_websocket.ConnectionClosed):
+                while True:
+                    told.append(json.loads(await fast.get_message()))
+
+        nursery.start_soon(listen)
         slow = await open_slow(service, kind)
         got: list[Quote] = []
-        told: list[Quote] = []
-        for _ in range(3):
-            await trio.sleep(1.005)  # not at the moment of a price
-            while not told or told[-1]["symbol"] != SYMBOLS[-1] or len(got) < 0:
-                told.append(json.loads(await fast.get_message()))
-            got += await slow.read()
-        del before
-        print(got, told)
+        await trio.sleep(0.75 * PAUSE_SECONDS)  # so that no price is made while it reads
+        for being_written in (2, 53, 104, 155):
+            await trio.sleep(50.5 * PAUSE_SECONDS)
+            found = await slow.read()
+            assert rounds(found) == all_of(being_written, told[-1]["number"])
+            assert all(quote in told for quote in found)
+            got += found
+        figures = await status(service)
+        assert figures["slow"] == 1
+        assert figures["dropped"] == len(told) - len(all_of(1)) - len(got)
         await fast.aclose()
         await slow.aclose()
 
 
+@contextmanager
+def one_that_does_not_read(url: str) -> Iterator[None]:
+    """A client of the event stream, with room for little."""
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((address.hostname, address.port))
+        client.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        yield
+
+
 def test_in_a_browser(browser: Browser, servers: Servers) -> None:
+    url = servers.get("examples.ticker:app").url
+
     def text(role: str) -> str:
         return browser.driver.find_element(By.CSS_SELECTOR, f"[data-role={role}]").text
 
-    browser.open(servers.get("examples.ticker:app").url)
+    def number() -> int:
+        """Of the first symbol's last price."""
+        return int(browser.driver.find_element(By.CSS_SELECTOR, "[data-role=prices] tr").text.split()[-1])
+
+    browser.open(url)
+    browser.until(lambda: text("task") == "The task is running", "the task runs")
+    browser.until(lambda: len(text("prices").splitlines()) == len(SYMBOLS), "all prices are there")
+    assert [line.split()[0] for line in text("prices").splitlines()] == SYMBOLS
+    assert text("status") == "Watching"
+    assert (text("watching"), text("slow"), text("dropped")) == ("1", "0", "0")
+    first = number()
+    browser.until(lambda: number() > first, "prices change")
+    with one_that_does_not_read(url):
+        browser.until(lambda: text("slow") == "1", "one is slow")
+        assert text("watching") == "2"
+        assert int(text("dropped")) > 0
+        before = number()
+        browser.until(lambda: number() > before, "the page is not held up")
+    browser.until(lambda: text("watching") == "1", "it has left")
+    browser.driver.find_element(By.CSS_SELECTOR, "[data-role=watch]").click()
+    assert text("status") == "Not watching"
+    browser.until(lambda: text("watching") == "0", "nobody watches")
+    assert text("task") == "The task is running", "for a while"
+    browser.until(lambda: text("task") == "The task is not running", "nobody has watched for a while")
+    reached = number()
+    browser.driver.find_element(By.CSS_SELECTOR, "[data-role=watch]").click()
+    browser.until(lambda: text("task") == "The task is running", "it runs again")
+    browser.until(lambda: number() < reached, "the prices begin anew")
