@@ -143,6 +143,19 @@ class TestLife:
             here.check_empty()
         assert (life.began, life.ended) == ([0, 1], [1, 2])
 
+    async def test_left_twice(self, autojump_clock: Clock) -> None:
+        """As when a leave follows a kick."""
+        life = Life()
+        async with house() as here:
+            here.join("room", RoomTask(life.work))
+            here.table.vacated("room")
+            await trio.sleep(20)
+            here.table.vacated("room")
+            here.table.vacated("a room without tasks")
+            assert len(here.timers) == 1
+            await trio.sleep(11)
+            here.check_empty()
+
     async def test_left_before_it_has_begun(self, autojump_clock: Clock) -> None:
         life = Life()
         async with house() as here:
@@ -240,6 +253,16 @@ class TestStart:
             await trio.sleep(1)
             assert here.states == ["starting"]
         assert times == [3, 3, 3, 8]
+
+    async def test_the_most_patient_counts(self, autojump_clock: Clock) -> None:
+        async def never(room: Any, task_status: Any) -> None:
+            await trio.sleep_forever()
+
+        tasks = RoomTask(never, start_timeout=3), RoomTask(never, start_timeout=8), RoomTask(never, start_timeout=5)
+        async with house() as here:
+            with pytest.raises(RoomUnavailable):
+                await here.enter("room", *tasks)
+            assert trio.current_time() == 8
 
     async def test_of_all_tasks(self, autojump_clock: Clock) -> None:
         one, two = Life(), Life()
@@ -669,6 +692,44 @@ class TestHanging:
                 release.set()
             await trio.sleep(1)
             assert here.states == ["running", "running"]
+
+    async def test_who_waits_does_not_wait_for_it(self, autojump_clock: Clock) -> None:
+        """In a room that was given up, while another of its tasks does not end."""
+        release = trio.Event()
+
+        async def failing(room: Any, task_status: Any) -> None:
+            await trio.sleep(2)
+            raise Failure
+
+        async def stubborn(room: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            with pytest.raises(RoomUnavailable, match="failed"):
+                await here.enter("room", RoomTask(failing, restart=None), RoomTask(stubborn))
+            assert trio.current_time() == 2
+            assert here.states == ["failed", "ending"]
+            release.set()
+
+    async def test_is_named_once(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        """Although it was late, and its room was left too."""
+        release = trio.Event()
+
+        async def game(room: Any, task_status: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            here.join("room", RoomTask(game, start_timeout=3, linger=0))
+            await trio.sleep(4)
+            here.leave("room")
+            await trio.sleep(20)
+            assert len(lines(caplog)) == 1
+            release.set()
+            await trio.testing.wait_all_tasks_blocked()
+            here.check_empty()
+            assert here.counters.room_task_failures == 0, "the room was left before it was over"
 
 
 class TestDrain:
