@@ -374,6 +374,7 @@ class TestStart:
             assert here.states == ["starting"]
             kept[0].started()
             assert here.states == ["starting"]
+            assert not here.table._rooms["room"].is_ready
             kept[1].started()
             assert here.states == ["running"]
 
@@ -630,6 +631,16 @@ class TestHanging:
             await trio.testing.wait_all_tasks_blocked()
             assert here.states == ["running"]
             assert (life.began, life.ended) == ([0, 4], [4])
+
+    async def test_the_next_member_leaves_too(self, autojump_clock: Clock) -> None:
+        async with hanging(linger=3) as (here, task, life, release):
+            await trio.sleep(4)
+            here.join("room", task)
+            here.leave("room")
+            release.set()
+            await trio.testing.wait_all_tasks_blocked()
+            here.check_empty()
+            assert life.began == [0]
 
     async def test_not_for_ever(self, autojump_clock: Clock) -> None:
         async with hanging() as (here, task, life, release):
