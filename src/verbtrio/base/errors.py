@@ -2,8 +2,11 @@
 
 VerbtrioError
 ├─ AuthenticationError    a token is not accepted
+├─ BrokerUnavailable      the broker can't be reached now: nothing was published
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
+├─ Denied                 a room's guard does not let this member in
 ├─ HandshakeError         the upgrade request is not valid; carries the HTTP answer
+├─ HistoryGap             a room's history does not reach back to where a client was; carries how far it does
 ├─ LimitExceeded          a handler asked for more than the connection's limits allow
 ├─ MessageError           a message is not what the handler takes; carries the answer to the peer
 ├─ NotRunning             the app's lifespan is not running; says what to do
@@ -13,6 +16,7 @@ VerbtrioError
 from __future__ import annotations
 
 from verbtrio.base.close import CloseInfo
+from verbtrio.base.position import Position
 
 
 class VerbtrioError(Exception):
@@ -31,6 +35,10 @@ class AuthenticationError(VerbtrioError):
         super().__init__(message)
 
 
+class BrokerUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of ours
+    """The broker can't be reached now. (`MemoryBroker` always can.) What was asked of it has not been done."""
+
+
 class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websockets, trio-websocket)
     """The connection has ended.
 
@@ -40,6 +48,14 @@ class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websocke
     def __init__(self, info: CloseInfo) -> None:
         self.info = info
         super().__init__(f"the connection is closed: {info.cause} ({info.code} {info.reason!r})")
+
+
+class Denied(VerbtrioError):  # noqa: N818 -- an answer, not a failure
+    """A room's guard (`app.rooms(guard=...)`) does not let this member in.
+
+    If the handler does not catch it, the connection ends with 1008, which is not logged as an error. Catch it to answer
+    the peer and go on.
+    """
 
 
 class HandshakeError(VerbtrioError):
@@ -54,6 +70,26 @@ class HandshakeError(VerbtrioError):
         self.status = status
         self.headers = headers or []
         super().__init__(message)
+
+
+class HistoryGap(VerbtrioError):  # noqa: N818 -- a fact about the history, not a failure
+    """A room's history does not reach back to a position: its messages are too old, or were too many; or the history
+    has begun anew; or the position is not one of this room's.
+
+    If the handler does not catch it, the connection ends with 1008, which is not logged as an error. Catch it to send
+    the client the present state instead, and to join from `last`.
+
+    Attributes:
+        oldest: the position of the oldest message there is; `None` if there is none.
+        last: the position of the newest message: `ws.join(name, since=gap.last)` goes on from here.
+    """
+
+    def __init__(self, room: str, oldest: Position | None, last: Position) -> None:
+        self.room = room
+        self.oldest = oldest
+        self.last = last
+        there_is = "nothing older than what comes now" if oldest is None else f"nothing before {oldest}"
+        super().__init__(f"the history of this room does not reach back so far: it has {there_is}")
 
 
 class LimitExceeded(VerbtrioError):  # noqa: N818 -- mostly the peer's doing, not a mistake

@@ -9,6 +9,7 @@ from verbtrio.base.types import Shared
 
 KIB = 1024
 MIB = 1024 * KIB
+HISTORY_BYTES = 64 * MIB
 
 
 class _Named(Shared):
@@ -56,6 +57,9 @@ class Limits(_Named):
     """How many connections may come at once, if there is a `max_connections_per_second_per_client`."""
     max_rooms: int | None = 1000
     """How many rooms a connection may be in; `ws.join` raises `LimitExceeded` for the next."""
+    max_history_bytes: int = HISTORY_BYTES
+    """What the histories of all rooms (`app.rooms(history=...)`) may cost together, about 200 bytes for each message
+    among them; beyond it the oldest messages of all rooms are forgotten first. Only the app's own limit applies."""
     max_messages_per_second: float | None = None
     """How fast a peer may send, on average. A message over the limit is answered with an error message and otherwise
     ignored; `message_burst` of them without a pause end the connection with 1008."""

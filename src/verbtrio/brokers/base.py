@@ -1,0 +1,180 @@
+"""The broker's interface: what connects an application's processes.
+
+    Broker                what `App(broker=...)` is given
+    └─ Session            one process's connection to it, open for as long as the hub
+       └─ Process         what the broker calls in that process
+
+Rules for those who write a broker (`verbtrio.testing.brokers` checks them):
+- What is synchronous takes an instant, never blocks, and never raises for a broker that can't be reached: it is queued
+  within a bound, or dropped, which `Process.missed` reports.
+- What is asynchronous is a checkpoint. It may raise `BrokerUnavailable`.
+- Calls to a `Process` come in the Trio task that suits the broker, one at a time, never before `session` has yielded.
+- A room's name is any text. What the framework calls its own rooms can't collide with an application's names.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from verbtrio.base.position import Position
+from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences
+from verbtrio.messages.frame import Frame
+
+
+class Process(Protocol):
+    """What a broker calls in a process: its hub. Nothing here raises or blocks."""
+
+    def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
+        """A message for the members that are here. `position`: its place in the history, if the room has one."""
+
+    def relay(self, room: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
+        """A broadcast of another process's, for the members that are here but those with these ids, or of this
+        user."""
+
+    def missed(self, room: str) -> None:
+        """Messages for the room may have been lost on the way here."""
+
+    def changed(self, room: str, change: PresenceChange) -> None:
+        """Who is present in the room has changed."""
+
+    def count(self, room: str) -> int:
+        """How many members are here."""
+
+    def send_user(self, user_id: str, frame: Frame) -> int:
+        """A message for the connections of this user that are here; returns how many."""
+
+    def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
+        """End the connections of this user that are here; returns how many."""
+
+
+class Session(ABC):
+    """One process's connection to a broker."""
+
+    # Messages
+
+    @abstractmethod
+    def broadcast(self, room: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
+        """Relay a broadcast to the other processes."""
+
+    @abstractmethod
+    async def publish(self, room: str, frame: Frame, history: History | None) -> Position | None:
+        """Deliver to all processes that have subscribed to the room, this one included; with `history`, remember it,
+        in the same step, and return its position. All processes see a room's publications in the order of their
+        offsets.
+
+        If cancelled, the message may have been published or not, but always as a whole.
+        """
+
+    @abstractmethod
+    async def history(
+        self, room: str, history: History, *, since: Position | None, limit: int | None, reverse: bool
+    ) -> Page:
+        """What the room remembers: oldest first or, with `reverse`, newest first; `limit` messages of it at most
+        (`None`: all).
+
+        Args:
+            since: only what came after this position (with `reverse`: before). Where the history does not reach back to
+                it, the page has what there is after it, and is not complete.
+        """
+
+    # Rooms
+
+    @abstractmethod
+    def subscribe(self, room: str) -> None:
+        """The room has a member, or a watcher, here: deliver what is said in it from now on. Counted: as many calls of
+        `unsubscribe` end it."""
+
+    @abstractmethod
+    def unsubscribe(self, room: str) -> None: ...
+
+    @abstractmethod
+    async def wait_subscribed(self, room: str) -> None:
+        """Wait until what is published in the room from now on comes here."""
+
+    @abstractmethod
+    def counted(self, room: str, here: int) -> None:
+        """The room has so many members here."""
+
+    @abstractmethod
+    def elsewhere(self, room: str) -> int:
+        """How many members a room that this process has subscribed to has in the others, as is known here."""
+
+    @abstractmethod
+    async def count(self, room: str) -> int:
+        """How many members the room has, everywhere."""
+
+    # Presence. A connection is known by its id; one without a user is a user by itself, of that id.
+
+    @abstractmethod
+    def enter(self, room: str, connection: str, user: str, info: Any) -> None:
+        """This connection, which is here, is present in the room from now on."""
+
+    @abstractmethod
+    def update(self, room: str, connection: str, info: Any) -> None:
+        """This connection's user has other public info. Does nothing for one that is not present."""
+
+    @abstractmethod
+    def exit(self, room: str, connection: str, grace: float) -> None:
+        """This connection is gone. If it was the user's last, and none comes within `grace` seconds, the user has
+        left."""
+
+    @abstractmethod
+    async def presence(self, room: str) -> Presences:
+        """Who is present, in the order in which they came."""
+
+    # Users
+
+    @abstractmethod
+    async def send_user(self, user_id: str, frame: Frame) -> int:
+        """Send to all connections of the user in the other processes; returns how many."""
+
+    @abstractmethod
+    def send_user_nowait(self, user_id: str, frame: Frame) -> None:
+        """The same, without waiting for how many."""
+
+    @abstractmethod
+    async def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
+        """End all connections of the user in the other processes; returns how many."""
+
+    @abstractmethod
+    def disconnect_user_nowait(self, user_id: str, code: int, reason: str) -> None:
+        """The same, without waiting for how many."""
+
+    # Leases
+
+    @abstractmethod
+    async def acquire(self, name: str, seconds: float) -> Lease | None:
+        """Take a lease for so long; `None` while another has it."""
+
+    @abstractmethod
+    async def renew(self, lease: Lease, seconds: float) -> bool:
+        """Keep it for so long from now on; `False` if it is lost."""
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Give it back. Does nothing if it is lost."""
+
+    # Health
+
+    @property
+    @abstractmethod
+    def health(self) -> Health:
+        """How it is now."""
+
+
+class Broker(ABC):
+    """Connects the processes of an application, or has the state that they share."""
+
+    spans_processes: bool = False
+    """Whether it connects processes of an operating system, and so those of `hypercorn -w`."""
+
+    @abstractmethod
+    def session(self, process: Process) -> AbstractAsyncContextManager[Session]:
+        """One process's session, for as long as the block. What it was present in, subscribed to and has leased is
+        given up at the block's end, without a grace.
+
+        If cancelled, the session ends all the same.
+        """

@@ -1,0 +1,87 @@
+"""Who is present in rooms, in memory. Pure: time is a parameter.
+
+A user joins with the first of the user's connections, and leaves some time after the last: a page that is loaded again
+is neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verbtrio.brokers.records import PresenceChange, Presences, Present
+
+
+class _User:
+    """One user's presence in one room."""
+
+    __slots__ = ("connections", "due", "info")
+
+    def __init__(self, info: Any) -> None:
+        self.info = info
+        self.connections: set[str] = set()
+        self.due: float | None = None  # when the user has left, if nobody comes back; `None` while somebody is there
+
+
+class PresenceTable:
+    """The presence in all rooms. A room is in it while anybody is present."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, dict[str, _User]] = {}  # by room, then by user, in the order in which they came
+        self._users: dict[tuple[str, str], str] = {}  # the user of a connection in a room
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def present(self, room: str) -> Presences:
+        """Who is present."""
+        users = self._rooms.get(room, {})
+        return {name: Present(user.info, len(user.connections)) for name, user in users.items()}
+
+    def enter(self, room: str, connection: str, name: str, info: Any) -> PresenceChange | None:
+        """A connection of the user `name` is in the room. Returns what has changed for others.
+
+        If it is in already, it has other info.
+        """
+        users = self._rooms.setdefault(room, {})
+        self._users[room, connection] = name
+        if (user := users.get(name)) is None:
+            user = users[name] = _User(info)
+            user.connections.add(connection)
+            return PresenceChange("join", name, info)
+        user.connections.add(connection)
+        user.due = None
+        return self._set_info(user, name, info)
+
+    def update(self, room: str, connection: str, info: Any) -> PresenceChange | None:
+        """The connection's user has other info. Returns what has changed; nothing for one that is not there."""
+        if (name := self._users.get((room, connection))) is None:
+            return None
+        return self._set_info(self._rooms[room][name], name, info)
+
+    def exit(self, room: str, connection: str, due: float) -> str | None:
+        """The connection has gone. Returns the user who leaves at `due`, if nobody comes back: see `expire`."""
+        if (name := self._users.pop((room, connection), None)) is None:
+            return None
+        user = self._rooms[room][name]
+        user.connections.discard(connection)
+        if user.connections:
+            return None
+        user.due = due
+        return name
+
+    def expire(self, room: str, name: str, now: float) -> PresenceChange | None:
+        """The user leaves, if that is due."""
+        users = self._rooms.get(room, {})
+        user = users.get(name)
+        if user is None or user.due is None or user.due > now:
+            return None
+        del users[name]
+        if not users:
+            del self._rooms[room]
+        return PresenceChange("leave", name, user.info)
+
+    def _set_info(self, user: _User, name: str, info: Any) -> PresenceChange | None:
+        if info == user.info:
+            return None
+        user.info = info
+        return PresenceChange("update", name, info)
