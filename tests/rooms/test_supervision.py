@@ -463,6 +463,21 @@ class TestFailure:
             await trio.sleep(1)
             assert life.began == about(0, 61)
 
+    async def test_forgiven_in_time(self, autojump_clock: Clock) -> None:
+        """Although a timer may be late: here because of one just before it."""
+        life = Life(Failure())
+        task = RoomTask(life.work, restart=Restart(max=0, within=2))
+        async with house() as here:
+            here.join("room", task)
+            await trio.testing.wait_all_tasks_blocked()
+            here.timers.at(1.99, lambda now, when: None)
+            await trio.sleep(2)
+            assert here.table._refused, "the timer has not been called yet"
+            here.join("room", task)
+            assert not here.table._refused
+            await trio.sleep(1)
+            assert here.states == ["running"]
+
     async def test_while_one_waits_for_the_start(self, autojump_clock: Clock) -> None:
         async def game(room: Any, task_status: Any) -> None:
             await trio.sleep(2)
@@ -778,6 +793,7 @@ class TestDrain:
     async def test_names_those_that_hang(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         async with hanging(linger=100) as (here, *_):
             here.table.close(2)
+            here.table.close(100)
             await here.table.wait_ended()
             assert trio.current_time() == 3
             (line,) = lines(caplog)
@@ -785,6 +801,22 @@ class TestDrain:
             assert line.endswith(": game of the room 'room'")
             await trio.sleep(10)
             assert len(lines(caplog)) == 1, "it is not named twice"
+
+    async def test_names_no_other(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        life, release = Life(None), trio.Event()
+
+        async def stubborn(room: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            here.join("room", RoomTask(life.work), RoomTask(stubborn))
+            await trio.sleep(1)
+            here.table.close(2)
+            await here.table.wait_ended()
+            (line,) = lines(caplog)
+            assert line.startswith("WARNING 1 tasks of rooms did not end in time")
+            release.set()
 
     async def test_of_an_app(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         """Before its connections; the hub waits, and does not end before they have."""
