@@ -16,6 +16,7 @@ from benchmarks.process import Process, ServerError, free_port
 from benchmarks.run import start
 from benchmarks.verify import Client
 from verbtrio.base.close import CloseInfo
+from verbtrio.base.limits import Limits
 from verbtrio.messages.frame import Frame, encode
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
@@ -192,6 +193,8 @@ class _Peer:
 
     closed: CloseInfo | None = None
     dropped = 0
+    limits = Limits()
+    queued = 0
 
     def __init__(self) -> None:
         self.outlet = self
@@ -203,6 +206,8 @@ class _Peer:
     def flush(self) -> None: ...
 
     def put(self, frame: Frame) -> None: ...
+
+    async def wait_below(self, size: int) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
 

@@ -50,7 +50,7 @@ class Chat:
         to = data.get("to")
         if data.get("type") != "direct" or not to:
             ws.route.broadcast({"type": "message", **message}, exclude=ws)
-        elif app.users.send(to, {"type": "direct", **message}):
+        elif await app.users.send(to, {"type": "direct", **message}):
             await ws.send({"type": "sent", "to": to, **said})
         else:
             await ws.send({"type": "error", "message": "Recipient not found or not connected"})

@@ -119,7 +119,7 @@ async def logout(request: Request) -> Response:
     """Log the user out everywhere: earlier cookies no longer count, and all connections are closed."""
     sessions.close_all(request.user["id"])
     request.session.clear()
-    closed = app.users.disconnect(request.user["id"], reason="Logged out")
+    closed = await app.users.disconnect(request.user["id"], reason="Logged out")
     return JSONResponse({"closed": closed})
 
 

@@ -218,17 +218,51 @@ async def test_users(autojump_clock: Clock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert list(app.users) == ["1", "2"]
         assert (1 in app.users, "1" in app.users, 3 in app.users) == (True, True, False)
-        assert app.users.send(1, {"n": 1}) == 2
+        assert await app.users.send(1, {"n": 1}) == 2
         assert await one.get_message() == await two.get_message() == '{"n":1}'
         await one.aclose()
         await trio.testing.wait_all_tasks_blocked()
-        assert app.users.send("1", "still there") == 1
+        assert await app.users.send("1", "still there") == 1
         assert await two.get_message() == "still there"
-        assert app.users.send(3, "nobody") == 0
+        assert await app.users.send(3, "nobody") == 0
         await two.aclose()
         await other.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert len(app.users) == 0
+
+
+async def test_users_whoever_is_cancelled(autojump_clock: Clock) -> None:
+    """What reaches a user has no part that a cancellation leaves out, and the coroutines are checkpoints."""
+    app = App()
+
+    async def who(request: Any, call_next: CallNext) -> Response:
+        request.scope["user"] = {"id": 1}
+        return await call_next(request)
+
+    app.ws("/ws", open=lambda ws: None, middleware=[who])
+    async with serving(app) as service:
+        client = await service.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        for user_id in (1, "nobody"):
+            with trio.testing.assert_checkpoints():
+                await app.users.send(user_id, "sent")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await app.users.send(1, "sent all the same")
+        assert scope.cancelled_caught
+        assert app.users.send_nowait(1, "at once") == 1
+        heard = [await client.get_message() for _ in range(3)]
+        assert heard == ["sent", "sent all the same", "at once"]
+        with trio.testing.assert_checkpoints():
+            assert await app.users.disconnect("nobody") == 0
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await app.users.disconnect(1, reason="closed all the same")
+        assert scope.cancelled_caught
+        assert app.users.disconnect_nowait(1) == 0
+        await trio.sleep(1)
+        assert client.closed is not None
+        assert client.closed.reason == "closed all the same"
 
 
 class TestMistakes:
@@ -358,11 +392,11 @@ async def test_users_disconnected(autojump_clock: Clock) -> None:
     app.ws("/ws", open=lambda ws: None)
     async with serving(app) as service:
         clients = [await service.connect(f"/ws?id={user}") for user in (1, 1, 2)]
-        assert app.users.disconnect("1", reason="Your account is closed") == 2
-        assert app.users.disconnect(1) == 0, "they are closing already"
-        assert app.users.disconnect(3) == 0
+        assert await app.users.disconnect("1", reason="Your account is closed") == 2
+        assert await app.users.disconnect(1) == 0, "they are closing already"
+        assert await app.users.disconnect(3) == 0
         with pytest.raises(ValueError, match="close code"):
-            app.users.disconnect(2, code=999)
+            await app.users.disconnect(2, code=999)
         await trio.sleep(1)
         for client in clients[:2]:
             assert client.closed is not None

@@ -17,11 +17,12 @@ import verbtrio
 from docs import layers
 from tests.support.process import ROOT
 from tests.test_exports import EXPORTED
-from verbtrio import App, Cause, Heartbeat, Limits
+from verbtrio import App, Cause, Heartbeat, History, Limits, Presence, Restart
 from verbtrio.auth import JWTAuth
 from verbtrio.base import close
 from verbtrio.base.mistakes import Habit
 from verbtrio.routes.http_routes import HTTPRoutes
+from verbtrio.routes.rooms import RoomDeclarations
 from verbtrio.routes.routing import Routes
 
 PAGE = (ROOT / "docs" / "reference.md").read_text()
@@ -67,7 +68,7 @@ def test_each_name_of_a_door(door: str) -> None:
 
 def test_what_an_app_has() -> None:
     (cells,) = [cells for cells in rows("Names") if cells[0] == "`App`"]
-    own = [name for of in (App, Routes, HTTPRoutes) for name in vars(of) if not name.startswith("_")]
+    own = [name for of in (App, Routes, HTTPRoutes, RoomDeclarations) for name in vars(of) if not name.startswith("_")]
     assert {"ws", "group", "users"} <= set(own), "the test itself sees something"
     assert not [name for name in own if not re.search(rf"`{name}\b", cells[1])]
 
@@ -99,6 +100,27 @@ def test_each_argument_of_a_route() -> None:
     assert list(told) == list(defaults), "in the order of the signature"
     inherited = ("limits", "heartbeat", "compression", "allowed_origins", "require_origin")
     assert told == {name: "the group's" if name in inherited else repr(value) for name, value in defaults.items()}
+
+
+def arguments(of: Any) -> dict[str, Any]:
+    """The settings of a method that takes a pattern."""
+    return {name: value for name, value in settings(of).items() if name not in ("self", "pattern")}
+
+
+def test_each_setting_of_rooms() -> None:
+    told = written("Rooms")
+    defaults = arguments(App.rooms)
+    assert list(told) == list(defaults), "in the order of the signature"
+    assert told == {name: repr(value) for name, value in defaults.items()}
+    for setting in (History(), Presence()):
+        assert f"`{setting!r}`" in SECTIONS["Rooms"]
+
+
+def test_each_setting_of_a_room_task() -> None:
+    told = written("Room tasks")
+    defaults = arguments(App.room_task)
+    assert list(told) == list(defaults), "in the order of the signature"
+    assert {name: eval(value, {"Restart": Restart}) for name, value in told.items()} == defaults
 
 
 def test_each_argument_of_jwt_auth() -> None:

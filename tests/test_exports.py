@@ -29,6 +29,9 @@ INTERNAL = {
     "WebSocketPeer": "the same behind a `WebSocket`",
     "SubscriberPeer": "the same behind an `EventSubscriber`",
     "Rooms": "behind `Room`",
+    "RoomHost": "behind `Room`, too",
+    "Broker": "from `verbtrio.brokers`",
+    "Session": "from `verbtrio.brokers`; applications give a `Broker`",
     "UserTable": "behind `Users`",
     "Memberships": "made with a `WebSocket`; applications have each `Membership`",
 }

@@ -130,7 +130,7 @@ def test_the_trial_in_a_terminal(script: Server) -> None:
     assert process.returncode == 0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     require_browser()
     with chromium() as browser:

@@ -90,7 +90,7 @@ async def test_walking_over_both(autojump_clock: Clock) -> None:
         events = await Exchange(service.open_stream()).request("/events/lobby")
         await trio.testing.wait_all_tasks_blocked()
         for number in range(2):
-            members = list(served.users.connections(1) if number else served.room("lobby"))
+            members = list(served.users.connections(1) if number else served.room("lobby").here)
             assert {type(member) for member in members} == {WebSocket, EventSubscriber}
             for member in members:
                 assert member.user == {"id": 1, "name": "Ada"}
@@ -103,7 +103,7 @@ async def test_walking_over_both(autojump_clock: Clock) -> None:
             assert await client.get_message() == "we hear each other"
             heard = f'data: {{"to":{number},"id":"{ids[EventSubscriber]}"}}\n\ndata: you hear us\n\n'
             assert (await events.until(b"us\n\n")).decode() == heard
-        for member in served.room("lobby"):
+        for member in served.room("lobby").here:
             member.close_nowait(4000, "enough")
         del member, members
         assert b"event: close" in await events.rest()

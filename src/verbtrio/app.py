@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from verbtrio.base import logs
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import DecodeHook, EncodeHook, Shared
+from verbtrio.brokers.base import Broker
 from verbtrio.connection.heartbeat import Heartbeat
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.guards.origin import Origins
@@ -31,6 +32,7 @@ from verbtrio.routes.asyncapi import document
 from verbtrio.routes.channels import channels, description_endpoint
 from verbtrio.routes.mounted import mounted
 from verbtrio.routes.paths import PathRouter
+from verbtrio.routes.rooms import RoomDeclarations
 from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import UNSET, RouteSettings
 from verbtrio.server import not_trio
@@ -42,7 +44,7 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 logs.set_up()  # when verbtrio is imported: so that what is logged before an app is served has its level, too
 
 
-class App(Shared, Background, Routes, Starlette):
+class App(Shared, Background, RoomDeclarations, Routes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Apart from what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -73,6 +75,8 @@ class App(Shared, Background, Routes, Starlette):
             to the client. With `adapter = functools.cache(pydantic.TypeAdapter)`, `lambda type, value:
             adapter(type).validate_python(value)` receives Pydantic's models. For a union of them it is called once,
             with the union.
+        broker: what connects this app with other processes, or with another app of the same program
+            (`MemoryBroker`). Default: a `MemoryBroker` of its own: rooms and users are those of this process.
         drain_timeout: seconds the WebSockets have to end when the server shuts down. In that time clients read what is
             queued and the Close frame (1012), which is sent at once, and hooks run; then the rest is cut. HTTP requests
             have hypercorn's `graceful_timeout` (3 s).
@@ -102,6 +106,7 @@ class App(Shared, Background, Routes, Starlette):
         trusted_proxies: Sequence[str] | TrustedProxies = (),
         encode: EncodeHook | None = None,
         decode: DecodeHook | None = None,
+        broker: Broker | None = None,
         drain_timeout: float = 2.0,
         take_over: bool = True,
         http2_websockets: bool = False,
@@ -121,10 +126,12 @@ class App(Shared, Background, Routes, Starlette):
             _taking_over, self, proxies, http2_websockets=http2_websockets, http2_cleartext=http2_cleartext
         )
         Background.__init__(self, lambda: self._life.hub is not None)
+        RoomDeclarations.__init__(self, lambda: self._life.hub is not None)
         self._life: AppLifespan = AppLifespan(
             self,
             lifespan=lifespan,
             tasks=self._background,
+            room_table=self._room_table,
             mounted=lambda: [app._life for app in mounted(self.routes, App)],
             take_over=taking_over if take_over else None,
             drain_timeout=drain_timeout,
@@ -138,6 +145,7 @@ class App(Shared, Background, Routes, Starlette):
         )
         Routes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
+        self.broker = broker
 
     # The application's life
 

@@ -61,7 +61,7 @@ class AppCollector(Collector):
             ("messages_received", "Messages from clients, refused ones included.", now.received),
             ("messages_invalid", "Messages from clients that the handler does not take.", now.invalid),
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
-            ("messages_dropped", "Messages for clients that read too slowly, dropped by policy.", now.dropped),
+            ("messages_dropped", "Messages for clients that read too slowly, dropped or replaced.", now.dropped),
             ("room_task_failures", "Runs of rooms' tasks that have failed.", now.room_task_failures),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)

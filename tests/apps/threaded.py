@@ -32,18 +32,18 @@ async def echo(ws: WebSocket) -> None:
 
 
 def one() -> Any:
-    return next(member for member in app.room("lobby") if isinstance(member, WebSocket))
+    return next(member for member in app.room("lobby").here if isinstance(member, WebSocket))
 
 
 def close_listeners() -> None:
-    for member in app.room("lobby"):
+    for member in app.room("lobby").here:
         if member is not one():
             member.close_nowait()
 
 
 CALLS: dict[str, Callable[[], Any]] = {
-    "send": lambda: app.users.send("ada", "from a thread"),
-    "disconnect": lambda: app.users.disconnect("ada"),
+    "send": lambda: app.users.send_nowait("ada", "from a thread"),
+    "disconnect": lambda: app.users.disconnect_nowait("ada"),
     "broadcast": lambda: app.room("lobby").broadcast("from a thread"),
     "send_nowait": lambda: one().send_nowait("from a thread"),
     "close_nowait": lambda: one().close_nowait(),
@@ -83,4 +83,4 @@ async def state(request: Request) -> Response:
 
 @app.get("/say")
 async def say(request: Request) -> Response:
-    return JSONResponse(app.users.send("ada", "for everybody"))
+    return JSONResponse(await app.users.send("ada", "for everybody"))

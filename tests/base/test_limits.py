@@ -64,12 +64,12 @@ def test_the_high_water_mark_is_within_the_backlog() -> None:
         Limits(high_water_bytes=11, max_backlog_bytes=10)
 
 
-def test_the_policy_is_one_of_three() -> None:
-    for policy in ("close", "drop_oldest", "drop_newest"):
+def test_the_policy_is_one_of_four() -> None:
+    for policy in ("close", "drop_oldest", "drop_newest", "latest"):
         settings: dict[str, Any] = {"backlog_policy": policy}
         assert Limits(**settings).backlog_policy == policy
-    with pytest.raises(ValueError, match="'latest'"):
-        Limits(backlog_policy="latest")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="or 'latest', not 'newest'"):
+        Limits(backlog_policy="newest")  # type: ignore[arg-type]
 
 
 def test_limits_do_not_change() -> None:

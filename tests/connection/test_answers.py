@@ -167,7 +167,7 @@ class TestMessageHooks:
         [
             lambda ws, message: None,
             lambda ws, message: ws.route.broadcast("to all"),  # how many that were: here 1
-            lambda ws, message: ws.app.users.send("somebody", "hello"),  # here 0
+            lambda ws, message: ws.app.users.send_nowait("somebody", "hello"),  # here 0
             lambda ws, message: True,
             lambda ws, message: 1.5,
             lambda ws, message: ws.join("lobby"),

@@ -123,7 +123,7 @@ class TestScope:
 
 ENDS: dict[str, Callable[[WebSocket[str]], Any]] = {
     "close_nowait": lambda ws: ws.close_nowait(4000),
-    "disconnect": lambda ws: ws.app.users.disconnect(ws.user["id"]),
+    "disconnect": lambda ws: ws.app.users.disconnect_nowait(ws.user["id"]),
     "a limit": lambda ws: ws._peer.end(CloseInfo(Cause.RATE, 1008)),
     "its token": lambda ws: ws._peer.end(CloseInfo(Cause.EXPIRED, 4401)),
     "a shutdown": lambda ws: ws._peer.end(DRAINED),
@@ -142,17 +142,17 @@ def presence(app: App) -> dict[str, Any]:
     """Everything that tells who is there."""
     now = app.statistics()
     return {
-        "hall": (len(app.room("hall")), list(app.room("hall"))),
-        "connections": (len(app.connections), list(app.connections)),
+        "hall": (len(app.room("hall")), app.room("hall").here),
+        "connections": (len(app.connections), app.connections.here),
         "users": (list(app.users), app.users.connections(7), 7 in app.users),
         "statistics": (now.connections, now.rooms, now.memberships, now.users, now.opened - sum(now.ended.values())),
-        "reached": (app.room("hall").broadcast("x"), app.connections.broadcast("x"), app.users.send(7, "x")),
+        "reached": (app.room("hall").broadcast("x"), app.connections.broadcast("x"), app.users.send_nowait(7, "x")),
     }
 
 
 NOBODY: dict[str, Any] = {
-    "hall": (0, []),
-    "connections": (0, []),
+    "hall": (0, ()),
+    "connections": (0, ()),
     "users": ([], (), False),
     "statistics": (0, 0, 0, 0, 0),
     "reached": (0, 0, 0),
@@ -478,7 +478,7 @@ class TestWhoClosed:
             if who == "another's handler":
                 sockets[0].close_nowait(4000)
             else:
-                app.users.disconnect(7, code=4000)
+                app.users.disconnect_nowait(7, code=4000)
 
         add_handler(app, form, opened=sockets.append, message=message, middleware=[sign_in])
         async with clients_of(app, way) as connect:
@@ -487,7 +487,7 @@ class TestWhoClosed:
             if who == "another task":
                 await sockets[0].close(4000)
             elif who == "disconnect":
-                app.users.disconnect(7, code=4000)
+                await app.users.disconnect(7, code=4000)
             elif who == "its own disconnect":
                 await clients[0].send("x")
             else:

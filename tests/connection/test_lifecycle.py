@@ -276,7 +276,7 @@ class TestCauses:
         async with serving(app) as service:
             client = await service.connect()
             await trio.testing.wait_all_tasks_blocked()
-            (ws,) = app.connections
+            (ws,) = app.connections.here
             assert isinstance(ws, WebSocket)
             await ws.close(4000, "out")
             ws.close_nowait(4002, "the first one counts")
@@ -817,7 +817,7 @@ class TestSlowPeers:
                 await client.send_message("x" * 100)
             await trio.sleep(1)
             begin = trio.current_time()
-            (ws,) = app.connections
+            (ws,) = app.connections.here
             ws.close_nowait(4000, "out")
             del ws
             assert await closed(client) == (4000, "out")
@@ -838,7 +838,7 @@ class TestSlowPeers:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.send_all, b"\x81\x82\0\0\0\0hi" * 20_000)
                 await trio.sleep(1)
-                (ws,) = app.connections
+                (ws,) = app.connections.here
                 assert isinstance(ws, WebSocket)
                 for _ in range(20):
                     app.connections.broadcast(b"y" * 700_000)
@@ -871,7 +871,7 @@ class TestSlowPeers:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.send_all, (b"\x82\xe4\0\0\0\0" + payload) * count)
                 await trio.sleep(100)
-                (ws,) = app.connections
+                (ws,) = app.connections.here
                 assert isinstance(ws, WebSocket)
                 assert ws._peer.outbox is not None
                 assert 4096 < ws._peer.outbox.size < 4096 + 2 * 65536, "a slice's echoes over the mark, at most"

@@ -19,7 +19,8 @@ from verbtrio.base.limits import Limits
 from verbtrio.connection import backlog
 from verbtrio.connection.backlog import CHUNK_BYTES
 from verbtrio.connection.outbox import Outbox
-from verbtrio.messages.frame import Frame
+from verbtrio.messages.frame import Frame, transient
+from verbtrio.messages.waiting import PACKET_BYTES
 from verbtrio.wire.events import Event
 from verbtrio.wire.transport import Close, Packet, Ping, Transport
 
@@ -36,7 +37,7 @@ def _count_bytes_alone(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 async def test_a_packets_own_cost_counts(autojump_clock: MockClock) -> None:
     """Tiny messages are not free: a peer that never reads can't have a million of them queued."""
     async with trio.open_nursery() as nursery:
-        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * backlog.PACKET_BYTES, "high_water_bytes": 1})
+        it = Line(nursery, [0] * 1000, {"max_backlog_bytes": 100 * PACKET_BYTES, "high_water_bytes": 1})
         it.put("x", *["x"] * 98)
         assert not it.slows
         it.put("x", "x", "x")
@@ -125,7 +126,7 @@ class Peer(Transport):
 def limit(box: Outbox, limits: Limits) -> None:
     """Other limits from now on, for what is queued already, too."""
     assert box._backlog is not None
-    box._limits = box._backlog._limits = limits
+    box._limits = box._backlog._waiting._limits = limits
 
 
 class Line:
@@ -159,6 +160,12 @@ class Line:
         """What a room does."""
         for message in messages:
             self.box.held.append(Frame(message.encode(), text=True))
+
+    def told(self, message: str, key: str | None = None, ttl: float | None = None) -> None:
+        """What a room does with a message that has a key or a time."""
+        frame = Frame(message.encode(), text=True)
+        self.box.held.append(transient(frame, "room", key, ttl, trio.current_time()))
+        self.box.flush()
 
     def put(self, *packets: str | Packet) -> None:
         for packet in packets:
@@ -459,6 +466,125 @@ class TestBacklog:
                 assert (it.slows, it.box.size) == ([], 0)
 
         trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+class TestLatest:
+    """Messages with a key. (tests/messages/test_waiting.py has the queue by itself.)"""
+
+    async def test_the_newest_in_the_turn_of_the_first(self, autojump_clock: MockClock) -> None:
+        async with stalled(backlog_policy="latest") as it:
+            it.told("a1", "a")
+            it.put("x")
+            it.told("b1", "b")
+            it.told("a22", "a")
+            it.told("a333", "a")
+            assert (it.box.dropped, it.box.counters.dropped, it.box.counters.sent) == (2, 2, 6)
+            assert it.box.size == 1 + 4 + 1 + 2, "the rest of the first, and what is queued now"
+        assert it.peer.got == b"<0>a333xb1"
+        assert (it.slows, it.box.size) == ([], 0)
+
+    async def test_what_is_being_written_is_past_replacing(self, autojump_clock: MockClock) -> None:
+        async with line(2, 0, 0, backlog_policy="latest") as it:
+            it.told("a1..", "a")  # the peer has taken half
+            it.told("a2", "a")
+            await wait_all_tasks_blocked()
+            it.told("a3", "a")  # the writer has the two of them
+            it.told("a4", "a")
+            it.peer.go.set()
+        assert it.peer.got == b"a1..a2a4"
+        assert it.box.dropped == 1
+
+    async def test_what_was_held_in_one_tick(self, autojump_clock: MockClock) -> None:
+        """It goes out as it was said if the peer takes it; behind a backlog, a key has one message there as well."""
+        async with line(backlog_policy="latest") as it:
+            for text in ("a1", "a2"):
+                it.box.held.append(transient(Frame(text.encode(), text=True), "room", "a", None, 0.0))
+            it.box.flush()
+            assert it.peer.got == b"a1a2"
+        async with stalled(backlog_policy="latest") as it:
+            for text in ("a1", "a2"):
+                it.box.held.append(transient(Frame(text.encode(), text=True), "room", "a", None, 0.0))
+            it.box.flush()
+        assert it.peer.got == b"<0>a2"
+        assert it.box.dropped == 1
+
+    async def test_too_many_keys_are_too_slow(self, autojump_clock: MockClock) -> None:
+        async with stalled(backlog=5, backlog_policy="latest") as it:
+            it.told("aa", "a")
+            it.told("bb", "b")
+            it.told("cc", "a")
+            assert it.slows == []
+            it.told("dd", "d")
+            assert it.slows == ["over 5 bytes behind"]
+            assert it.box.dropped == 1
+
+    @pytest.mark.parametrize("end", ["clear", "shut"])
+    async def test_nothing_of_a_key_is_left_by_the_end(self, autojump_clock: MockClock, end: str) -> None:
+        async with stalled(backlog_policy="latest") as it:
+            it.told("a1", "a")
+            getattr(it.box, end)()
+            it.told("a2", "a")
+            assert it.box.dropped == 0
+        assert bytes(it.peer.got) == (b"<0" if end == "shut" else b"<0>a2")
+
+    async def test_what_is_replaced_was_never_packed(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A compressor's state would have it, and its client never."""
+        async with stalled(backlog_policy="latest") as it:
+            packed: list[bytes] = []
+            pack = it.peer.pack
+
+            def seen(packet: Packet) -> bytes | memoryview:
+                packed.append(bytes(pack(packet)))
+                return pack(packet)
+
+            monkeypatch.setattr(it.peer, "pack", seen)
+            for text in ("a1", "a2", "a3"):
+                it.told(text, "a")
+            it.told("late", ttl=1)
+            await trio.sleep(1)
+            it.peer.go.set()
+            await it.box.wait_empty()
+        assert it.peer.got == b"<0>a3"
+        assert not {b"a1", b"a2", b"late"} & set(packed)
+
+
+class TestMessagesWithATime:
+    @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest", "latest"])
+    async def test_dropped_at_its_turn(self, autojump_clock: MockClock, policy: str) -> None:
+        async with stalled(backlog_policy=policy) as it:
+            it.told("short", ttl=1)
+            it.told("long", ttl=2)
+            it.put("x")
+            it.told("short", ttl=1)
+            await trio.sleep(1)
+            assert (it.box.dropped, it.box.size) == (0, 1 + 5 + 4 + 1 + 5)
+            it.peer.go.set()
+            await it.box.wait_empty()
+            assert (it.box.dropped, it.box.counters.dropped, it.box.counters.sent) == (2, 2, 5)
+        assert it.peer.got == b"<0>longx"
+
+    async def test_nothing_else_was_queued(self, autojump_clock: MockClock) -> None:
+        """The writer has nothing to write then: it ends, and what comes next is written in place."""
+        async with stalled(high_water_bytes=3) as it:
+            for _ in range(3):
+                it.told("short", ttl=1)
+            assert not it.box.is_low
+            await trio.sleep(1)
+            it.peer.go.set()
+            with trio.fail_after(5):
+                await it.box.wait_low()
+                await it.box.wait_empty()
+            assert (it.box.dropped, it.box.size, it.lows) == (3, 0, 1)
+            it.put("next")
+            assert it.peer.got == b"<0>next"
+        assert not it.nursery.child_tasks
+
+    async def test_what_the_peer_takes_at_once_is_not_looked_at(self, autojump_clock: MockClock) -> None:
+        async with line() as it:
+            it.told("now", "a", ttl=0.001)
+            assert it.peer.got == b"now"
 
 
 class TestTime:

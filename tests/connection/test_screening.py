@@ -395,7 +395,7 @@ class TestRenewal:
             client = await self.connect(service, first)
             await client.send_message(message_with(self.auth.issue({"id": 7, "n": 2}, expires_in=second)))
             assert json.loads(await client.get_message()) == {"type": "authenticated"}
-            (ws,) = app.connections
+            (ws,) = app.connections.here
             assert ws.user["n"] == 2
             del ws
             assert second - 0.5 < await self.lives(client) < second + 1.5

@@ -73,7 +73,7 @@ BAD_CLOSES: list[tuple[Any, Any, type[Exception]]] = [
 
 @pytest.mark.parametrize(("code", "reason", "error"), BAD_CLOSES)
 @pytest.mark.parametrize(
-    "how", ["close", "close_nowait", "disconnect", "kick", "Room.close", "subscriber", "Heartbeat"]
+    "how", ["close", "close_nowait", "disconnect", "disconnect_nowait", "kick", "Room.close", "subscriber", "Heartbeat"]
 )
 async def test_a_close_that_must_not_be_sent(
     how: str, code: Any, reason: Any, error: type[Exception], autojump_clock: Clock
@@ -91,7 +91,9 @@ async def test_a_close_that_must_not_be_sent(
         elif how == "close_nowait":
             ws.close_nowait(code, reason)
         elif how == "disconnect":
-            app.users.disconnect(1, code=code, reason=reason)
+            await app.users.disconnect(1, code=code, reason=reason)
+        elif how == "disconnect_nowait":
+            app.users.disconnect_nowait(1, code=code, reason=reason)
         elif how == "kick":
             ws.route.kick(ws, code=code, reason=reason)
         elif how == "Room.close":
@@ -218,7 +220,7 @@ async def test_from_another_thread() -> None:
     async with serving(app) as service:
         client = await service.connect()
         await trio.testing.wait_all_tasks_blocked()
-        for use in (lambda: app.connections.broadcast("x"), lambda: next(iter(app.connections)).send_nowait("x")):
+        for use in (lambda: app.connections.broadcast("x"), lambda: app.connections.here[0].send_nowait("x")):
             with pytest.raises(RuntimeError, match="make it `async def`"):
                 await trio.to_thread.run_sync(use)
 

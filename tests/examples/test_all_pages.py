@@ -14,7 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from examples.demo import samples
 from tests.conftest import Servers
-from tests.support.browser import Browser
+from tests.support.browser import POLL_SECONDS, WAIT_SECONDS, Browser
 from tests.support.process import ROOT, Server
 
 PAGES = ["", *samples]
@@ -51,6 +51,7 @@ HARD_TO_READ = """
         .filter((e) => e.checkVisibility() && !e.disabled && hasText(e) && contrast(e) < 4.5)
         .map((e) => `${contrast(e).toFixed(2)} ${e.outerHTML}`);
 """
+DARK = "return matchMedia('(prefers-color-scheme: dark)').matches"
 UNLABELLED = """
     const fields = [...document.querySelectorAll("input, select")];
     return fields.filter((e) => !e.labels.length).map((e) => e.outerHTML);
@@ -73,29 +74,34 @@ def check_width(browser: Browser, width: int) -> None:
     assert browser.run(BEYOND) == []
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+FOCUS = "const style = getComputedStyle(document.activeElement); return style.outlineStyle + style.outlineWidth"
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page(browser: Browser, demo: Server, page: str, dark: bool) -> None:
-    """It fits on a screen and on phones, it can be read and used, and it needs no other server."""
-    with browser.viewport(1200, 900, dark=dark):
-        open_page(browser, demo, page)
-        check_width(browser, 1200)
-        assert browser.run("return document.documentElement.scrollHeight") <= 900
-        assert browser.run(HARD_TO_READ) == []
-        assert browser.run(UNLABELLED) == []
-        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
-        focus = "const style = getComputedStyle(document.activeElement); return style.outlineStyle + style.outlineWidth"
-        assert browser.run(focus) == "solid2px"
+def test_a_page(browser: Browser, demo: Server, page: str) -> None:
+    """It fits on a screen and on phones, it can be read and used, light and dark, and it needs no other server."""
+    open_page(browser, demo, page)
+    focused = browser.driver.switch_to.active_element
+    for dark in (False, True):
+        with browser.viewport(1200, 900, dark=dark):
+            browser.until(lambda: browser.run(DARK) == dark, "the colours")  # noqa: B023
+            check_width(browser, 1200)
+            assert browser.run("return document.documentElement.scrollHeight") <= 900
+            assert browser.run(HARD_TO_READ) == []
+            assert browser.run(UNLABELLED) == []
+            browser.run("arguments[0].focus()", focused)
+            browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+            assert browser.run(FOCUS) == "solid2px"
     url = browser.driver.current_url
     loaded: list[str] = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert f"{url}pages/page.css" in loaded  # so the list does list
     assert [name for name in loaded if not name.startswith(f"{demo.url}/")] == []
-    with browser.viewport(390, 844, dark=dark):
+    with browser.viewport(390, 844):
         check_width(browser, 390)
         browser.run("scrollTo(0, 0)")
         for field in browser.driver.find_elements(By.CSS_SELECTOR, "[name='text'], [data-role='send']"):
             assert field.rect["y"] + field.rect["height"] <= 844, "above the fold, on the pages of two clients twice"
-    with browser.viewport(360, 740, dark=dark):
+    with browser.viewport(360, 740):
         check_width(browser, 360)
 
 
@@ -137,9 +143,9 @@ def test_the_index_leads_to_every_example(browser: Browser, demo: Server) -> Non
     assert links == [f"{demo.url}/{name}/" for name in samples]
     for number, name in enumerate(samples):
         browser.driver.find_elements(By.CSS_SELECTOR, ".card")[number].click()  # at its centre: all of it is the link
-        WebDriverWait(browser.driver, 10).until(url_to_be(f"{demo.url}/{name}/"))
+        WebDriverWait(browser.driver, WAIT_SECONDS, POLL_SECONDS).until(url_to_be(f"{demo.url}/{name}/"))
         browser.driver.find_element(By.CSS_SELECTOR, "[data-role='home']").click()
-        WebDriverWait(browser.driver, 10).until(url_to_be(f"{demo.url}/"))
+        WebDriverWait(browser.driver, WAIT_SECONDS, POLL_SECONDS).until(url_to_be(f"{demo.url}/"))
 
 
 def test_alone_an_example_offers_no_way_to_the_others(browser: Browser, servers: Servers) -> None:

@@ -17,7 +17,7 @@ from trio.abc import Clock
 
 from examples import sessions
 from tests.conftest import Servers
-from tests.support.browser import Browser
+from tests.support.browser import POLL_SECONDS, WAIT_SECONDS, Browser
 from tests.support.memory import serving, shake_hands
 from tests.support.peers import Refused, connect
 from tests.support.process import ROOT
@@ -159,7 +159,7 @@ def test_sessions_in_a_browser(browser: Browser, servers: Servers) -> None:
     driver.get(servers.get("examples.sessions:app").url)
 
     def wait_for(role: str, text: str) -> None:
-        WebDriverWait(driver, 15).until(
+        WebDriverWait(driver, WAIT_SECONDS, POLL_SECONDS).until(
             lambda d: text in d.find_element(By.CSS_SELECTOR, f"[data-role={role}]").text, f"{role}: {text}"
         )
 

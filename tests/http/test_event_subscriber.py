@@ -14,10 +14,11 @@ from trio.abc import Clock
 from tests.support.sse import parse
 from verbtrio import Cause, CloseInfo, ConnectionClosed, EventSubscriber, Limits
 from verbtrio.base.counters import Counters
-from verbtrio.http.event_subscriber import CLIENT_GONE, FRAME_BYTES, SubscriberPeer
+from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
 from verbtrio.http.subscriber_response import events
 from verbtrio.http.writer import CHUNK_BYTES
-from verbtrio.messages.frame import Encode, encode, encoder
+from verbtrio.messages.frame import Encode, Frame, encode, encoder, transient
+from verbtrio.messages.waiting import PACKET_BYTES
 
 SCOPE = {"type": "http", "path": "/events/lobby", "headers": []}
 
@@ -36,7 +37,7 @@ async def heard(one: SubscriberPeer) -> list[str]:
 
 def bounded(messages: int, policy: str = "close") -> SubscriberPeer:
     """One with room for so many messages of two bytes."""
-    size = messages * (2 + FRAME_BYTES)
+    size = messages * (2 + PACKET_BYTES)
     return subscriber(max_backlog_bytes=size, high_water_bytes=size, backlog_policy=policy)
 
 
@@ -91,11 +92,80 @@ class TestBacklog:
 
     async def test_empty_messages_are_not_taken_all_at_once(self, autojump_clock: Clock) -> None:
         one = subscriber()
-        for _ in range(4 * CHUNK_BYTES // FRAME_BYTES):
+        for _ in range(4 * CHUNK_BYTES // PACKET_BYTES):
             one.put(encode(""))
         with trio.fail_after(1):
             counts = [len(frames) for frames in [await one.take() for _ in range(4)] if frames is not None]
-        assert counts == [CHUNK_BYTES // FRAME_BYTES] * 4
+        assert counts == [CHUNK_BYTES // PACKET_BYTES] * 4
+
+
+class TestLatest:
+    """As for WebSockets: it is the same queue."""
+
+    def told(self, one: SubscriberPeer, text: str, key: str | None = None, ttl: float | None = None) -> None:
+        one.held.append(transient(encode(text), "room", key, ttl, trio.current_time()))
+        one.flush()
+
+    async def test_the_newest_in_the_turn_of_the_first(self) -> None:
+        one = bounded(3, "latest")
+        for number in range(5):
+            self.told(one, f"a{number}", "a")
+            if not number:
+                one.put(encode("xx"))
+        self.told(one, "b0", "b")
+        assert (one.dropped, one._counters.dropped, one._counters.sent) == (4, 4, 7)
+        one.subscriber.close_nowait()
+        assert await heard(one) == ["a4", "xx", "b0", '{"code":1000,"reason":""}']
+
+    async def test_too_many_keys_are_too_slow(self) -> None:
+        one = bounded(2, "latest")
+        for key in "aba":
+            self.told(one, "xx", key)
+        assert how_it_ended(one) is None
+        self.told(one, "xx", "c")
+        assert how_it_ended(one) == CloseInfo(Cause.SLOW, 1008, "Too slow: over 132 bytes behind")
+
+    async def test_one_message_over_the_limit(self) -> None:
+        one = bounded(2, "latest")
+        self.told(one, "xx", "a")
+        self.told(one, "x" * 1000, "a")
+        assert one.closed is None
+        one.subscriber.close_nowait()
+        assert (await heard(one))[0] == "x" * 1000
+
+    @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest", "latest"])
+    async def test_one_whose_time_is_over(self, autojump_clock: Clock, policy: str) -> None:
+        one = bounded(10, policy)
+        for text, ttl in [("late", 1), ("in time", 2), ("late", 1)]:
+            self.told(one, text, ttl=ttl)
+        await trio.sleep(1)
+        one.subscriber.close_nowait()
+        assert await heard(one) == ["in time", '{"code":1000,"reason":""}']
+        assert (one.dropped, one._counters.dropped) == (2, 2)
+
+    async def test_who_takes_waits_on_if_nothing_is_left(self, autojump_clock: Clock) -> None:
+        one = bounded(10)
+        self.told(one, "late", ttl=1)
+        await trio.sleep(1)
+        async with aclosing(events(one)) as chunks, trio.open_nursery() as nursery:
+            nursery.start_soon(self.soon, one)
+            assert await anext(chunks) == b"data: in time\n\n"
+        assert one.dropped == 1
+
+    async def test_idle_it_has_no_queue(self) -> None:
+        """Neither before its first message nor after many: an idle subscriber takes 700 bytes less for it."""
+        one = subscriber(backlog_policy="latest")
+        assert one._waiting is None
+        for number in range(1000):
+            self.told(one, "x", str(number))
+        one.subscriber.close_nowait()
+        while await one.take() is not None:
+            pass
+        assert one._waiting is None
+
+    async def soon(self, one: SubscriberPeer) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        one.put(encode("in time"))
 
 
 class TestTheEnd:
@@ -176,7 +246,7 @@ class TestSendNowait:
         one = subscriber()
         with pytest.raises(TypeError, match="object"):
             one.subscriber.send_nowait(object())
-        assert not one._queue
+        assert one._waiting is None
 
     async def test_within_the_backlog(self) -> None:
         one = bounded(2, "drop_oldest")
@@ -203,7 +273,10 @@ class TestSendNowait:
     def test_by_the_apps_encoder(self) -> None:
         one = subscriber(encoder(lambda value: "made"))
         one.subscriber.send_nowait(object())
-        assert one._queue[0].payload == b"made"
+        assert one._waiting is not None
+        (made,) = one._waiting._entries
+        assert isinstance(made, Frame)
+        assert made.payload == b"made"
 
 
 def test_what_it_tells_of_itself() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from types import GenericAlias
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar
 
@@ -197,6 +198,7 @@ def numbers(size: int) -> list[str]:
     return [str(7 + k * MODULUS) for k in range(size)]
 
 
+@cache
 def fractions(size: int) -> list[str]:
     """Floats with as few hashes as there can be: 194 with each."""
     found: list[str] = []

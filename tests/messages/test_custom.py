@@ -135,9 +135,9 @@ class TestSent:
                     case "connections":
                         app.connections.broadcast(value)
                     case "users":
-                        app.users.send("ada", value)
+                        await app.users.send("ada", value)
                     case "member":
-                        for member in app.room("lobby"):
+                        for member in app.room("lobby").here:
                             member.send_nowait(value)
                     case "returned":
                         return value
@@ -159,7 +159,7 @@ class TestSent:
                 case "broadcast":
                     app.room("lobby").broadcast(SAY)
                 case "users":
-                    app.users.send("ada", SAY)
+                    await app.users.send("ada", SAY)
                 case "member":
                     app.users.connections("ada")[0].send_nowait(SAY)
             assert await events.until(b"\n\n") == f"data: {SAID}\n\n".encode()
@@ -217,7 +217,7 @@ class TestSent:
 
         @app.ws("/ws")
         async def handler(ws: WebSocket) -> None:
-            for call in (ws.send_nowait, ws.route.broadcast, lambda data: app.users.send("ada", data)):
+            for call in (ws.send_nowait, ws.route.broadcast, lambda data: app.users.send_nowait("ada", data)):
                 with pytest.raises(TypeError, match="Say"):
                     call(SAY)
             with pytest.raises(TypeError, match="Say"):

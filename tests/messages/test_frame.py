@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any
 
 import msgspec
 import pytest
 
-from verbtrio.messages.frame import encode
+from verbtrio.messages.frame import Frame, TransientFrame, encode, transient
 from verbtrio.wire.codec import Codec
 
 
@@ -83,3 +84,37 @@ class TestFrame:
 
     def test_text_has_its_own_opcode(self) -> None:
         assert wire("é") == b"\x81\x02\xc3\xa9"
+
+
+class TestTransient:
+    def test_is_the_same_message(self) -> None:
+        frame = encode("é")
+        made = transient(frame, "room", "key", 5, now=100.0)
+        assert isinstance(made, Frame)
+        assert (made.payload, made.text, made.wire, len(made)) == (frame.payload, True, frame.wire, 2)
+        assert (made.key, made.expires) == (("room", "key"), 105.0)
+        assert made.wire is frame.wire, "no copy"
+
+    def test_without_a_key_or_a_time(self) -> None:
+        assert transient(encode("x"), "room", None, 0.5, now=1.0).key is None
+        assert transient(encode("x"), "room", "", None, now=1.0).expires == math.inf
+
+    @pytest.mark.parametrize("key", [5, b"key", ("a", "b"), True])
+    def test_a_key_is_text(self, key: Any) -> None:
+        with pytest.raises(TypeError, match=r"key is text, not .*: use key=str\(\.\.\.\)"):
+            transient(encode("x"), "room", key, None, now=0.0)
+
+    @pytest.mark.parametrize("ttl", ["5", True, 1j])
+    def test_a_time_is_a_number(self, ttl: Any) -> None:
+        with pytest.raises(TypeError, match=r"^ttl is a number of seconds, not"):
+            transient(encode("x"), "room", None, ttl, now=0.0)
+
+    @pytest.mark.parametrize("ttl", [0, -1, -0.5, math.inf, math.nan])
+    def test_that_is_finite_and_in_the_future(self, ttl: float) -> None:
+        with pytest.raises(ValueError, match=r"^ttl is a number of seconds, more than 0 and finite, not"):
+            transient(encode("x"), "room", None, ttl, now=0.0)
+
+    def test_a_plain_frame_has_neither(self) -> None:
+        """It is shared by the hot path: what only some messages have costs the others nothing."""
+        assert TransientFrame.__slots__ == ("expires", "key")
+        assert not hasattr(encode("x"), "key")

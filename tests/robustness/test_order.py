@@ -24,6 +24,7 @@ steps = st.one_of(
     st.tuples(st.just("send"), st.integers(0, CLIENTS - 1)),
     st.tuples(st.just("broadcast"), st.sampled_from(ROOMS), st.sampled_from([None, *range(CLIENTS)])),
     st.tuples(st.just("broadcast"), st.sampled_from(ROOMS), st.none()),
+    st.tuples(st.just("price"), st.sampled_from(ROOMS), st.sampled_from("xy")),
     st.tuples(st.just("join"), st.integers(0, CLIENTS - 1), st.sampled_from(ROOMS)),
     st.tuples(st.just("leave"), st.integers(0, CLIENTS - 1), st.sampled_from(ROOMS)),
     st.tuples(st.just("stall"), st.integers(0, CLIENTS - 1)),
@@ -98,6 +99,14 @@ class Stage:
                 client.expected.append(word)
         self._app.room(name).broadcast(word + PADDING, exclude=excluded)
 
+    async def _price(self, speaker: int, name: str, key: str) -> None:
+        """A broadcast with a key."""
+        word = f"{self._word(speaker)}:{name}{key}"
+        for client in self._clients:
+            if name in client.ws.rooms:
+                client.expected.append(word)
+        self._app.room(name).broadcast(word + PADDING, key=key)
+
     async def _join(self, speaker: int, number: int, name: str) -> None:
         client = self._clients[number]
         if name not in client.ws.rooms:
@@ -165,3 +174,28 @@ def test_what_is_dropped_is_counted(policy: Any, plan: list[list[Any]]) -> None:
         left = iter(expected)
         assert all(word in left for word in received), "in order, and each once"
         assert len(received) + dropped == len(expected)
+
+
+def key_of(word: str) -> str:
+    """The room and the key of a message that has them."""
+    return word.partition(":")[2].partition(":")[2]
+
+
+@pytest.mark.parametrize("pair", [trio.testing.memory_stream_pair, narrow_pair], ids=["a reader task", "the poller"])
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(plan=plans)
+def test_the_latest_of_each_key_arrives(pair: Any, plan: list[list[Any]]) -> None:
+    """And all that has no key. Within a key, and without one, the order is that in which it was said."""
+    limits = Limits(backlog_policy="latest")
+    results = trio.run(perform, plan, pair, limits, clock=MockClock(autojump_threshold=0))
+    for expected, received, dropped in results:
+        assert len(received) + dropped == len(expected)
+        for key in {"", *map(key_of, expected)}:
+            said = [word for word in expected if key_of(word) == key]
+            heard = [word for word in received if key_of(word) == key]
+            if key:
+                assert heard[-1] == said[-1]
+                left = iter(said)
+                assert all(word in left for word in heard)
+            else:
+                assert heard == said

@@ -135,9 +135,10 @@ async def test_sigint_while_a_response_is_made() -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_hypercorn_with_worker_processes(workers: str) -> None:
     """hypercorn 0.18 loses its worker's exit code, and stops the others. Should this fail, it has been mended: then
-    docs/deployment.md needs no `Restart=always` any more."""
+    docs/deployment.md needs no `Restart=always` any more. (It reports a worker that its SIGTERM has killed, if that
+    one ends before hypercorn looks.)"""
     with hypercorn("tests.apps.dying:app", "-w", workers) as server:
-        assert exit_code_of(server) == 0
+        assert exit_code_of(server) in (0, 256 - signal.SIGTERM)
         assert "RuntimeError: on purpose" in server.log_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verbtrio.base.close import Cause, CloseInfo
-from verbtrio.messages.frame import Frame, encode
+from verbtrio.base.limits import Limits
+from verbtrio.messages.frame import Frame, TransientFrame, encode
 from verbtrio.rooms.local import DISMISSAL_COST, FLUSH_BYTES, Rooms
 from verbtrio.rooms.member import Member
 from verbtrio.rooms.room import Room
@@ -41,8 +43,13 @@ class Listener(Member):
     def encode(self, data: Any) -> Frame:
         return encode(data)
 
+    limits = Limits()
+    queued = 0
+
     def put(self, frame: Frame) -> None:
         self.held.append(frame)
+
+    async def wait_below(self, size: int) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
 
@@ -111,7 +118,7 @@ def test_rooms_are_what_the_model_says(steps: list[tuple[str, str, int]]) -> Non
             for member in others:
                 expected[member].append(str(number).encode())
         for key, members in model.items():
-            assert list[object](handles[key]) == members, "in the order in which they joined"
+            assert list[object](handles[key].here) == members, "in the order in which they joined"
             assert len(handles[key]) == len(members)
             assert (key in rooms) is bool(members), "a room is there from its first join to its last leave"
         assert sorted(map(str, rooms)) == [key for key, members in model.items() if members]
@@ -163,7 +170,7 @@ class TestHandle:
 
     def test_asking_makes_no_room(self, rooms: Rooms) -> None:
         handle = Room(rooms, "r")
-        assert (len(handle), list(handle), handle.broadcast("x"), rooms.leave("r", Listener())) == (0, [], 0, False)
+        assert (len(handle), handle.here, handle.broadcast("x"), rooms.leave("r", Listener())) == (0, (), 0, False)
         assert len(rooms) == 0
 
     def test_repr(self, rooms: Rooms, people: list[Listener]) -> None:
@@ -171,9 +178,23 @@ class TestHandle:
 
     def test_everybody_may_leave_while_they_are_walked_over(self, rooms: Rooms, people: list[Listener]) -> None:
         for name in rooms:
-            for member in Room(rooms, name):
+            for member in Room(rooms, name).here:
                 rooms.leave(name, member)
         assert len(rooms) == 0
+
+    def test_it_is_not_walked_over(self, rooms: Rooms, people: list[Listener]) -> None:
+        """`len` is to count members of other processes, too: beside it, a walk over those here would lie."""
+        room: Any = Room(rooms, "r")
+        for walk in (list, iter, lambda room: [*room]):
+            with pytest.raises(TypeError, match=r"walk over `room\.here`"):
+                walk(room)
+        assert Room(rooms, "r").here == tuple(people)
+
+    def test_in_finds_members_and_ids(self, rooms: Rooms, people: list[Listener]) -> None:
+        room = Room(rooms, "r")
+        assert [one in room for one in (people[0], people[0].id)] == [True, True]
+        rooms.leave("r", people[0])
+        assert [one in room for one in (people[0], people[0].id, "an id", b"", None, 7)] == [False] * 6
 
     def test_names_of_different_types_are_different_rooms(self, rooms: Rooms, people: list[Listener]) -> None:
         join(rooms, ("r",), people[0])
@@ -204,12 +225,32 @@ class TestBroadcast:
 
     def test_excludes_another_room(self, rooms: Rooms, people: list[Listener]) -> None:
         join(rooms, "muted", people[0])
-        muted: Room = Room(rooms, "muted")
-        assert Room(rooms, "r").broadcast("x", exclude=muted) == 2
+        muted = Room(rooms, "muted")
+        assert Room(rooms, "r").broadcast("x", exclude=muted.here) == 2
         assert people[0].heard == []
+        nobodys_type: Any = muted
+        with pytest.raises(TypeError, match=r"walk over `room\.here`"):
+            Room(rooms, "r").broadcast("x", exclude=nobodys_type)
+
+    @pytest.mark.parametrize("exclude", [lambda a, b: a.id, lambda a, b: [a.id], lambda a, b: {a, b.id, "nobody"}])
+    def test_excludes_ids(self, exclude: Callable[[Member, Member], Any], rooms: Rooms, people: list[Listener]) -> None:
+        left_out = exclude(people[0], people[1])
+        others = people[2:] if isinstance(left_out, set) else people[1:]
+        assert Room(rooms, "r").broadcast("x", exclude=left_out) == len(others)
+        assert [person for person in people if person.heard] == others
+
+    def test_an_id_makes_no_ids(self, rooms: Rooms, people: list[Listener]) -> None:
+        """One that nobody has asked for can't be meant, and takes memory."""
+        room = Room(rooms, "r")
+        assert people[0].id in room
+        assert Listener().id not in room
+        assert room.broadcast("x", exclude=Listener().id) == 3
+        assert room.kick([people[0].id, "nobody"]) == 1
+        assert people[0].id not in room
+        assert ["_id" in vars(person) for person in people] == [True, False, False]
 
     def test_excludes_nobody(self, rooms: Rooms, people: list[Listener]) -> None:
-        nobodies: list[Member | list[Member] | None] = [None, [], Listener()]
+        nobodies: list[Member | str | list[Member | str] | None] = [None, [], Listener(), "", "an id", ["an id"]]
         for nobody in nobodies:
             assert Room(rooms, "r").broadcast("x", exclude=nobody) == 3
 
@@ -219,6 +260,53 @@ class TestBroadcast:
         assert Room(rooms, "r").broadcast("x", exclude=people[0]) == 2
         assert people[0].heard == []
         assert Room(rooms, "r").kick(people[0]) == 1
+
+    @pytest.mark.parametrize("exclude", [b"an id", b"", 7, [None], {"an id", 7}, (one for one in "ab")])
+    @pytest.mark.parametrize("name", ["r", "nobody is here"])
+    def test_what_names_no_member(self, name: str, exclude: Any, rooms: Rooms, people: list[Listener]) -> None:
+        """It would exclude nobody, and those would hear it who must not."""
+        with pytest.raises(TypeError, match="a member, its id"):
+            Room(rooms, name).broadcast("x", exclude=exclude)
+        assert [person.heard for person in people] == [[], [], []]
+
+    def test_with_a_key_or_a_time(self, people: list[Listener]) -> None:
+        """The message is made once for all, by the clock of the outlets, and carries its room's key."""
+        rooms = Rooms(now=lambda: 100.0)
+        for person in people:
+            join(rooms, "r", person)
+        assert Room(rooms, "r").broadcast("x", key="price", ttl=5, exclude=people[2]) == 2
+        assert Room(rooms, "r").broadcast("y", key="price") == 3
+        assert Room(rooms, "r").broadcast("z", ttl=0.5) == 3
+        made = people[0].held
+        assert [frame for frame in made if not isinstance(frame, TransientFrame)] == []
+        assert [(frame.key, frame.expires) for frame in made if isinstance(frame, TransientFrame)] == [
+            (("r", "price"), 105.0),
+            (("r", "price"), math.inf),
+            (None, 100.5),
+        ]
+        assert people[1].held[0] is made[0]
+        assert [person.heard for person in people] == [[b"x", b"y", b"z"], [b"x", b"y", b"z"], [b"y", b"z"]]
+
+    def test_without_them_it_is_a_plain_frame(self, rooms: Rooms, people: list[Listener]) -> None:
+        Room(rooms, "r").broadcast("x")
+        assert type(people[0].held[0]) is Frame
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"key": 5}, TypeError),
+            ({"ttl": "5"}, TypeError),
+            ({"ttl": 0}, ValueError),
+            ({"key": "a", "ttl": math.nan}, ValueError),
+        ],
+    )
+    def test_a_bad_key_or_time_reaches_nobody(
+        self, rooms: Rooms, people: list[Listener], options: Any, error: type[Exception]
+    ) -> None:
+        for name in ("r", "nobody is here"):
+            with pytest.raises(error):
+                Room(rooms, name).broadcast("x", **options)
+        assert [person.heard for person in people] == [[], [], []]
 
     def test_what_cannot_be_encoded_reaches_nobody(self, rooms: Rooms, people: list[Listener]) -> None:
         with pytest.raises(TypeError):

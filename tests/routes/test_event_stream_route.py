@@ -95,7 +95,7 @@ class TestBroadcasts:
             client = await listen(service)
             statistics = app.statistics()
             assert (statistics.streams, statistics.rooms, statistics.memberships) == (1, 1, 1)
-            (member,) = app.room("lobby")
+            (member,) = app.room("lobby").here
             assert isinstance(member, EventSubscriber)
             assert member.params == {"room": "lobby"}
             assert member.closed is None
@@ -229,7 +229,7 @@ class TestWhoMayListen:
             ]
             assert statuses == [401, 200, 403, 200]
             assert list(app.users) == ["7"]
-            assert app.users.send(7, "to you") == 2
+            assert await app.users.send(7, "to you") == 2
             await service.shut_down()
 
     async def test_there_is_no_place_left(self, autojump_clock: Clock) -> None:
@@ -255,7 +255,7 @@ class TestWhoMayListen:
         app = chat(middleware=[auth])
         async with serving(app) as service:
             client = await listen(service, f"/events/lobby?token={auth.issue({'id': 7})}")
-            assert app.users.disconnect(7, reason="revoked") == 1
+            assert await app.users.disconnect(7, reason="revoked") == 1
             (event,) = parse(await client.rest())
             assert json.loads(event.data) == {"code": 1008, "reason": "revoked"}
             await client.aclose()
@@ -325,7 +325,7 @@ class TestTheEnd:
         app = chat()
         async with serving(app) as service:
             client = await listen(service)
-            (member,) = app.room("lobby")
+            (member,) = app.room("lobby").here
             app.room("lobby").broadcast("bye")
             member.close_nowait(4000, "off you go")
             member.close_nowait(4001, "twice")
@@ -364,7 +364,7 @@ class TestTheEnd:
         app = chat(limits=Limits(max_backlog_bytes=264, high_water_bytes=264, backlog_policy=policy))
         async with serving(app) as service:
             client = await listen(service)
-            (member,) = app.room("lobby")
+            (member,) = app.room("lobby").here
             for number in range(10):  # without a checkpoint: its task has no turn in between
                 app.room("lobby").broadcast(f"m{number}")
             if policy == "close":

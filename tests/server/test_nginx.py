@@ -41,7 +41,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """`http2`: the server takes HTTP/2 in clear text, by prior knowledge."""
     require_nginx()
     folder = tmp_path_factory.mktemp("nginx")
-    with hypercorn(f"tests.apps.behind_proxy:{request.param}") as server, nginx(folder, server.port) as proxy:
+    with (
+        hypercorn(f"tests.apps.behind_proxy:{request.param}", "-w", "0") as server,
+        nginx(folder, server.port) as proxy,
+    ):
         yield Site(proxy.port, server.port)
 
 
@@ -113,7 +116,7 @@ class TestTools:
             ]
 
     def test_what_gets_through_is_seen(self) -> None:
-        with hypercorn("tests.apps.behind_proxy:app") as server:
+        with hypercorn("tests.apps.behind_proxy:app", "-w", "0") as server:
             assert httpx.get(f"{server.url}/admin/x").text == "the admin's"
             assert Site(0, server.port).seen()["reached"] == ["GET /admin/x"]
 

@@ -10,6 +10,7 @@ from hypercorn.config import Config
 
 from tests.support.process import START_SECONDS, hypercorn
 from verbtrio import App
+from verbtrio.brokers import MemoryBroker
 
 WARNING = "rooms, users and limits are per process"
 
@@ -75,8 +76,9 @@ async def test_a_mounted_app_leaves_it_to_the_outer_one(
 async def test_not_where_processes_share_their_rooms(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = App()
-    monkeypatch.setattr(app._life, "spans_processes", True)
+    broker = MemoryBroker()
+    monkeypatch.setattr(broker, "spans_processes", True)
+    app = App(broker=broker)
     assert await warnings_of(worker(1, 2), app, monkeypatch, caplog) == 0
 
 

@@ -22,17 +22,25 @@ from verbtrio import (
     Cause,
     CloseInfo,
     ConnectionClosed,
+    Denied,
     EventStream,
     EventSubscriber,
     Group,
     Heartbeat,
+    History,
     JSONArray,
     LimitExceeded,
     Limits,
     Member,
     Membership,
     MessageError,
+    Position,
+    Presence,
+    PresenceChange,
+    Present,
+    Publication,
     ReadyState,
+    Restart,
     Room,
     ServerSentEvent,
     Statistics,
@@ -160,7 +168,7 @@ async def chat(ws: WebSocket[Say | Move, Claims], room: str) -> None:
                     assert_type(reached, int)
                 case Move():
                     greet(members)
-                    others = [member for member in members if member is not ws]
+                    others = [member for member in members.here if member is not ws]
                     members.broadcast("moved", exclude=others)
 
 
@@ -172,7 +180,9 @@ async def left(room: Room, ws: Socket) -> None:
 
 
 def greet(room: Room) -> None:
-    for member in room:
+    assert_type(room.here, tuple[Member, ...])
+    assert_type("an id" in room, bool)
+    for member in room.here:
         assert_type(member, Member)
         assert_type(member.id, str)
         assert_type(member.user, Any)
@@ -198,6 +208,17 @@ def told(ws: Socket, listener: EventSubscriber) -> None:
     members: list[Member] = [ws, listener]
     app.room("lobby").broadcast("not you", exclude=members)
     app.room("lobby").broadcast("nor you", exclude=[ws])
+    app.room("lobby").broadcast({"price": 5}, key="X", ttl=2.5)
+    app.room("lobby").broadcast("nor you", exclude=ws.id)
+    app.room("lobby").broadcast("nor both of you", exclude=[ws, listener.id])
+    assert_type(app.room("lobby").kick([ws.id, listener], code=4001), int)
+
+
+async def tell(user_id: int) -> None:
+    """What has to ask other processes."""
+    assert_type(await app.room("lobby").count(), int)
+    assert_type(await app.users.send(user_id, {"you": user_id}), int)
+    assert_type(await app.users.disconnect(user_id, reason="enough"), int)
 
 
 def everywhere() -> dict[str, int]:
@@ -210,11 +231,47 @@ def everywhere() -> dict[str, int]:
             assert_type(member, Member)
             member.send_nowait("hello")
             welcome(member)
-        app.users.send(user_id, {"you": user_id})
-    app.users.disconnect(2, code=4003, reason="banned")
+        assert_type(app.users.send_nowait(user_id, {"you": user_id}), int)
+    assert_type(app.users.disconnect_nowait(2, code=4003, reason="banned"), int)
     figures = app.statistics()
     assert_type(figures, Statistics)
     return {**figures.ended, Cause.PEER: 0}
+
+
+# What rooms have
+
+
+def may_play(member: Member, number: int) -> bool:
+    if member.user is None:
+        raise Denied("sign in first")
+    return number > 0
+
+
+async def tick(room: Room) -> None:
+    while True:
+        await trio.sleep(1)
+        room.broadcast("tick")
+
+
+app.rooms("lobby", history=History(size=10, ttl=60, stamp="position"), presence=True, join_leave=True, task=tick)
+app.rooms("game:{number:int}", presence=Presence(grace=10), guard=may_play, max_members=4)
+
+
+@app.room_task("game:{number:int}", linger=5, restart=Restart(max=1), start_timeout=5)
+async def play(room: Room, number: int, *, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    room.broadcast({"game": number})
+
+
+assert_type(play.__name__, str)
+
+
+def remembered(message: Publication, change: PresenceChange, present: Present) -> Position | None:
+    assert_type(message.data, str | bytes)
+    assert_type(change.user, str)
+    assert_type(present.connections, int)
+    assert_type(message.position, Position)
+    return Position.parse(str(message.position))
 
 
 # Hooks

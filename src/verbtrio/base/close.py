@@ -57,6 +57,9 @@ class Cause(enum.StrEnum):
     """The peer did not send a valid token as its first message (1008; 1013 if the token could not be checked)."""
     SIZE = "size"
     """The peer sent a message over the size limit (1009)."""
+    DENIED = "denied"
+    """The peer may not join a room, or wants to go on from where the room's history does not reach, and the handler
+    leaves it at that (1008)."""
     INVALID = "invalid"
     """The peer sent more invalid messages than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"

@@ -12,7 +12,7 @@ class Counters:
         opened: connections and event streams that have begun.
         received: messages from clients, refused ones included.
         sent: messages for clients, one for each receiver: written, or queued for one that reads slowly.
-        dropped: of the messages sent, those dropped by `Limits.backlog_policy`.
+        dropped: of the messages sent, those dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`.
         invalid: of the messages received, those that the handler does not take; each is answered with an error message.
         room_task_failures: runs of rooms' tasks that have failed, or have not started in time.
     """

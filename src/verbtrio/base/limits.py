@@ -94,8 +94,10 @@ class Limits(_Named):
     max_backlog_bytes: int = 1 * MIB
     """How much may be queued for a peer that reads too slowly, counting 64 bytes more for each message; beyond that
     `backlog_policy` decides."""
-    backlog_policy: Literal["close", "drop_oldest", "drop_newest"] = "close"
-    """`close` ends the connection with 1008. The others drop messages, which `ws.dropped` counts."""
+    backlog_policy: Literal["close", "drop_oldest", "drop_newest", "latest"] = "close"
+    """`close` ends the connection with 1008. `drop_oldest` and `drop_newest` drop messages. `latest` replaces a queued
+    message by a newer one with the same key (`room.broadcast(..., key=)`), and over the limit does what `close` does.
+    `ws.dropped` counts what was dropped or replaced."""
     send_timeout: float = 10.0
     """How long one write (64 KiB at most) may wait for the peer to read; then the connection ends with 1008."""
     http_send_timeout: float = 60.0
@@ -121,9 +123,10 @@ class Limits(_Named):
                 raise ValueError(f"Limits.{name} must be 1 at least, not {getattr(self, name)!r}")
         if self.high_water_bytes > self.max_backlog_bytes:
             raise ValueError("Limits.high_water_bytes must not be more than Limits.max_backlog_bytes")
-        if self.backlog_policy not in ("close", "drop_oldest", "drop_newest"):
+        if self.backlog_policy not in ("close", "drop_oldest", "drop_newest", "latest"):
             raise ValueError(
-                f"Limits.backlog_policy must be 'close', 'drop_oldest' or 'drop_newest', not {self.backlog_policy!r}"
+                "Limits.backlog_policy must be 'close', 'drop_oldest', 'drop_newest' or 'latest', "
+                f"not {self.backlog_policy!r}"
             )
 
     def override(self, own: Limits | None) -> Limits:

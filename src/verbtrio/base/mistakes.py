@@ -63,6 +63,9 @@ _KEYWORDS = {
     **dict.fromkeys(("ping_interval", "ping_timeout"), "heartbeat"),
     **dict.fromkeys(("origin", "origins", "cors"), "allowed_origins"),
     "protocols": "subprotocols",
+    **dict.fromkeys(("history_size", "history_ttl", "remember", "replay"), "history"),
+    **dict.fromkeys(("auth", "authorize", "allow", "permission", "permissions", "can_join", "middleware"), "guard"),
+    **dict.fromkeys(("capacity", "limit", "max_clients", "max_users"), "max_members"),
 }
 """Other frameworks' names for keywords."""
 _RESPONSE = "the handler returns a response with its status, headers and type"
@@ -75,7 +78,9 @@ _NO_KEYWORDS = {
     **dict.fromkeys(("endpoint", "handler", "func", "route"), "a handler is decorated"),
 }
 """Keywords of other frameworks for which there is no keyword here."""
-NO_DECORATORS = ("sse", "group")
+NO_DECORATORS = ("sse", "group", "rooms")
+_PATH, _PATTERN = ("path", '"/path"'), ("pattern", '"chat:{room}"')
+"""What the first argument of a method is called, and an example of it."""
 _AMBIGUOUS = {"connect", "receive", "disconnect"}
 """Names that methods other than hooks may well have."""
 
@@ -136,13 +141,14 @@ def no_injection(marker: str, name: str, receiver: str) -> str | None:
 
 
 def explained(*keywords: str) -> Callable[[M], M]:
-    """Decorate a method that adds routes. If it is called with wrong arguments, the error says what to write instead.
+    """Decorate a method that adds something for a path, or for a pattern of room names. If it is called with wrong
+    arguments, the error says what to write instead.
 
     Args:
         keywords: the keywords that it takes. Default: those of its signature.
 
     Raises:
-        TypeError: the path is missing or not a `str`; or the method does not take an argument.
+        TypeError: the path or pattern is missing or not a `str`; or the method does not take an argument.
         ValueError: the path does not begin with "/".
     """
 
@@ -156,12 +162,18 @@ def explained(*keywords: str) -> Callable[[M], M]:
             for habit in options:
                 if habit not in known and habit != first.name:
                     raise TypeError(f"app.{name}() takes no {habit!r}: {_keyword(habit, known)}")
-            path = (*positional, *(options[key] for key in options if key == first.name))
-            if not path:
-                raise TypeError(f'app.{name} takes a path: app.{name}("/path")')
-            _check_path(name, path[0], needs_slash=first.name == "path")
-            if len(path) > 1:
-                raise TypeError(_one_too_many(name, path[1]))
+            given = (*positional, *(options[key] for key in options if key == first.name))
+            what, example = _PATTERN if first.name == "pattern" else _PATH
+            if not given:
+                raise TypeError(f"app.{name} takes a {what}: app.{name}({example})")
+            if not isinstance(given[0], str):
+                raise TypeError(_no_text(name, given[0], what, example))
+            if first.name == "path" and not given[0].startswith("/"):
+                raise ValueError(
+                    f'a path begins with "/": write app.{name}("/{given[0]}"), not app.{name}({given[0]!r})'
+                )
+            if len(given) > 1:
+                raise TypeError(_one_too_many(name, given[1], what))
             return method(self, *positional, **options)
 
         return cast("M", call)
@@ -169,14 +181,11 @@ def explained(*keywords: str) -> Callable[[M], M]:
     return decorate
 
 
-def _check_path(method: str, path: object, *, needs_slash: bool) -> None:
-    if not isinstance(path, str):
-        if callable(path) and method not in NO_DECORATORS:
-            name = getattr(path, "__name__", "handler")
-            raise TypeError(f'app.{method} takes a path: write @app.{method}("/path") above {name}')
-        raise TypeError(f'app.{method} takes a path, a str: app.{method}("/path"), not {path!r:.100}')
-    if needs_slash and not path.startswith("/"):
-        raise ValueError(f'a path begins with "/": write app.{method}("/{path}"), not app.{method}({path!r})')
+def _no_text(method: str, given: object, what: str, example: str) -> str:
+    if callable(given) and method not in NO_DECORATORS:
+        name = getattr(given, "__name__", "handler")
+        return f"app.{method} takes a {what}: write @app.{method}({example}) above {name}"
+    return f"app.{method} takes a {what}, a str: app.{method}({example}), not {given!r:.100}"
 
 
 def _keyword(habit: str, known: Sequence[str]) -> str:
@@ -187,13 +196,13 @@ def _keyword(habit: str, known: Sequence[str]) -> str:
     return f"{instead} (it takes {', '.join(known)})"
 
 
-def _one_too_many(method: str, extra: object) -> str:
+def _one_too_many(method: str, extra: object, what: str) -> str:
+    text = f"app.{method}() takes everything but the {what} by keyword"
     if method in NO_DECORATORS:
-        return f"app.{method}() takes everything but the path by keyword: not {extra!r:.100}"
+        return f"{text}: not {extra!r:.100}"
     name = getattr(extra, "__name__", "handler")
-    text = f"app.{method}() takes everything but the path by keyword: write @app.{method}(path) above {name}, or "
     hooks = "; hooks are keywords: app.ws(path, open=..., message=...)" if method == "ws" else ""
-    return f"{text}app.{method}(path)({name}){hooks}"
+    return f"{text}: write @app.{method}({what}) above {name}, or app.{method}({what})({name}){hooks}"
 
 
 def check_list(middleware: object) -> None:

@@ -28,7 +28,8 @@ def asked_for(function: Callable[..., Any], name: str, known: Collection[str], *
     for each in parameters:
         is_given = each.name in known and each.name in by_name
         if not is_given and each.default is each.empty and each.kind not in rest:
-            raise TypeError(f"{name} asks for {each.name!r}; it may ask, by name, for {' and '.join(known)}")
+            there_is = " and ".join(known) or "nothing"
+            raise TypeError(f"{name} asks for {each.name!r}; it may ask, by name, for {there_is}")
     return tuple(each for each in known if each in by_name)
 
 

@@ -7,8 +7,11 @@
 Rules for those who write a broker (`verbtrio.testing.brokers` checks them):
 - What is synchronous takes an instant, never blocks, and never raises for a broker that can't be reached: it is queued
   within a bound, or dropped, which `Process.missed` reports.
-- What is asynchronous is a checkpoint. It may raise `BrokerUnavailable`.
-- Calls to a `Process` come in the Trio task that suits the broker, one at a time, never before `session` has yielded.
+- What is asynchronous is a checkpoint (`publish` and `send_user`, which are called often, give way to other tasks at
+  least now and then). It may raise `BrokerUnavailable`. If it is cancelled, it has been done as a whole or not at all.
+- Calls to a `Process` come in the Trio task that suits the broker, never before `session` has yielded, and never after
+  its block has ended. They may come from within a call of the session: `enter` may call `changed`.
+- A process may be told of rooms that it has not subscribed to.
 - A room's name is any text. What the framework calls its own rooms can't collide with an application's names.
 """
 
@@ -65,7 +68,7 @@ class Session(ABC):
         in the same step, and return its position. All processes see a room's publications in the order of their
         offsets.
 
-        If cancelled, the message may have been published or not, but always as a whole.
+        If cancelled, the message may have been published or not.
         """
 
     @abstractmethod
@@ -77,7 +80,8 @@ class Session(ABC):
 
         Args:
             since: only what came after this position (with `reverse`: before). Where the history does not reach back to
-                it, the page has what there is after it, and is not complete.
+                it, or the position is of another epoch or of the future, the page has what there is after it (of
+                another epoch: all), and is not complete. With `reverse` only another epoch makes it incomplete.
         """
 
     # Rooms
@@ -92,7 +96,7 @@ class Session(ABC):
 
     @abstractmethod
     async def wait_subscribed(self, room: str) -> None:
-        """Wait until what is published in the room from now on comes here."""
+        """Wait until what is published in the room from then on comes here."""
 
     @abstractmethod
     def counted(self, room: str, here: int) -> None:
@@ -106,20 +110,30 @@ class Session(ABC):
     async def count(self, room: str) -> int:
         """How many members the room has, everywhere."""
 
-    # Presence. A connection is known by its id; one without a user is a user by itself, of that id.
+    # Presence. A connection is known by its id; one without a user is a user by itself, of that id. All processes are
+    # told a room's changes in one order. Public info is what JSON has a form for; others see it as it is decoded.
 
     @abstractmethod
     def enter(self, room: str, connection: str, user: str, info: Any) -> None:
-        """This connection, which is here, is present in the room from now on."""
+        """This connection, which is here, is present in the room from now on. If it is already, its user has other
+        info; if it is present as another user, that user has lost it, without a grace.
+
+        Raises:
+            TypeError: JSON has no form for `info`. Nothing has changed.
+        """
 
     @abstractmethod
     def update(self, room: str, connection: str, info: Any) -> None:
-        """This connection's user has other public info. Does nothing for one that is not present."""
+        """This connection's user has other public info. Does nothing for a connection that is not present.
+
+        Raises:
+            TypeError: JSON has no form for `info`. Nothing has changed.
+        """
 
     @abstractmethod
     def exit(self, room: str, connection: str, grace: float) -> None:
-        """This connection is gone. If it was the user's last, and none comes within `grace` seconds, the user has
-        left."""
+        """This connection is gone. If it was the user's last, and none comes within `grace` seconds, in any process,
+        the user has left. Does nothing for a connection that is not present."""
 
     @abstractmethod
     async def presence(self, room: str) -> Presences:
@@ -147,11 +161,11 @@ class Session(ABC):
 
     @abstractmethod
     async def acquire(self, name: str, seconds: float) -> Lease | None:
-        """Take a lease for so long; `None` while another has it."""
+        """Take a lease for so long; `None` while anybody has it, in this process or another."""
 
     @abstractmethod
     async def renew(self, lease: Lease, seconds: float) -> bool:
-        """Keep it for so long from now on; `False` if it is lost."""
+        """Keep it for so long from now on; `False` if it is lost: it has expired, or been released."""
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
@@ -176,5 +190,6 @@ class Broker(ABC):
         """One process's session, for as long as the block. What it was present in, subscribed to and has leased is
         given up at the block's end, without a grace.
 
-        If cancelled, the session ends all the same.
+        If cancelled, the session ends all the same. An exception of the block comes out alone or, if the broker has a
+        nursery around it, in an `ExceptionGroup`.
         """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Collection
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,37 +45,56 @@ class MemoryBroker(Broker):
         self.sessions: list[MemorySession] = []
         self.fences = itertools.count(1)
         self._max_history_bytes = max_history_bytes
+        self._open = 0  # sessions, with those that are ending
+        self._run: trio.lowlevel.TrioToken | None = None
         self._runner = trio.Lock()
         self._forget()
 
     def _forget(self) -> None:
         """Begin with nothing."""
-        self.histories = Histories(self._max_history_bytes, self.is_occupied)
+        self.histories = Histories(self._max_history_bytes, self.is_occupied, self._stop_expiry)
         self.presence = PresenceTable()
-        self.leases: dict[str, tuple[Lease, float]] = {}  # each with its end
-        self.timers = Timers()
+        self.leases: dict[str, Hold] = {}
+        self._timers = Timers()
         self._expiries: dict[str, Timer] = {}  # of histories, by room
+        self._graces: dict[tuple[str, str], Timer] = {}  # of users without a connection, by room
+        self._changes: deque[tuple[str, PresenceChange]] = deque()  # those that no process has been told yet
+        self._is_telling = False
 
     @asynccontextmanager
     async def session(self, process: Process) -> AsyncIterator[Session]:
-        """See `Broker`. Its nursery has one task, which calls the timers."""
-        session = MemorySession(self, process)
-        self.sessions.append(session)
+        """See `Broker`. Its nursery has one task, which calls the timers.
+
+        Raises:
+            RuntimeError: another Trio run has a session.
+        """
+        run = trio.lowlevel.current_trio_token()
+        if self._open and self._run is not run:
+            raise RuntimeError(
+                "a MemoryBroker connects apps within one Trio run: another run has a session of this one"
+            )
+        self._run = run
+        self._open += 1
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_timers)
-                yield session
-                nursery.cancel_scope.cancel()
+                session = MemorySession(self, process)
+                self.sessions.append(session)
+                try:
+                    yield session
+                finally:
+                    self.sessions.remove(session)
+                    session.close()
+                    nursery.cancel_scope.cancel()
         finally:
-            self.sessions.remove(session)
-            session.close()
-            if not self.sessions:
+            self._open -= 1
+            if not self._open:
                 self._forget()
 
     async def _run_timers(self) -> None:
         """Call the timers, one session's task at a time: if that session ends, the next one goes on."""
         async with self._runner:
-            await self.timers.run()
+            await self._timers.run()
 
     def is_occupied(self, room: str) -> bool:
         """Whether the room has members."""
@@ -82,18 +103,59 @@ class MemoryBroker(Broker):
     def remember(self, room: str) -> None:
         """The room has a history: forget it in time."""
         if room not in self._expiries and (due := self.histories.due(room)) is not None:
-            self._expiries[room] = self.timers.at(due, partial(self._expire, room))
+            self._expiries[room] = self._timers.at(due, partial(self._expire, room))
 
     def _expire(self, room: str, now: float, when: float) -> None:
         del self._expiries[room]
-        if (due := self.histories.expire(room, now)) is not None:
-            self._expiries[room] = self.timers.at(due, partial(self._expire, room))
+        self.histories.expire(room, now)
+        self.remember(room)
 
-    def tell(self, room: str, change: PresenceChange | None) -> None:
-        """Tell all processes who has come or gone."""
-        if change is not None:
-            for session in self.sessions:
-                session.process.changed(room, change)
+    def _stop_expiry(self, room: str) -> None:
+        if (timer := self._expiries.pop(room, None)) is not None:
+            self._timers.cancel(timer)
+
+    def stay(self, room: str, user: str) -> None:
+        """The user has a connection."""
+        if (timer := self._graces.pop((room, user), None)) is not None:
+            self._timers.cancel(timer)
+
+    def leave(self, room: str, user: str, due: float) -> None:
+        """The user has no connection any more, and leaves at `due`."""
+        if due <= (now := trio.current_time()):
+            self.tell(room, self.presence.expire(room, user, now))
+        else:
+            self._graces[room, user] = self._timers.at(due, partial(self._end_grace, room, user))
+
+    def _end_grace(self, room: str, user: str, now: float, when: float) -> None:
+        del self._graces[room, user]
+        self.tell(room, self.presence.expire(room, user, now))
+
+    def tell(self, room: str, changes: Iterable[PresenceChange]) -> None:
+        """Tell all processes who has come or gone.
+
+        What a process does when it is told may change who is there: a member that does not keep up is sent away. That
+        is told after what is being told, so that all processes see one order.
+        """
+        self._changes.extend((room, change) for change in changes)
+        if self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while self._changes:
+                room, change = self._changes.popleft()
+                for session in self.sessions:
+                    session.process.changed(room, change)
+        finally:
+            self._is_telling = False
+
+
+@dataclass(slots=True)
+class Hold:
+    """Who has a lease, and until when."""
+
+    lease: Lease
+    session: MemorySession
+    until: float
 
 
 class MemorySession(Session):
@@ -103,17 +165,15 @@ class MemorySession(Session):
         self.process = process
         self._broker = broker
         self._present: dict[tuple[str, str], None] = {}  # the connections that are here, by room
-        self._leases: dict[str, Lease] = {}
         self._turns = itertools.count(1)
 
     def close(self) -> None:
         """Give up what it has. Synchronous, so that a cancelled session does, too."""
-        now = trio.current_time()
         for room, connection in tuple(self._present):
-            self._leave(room, connection, now)
-        for lease in self._leases.values():
-            self._give_back(lease)
-        self._leases.clear()
+            self.exit(room, connection, 0)
+        leases = self._broker.leases
+        for name in [name for name, hold in leases.items() if hold.session is self]:
+            del leases[name]
 
     def _others(self) -> list[Process]:
         return [session.process for session in self._broker.sessions if session is not self]
@@ -128,26 +188,28 @@ class MemorySession(Session):
     # Messages
 
     def broadcast(self, room: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
-        for process in self._others():
-            process.relay(room, frame, exclude, exclude_user)
+        if len(self._broker.sessions) > 1:
+            for process in self._others():
+                process.relay(room, frame, exclude, exclude_user)
 
     async def publish(self, room: str, frame: Frame, history: History | None) -> Position | None:
+        """See `Session`. If cancelled, the message has not been published."""
+        await self._turn()
         broker, position = self._broker, None
         if history is not None:
             position = broker.histories.append(room, frame, history, trio.current_time())
             broker.remember(room)
         for session in broker.sessions:
             session.process.deliver(room, frame, position)
-        await self._turn()
         return position
 
     async def history(
         self, room: str, history: History, *, since: Position | None, limit: int | None, reverse: bool
     ) -> Page:
+        await trio.lowlevel.checkpoint()
         now = trio.current_time()
         page = self._broker.histories.page(room, history, now, since=since, limit=limit, reverse=reverse)
         self._broker.remember(room)
-        await trio.lowlevel.checkpoint()
         return page
 
     # Rooms
@@ -167,55 +229,46 @@ class MemorySession(Session):
         return sum(process.count(room) for process in self._others())
 
     async def count(self, room: str) -> int:
-        count = self.process.count(room) + self.elsewhere(room)
         await trio.lowlevel.checkpoint()
-        return count
+        return self.process.count(room) + self.elsewhere(room)
 
     # Presence
 
     def enter(self, room: str, connection: str, user: str, info: Any) -> None:
+        changes = self._broker.presence.enter(room, connection, user, info)
         self._present[room, connection] = None
-        self._broker.tell(room, self._broker.presence.enter(room, connection, user, info))
+        self._broker.stay(room, user)
+        self._broker.tell(room, changes)
 
     def update(self, room: str, connection: str, info: Any) -> None:
         self._broker.tell(room, self._broker.presence.update(room, connection, info))
 
     def exit(self, room: str, connection: str, grace: float) -> None:
-        self._leave(room, connection, trio.current_time() + grace)
-
-    def _leave(self, room: str, connection: str, due: float) -> None:
-        broker = self._broker
-        self._present.pop((room, connection), None)
-        if (user := broker.presence.exit(room, connection, due)) is None:
-            return
-        if due <= (now := trio.current_time()):
-            broker.tell(room, broker.presence.expire(room, user, now))
-        else:
-            broker.timers.at(due, partial(self._expire, room, user))
-
-    def _expire(self, room: str, user: str, now: float, when: float) -> None:
-        self._broker.tell(room, self._broker.presence.expire(room, user, now))
+        if (room, connection) in self._present:
+            del self._present[room, connection]
+            due = trio.current_time() + grace
+            if (user := self._broker.presence.exit(room, connection, due)) is not None:
+                self._broker.leave(room, user, due)
 
     async def presence(self, room: str) -> Presences:
-        present = self._broker.presence.present(room)
         await trio.lowlevel.checkpoint()
-        return present
+        return self._broker.presence.present(room)
 
     # Users
 
     async def send_user(self, user_id: str, frame: Frame) -> int:
-        reached = sum(process.send_user(user_id, frame) for process in self._others())
-        await self._turn()
-        return reached
+        """See `Session`. If cancelled, nothing has been sent."""
+        await trio.lowlevel.checkpoint()
+        return sum(process.send_user(user_id, frame) for process in self._others())
 
     def send_user_nowait(self, user_id: str, frame: Frame) -> None:
         for process in self._others():
             process.send_user(user_id, frame)
 
     async def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
-        ended = sum(process.disconnect_user(user_id, code, reason) for process in self._others())
+        """See `Session`. If cancelled, nobody has been disconnected."""
         await trio.lowlevel.checkpoint()
-        return ended
+        return sum(process.disconnect_user(user_id, code, reason) for process in self._others())
 
     def disconnect_user_nowait(self, user_id: str, code: int, reason: str) -> None:
         for process in self._others():
@@ -224,36 +277,31 @@ class MemorySession(Session):
     # Leases
 
     async def acquire(self, name: str, seconds: float) -> Lease | None:
-        now, held = trio.current_time(), self._broker.leases.get(name)
-        lease = None
-        if held is None or held[1] <= now:
-            lease = Lease(name, next(self._broker.fences))
-            self._broker.leases[name] = (lease, now + seconds)
-            self._leases[name] = lease
+        """See `Session`. If cancelled, the lease has not been taken."""
         await trio.lowlevel.checkpoint()
+        broker, now = self._broker, trio.current_time()
+        if (hold := broker.leases.get(name)) is not None and hold.until > now:
+            return None
+        lease = Lease(name, next(broker.fences))
+        broker.leases[name] = Hold(lease, self, now + seconds)
         return lease
 
     async def renew(self, lease: Lease, seconds: float) -> bool:
-        held = self._held(lease)
-        if held:
-            self._broker.leases[lease.name] = (lease, trio.current_time() + seconds)
         await trio.lowlevel.checkpoint()
-        return held
+        now = trio.current_time()
+        if (hold := self._broker.leases.get(lease.name)) is None or hold.lease != lease:
+            return False
+        if hold.until <= now:
+            del self._broker.leases[lease.name]
+            return False
+        hold.until = now + seconds
+        return True
 
     async def release(self, lease: Lease) -> None:
-        self._give_back(lease)
-        if self._leases.get(lease.name) == lease:
-            del self._leases[lease.name]
+        """See `Session`. If cancelled, the lease is still held."""
         await trio.lowlevel.checkpoint()
-
-    def _give_back(self, lease: Lease) -> None:
-        if self._held(lease):
+        if (hold := self._broker.leases.get(lease.name)) is not None and hold.lease == lease:
             del self._broker.leases[lease.name]
-
-    def _held(self, lease: Lease) -> bool:
-        """Whether the lease has not been lost."""
-        held = self._broker.leases.get(lease.name)
-        return held is not None and held[0] == lease and held[1] > trio.current_time()
 
     # Health
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from verbtrio.base.position import Position
@@ -13,22 +14,23 @@ from verbtrio.messages.frame import Frame
 
 MESSAGE_BYTES = 200
 """What a remembered message costs beside its bytes, at most."""
-ROOM_BYTES = 1000
+ROOM_BYTES = 1500
 """What a room's history costs beside its messages, at most."""
 EMPTY_TRIES = 16
-"""How many histories without a message are looked at for each message that comes while the limit is reached."""
+"""How many histories without a message are looked at for each call that comes while the limit is reached."""
 
 
 class _Stream:
     """One room's history."""
 
-    __slots__ = ("due", "epoch", "evicted", "frames", "room", "top", "ttl")
+    __slots__ = ("bytes", "due", "epoch", "evicted", "frames", "room", "top", "ttl")
 
     def __init__(self, room: str, epoch: str) -> None:
         self.room = room
         self.epoch = epoch
         self.top = 0  # the newest message's offset
         self.frames: deque[Frame] = deque()  # those that are remembered: without holes up to `top`
+        self.bytes = 0  # what they cost
         self.evicted = 0  # how many of its entries in the common order are stale
         self.ttl = 0.0
         self.due = 0.0  # when all is forgotten
@@ -44,11 +46,18 @@ class Histories:
     Args:
         max_bytes: of all of them together. Beyond it the oldest messages of all go first.
         is_occupied: whether a room has members. Its epoch and offset are kept while it has: its members have positions.
+        dropped: is called for a room of which nothing is known any more.
     """
 
-    def __init__(self, max_bytes: int, is_occupied: Callable[[str], bool] = lambda room: False) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        is_occupied: Callable[[str], bool] = lambda room: False,
+        dropped: Callable[[str], object] = lambda room: None,
+    ) -> None:
         self._max_bytes = max_bytes
         self._is_occupied = is_occupied
+        self._dropped = dropped
         self._streams: dict[str, _Stream] = {}
         self._order: deque[_Stream] = deque()  # one entry a message, in the order of all; some are stale
         self._stale = 0
@@ -60,17 +69,18 @@ class Histories:
         return len(self._streams)
 
     def append(self, room: str, frame: Frame, history: History, now: float) -> Position:
-        """Remember `frame`; return its position."""
+        """Remember `frame`; return its position. One that alone costs more than the limit is forgotten at once."""
         stream = self._stream(room, history, now)
+        cost = _cost(frame)
         stream.top += 1
         stream.frames.append(frame)
+        stream.bytes += cost
+        self.bytes += cost
         self._order.append(stream)
-        self.bytes += _cost(frame)
         self._empty.pop(room, None)
         while len(stream.frames) > history.size:
             self._forget(stream)
-        if self.bytes > self._max_bytes:
-            self._relieve()
+        self._relieve(room)
         return Position(stream.epoch, stream.top)
 
     def page(
@@ -80,6 +90,7 @@ class Histories:
         stream = self._streams.get(room)
         if stream is None or stream.due <= now:
             stream = self._stream(room, history, now)
+        self._relieve(room)
         kept = len(stream.frames)
         before_oldest = stream.top - kept
         first, last = before_oldest + 1, stream.top  # the offsets that are wanted
@@ -96,8 +107,7 @@ class Histories:
             count = min(count, limit)
         if reverse:
             first = last - count + 1
-        start = first - before_oldest - 1
-        frames = islice(stream.frames, start, start + count)
+        frames = _slice(stream.frames, first - before_oldest - 1, count)
         messages = [Publication(Position(stream.epoch, offset), frame) for offset, frame in enumerate(frames, first)]
         if reverse:
             messages.reverse()
@@ -110,10 +120,8 @@ class Histories:
             return None
         if stream.due > now:
             return stream.due
-        while stream.frames:
-            self._forget(stream)
+        self._forget_all(stream)
         if self._is_occupied(room):
-            self._empty[room] = None
             stream.due = now + stream.ttl
             return stream.due
         self._drop(room)
@@ -131,48 +139,70 @@ class Histories:
             self._empty[room] = None
             self.bytes += _room_cost(room)
         elif stream.due <= now:  # not yet expired only because its timer is late
-            while stream.frames:
-                self._forget(stream)
+            self._forget_all(stream)
         stream.ttl = history.ttl
         stream.due = now + history.ttl
         return stream
 
     def _forget(self, stream: _Stream) -> None:
         """Forget the stream's oldest message, out of turn."""
-        self.bytes -= _cost(stream.frames.popleft())
-        stream.evicted += 1
-        self._stale += 1
+        self._pop(stream)
+        self._leave_stale(stream, 1)
+
+    def _forget_all(self, stream: _Stream) -> None:
+        """Forget the stream's messages, out of turn: there may be very many."""
+        count = len(stream.frames)
+        stream.frames.clear()
+        self.bytes -= stream.bytes
+        stream.bytes = 0
+        self._empty[stream.room] = None
+        self._leave_stale(stream, count)
+
+    def _leave_stale(self, stream: _Stream, count: int) -> None:
+        """The stream's first entries in the common order stand for nothing any more."""
+        stream.evicted += count
+        self._stale += count
         if self._stale > max(64, len(self._order) // 2):  # a constant cost a message
             self._compact()
 
-    def _relieve(self) -> None:
-        """Get below the limit: first by histories without a message, of rooms without members (there may be many of
-        them: somebody has asked), then by the oldest messages, but for the one that has just come."""
+    def _relieve(self, asked: str) -> None:
+        """Get within the limit: first by histories without a message, of rooms without members (there may be many of
+        them: somebody has asked), but for the one that has been asked for now; then by the oldest messages."""
         for _ in range(min(len(self._empty), EMPTY_TRIES)):
+            if self.bytes <= self._max_bytes:
+                return
             room = next(iter(self._empty))
-            del self._empty[room]
-            if self._is_occupied(room):
+            if room == asked or self._is_occupied(room):
+                del self._empty[room]
                 self._empty[room] = None  # its turn comes again
             else:
                 self._drop(room)
-        while self.bytes > self._max_bytes and len(self._order) > self._stale + 1:
-            self._forget_oldest()
+        while self.bytes > self._max_bytes and len(self._order) > self._stale:
+            self._forget_oldest(asked)
 
     def _drop(self, room: str) -> None:
         """Forget that the room ever had a history. The next one has another epoch."""
         del self._streams[room]
-        self._empty.pop(room, None)
+        del self._empty[room]
         self.bytes -= _room_cost(room)
+        self._dropped(room)
 
-    def _forget_oldest(self) -> None:
-        """Forget the oldest message of all."""
+    def _forget_oldest(self, asked: str) -> None:
+        """Forget the oldest message of all, and its room's history with it if it was the last there."""
         while True:
             stream = self._order.popleft()
             if not stream.evicted:
                 break
             stream.evicted -= 1
             self._stale -= 1
-        self.bytes -= _cost(stream.frames.popleft())
+        self._pop(stream)
+        if not stream.frames and stream.room != asked and not self._is_occupied(stream.room):
+            self._drop(stream.room)
+
+    def _pop(self, stream: _Stream) -> None:
+        cost = _cost(stream.frames.popleft())
+        stream.bytes -= cost
+        self.bytes -= cost
         if not stream.frames:
             self._empty[stream.room] = None
 
@@ -188,9 +218,19 @@ class Histories:
         self._stale = 0
 
 
+def _slice(frames: deque[Frame], start: int, count: int) -> Iterable[Frame]:
+    """`count` of them from `start`, reached from the nearer end: who resumes wants a few of the newest."""
+    if not count:
+        return ()
+    end = len(frames) - start - count
+    if start <= end:
+        return islice(frames, start, start + count)
+    return reversed(list(islice(reversed(frames), end, end + count)))
+
+
 def _cost(frame: Frame) -> int:
     return len(frame) + MESSAGE_BYTES
 
 
 def _room_cost(room: str) -> int:
-    return ROOM_BYTES + len(room)
+    return ROOM_BYTES + sys.getsizeof(room)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from verbtrio.brokers.records import PresenceChange, Presences, Present
 
 
@@ -16,8 +18,8 @@ class _User:
 
     __slots__ = ("connections", "due", "info")
 
-    def __init__(self, info: Any) -> None:
-        self.info = info
+    def __init__(self, info: bytes) -> None:
+        self.info = info  # as JSON: a copy, which nobody can change, and in which `1` is not `True`
         self.connections: set[str] = set()
         self.due: float | None = None  # when the user has left, if nobody comes back; `None` while somebody is there
 
@@ -35,28 +37,42 @@ class PresenceTable:
     def present(self, room: str) -> Presences:
         """Who is present."""
         users = self._rooms.get(room, {})
-        return {name: Present(user.info, len(user.connections)) for name, user in users.items()}
+        return {name: Present(msgspec.json.decode(user.info), len(user.connections)) for name, user in users.items()}
 
-    def enter(self, room: str, connection: str, name: str, info: Any) -> PresenceChange | None:
+    def enter(self, room: str, connection: str, name: str, info: Any) -> list[PresenceChange]:
         """A connection of the user `name` is in the room. Returns what has changed for others.
 
-        If it is in already, it has other info.
+        If it is in already, it has other info; if that was as another user, that one may have left.
+
+        Raises:
+            TypeError: JSON has no form for `info`. Nothing has changed.
         """
+        form = msgspec.json.encode(info)
+        changes: list[PresenceChange] = []
+        if self._users.get((room, connection), name) != name:
+            earlier = self.exit(room, connection, float("-inf"))
+            if earlier is not None:
+                changes += self.expire(room, earlier, float("-inf"))
         users = self._rooms.setdefault(room, {})
         self._users[room, connection] = name
         if (user := users.get(name)) is None:
-            user = users[name] = _User(info)
+            user = users[name] = _User(form)
             user.connections.add(connection)
-            return PresenceChange("join", name, info)
+            return [*changes, PresenceChange("join", name, msgspec.json.decode(form))]
         user.connections.add(connection)
         user.due = None
-        return self._set_info(user, name, info)
+        return changes + self._set_info(user, name, form)
 
-    def update(self, room: str, connection: str, info: Any) -> PresenceChange | None:
-        """The connection's user has other info. Returns what has changed; nothing for one that is not there."""
+    def update(self, room: str, connection: str, info: Any) -> list[PresenceChange]:
+        """The connection's user has other info. Returns what has changed; nothing for one that is not there.
+
+        Raises:
+            TypeError: JSON has no form for `info`. Nothing has changed.
+        """
+        form = msgspec.json.encode(info)
         if (name := self._users.get((room, connection))) is None:
-            return None
-        return self._set_info(self._rooms[room][name], name, info)
+            return []
+        return self._set_info(self._rooms[room][name], name, form)
 
     def exit(self, room: str, connection: str, due: float) -> str | None:
         """The connection has gone. Returns the user who leaves at `due`, if nobody comes back: see `expire`."""
@@ -69,19 +85,19 @@ class PresenceTable:
         user.due = due
         return name
 
-    def expire(self, room: str, name: str, now: float) -> PresenceChange | None:
-        """The user leaves, if that is due."""
+    def expire(self, room: str, name: str, now: float) -> list[PresenceChange]:
+        """The user leaves, if that is due. Returns what has changed for others."""
         users = self._rooms.get(room, {})
         user = users.get(name)
         if user is None or user.due is None or user.due > now:
-            return None
+            return []
         del users[name]
         if not users:
             del self._rooms[room]
-        return PresenceChange("leave", name, user.info)
+        return [PresenceChange("leave", name, msgspec.json.decode(user.info))]
 
-    def _set_info(self, user: _User, name: str, info: Any) -> PresenceChange | None:
-        if info == user.info:
-            return None
-        user.info = info
-        return PresenceChange("update", name, info)
+    def _set_info(self, user: _User, name: str, form: bytes) -> list[PresenceChange]:
+        if form == user.info:
+            return []
+        user.info = form
+        return [PresenceChange("update", name, msgspec.json.decode(form))]

@@ -11,6 +11,7 @@ from verbtrio.base.close import CloseInfo
 from verbtrio.base.errors import ConnectionClosed, MessageError
 from verbtrio.base.types import Hook
 from verbtrio.connection.answers import is_message, with_ref
+from verbtrio.connection.membership import Membership
 from verbtrio.connection.parameters import Arguments
 from verbtrio.connection.peer import WebSocketPeer
 from verbtrio.connection.websocket import WebSocket
@@ -110,6 +111,8 @@ def _answer(peer: WebSocketPeer[Any], result: Any, message: Any = None) -> Corou
     Nothing is sent to a peer that has gone: the messages that it has left are still to be handled.
     """
     if hasattr(result, "__await__"):
+        if isinstance(result, Membership) and result.is_settled:
+            return None  # `lambda ws: ws.join("lobby")`: nothing to wait for, and nothing to send
         return _answer_later(peer, result, message)
     if peer.closed is None and is_message(result):
         peer.put(peer.encode(with_ref(result, message)))

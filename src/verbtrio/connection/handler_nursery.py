@@ -16,7 +16,7 @@ import trio
 
 from verbtrio.base.calls import single
 from verbtrio.base.close import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import ConnectionClosed, LimitExceeded
+from verbtrio.base.errors import ConnectionClosed, Denied, HistoryGap, LimitExceeded
 from verbtrio.connection.handler import Handler
 from verbtrio.connection.peer import WebSocketPeer, handled_by
 
@@ -101,10 +101,11 @@ def _failure_of(peer: WebSocketPeer[Any], error: BaseException) -> Exception | N
 
 def _info_of(failure: Exception) -> CloseInfo:
     """How a connection ends whose handler has raised `failure`."""
-    limits, others = ExceptionGroup("", [failure]).split(LimitExceeded)
+    limits, others = ExceptionGroup("", [failure]).split((Denied, HistoryGap, LimitExceeded))
     if others is not None or limits is None:
         return CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", failure)
     first: Exception = limits
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
-    return CloseInfo(Cause.RATE, POLICY_VIOLATION, fitting_reason(str(first)))
+    cause = Cause.RATE if isinstance(first, LimitExceeded) else Cause.DENIED
+    return CloseInfo(cause, POLICY_VIOLATION, fitting_reason(str(first)))

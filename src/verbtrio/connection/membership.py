@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import trio
 
 from verbtrio.base.calls import Calls
-from verbtrio.base.close import CloseInfo
+from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
+from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, RoomUnavailable
+from verbtrio.base.position import Position
 from verbtrio.base.types import Hook
+from verbtrio.guards.quotas import user_key
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
+from verbtrio.rooms.settling import Settling
+
+
+logger = logging.getLogger("verbtrio.connection")
 
 
 class Joined(Peer, Protocol):
@@ -56,6 +64,16 @@ class Memberships:
         return name in self._by_name
 
     @property
+    def ws(self) -> Member:
+        """The connection."""
+        return self._peer.ws
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        """How the connection ended."""
+        return self._peer.closed
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset(self._by_name)
 
@@ -66,26 +84,65 @@ class Memberships:
         """Raise `RuntimeError` in another thread than the one in which the app is served."""
         self._rooms.check()
 
-    def join(self, name: str, on_leave: Hook | None) -> Membership:
+    def join(
+        self, name: str, on_leave: Hook | None, since: Position | str | None = None, presence: Any = None
+    ) -> Membership:
         """Join the room, or give the membership there is, whose leave hook is the first that was given.
 
         Raises:
-            TypeError: `on_leave` can't be called with `(room, ws)`.
+            TypeError: `on_leave` can't be called with `(room, ws)`; `since` is given for a room it is in already.
+            (and what `RoomHost.join` raises)
         """
         if on_leave is not None:
             _check_hook(on_leave)
         membership = self._by_name.get(name)
         if membership is None:
-            self._rooms.join(name, self._peer.ws, self._peer)
-            membership = self._by_name[name] = Membership(self, self._rooms, name, on_leave)
-        elif membership._on_leave is None:
+            membership = Membership(self, self._rooms, name, on_leave)
+            if self._rooms.asks or since is not None or presence is not None:
+                self._join_with_settings(membership, name, since, presence)
+            else:
+                self._rooms.join(name, self._peer.ws, self._peer)
+            self._by_name[name] = membership
+            return membership
+        if since is not None:
+            raise TypeError(f"since= is for a room that is joined: this connection is in {name!r} already")
+        if presence is not None:
+            self._rooms.host.joins.update(name, self._peer.ws, presence)
+        if membership._on_leave is None:
             membership._on_leave = on_leave
         return membership
 
-    def leave(self, name: str) -> None:
-        """Leave the room."""
+    def _join_with_settings(
+        self, membership: Membership, name: str, since: Position | str | None, presence: Any
+    ) -> None:
+        ws = self._peer.ws
+        settling = self._rooms.host.joins.join(
+            name,
+            ws,
+            self._peer,
+            user=user_key(ws.user) or ws.id,
+            since=since,
+            presence=presence,
+            on_refused=partial(self._refused, membership),
+        )
+        if settling is not None:
+            membership._settling = settling
+            self._nursery().start_soon(settling.run)
+
+    def _refused(self, membership: Membership, error: Exception) -> None:
+        """The join could not be completed: nobody has been in the room, so no leave hook is called."""
+        is_ours = isinstance(error, RoomUnavailable | BrokerUnavailable)
+        code = INTERNAL_ERROR if is_ours else POLICY_VIOLATION
+        if membership._settling is not None and not membership._settling.is_awaited:
+            logger.info("%r is not in the room %r, and nobody waits to hear so: %s", self._peer, membership.name, error)
+        membership.kicked = CloseInfo(Cause.ERROR if is_ours else Cause.DENIED, code, fitting_reason(str(error)))
+        membership._on_leave = None
+        membership._go()
+
+    def leave(self, name: str, *, may_return: bool = False) -> None:
+        """Leave the room. `may_return`: because the connection ends."""
         self._by_name.pop(name, None)
-        self._rooms.leave(name, self._peer.ws)
+        self._rooms.leave(name, self._peer.ws, may_return=may_return)
 
     def dismiss(self, name: str, info: CloseInfo) -> Callable[[], None]:
         """The connection was removed from the room: see `Peer.dismiss`. The leave hook is owed from now on: if the
@@ -93,6 +150,11 @@ class Memberships:
         membership = self._by_name.pop(name)
         membership._left = True
         membership.kicked = info
+        if membership._settling is not None and not membership._settling.is_over:
+            # It was not in yet. Those who wait for that are told; no leave hook is called.
+            text = "The room is not available" if info.cause is Cause.ERROR else "Removed from the room"
+            membership._settling.refuse(RoomUnavailable(text) if info.cause is Cause.ERROR else Denied(text))
+            membership._on_leave = None
         owed = None
         if membership._on_leave is not None:
             owed = (membership._on_leave, membership.room)
@@ -119,7 +181,7 @@ class Memberships:
         """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` are not
         cancelled."""
         for membership in list(self._by_name.values()):
-            if (hook := membership._go()) is not None:
+            if (hook := membership._go(may_return=True)) is not None:
                 self.owed.append((hook, membership.room))
 
     async def tell(self, hook: Hook, room: Room) -> None:
@@ -148,7 +210,7 @@ class Membership(Room):
     (`leave`, `ws.leave`, `kick`) cancels the block.
     """
 
-    __slots__ = ("_all", "_left", "_on_leave", "_scope", "kicked")
+    __slots__ = ("_all", "_left", "_on_leave", "_scope", "_settling", "kicked")
 
     kicked: CloseInfo | None
     """The code and the reason that `kick` or `close` was called with, if that has ended the membership; else `None`."""
@@ -159,7 +221,30 @@ class Membership(Room):
         self._on_leave = on_leave
         self._scope = trio.CancelScope()
         self._left = False
+        self._settling: Settling | None = None  # what is left of the join; most rooms have nothing to wait for
         self.kicked = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the join is complete: nothing is left to wait for."""
+        return self._settling is None or self._settling.is_over
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        """Wait until the join is complete: the room's task has started, what was missed is sent. If cancelled, the
+        connection stays in the room.
+
+        Raises:
+            HistoryGap, Denied, RoomUnavailable, BrokerUnavailable: the connection can't be in the room, and is not.
+        """
+        return self._settled().__await__()
+
+    async def _settled(self) -> Self:
+        self._all.check()
+        if self._settling is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._settling.wait()
+        return self
 
     @property
     def room(self) -> Room:
@@ -167,8 +252,15 @@ class Membership(Room):
         return Room(self._rooms, self.name)
 
     async def __aenter__(self) -> Self:
-        # No checkpoint: what the handler sends first comes before what others broadcast from now on.
+        # No checkpoint if there is nothing to wait for: what the handler sends first comes before what others broadcast
+        # from now on.
         self._all.check()
+        if self._settling is not None:
+            try:
+                await self._settling.wait()
+            except trio.Cancelled:
+                self._leave()  # its block won't be entered, and so won't be left
+                raise
         try:
             self._scope.__enter__()
         except RuntimeError:
@@ -195,6 +287,20 @@ class Membership(Room):
             )
 
         def __exit__(self, *_: object) -> None: ...
+
+    def update(self, presence: Any) -> bool:
+        """Change the public info of this connection's user in the room (see `ws.join(presence=...)`).
+
+        Returns:
+            Whether the connection is in the room.
+
+        Raises:
+            RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
+            TypeError: `presence` can't be encoded.
+        """
+        self._all.check()
+        self._host.joins.update(self.name, self._all.ws, presence)
+        return not self._left
 
     def leave_nowait(self) -> bool:
         """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.
@@ -225,11 +331,15 @@ class Membership(Room):
         self._scope.cancel()
         return self._go()
 
-    def _go(self) -> Hook | None:
+    def _go(self, *, may_return: bool = False) -> Hook | None:
         if self._left:
             return None
         self._left = True
-        self._all.leave(str(self.name))
+        if self._settling is not None:
+            if self._all.closed is not None:
+                self._settling.refuse(ConnectionClosed(self._all.closed))
+            self._settling.cancel()
+        self._all.leave(str(self.name), may_return=may_return)
         return self._on_leave
 
 

@@ -91,7 +91,7 @@ class Outbox:
         """What rooms have broadcast since the last `flush`, bounded by the rooms. They append to it."""
         self._direct = 0  # bytes of what was sent directly among it
         self.dropped = 0
-        """Messages dropped by the policy."""
+        """Messages dropped by the policy, or because their time was over."""
         self.broken = False
         """Nothing can be written any more: the peer is gone, or a write was cut short."""
 
@@ -173,11 +173,13 @@ class Outbox:
             self._nursery.start_soon(self._write, self._backlog, self._writer)
 
     def _enqueue(self, backlog: Backlog, packet: Packet) -> None:
-        dropped = backlog.add(packet)
-        self.dropped += dropped
-        self.counters.dropped += dropped
-        if backlog.is_over:  # the policy is "close", or control frames alone are too much
+        self._count_dropped(backlog.add(packet))
+        if backlog.is_over:  # the policy does not drop (these), or control frames alone are too much
             self._owner.slow(f"over {self._limits.max_backlog_bytes} bytes behind")
+
+    def _count_dropped(self, messages: int) -> None:
+        self.dropped += messages
+        self.counters.dropped += messages
 
     def clear(self) -> None:
         """Throw away what is queued, but not the packet the peer has begun to take."""
@@ -199,6 +201,12 @@ class Outbox:
         """Wait until the backlog is below the high-water mark, or the outbox broken. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
         while not self.is_low and not self.broken:
+            await self._wait()
+
+    async def wait_below(self, size: int) -> None:
+        """Wait until no more than `size` bytes are queued, or the outbox is broken. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.size > size and not self.broken:
             await self._wait()
 
     async def wait_empty(self) -> None:
@@ -223,7 +231,8 @@ class Outbox:
             with scope:
                 while not self.broken and backlog.has_more:
                     was_low = self.is_low  # before packing, which may make more of it, or less
-                    chunk, size = backlog.take(self._transport.pack)
+                    chunk, size, late = backlog.take(self._transport.pack, trio.current_time())
+                    self._count_dropped(late)
                     with trio.move_on_after(self._limits.send_timeout) as timeout:
                         await self._transport.write(chunk)
                     if timeout.cancelled_caught:

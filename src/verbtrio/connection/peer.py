@@ -18,6 +18,7 @@ from verbtrio.base.calls import Calls
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.base.limits import Limits
+from verbtrio.base.position import Position
 from verbtrio.base.types import Hook, ReadyState
 from verbtrio.connection.answers import error_answer, ref_in
 from verbtrio.connection.inbox import Inbox
@@ -109,7 +110,7 @@ class WebSocketPeer(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Messages dropped by `Limits.backlog_policy`."""
+        """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
         return 0 if self.phase is ReadyState.CONNECTING else self.outbox.dropped
 
     def put(self, frame: Frame) -> Outbox:
@@ -124,6 +125,15 @@ class WebSocketPeer(Generic[T]):
             raise ConnectionClosed(self.closed)
         self.outbox.put_nowait(frame)
         return self.outbox
+
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued."""
+        return self.outbox.size
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued, and can be written. Always a checkpoint."""
+        await self.outbox.wait_below(size)
 
     def answer_error(self, text: str, ref: Any) -> None:
         """Answer a message with an error message. `ref`: that message's (see `ref_in`)."""
@@ -142,7 +152,9 @@ class WebSocketPeer(Generic[T]):
 
     # Rooms
 
-    def join(self, name: str, on_leave: Hook | None, *, exist_ok: bool) -> Membership:
+    def join(
+        self, name: str, on_leave: Hook | None, *, exist_ok: bool, since: Position | str | None, presence: Any
+    ) -> Membership:
         """See `WebSocket.join`."""
         self.check()
         check_name(name)
@@ -153,7 +165,7 @@ class WebSocketPeer(Generic[T]):
                 raise RuntimeError(f"this connection is in the room {name!r} already: exist_ok=True allows for that")
         elif self.limits.max_rooms is not None and len(self.memberships) >= self.limits.max_rooms:
             raise LimitExceeded(f"Too many rooms: at most {self.limits.max_rooms}")
-        return self.memberships.join(name, on_leave)
+        return self.memberships.join(name, on_leave, since, presence)
 
     def membership(self, name: str) -> Membership | None:
         """Its membership in the room `name`, if it is in it."""

@@ -10,6 +10,7 @@ from starlette.types import Scope
 from verbtrio.base.close import NORMAL_CLOSURE
 from verbtrio.base.errors import ConnectionClosed, MessageError
 from verbtrio.base.mistakes import with_habits
+from verbtrio.base.position import Position
 from verbtrio.base.types import Data, Hook, ReadyState
 from verbtrio.connection.membership import Membership
 from verbtrio.connection.peer import WebSocketPeer
@@ -159,11 +160,22 @@ class WebSocket(Member, Generic[T, U]):
         await trio.lowlevel.checkpoint()
         await self._peer.outbox.wait_empty()
 
-    def join(self, name: str, *, on_leave: Hook | None = None, exist_ok: bool = False) -> Membership:
+    def join(
+        self,
+        name: str,
+        *,
+        on_leave: Hook | None = None,
+        exist_ok: bool = False,
+        since: Position | str | None = None,
+        presence: Any = None,
+    ) -> Membership:
         """Join the room `name`. The membership ends with the connection, if not before:
 
             async with ws.join("lobby") as members:     # leaving the block leaves the room
                 members.broadcast("hello", exclude=ws)
+
+        It takes effect at once. In a room with a task, with `since`, or in a room that tells who is there, something is
+        left to wait for: `await ws.join(...)`, or the beginning of the block, waits for it.
 
         Args:
             name: the room's name.
@@ -172,17 +184,28 @@ class WebSocket(Member, Generic[T, U]):
                 hook; the connection goes on.
             exist_ok: if it is in that room already, return that membership. It has one leave hook: the first `on_leave`
                 it was given.
+            since: for a client that comes back to a room with history: the position of the last message it has, or that
+                position's text. It is sent what it has missed, in order, then what is said from now on, without gap or
+                duplicate.
+            presence: in a room with presence, the user's public info. It is sent to others as JSON.
 
         Returns:
             The membership: a `Room`, which `leave` and `leave_nowait` end.
 
         Raises:
             ConnectionClosed: the connection has ended.
-            LimitExceeded: it is in `Limits.max_rooms` rooms.
-            RuntimeError: it is in that room already, without `exist_ok`.
-            TypeError: `name` is not text, or `on_leave` can't be called with `(room, ws)`.
+            Denied: the room's guard does not let it in.
+            LimitExceeded: it is in `Limits.max_rooms` rooms; or the room is full (`max_members`).
+            RuntimeError: it is in that room already, without `exist_ok`; or the room has no history, or no presence,
+                and it is asked for.
+            TypeError: `name` is not text; `on_leave` can't be called with `(room, ws)`; `since` is not a position; or
+                `presence` can't be encoded.
+
+        Waiting for it raises:
+            HistoryGap: the room does not remember everything since `since`. The connection is not in the room.
+            RoomUnavailable: the room's task has failed, or is not ready in time. The connection is not in the room.
         """
-        return self._peer.join(name, on_leave, exist_ok=exist_ok)
+        return self._peer.join(name, on_leave, exist_ok=exist_ok, since=since, presence=presence)
 
     async def leave(self, name: str) -> bool:
         """Leave the room `name`, as by its membership's `leave`: its block is cancelled, and the leave hook called.

@@ -6,7 +6,7 @@ takes its messages is in `subscriber_response`.
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Hashable
 from functools import partial
 
@@ -15,24 +15,27 @@ from starlette.types import Scope
 
 from verbtrio.base.close import (
     ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
     PEERS_ENDS,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     Cause,
     CloseInfo,
     check_close,
+    fitting_reason,
 )
 from verbtrio.base.counters import Counters
-from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.errors import ConnectionClosed, HistoryGap
 from verbtrio.base.limits import Limits
+from verbtrio.base.position import Position
 from verbtrio.base.types import Data
+from verbtrio.http.sse import ServerSentEvent
 from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS
 from verbtrio.messages.frame import Encode, Frame, encode
+from verbtrio.messages.waiting import PACKET_BYTES, Waiting
 from verbtrio.rooms.member import Member
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
-FRAME_BYTES = 64
-"""What a queued message costs beside its bytes, as in `Limits.max_backlog_bytes`."""
 
 
 class EventSubscriber(Member):
@@ -46,6 +49,15 @@ class EventSubscriber(Member):
         return f"<EventSubscriber {self.id[:8]} {self.scope['path']!r}>"
 
 
+class EventBlock(Frame):
+    """An event that goes out as it is, among the messages."""
+
+    __slots__ = ()
+
+    def __init__(self, event: ServerSentEvent) -> None:
+        super().__init__(event.encode(), text=True)
+
+
 class SubscriberPeer:
     """What the framework keeps about an event subscriber: what is queued for it, and how it ended.
 
@@ -53,7 +65,7 @@ class SubscriberPeer:
         subscriber: the facade, which sets this itself.
         held: what rooms have broadcast since the last `flush`, bounded by the rooms.
         closed: how it ended; `None` while it is open.
-        dropped: messages dropped by `Limits.backlog_policy`.
+        dropped: messages dropped by `Limits.backlog_policy`, or because their time was over.
         on_end: called when it ends, at that moment.
     """
 
@@ -74,8 +86,7 @@ class SubscriberPeer:
         self._counters = counters
         self._check = check
         self._encode = encode
-        self._queue: deque[Frame] = deque()  # bounded by `max_backlog_bytes`, see `flush`
-        self._queued = 0  # bytes in `_queue`
+        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 800 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._dismissed: CloseInfo | None = None  # how it ends, since it was removed from its room
@@ -100,14 +111,17 @@ class SubscriberPeer:
             return
         frames = self.held.copy()
         self.held.clear()  # always the same list: rooms know it
+        if self._waiting is None:
+            self._waiting = Waiting(self.limits, _size, exempt=1)
+        waiting = self._waiting
         for frame in frames:
             if self.closed is not None:
                 return
-            self._queue.append(frame)
             self._counters.sent += 1
-            self._queued += _size(frame)
-            if self._queued > self.limits.max_backlog_bytes and len(self._queue) > 1:
-                self._overflow()
+            self._count_dropped(waiting.add(frame))
+            if waiting.is_over:  # the policy does not drop (these)
+                limit = self.limits.max_backlog_bytes
+                self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
         self._changed.unpark_all()
 
     def put(self, frame: Frame) -> None:
@@ -138,8 +152,7 @@ class SubscriberPeer:
         self.closed = info
         self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
-            self._queue.clear()
-            self._queued = 0
+            self._waiting = None
         self._body.deadline = trio.current_time() + END_SECONDS
         self._changed.unpark_all()
         return info
@@ -148,6 +161,33 @@ class SubscriberPeer:
         """It was removed from its room, and so it ends: it is in that room for as long as it lives."""
         self._dismissed = info
         return partial(self.end, info)
+
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued."""
+        return 0 if self._waiting is None else self._waiting.bytes
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.queued > size:
+            await self._changed.park()
+
+    # What it is told about the room's history
+
+    def begins(self, position: Position) -> None:
+        """It is at this position: the client learns so by an event without data, which it does not see."""
+        self.put(EventBlock(ServerSentEvent(id=str(position))))
+
+    def missed(self, gap: HistoryGap) -> None:
+        """The client learns by an event `gap` what it has missed, and goes on from there."""
+        oldest = None if gap.oldest is None else str(gap.oldest)
+        data = {"oldest": oldest, "last": str(gap.last)}
+        self.put(EventBlock(ServerSentEvent(data, event="gap", id=str(gap.last))))
+
+    def refused(self, error: Exception) -> None:
+        """It can't be in the room, whose task has failed or is not ready in time."""
+        self.end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, fitting_reason(str(error))))
 
     def bind_body(self, body: trio.CancelScope) -> None:
         """`body` is the scope of the response that takes the messages: it is cancelled some time after the end."""
@@ -159,29 +199,32 @@ class SubscriberPeer:
 
         If cancelled, nothing was taken.
         """
-        while not self._queue:
+        while True:
+            frames = self._take_nowait(trio.current_time())
+            if frames:
+                return frames
             if self.closed is not None:
                 return None
             await self._changed.park()
-        frames, size = [], 0
-        while self._queue and size < CHUNK_BYTES:
-            frame = self._queue.popleft()
-            self._queued -= _size(frame)
-            frames.append(frame)
-            size += _size(frame)
+
+    def _take_nowait(self, now: float) -> list[Frame]:
+        frames: list[Frame] = []
+        size = 0
+        while self._waiting is not None and size < CHUNK_BYTES:
+            frame, late = self._waiting.take(math.inf, now)
+            self._count_dropped(late)
+            if frame is not None:
+                frames.append(frame)
+                size += _size(frame)
+            if not self._waiting:
+                self._waiting = None
+        self._changed.unpark_all()  # there is room again
         return frames
 
-    def _overflow(self) -> None:
-        limit, policy = self.limits.max_backlog_bytes, self.limits.backlog_policy
-        if policy == "close":
-            self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
-            return
-        take = self._queue.popleft if policy == "drop_oldest" else self._queue.pop
-        while self._queued > limit and len(self._queue) > 1:
-            self._queued -= _size(take())
-            self.dropped += 1
-            self._counters.dropped += 1
+    def _count_dropped(self, messages: int) -> None:
+        self.dropped += messages
+        self._counters.dropped += messages
 
 
 def _size(frame: Frame) -> int:
-    return len(frame) + FRAME_BYTES
+    return len(frame) + PACKET_BYTES

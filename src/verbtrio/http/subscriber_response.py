@@ -1,6 +1,7 @@
 """The response an event subscriber receives: its messages as server-sent events, until its end.
 
-A text message is an event's data. A binary one is an event of the type `binary`, in base64. If the server ends the
+A text message is an event's data. One of a room with history has its position as the event's id, from which the client
+goes on when it reconnects. A binary one is an event of the type `binary`, in base64. If the server ends the
 stream, the last event has the type `close`, with the code and the reason that a WebSocket's Close frame would carry.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import trio
 
 from verbtrio.base.close import TOKEN_EXPIRED, Cause, CloseInfo
-from verbtrio.http.event_subscriber import SubscriberPeer
+from verbtrio.http.event_subscriber import EventBlock, SubscriberPeer
 from verbtrio.http.sse import EventStream, ServerSentEvent
 from verbtrio.http.writer import Writer
 from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import Published
+from verbtrio.rooms.settling import Settling
 
 
 class SubscriberResponse(EventStream):
@@ -28,6 +31,8 @@ class SubscriberResponse(EventStream):
     def __init__(self, peer: SubscriberPeer, **options: Any) -> None:
         super().__init__(events(peer), send_timeout=peer.limits.send_timeout, **options)
         self._peer = peer
+        self.settling: Settling | None = None
+        """What is left of the join, to be run beside the response."""
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
         if self._retry is not None:
@@ -38,6 +43,8 @@ class SubscriberResponse(EventStream):
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         super()._accompany(nursery, writer, body)
         self._peer.bind_body(body)
+        if self.settling is not None:
+            nursery.start_soon(self.settling.run)
         nursery.start_soon(self._expire)
 
     async def _expire(self) -> None:
@@ -58,8 +65,11 @@ async def events(peer: SubscriberPeer) -> AsyncGenerator[bytes, None]:
 
 def _event(frame: Frame) -> bytes:
     payload = frame.payload
+    if isinstance(frame, EventBlock):
+        return payload
+    head = b"id: %b\n" % str(frame.position).encode() if isinstance(frame, Published) else b""
     if not frame.text:
-        return b"event: binary\ndata: " + base64.b64encode(payload) + b"\n\n"
+        return head + b"event: binary\ndata: " + base64.b64encode(payload) + b"\n\n"
     if b"\n" in payload or b"\r" in payload:
-        return ServerSentEvent(payload.decode()).encode()
-    return b"data: " + payload + b"\n\n"
+        return head + ServerSentEvent(payload.decode()).encode()
+    return head + b"data: " + payload + b"\n\n"

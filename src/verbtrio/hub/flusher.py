@@ -29,7 +29,7 @@ class Flusher:
     def __init__(
         self, check: Callable[[], None], of_user: Callable[[object], Collection[Member]], encode: Encode
     ) -> None:
-        self.rooms = Rooms(self._wake, check, of_user, encode)
+        self.rooms = Rooms(self._wake, check, of_user, encode, trio.current_time)
         self.poller = Poller(self._flush_some) if sys.platform == "linux" else None
         self._dirty = trio.Event()
 

@@ -16,15 +16,21 @@ from verbtrio.base.limits import Limits
 from verbtrio.base.threads import same_thread_check
 from verbtrio.base.timers import Timers
 from verbtrio.base.types import Waitable
+from verbtrio.brokers.base import Broker, Session
+from verbtrio.brokers.memory import MemoryBroker
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.guards.quotas import Quotas, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
 from verbtrio.hub.drain import CUT_SECONDS, Drain, Drainable
 from verbtrio.hub.flusher import Flusher
+from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
+from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.room import Room
+from verbtrio.rooms.rules import RoomTable
+from verbtrio.rooms.settling import Settling
 from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
@@ -34,8 +40,19 @@ EVERYBODY = ("verbtrio", "connections")
 class Hub:
     """One app's connections, rooms and users. Made by `open_hub`."""
 
-    def __init__(self, nursery: trio.Nursery, *, drain_timeout: float, limits: Limits, encode: Encode = encode) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        session: Session,
+        *,
+        drain_timeout: float,
+        limits: Limits,
+        room_table: RoomTable,
+        encode: Encode = encode,
+        shared: bool = False,
+    ) -> None:
         self.nursery = nursery
+        self.room_table = room_table
         self.timers = Timers()
         self._drain = Drain(drain_timeout)
         self._drain_timeout = drain_timeout
@@ -45,9 +62,9 @@ class Hub:
         self.counters = Counters()
         self.check = same_thread_check()
         """Raises `RuntimeError` in any other thread."""
-        self._users = UserTable()
-        self.users = Users(self._users, self.check, encode)
-        self._flusher = Flusher(self.check, self._users.members, encode)
+        self.user_table = UserTable()
+        self.users = Users(self.user_table, session, self.check, encode)
+        self._flusher = Flusher(self.check, self.user_table.members, encode)
         self.rooms = self._flusher.rooms
         self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
@@ -58,6 +75,10 @@ class Hub:
             lambda name: Room(self.rooms, name),
             lambda name, info: self.rooms.dismiss(name, None, info),
         )
+        self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
+        self.rooms.host = self.host
+        self.rooms.asks = shared or bool(room_table)
+        self.rooms.relays = shared
 
     @property
     def draining(self) -> bool:
@@ -114,7 +135,7 @@ class Hub:
         self.rooms.join(ws.scope["verbtrio.route"], ws, peer)
         if user_id is not None:
             connection.user_id = user_id
-            self._users.add(user_id, ws, peer)
+            self.user_table.add(user_id, ws, peer)
         return True
 
     def leave(self, connection: Connection) -> None:
@@ -125,7 +146,7 @@ class Hub:
         self.rooms.leave(EVERYBODY, ws)
         self.rooms.leave(ws.scope["verbtrio.route"], ws)
         if connection.user_id is not None:
-            self._users.remove(connection.user_id, ws)
+            self.user_table.remove(connection.user_id, ws)
 
     def forget(self, connection: Connection) -> None:
         connection.slot.leave(trio.current_time())
@@ -139,25 +160,45 @@ class Hub:
             self.nursery.start_soon(self.poller.run)
 
     @contextmanager
-    def subscribing(self, peer: SubscriberPeer, room: str) -> Iterator[None]:
-        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left."""
+    def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[Settling | None]:
+        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left. Gives
+        what is left of the join.
+
+        Args:
+            since: the client's `Last-Event-ID`.
+
+        Raises:
+            Denied, LimitExceeded: the room's settings do not let it in.
+        """
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
+        settling = self.host.joins.join(
+            room,
+            subscriber,
+            peer,
+            user=user_id or subscriber.id,
+            since=since if self.host.history_of(room) is not None else None,
+            resuming=peer,
+            on_refused=peer.refused,
+        )
         self._drain.subscribers.add(peer)
         self.counters.opened += 1
-        self.rooms.join(room, subscriber, peer)
         if user_id is not None:
-            self._users.add(user_id, subscriber, peer)
-        peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
+            self.user_table.add(user_id, subscriber, peer)
+        peer.on_end = partial(self._leave_subscriber, peer, room, user_id, settling)
         try:
-            yield
+            yield settling
         finally:
             peer.end(CLIENT_GONE)
 
-    def _leave_subscriber(self, peer: SubscriberPeer, room: str, user_id: str | None, info: CloseInfo) -> None:
-        self.rooms.leave(room, peer.subscriber)
+    def _leave_subscriber(
+        self, peer: SubscriberPeer, room: str, user_id: str | None, settling: Settling | None, info: CloseInfo
+    ) -> None:
+        if settling is not None:
+            settling.cancel()
+        self.rooms.leave(room, peer.subscriber, may_return=True)
         if user_id is not None:
-            self._users.remove(user_id, peer.subscriber)
+            self.user_table.remove(user_id, peer.subscriber)
         self._drain.subscribers.discard(peer)
         self._ended[info.cause] += 1
 
@@ -192,13 +233,36 @@ class Hub:
 
 
 @asynccontextmanager
-async def open_hub(*, drain_timeout: float, limits: Limits, encode: Encode = encode) -> AsyncIterator[Hub]:
-    """An open hub. On the way out its connections are drained; then its tasks are cancelled.
+async def open_hub(
+    *,
+    drain_timeout: float,
+    limits: Limits,
+    room_table: RoomTable,
+    encode: Encode = encode,
+    broker: Broker | None = None,
+) -> AsyncIterator[Hub]:
+    """An open hub. On the way out its connections are drained; then its tasks are cancelled, and its session with the
+    broker ends.
 
     If a task of the hub fails, the lifespan ends, and the worker with it: without that task nothing would work.
+
+    Args:
+        broker: what other processes may share; `None`: one of its own, in memory.
     """
-    async with trio.open_nursery() as nursery:
-        hub = Hub(nursery, drain_timeout=drain_timeout, limits=limits, encode=encode)
+    process = HubProcess()
+    shared = broker is not None
+    broker = MemoryBroker(max_history_bytes=limits.max_history_bytes) if broker is None else broker
+    async with broker.session(process) as session, trio.open_nursery() as nursery:
+        hub = Hub(
+            nursery,
+            session,
+            drain_timeout=drain_timeout,
+            limits=limits,
+            encode=encode,
+            room_table=room_table,
+            shared=shared,
+        )
+        process.host, process.users = hub.host, hub.user_table
         hub.start()
         try:
             yield hub

@@ -28,7 +28,7 @@ class Statistics:
     sent: int
     """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
     dropped: int
-    """Of the messages for clients, those thrown away by `Limits.backlog_policy`."""
+    """Of the messages for clients, those dropped or replaced by `Limits.backlog_policy`, or whose `ttl` was over."""
     invalid: int
     """Of the messages from clients, those that were not what the handler takes: answered with an error message."""
     room_tasks: int

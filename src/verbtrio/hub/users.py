@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo, check_close
 from verbtrio.base.types import Data
-from verbtrio.messages.frame import Encode
+from verbtrio.brokers.base import Session
+from verbtrio.messages.frame import Encode, Frame
 from verbtrio.rooms.member import Member, Peer
 
 
@@ -39,6 +40,20 @@ class UserTable:
         if not peers:
             self._peers.pop(user_id, None)
 
+    def send(self, user_id: object, frame: Frame) -> int:
+        """Send a frame to the user's connections; return how many."""
+        peers = self.peers(user_id)
+        for peer in peers:
+            peer.put(frame)
+        return len(peers)
+
+    def disconnect(self, user_id: object, code: int, reason: str) -> int:
+        """End the user's connections; return how many."""
+        peers = self.peers(user_id)
+        for peer in peers:
+            peer.end(CloseInfo(Cause.KICKED, code, reason))
+        return len(peers)
+
 
 class Users:
     """The users who are connected. A user may have several connections. Ids are compared as text: 1 and "1" are one
@@ -47,8 +62,9 @@ class Users:
     It may be read in any thread: the answer is that of the moment.
     """
 
-    def __init__(self, table: UserTable, check: Callable[[], None], encode: Encode) -> None:
+    def __init__(self, table: UserTable, session: Session, check: Callable[[], None], encode: Encode) -> None:
         self._table = table
+        self._session = session
         self._check = check
         self._encode = encode
 
@@ -65,8 +81,23 @@ class Users:
         """The connections of one user, oldest first: `WebSocket`s, and `EventSubscriber`s of `app.sse` routes."""
         return self._table.members(user_id)
 
-    def send(self, user_id: object, data: Data) -> int:
-        """Send `data` to all connections of one user; return how many it reached. Synchronous, like a broadcast.
+    async def send(self, user_id: object, data: Data) -> int:
+        """Send `data` to all connections of one user; return how many it reached.
+
+        Always a checkpoint, after `data` is on its way: if cancelled, it has been sent. In functions that are not
+        coroutines: `send_nowait`.
+
+        Raises:
+            TypeError, RuntimeError: as in `send_nowait`. Nothing was sent.
+        """
+        self._check()
+        frame = self._encode(data)
+        reached = self._table.send(user_id, frame)
+        return reached + await self._session.send_user(str(user_id), frame)
+
+    def send_nowait(self, user_id: object, data: Data) -> int:
+        """Send `data` to all connections of one user; return how many it reached in this process. Synchronous, like a
+        broadcast: for hooks that are plain functions.
 
         Raises:
             TypeError: `data` can't be encoded; or what the app's `encode=` hook raises. Nothing was sent.
@@ -74,15 +105,28 @@ class Users:
         """
         self._check()
         frame = self._encode(data)
-        peers = self._table.peers(user_id)
-        for peer in peers:
-            peer.put(frame)
-        return len(peers)
+        self._session.send_user_nowait(str(user_id), frame)
+        return self._table.send(user_id, frame)
 
-    def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
-        """Close all connections of one user; return how many were closed. Synchronous.
+    async def disconnect(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
+        """Close all connections of one user; return how many were closed.
 
         It keeps nobody out: a client that still has a valid token may come in again, unless your middleware says no.
+
+        Always a checkpoint, after they have begun to close: if cancelled, they close all the same. In functions that
+        are not coroutines: `disconnect_nowait`.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as in `disconnect_nowait`. Nothing was closed.
+        """
+        self._check()
+        check_close(code, reason)
+        ended = self._table.disconnect(user_id, code, reason)
+        return ended + await self._session.disconnect_user(str(user_id), code, reason)
+
+    def disconnect_nowait(self, user_id: object, *, code: int = POLICY_VIOLATION, reason: str = "") -> int:
+        """Close all connections of one user; return how many were closed in this process. Synchronous: for hooks that
+        are plain functions. It keeps nobody out, as `disconnect`.
 
         Raises:
             ValueError: `code` or `reason` must not be sent. Nothing was closed.
@@ -91,7 +135,5 @@ class Users:
         """
         self._check()
         check_close(code, reason)
-        peers = self._table.peers(user_id)
-        for peer in peers:
-            peer.end(CloseInfo(Cause.KICKED, code, reason))
-        return len(peers)
+        self._session.disconnect_user_nowait(str(user_id), code, reason)
+        return self._table.disconnect(user_id, code, reason)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 import msgspec
 
+from verbtrio.base.checks import check_seconds
 from verbtrio.base.types import Data, EncodeHook
 
 
@@ -47,6 +49,48 @@ class Frame:
 
 _TEXT_HEADS = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADS = [bytes((0x82, size)) for size in range(126)]
+
+Key: TypeAlias = tuple[Hashable, str]
+"""What a newer message replaces an older one by: the room, and the key within it. Two rooms' keys never meet."""
+
+
+class TransientFrame(Frame):
+    """A message that is of use only until there is a newer one, or for some time. Made by `transient`.
+
+    Attributes:
+        key: a newer message with the same key replaces this one, while it waits for a peer under the policy "latest";
+            `None`: nothing replaces it.
+        expires: when its time is over, on the clock that `transient` was given; infinity: never.
+    """
+
+    __slots__ = ("expires", "key")
+
+    def __init__(self, frame: Frame, key: Key | None, expires: float) -> None:
+        self.text = frame.text
+        self.wire = frame.wire
+        self._start = frame._start
+        self.key = key
+        self.expires = expires
+
+
+def transient(frame: Frame, room: Hashable, key: str | None, ttl: float | None, now: float) -> TransientFrame:
+    """`frame`, with the key and the time that its sender gave it.
+
+    Args:
+        room: the room that it is sent to.
+        key: what it tells about, within that room.
+        ttl: seconds from `now`, after which nobody needs it any more.
+
+    Raises:
+        TypeError: `key` is not a `str`, or `ttl` not a number.
+        ValueError: `ttl` is not more than 0, or not finite.
+    """
+    if not isinstance(key, str | None):
+        raise TypeError(f"key is text, not {key!r}: use key=str(...)")
+    if ttl is not None:
+        check_seconds("ttl", ttl)
+    expires = math.inf if ttl is None else now + ttl
+    return TransientFrame(frame, None if key is None else (room, key), expires)
 
 
 def encode(data: Data) -> Frame:

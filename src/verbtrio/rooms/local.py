@@ -15,11 +15,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import islice
+from typing import Any, Protocol
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
-from verbtrio.messages.frame import Encode, encode
-from verbtrio.rooms.member import Member, Outlet, Peer
+from verbtrio.messages.frame import Encode, Frame, encode, transient
+from verbtrio.rooms.member import Member, Outlet, Peer, chosen
 
 logger = logging.getLogger("verbtrio.rooms")
 
@@ -33,12 +34,29 @@ DISMISSAL_COST = 8
 members."""
 
 
+class Host(Protocol):
+    """What has to know who comes to a room and who goes: where the room has settings, or other processes share it."""
+
+    def opened(self, key: Hashable) -> bool:
+        """The room has a member again. Returns whether to tell what follows."""
+
+    def left(self, key: Hashable, member: Member, *, may_return: bool) -> None:
+        """A member has gone. `may_return`: its connection has ended, so its user may be on the way back."""
+
+    def counted(self, key: Hashable, count: int) -> None:
+        """The room has so many members now. With none, it is over."""
+
+    def relay(self, key: Hashable, frame: Frame, exclude: Any, exclude_user: object) -> None:
+        """A broadcast, for other processes."""
+
+
 class _Group:
     """A room's members, from the first join to the last leave."""
 
-    __slots__ = ("held", "listing", "members")
+    __slots__ = ("held", "host", "listing", "members")
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host | None) -> None:
+        self.host = host
         self.members: dict[Member, Peer] = {}  # in the order in which they joined; joins and leaves in O(1)
         # Their outlets, for iteration; `None` when a member has come or gone. Not the members: with 10,000 of them,
         # each further object to follow is a cache miss.
@@ -60,6 +78,7 @@ class Rooms:
             other change of the app.
         of_user: gives the connections of the user with that id.
         encode: the app's encoder, for broadcasts and for everything else the app sends.
+        now: the clock by which a message's `ttl` runs out, the outlets' own.
     """
 
     def __init__(
@@ -68,6 +87,7 @@ class Rooms:
         check: Callable[[], None] = lambda: None,
         of_user: Callable[[object], Collection[Member]] = lambda user_id: (),
         encode: Encode = encode,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each at most once
@@ -77,6 +97,13 @@ class Rooms:
         self._on_dirty = on_dirty
         self.check = check
         self.encode = encode
+        self.host: Any = None
+        """The app's `RoomHost`. (It is typed `Any`: its module imports this one.)"""
+        self.asks = False
+        """Whether to ask the host about each room that opens: rooms may have settings, or are shared."""
+        self.relays = False
+        """Whether broadcasts go to other processes, too."""
+        self._now = now
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -91,20 +118,35 @@ class Rooms:
         group = self._groups.get(key)
         return () if group is None else group.members.keys()
 
+    def count(self, key: Hashable) -> int:
+        """How many members the room has: here and, as far as is known, elsewhere."""
+        group = self._groups.get(key)
+        here = 0 if group is None else len(group.members)
+        return here if not self.relays else here + int(self.host.elsewhere(key))
+
     def join(self, key: Hashable, member: Member, peer: Peer) -> bool:
         """Add `member`, whose frames go to `peer`; return whether it was added."""
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group()
+            host: Host | None = self.host if self.asks else None
+            group = self._groups[key] = _Group(host if host is not None and host.opened(key) else None)
         if member in group.members:
             return False
         group.members[member] = peer
         group.listing = None
+        if group.host is not None:
+            group.host.counted(key, len(group.members))
         return True
 
-    def leave(self, key: Hashable, member: Member) -> bool:
+    def replace(self, key: Hashable, member: Member, peer: Peer) -> None:
+        """The frames of `member`, who is in the room, go to `peer` from now on."""
+        group = self._groups[key]
+        group.members[member] = peer
+        group.listing = None
+
+    def leave(self, key: Hashable, member: Member, *, may_return: bool = False) -> bool:
         """Remove `member` and, with the last one, the room; return whether it was in. What was broadcast to it is
-        written."""
+        written. `may_return`: see `Host.left`."""
         group = self._groups.get(key)
         if group is None or member not in group.members:
             return False
@@ -113,6 +155,9 @@ class Rooms:
         if not group.members:
             del self._groups[key]
         peer.outlet.flush()
+        if group.host is not None:
+            group.host.left(key, member, may_return=may_return)
+            group.host.counted(key, len(group.members))
         return True
 
     def of_user(self, user_id: object) -> Collection[Member]:
@@ -144,17 +189,32 @@ class Rooms:
         self._dismissed.extend([peer.dismiss(key, info) for peer in leaving.values()])
         if was_idle and leaving:
             self._on_dirty()
+        if group.host is not None and leaving:
+            for member in leaving:
+                group.host.left(key, member, may_return=False)
+            group.host.counted(key, len(group.members))
         return len(leaving)
 
     def broadcast(
-        self, key: Hashable, data: Data, exclude: Member | Collection[Member] | None, exclude_user: object = None
+        self,
+        key: Hashable,
+        data: Data,
+        exclude: Member | str | Collection[Member | str] | None,
+        exclude_user: object = None,
+        message_key: str | None = None,
+        ttl: float | None = None,
     ) -> int:
-        """See `Room.broadcast`."""
+        """See `Room.broadcast`, whose `key` is the `message_key`."""
         self.check()
         frame = self.encode(data)
+        if message_key is not None or ttl is not None:
+            frame = transient(frame, key, message_key, ttl, self._now())
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
+        if self.relays:
+            self.host.relay(key, frame, exclude, exclude_user)
         group = self._groups.get(key)
         if group is None:
+            chosen((), exclude)  # a mistake is one in an empty room, too
             return 0
         outlets = group.walk()
         if group.held > FLUSH_BYTES:
@@ -180,6 +240,23 @@ class Rooms:
         if reached:
             self._mark(group, len(frame.wire))
         return reached
+
+    def deliver(self, key: Hashable, frame: Frame, left_out: Collection[Member | str] = ()) -> None:
+        """Hand a frame that the broker has brought to the members that are here, but those that are left out."""
+        group = self._groups.get(key)
+        if group is None:
+            return
+        outlets = group.walk()
+        if group.held > FLUSH_BYTES:
+            for outlet in outlets:
+                outlet.flush()
+            outlets = group.walk()
+        if left_out:
+            outlets = tuple(_others(group, left_out, ()))
+        for outlet in outlets:
+            outlet.held.append(frame)
+        if outlets:
+            self._mark(group, len(frame.wire))
 
     def flush(self, at_most: int | None = None) -> bool:
         """Flush the members of rooms that were broadcast to, and do the rest of removals, for `at_most` so many
@@ -225,13 +302,11 @@ class Rooms:
         group.held += size
 
 
-def _others(group: _Group, exclude: Member | Collection[Member] | None, silenced: Collection[Member]) -> list[Outlet]:
+def _others(
+    group: _Group, exclude: Member | str | Collection[Member | str] | None, silenced: Collection[Member]
+) -> list[Outlet]:
     """The outlets of a room's members, without those in `exclude` and in `silenced`."""
-    if isinstance(exclude, str | bytes):
-        raise TypeError("exclude is a member, or a collection of them, not text; for a user's id: exclude_user=")
-    # A member first: it is a collection itself, of its scope's keys.
-    left_out = () if exclude is None else (exclude,) if isinstance(exclude, Member) else exclude
-    if isinstance(left_out, list | tuple | set | frozenset):  # those who are left out are looked up: they are fewer
-        silent = {group.members[one].outlet for one in (*left_out, *silenced) if one in group.members}
-        return [outlet for outlet in group.walk() if outlet not in silent]
-    return [peer.outlet for member, peer in group.members.items() if member not in left_out and member not in silenced]
+    left_out = chosen(group.members, exclude)
+    # They are looked up, and not each member among them: they are fewer.
+    silent = {group.members[one].outlet for one in (*left_out, *silenced) if one in group.members}
+    return [outlet for outlet in group.walk() if outlet not in silent]

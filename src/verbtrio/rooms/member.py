@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Container, Hashable, Iterable
 from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from verbtrio.base.close import NORMAL_CLOSURE, CloseInfo
+from verbtrio.base.limits import Limits
 from verbtrio.base.types import Data
 from verbtrio.messages.frame import Frame
 
@@ -35,18 +36,30 @@ class Peer(Protocol):
         """Always the same."""
 
     @property
+    def limits(self) -> Limits:
+        """The connection's."""
+
+    @property
     def closed(self) -> CloseInfo | None:
         """How the connection ended; `None` while it is open."""
 
     @property
     def dropped(self) -> int:
-        """Messages dropped by `Limits.backlog_policy`."""
+        """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
 
     def encode(self, data: Data) -> Frame:
         """The app's encoder."""
 
     def put(self, frame: Frame) -> object:
         """Send a frame to this connection alone. Raises `ConnectionClosed` where it has ended."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that are queued for this connection."""
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued for this connection, and it has not ended. Always a
+        checkpoint."""
 
     def close(self, code: int, reason: str) -> None:
         """The application closes the connection."""
@@ -102,7 +115,8 @@ class Member(HTTPConnection):
 
     @property
     def dropped(self) -> int:
-        """Messages that `Limits.backlog_policy` has dropped because the client reads too slowly."""
+        """Messages that the client did not get because it reads too slowly: dropped or replaced by
+        `Limits.backlog_policy`, or late by their `ttl`."""
         return self._peer.dropped
 
     def send_nowait(self, data: Data) -> None:
@@ -122,3 +136,32 @@ class Member(HTTPConnection):
             TypeError: `code` is not an `int`, or `reason` not a `str`; nothing has changed.
         """
         self._peer.close(code, reason)
+
+
+def with_ids(members: Iterable[Member], ids: Container[str]) -> list[Member]:
+    """Those of `members` whose id is one of `ids`. It makes no ids: one that nobody has asked for is nobody's yet."""
+    return [member for member in members if vars(member).get("_id") in ids]
+
+
+def chosen(members: Iterable[Member], whom: Member | str | Collection[Member | str] | None) -> list[Member]:
+    """Whom `whom` names: a member, an id, or a collection of both (`None`: nobody). Ids are looked for among `members`;
+    one that none of them has is passed over.
+
+    Raises:
+        TypeError: `whom` is something else, or has something else in it.
+    """
+    if whom is None:
+        return []
+    named: tuple[object, ...] = (whom,)
+    # A member is a collection itself, of its scope's keys, and text one of characters.
+    if not isinstance(whom, Member | str | bytes) and isinstance(whom, Collection):
+        named = tuple(whom)
+    for one in named:
+        if not isinstance(one, Member | str):
+            raise TypeError(
+                f"this takes a member, its id (`ws.id`), or a collection of both, not {type(one).__name__}; for a "
+                "user's id: `broadcast(data, exclude_user=...)`, `kick(user=...)`"
+            )
+    found = [one for one in named if isinstance(one, Member)]
+    ids = {one for one in named if isinstance(one, str)}
+    return found + with_ids(members, ids) if ids else found

@@ -116,6 +116,11 @@ class RoomTaskTable:
         if room is not None:
             room.vacate()
 
+    def is_ready(self, name: str) -> bool:
+        """Whether `wait_started` has nothing to wait for."""
+        room = self._rooms.get(name)
+        return room is not None and room.is_ready
+
     async def wait_started(self, name: str) -> None:
         """Wait until the room's tasks have started, for the longest `start_timeout` of theirs at most. Where they have,
         or where the room has none, this is no checkpoint. If cancelled, nothing has changed.

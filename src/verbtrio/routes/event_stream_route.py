@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from verbtrio.base.errors import NotRunning
+from verbtrio.base.errors import Denied, LimitExceeded, NotRunning, RoomUnavailable
 from verbtrio.base.types import Shared
 from verbtrio.guards.quotas import Slot, client_key, user_key
 from verbtrio.http.event_subscriber import EventSubscriber, SubscriberPeer
 from verbtrio.http.link import link_of
+from verbtrio.http.sse import last_event_id
 from verbtrio.http.subscriber_response import SubscriberResponse
 from verbtrio.hub.hub import Hub
 from verbtrio.routes.settings import RouteSettings
@@ -126,10 +127,19 @@ class EventStreamEndpoint(Shared):
             await no_slot(full)(scope, receive, send)
             return
         try:
-            with hub.subscribing(peer, room):
+            with hub.subscribing(peer, room, last_event_id(subscriber)) as response.settling:
                 await response(scope, receive, send)
+        except (Denied, LimitExceeded, RoomUnavailable) as error:  # before anything was sent
+            await _refusal(error)(scope, receive, send)
         finally:
             slot.leave(trio.current_time())
+
+
+def _refusal(error: Denied | LimitExceeded | RoomUnavailable) -> Response:
+    """The answer to a client that the room's settings do not let in."""
+    if isinstance(error, Denied):
+        return PlainTextResponse("Forbidden", 403)
+    return PlainTextResponse(str(error), 503, headers={"Retry-After": "1"})
 
 
 def _check_guard(guard: object) -> None:

@@ -53,7 +53,7 @@ class HTTPRoutes:
 
         Make it `async def`: Starlette runs a plain function (a `BackgroundTask`'s, too) in a thread of its own. There
         it may read who is connected, and issue tokens; to send, broadcast, close, join or leave raises `RuntimeError`,
-        and `trio.from_thread.run_sync(app.users.send, user_id, data)` does it in Trio's thread.
+        and `trio.from_thread.run(app.users.send, user_id, data)` does it in Trio's thread.
 
         Raises:
             TypeError: the handler asks for what the path doesn't have, or contradicts it.

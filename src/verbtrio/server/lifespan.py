@@ -3,6 +3,7 @@ reverse."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
@@ -11,13 +12,17 @@ from typing import Any, Protocol
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.limits import Limits
 from verbtrio.base.types import EncodeHook
+from verbtrio.brokers.base import Broker
 from verbtrio.contract.check import NURSERY, TAKE_OVER, TLS, UNWIND, is_available
 from verbtrio.hub.hub import Hub, open_hub
 from verbtrio.messages.frame import encoder
+from verbtrio.rooms.rules import RoomTable
 from verbtrio.server import not_trio
 from verbtrio.server.debug.debugging import debugging
 from verbtrio.server.tasks.family import RunningApp, running_tasks
 from verbtrio.server.tasks.supervised import Task
+
+logger = logging.getLogger("verbtrio.rooms")
 
 
 class Application(Protocol):
@@ -26,6 +31,7 @@ class Application(Protocol):
     debug: bool
     limits: Limits
     encode_hook: EncodeHook | None
+    broker: Broker | None
 
 
 class AppLifespan:
@@ -35,6 +41,7 @@ class AppLifespan:
         app: the application.
         lifespan: its own, if it has one: called with the application.
         tasks: what it runs beside its connections.
+        room_table: what its rooms have, by the patterns of their names. They are logged at the start.
         mounted: returns the lifespans of the Apps mounted directly in it.
         take_over: a context manager within which connections are taken over; it yields what it adds to the lifespan's
             state. `None` leaves connections to the server.
@@ -43,12 +50,9 @@ class AppLifespan:
     Attributes:
         hub: the hub; `None` while the application is not running.
         state: what a mounted application's own lifespan has yielded; the server knows only the outermost one's.
-        spans_processes: whether rooms and users are those of several processes, as they would be with a broker between
-            them.
     """
 
     hub: Hub | None = None
-    spans_processes = False
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class AppLifespan:
         *,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None,
         tasks: Sequence[Task],
+        room_table: RoomTable,
         mounted: Callable[[], Iterable[AppLifespan]],
         take_over: Callable[[Hub], AbstractContextManager[dict[str, Any]]] | None,
         drain_timeout: float,
@@ -65,6 +70,7 @@ class AppLifespan:
         self._app = app
         self._lifespan = lifespan
         self._tasks = tasks
+        self._room_table = room_table
         self._mounted = mounted
         self._take_over = take_over
 
@@ -87,7 +93,7 @@ class AppLifespan:
                 for part in (TLS, UNWIND):
                     is_available(part)
                 state |= stack.enter_context(self._take_over(family[0].hub))
-            if not self.spans_processes:
+            if self._app.broker is None or not self._app.broker.spans_processes:
                 from verbtrio.server import workers  # here: it imports hypercorn, which takes 80 ms; tools don't serve
 
                 workers.warn_if_several()
@@ -99,11 +105,17 @@ class AppLifespan:
         """Open the hub, the mounted applications and the application's own lifespan, until `stack` is left."""
         self.check_not_running()
         opening = open_hub(
-            drain_timeout=self.drain_timeout, limits=self._app.limits, encode=encoder(self._app.encode_hook)
+            drain_timeout=self.drain_timeout,
+            limits=self._app.limits,
+            room_table=self._room_table,
+            encode=encoder(self._app.encode_hook),
+            broker=self._app.broker,
         )
         self.hub = await stack.enter_async_context(opening)
         stack.callback(setattr, self, "hub", None)
         stack.callback(setattr, self, "state", {})
+        if patterns := self._room_table.describe():
+            logger.info("%s", patterns)
         family.append(RunningApp(self._app, self._tasks, self.hub, self.drain_timeout))
         for life in self._mounted():
             life.state = await life._open(stack, family)

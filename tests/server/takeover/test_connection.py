@@ -30,6 +30,14 @@ WITHOUT_KEY = UPGRADE.removesuffix(KEY)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    """Without a worker process: it starts and ends in a third of the time."""
+    with hypercorn("tests.apps.recorder:app", "-w", "0") as server:
+        yield server
+
+
+@pytest.fixture
+def drained() -> Iterator[Server]:
+    """One whose worker drains at SIGTERM."""
     # A worker that waits for hypercorn's grace period at the shutdown is not done when `Server.stop` gives up.
     with hypercorn("tests.apps.recorder:app", "--graceful-timeout", "60") as server:
         yield server
@@ -128,25 +136,25 @@ class TestCloses:
 
 
 class TestShutdown:
-    async def test_sigterm_says_1012_and_exits_0(self, server: Server) -> None:
-        async with connect(ws_url(server)) as one, connect(ws_url(server, "/busy")) as two:
+    async def test_sigterm_says_1012_and_exits_0(self, drained: Server) -> None:
+        async with connect(ws_url(drained)) as one, connect(ws_url(drained, "/busy")) as two:
             await one.send({"hello": "there"})
             await one.receive()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(in_thread, server.stop)
+                nursery.start_soon(in_thread, drained.stop)
                 assert await one.closed() == (1012, "The server is restarting")
                 assert await two.closed() == (1012, "The server is restarting")
-        assert server.process.returncode == 0
-        assert "Traceback" not in server.log_text()
+        assert drained.process.returncode == 0
+        assert "Traceback" not in drained.log_text()
 
-    async def test_a_client_that_reads_nothing_does_not_hold_the_exit_up(self, server: Server) -> None:
-        with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+    async def test_a_client_that_reads_nothing_does_not_hold_the_exit_up(self, drained: Server) -> None:
+        with socket.create_connection(("127.0.0.1", drained.port), 5) as sock:
             sock.sendall(f"GET /flood HTTP/1.1\r\n{UPGRADE}\r\n".encode())
             sock.recv(1)
             await trio.sleep(0.5)  # until its buffers are full
-            exit_code = await trio.to_thread.run_sync(server.stop)
+            exit_code = await trio.to_thread.run_sync(drained.stop)
         assert exit_code == 0
-        assert "Traceback" not in server.log_text()
+        assert "Traceback" not in drained.log_text()
 
 
 BAD_REQUESTS = {
@@ -331,19 +339,19 @@ class TestOtherApplications:
             await peer.close(1001, "leaving")
         assert ["asgi", 1001, "leaving"] in await events(server, 2)
 
-    async def test_they_are_drained_too(self, server: Server) -> None:
-        async with connect(ws_url(server, "/starlette")) as one, connect(ws_url(server, "/asgi/")) as two:
+    async def test_they_are_drained_too(self, drained: Server) -> None:
+        async with connect(ws_url(drained, "/starlette")) as one, connect(ws_url(drained, "/asgi/")) as two:
             for peer in (one, two):
                 await peer.send({"a": 1})
                 await peer.receive()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(in_thread, server.stop)
+                nursery.start_soon(in_thread, drained.stop)
                 assert await one.closed() == (1012, "The server is restarting")
                 assert await two.closed() == (1012, "The server is restarting")
-        assert server.process.returncode == 0
+        assert drained.process.returncode == 0
 
     async def test_mounted_in_starlette(self) -> None:
-        with hypercorn("tests.apps.recorder:mounted") as server:
+        with hypercorn("tests.apps.recorder:mounted", "-w", "0") as server:
             async with connect(ws_url(server, "/inner/ws")) as peer:
                 await peer.send({"a": 1})
                 assert await peer.receive() == {"a": 1}
@@ -354,7 +362,7 @@ class TestOtherApplications:
             assert found == [["open"], ["close", "peer", 4001, "bye"]]
 
     async def test_mounted_without_its_lifespan_says_what_to_add(self) -> None:
-        with hypercorn("tests.apps.recorder:forgotten") as server:
+        with hypercorn("tests.apps.recorder:forgotten", "-w", "0") as server:
             with pytest.raises(Refused) as caught:
                 async with connect(ws_url(server, "/inner/ws")):
                     pass

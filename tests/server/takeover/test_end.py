@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import pytest
@@ -112,6 +113,7 @@ async def test_the_answer_then_the_end(name: str, behind: bytes, tls: bool) -> N
         assert received.count(b"x" if size == BIG else b"here") >= (BIG if size == BIG else size // 4), when
 
 
+@cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()

@@ -1,0 +1,43 @@
+"""One process, as the broker sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from verbtrio.base.position import Position
+from verbtrio.brokers.records import PresenceChange
+from verbtrio.hub.users import UserTable
+from verbtrio.messages.frame import Frame
+from verbtrio.rooms.host import RoomHost
+
+
+class HubProcess:
+    """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
+
+    Attributes:
+        host, users: set as soon as the session is open, before the broker says anything.
+    """
+
+    host: RoomHost
+    users: UserTable
+
+    def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
+        self.host.deliver(room, frame, position)
+
+    def relay(self, room: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
+        self.host.relayed(room, frame, exclude, exclude_user)
+
+    def missed(self, room: str) -> None:
+        """Nothing is done about it: `MemoryBroker` loses nothing."""
+
+    def changed(self, room: str, change: PresenceChange) -> None:
+        self.host.changed(room, change)
+
+    def count(self, room: str) -> int:
+        return self.host.count_here(room)
+
+    def send_user(self, user_id: str, frame: Frame) -> int:
+        return self.users.send(user_id, frame)
+
+    def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
+        return self.users.disconnect(user_id, code, reason)

@@ -1,0 +1,177 @@
+"""A member that is being told what it has missed. Until that is done, what is said in the room meanwhile waits here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
+from verbtrio.base.errors import HistoryGap
+from verbtrio.base.limits import Limits
+from verbtrio.base.position import Position
+from verbtrio.base.types import Data
+from verbtrio.brokers.base import Session
+from verbtrio.brokers.records import History
+from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import Published
+from verbtrio.rooms.member import Outlet, Peer
+
+REPLAY_MESSAGES = 64
+"""How many missed messages are read at once."""
+FRAME_BYTES = 64
+"""What a message that waits costs beside its bytes, as in `Limits.max_backlog_bytes`."""
+
+
+class Resuming(Protocol):
+    """A member that goes on after a gap, and wants to know where it is."""
+
+    def begins(self, position: Position) -> None:
+        """It is at this position: what was published before is not for it."""
+
+    def missed(self, gap: HistoryGap) -> None:
+        """It has missed what the history does not have any more, and goes on from `gap.last`."""
+
+
+class CatchUp:
+    """Stands in a room for a member's peer, until the member has been sent what it has missed.
+
+    Args:
+        peer: the member's.
+        channel: the room, for the broker.
+        settings: of the room's history.
+        since: the position of the last message that the client has; `None` for one that is not a position.
+        resuming: told where it is; `None` for a member that can't be in the room after a gap.
+        begins: it has missed nothing: it has not been there before.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        channel: str,
+        settings: History,
+        since: Position | None,
+        resuming: Resuming | None,
+        *,
+        begins: bool,
+    ) -> None:
+        self.held: list[Frame] = []
+        self._position = since
+        self._peer = peer
+        self._channel = channel
+        self._settings = settings
+        self._resuming = resuming
+        self._begins = begins
+        self._waiting: list[Frame] = []  # bounded by `max_backlog_bytes`, see `flush`
+        self._bytes = 0
+
+    async def replay(self, session: Session) -> None:
+        """Send the peer what it has missed. No checkpoint is between the last reading of the history and the return:
+        `finish` goes on from there.
+
+        If cancelled, a part has been sent.
+
+        Raises:
+            HistoryGap: the history does not reach back to the position, or no longer did during the replay.
+            ConnectionClosed: the connection has ended.
+        """
+        await session.wait_subscribed(self._channel)
+        if self._begins:
+            page = await session.history(self._channel, self._settings, since=None, limit=0, reverse=False)
+            self.flush()
+            if self._resuming is not None and not any(isinstance(frame, Published) for frame in self._waiting):
+                self._resuming.begins(page.position)
+            return
+        while True:
+            page = await session.history(
+                self._channel, self._settings, since=self._position, limit=REPLAY_MESSAGES, reverse=False
+            )
+            if not page.is_complete or self._position is None:
+                self._position = page.position
+                gap = HistoryGap(self._channel, page.oldest, page.position)
+                if self._resuming is None:
+                    raise gap
+                self._resuming.missed(gap)
+                return
+            has_waited = False
+            for message in page.messages:
+                frame = Published(message.frame, message.position, self._settings.stamp)
+                has_waited |= await self._wait_for_room(len(frame) + FRAME_BYTES)
+                self._peer.put(frame)
+                self._position = message.position
+            if self._position.offset >= page.position.offset and not has_waited:
+                return  # else more may have been published, and is read again, without duplicates
+
+    async def _wait_for_room(self, size: int) -> bool:
+        """Wait, if the client has so much to read that it would be too slow with `size` bytes more. Returns whether
+        this was a checkpoint."""
+        limits, queued = self._peer.limits, self._peer.queued
+        if not queued or queued + size <= limits.high_water_bytes:
+            return False
+        await self._peer.wait_below(max(0, limits.high_water_bytes - size))
+        return True
+
+    def finish(self) -> None:
+        """Hand the peer what has waited, without what it has been sent already."""
+        waiting = (*self._waiting, *self.held)
+        self._waiting.clear()
+        self.held.clear()
+        for frame in waiting:
+            if not (isinstance(frame, Published) and self._has(frame.position)):
+                self._peer.outlet.held.append(frame)
+        self._peer.outlet.flush()
+
+    def _has(self, position: Position) -> bool:
+        mine = self._position
+        return mine is not None and mine.epoch == position.epoch and position.offset <= mine.offset
+
+    # What rooms do with a peer
+
+    @property
+    def outlet(self) -> Outlet:
+        """Itself: what is broadcast waits."""
+        return self
+
+    def flush(self) -> None:
+        """Keep what is held; beyond the limit, end the connection."""
+        self._bytes += sum(len(frame) + FRAME_BYTES for frame in self.held)
+        self._waiting += self.held
+        self.held.clear()
+        limit = self._peer.limits.max_backlog_bytes
+        if self._bytes > limit and self._peer.closed is None:
+            self._waiting.clear()
+            reason = f"Too slow: over {limit} bytes behind"
+            self._peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, reason))
+
+    @property
+    def limits(self) -> Limits:
+        return self._peer.limits
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        return self._peer.closed
+
+    @property
+    def dropped(self) -> int:
+        return self._peer.dropped
+
+    def encode(self, data: Data) -> Frame:
+        return self._peer.encode(data)
+
+    def put(self, frame: Frame) -> object:
+        return self._peer.put(frame)
+
+    @property
+    def queued(self) -> int:
+        return self._peer.queued
+
+    async def wait_below(self, size: int) -> None:
+        await self._peer.wait_below(size)
+
+    def close(self, code: int, reason: str) -> None:
+        self._peer.close(code, reason)
+
+    def end(self, info: CloseInfo) -> object:
+        return self._peer.end(info)
+
+    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        return self._peer.dismiss(key, info)

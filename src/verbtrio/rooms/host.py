@@ -1,0 +1,215 @@
+"""What an app's rooms have beside their members: settings by name, and what the broker keeps for them.
+
+`Rooms` asks the host about each room that opens. A room without settings, in an app of one process, has nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from verbtrio.base.errors import HistoryGap
+from verbtrio.base.position import Position
+from verbtrio.base.timers import Timers
+from verbtrio.brokers.base import Session
+from verbtrio.brokers.records import History, Page, PresenceChange, Presences
+from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import Published, check_stamp
+from verbtrio.rooms.joins import Joins
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Member
+from verbtrio.rooms.naming import OWN, channel_of, check_since, without
+from verbtrio.rooms.presence import PresenceNews, PresenceWatch
+from verbtrio.rooms.rules import RoomRule, RoomTable
+from verbtrio.rooms.task_table import RoomTaskTable
+
+
+class RoomHost:
+    """The settings of an app's rooms, and its session with the broker.
+
+    Args:
+        rooms: the app's.
+        table: the settings, by pattern.
+        session: with the broker, which connects the app to `process`.
+        tasks: runs the rooms' own tasks.
+        timers: the app's.
+        shared: whether other processes may share the rooms, so that they have to be told of everything.
+
+    Attributes:
+        joins: how members come in.
+        news: tells who comes and goes.
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        table: RoomTable,
+        session: Session,
+        tasks: RoomTaskTable,
+        timers: Timers,
+        *,
+        shared: bool,
+    ) -> None:
+        self.session = session
+        self.shared = shared
+        self.news = PresenceNews(timers, rooms.encode, self._tell)
+        self.joins = Joins(rooms, self.rule, session, tasks, self.news)
+        self._rooms = rooms
+        self._table = table
+        self._tasks = tasks
+        self._keys: dict[str, Hashable] = {}  # of the framework's own rooms, by channel: one a route
+
+    # Names
+
+    def rule(self, key: Hashable) -> RoomRule | None:
+        """The settings of a room; `None` for one that has none."""
+        return self._table.match(key) if isinstance(key, str) and self._table else None
+
+    def history_of(self, key: Hashable) -> History | None:
+        rule = self.rule(key)
+        return None if rule is None else rule.settings.history
+
+    # What `Rooms` tells
+
+    def opened(self, key: Hashable) -> bool:
+        rule = self.rule(key)
+        if rule is None and not self.shared:
+            return False
+        channel = self._channel(key)
+        if rule is not None and rule.settings.tasks:
+            self._tasks.occupied(str(key), rule.settings.tasks, rule.parameters_of(str(key)))
+        self.session.subscribe(channel)
+        return True
+
+    def left(self, key: Hashable, member: Member, *, may_return: bool) -> None:
+        rule = self.rule(key)
+        if rule is None or rule.settings.presence is None:
+            return
+        channel = channel_of(key)
+        self.news.forget(channel, member)
+        self.session.exit(channel, member.id, rule.settings.presence.grace if may_return else 0.0)
+
+    def counted(self, key: Hashable, count: int) -> None:
+        channel = channel_of(key)
+        if self.shared:
+            self.session.counted(channel, count)
+        if count:
+            return
+        self.session.unsubscribe(channel)
+        self.news.over(channel)
+        rule = self.rule(key)
+        if rule is not None and rule.settings.tasks:
+            self._tasks.vacated(str(key))
+
+    def relay(self, key: Hashable, frame: Frame, exclude: Any, exclude_user: object) -> None:
+        here = self._rooms.members(key)
+        if exclude is None:
+            left_out: list[Any] = []
+        elif isinstance(exclude, Member | str):
+            left_out = [exclude]
+        else:
+            left_out = list(exclude)
+        ids = [one if isinstance(one, str) else one.id for one in left_out if one not in here]
+        self.session.broadcast(channel_of(key), frame, ids, None if exclude_user is None else str(exclude_user))
+
+    # What the broker tells
+
+    def deliver(self, channel: str, frame: Frame, position: Position | None) -> None:
+        """See `Process`."""
+        key = self._key(channel)
+        if position is not None:
+            history = self.history_of(key)
+            frame = Published(frame, position, None if history is None else history.stamp)
+        self._rooms.deliver(key, frame)
+
+    def relayed(self, channel: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
+        """A broadcast from another process: see `Process`."""
+        silenced = () if exclude_user is None else self._rooms.of_user(exclude_user)
+        self._rooms.deliver(self._key(channel), frame, (*exclude, *silenced))
+
+    def changed(self, channel: str, change: PresenceChange) -> None:
+        """See `Process`."""
+        rule = self.rule(self._key(channel))
+        self.news.changed(channel, change, tell_members=rule is not None and rule.settings.join_leave)
+
+    def count_here(self, channel: str) -> int:
+        """See `Process`."""
+        return len(self._rooms.members(self._key(channel)))
+
+    def _key(self, channel: str) -> Hashable:
+        """The room that the broker calls so; `None` for one of the framework's own that there is not here."""
+        if channel.startswith(OWN) and not channel.startswith(OWN + OWN):
+            return self._keys.get(channel)
+        return channel.removeprefix(OWN)
+
+    def _channel(self, key: Hashable) -> str:
+        channel = channel_of(key)
+        if not isinstance(key, str):
+            self._keys[channel] = key
+        return channel
+
+    def _tell(self, channel: Hashable, frame: Frame, left_out: set[Member]) -> None:
+        self._rooms.deliver(self._key(str(channel)), frame, left_out)
+
+    # What rooms are asked
+
+    def elsewhere(self, key: Hashable) -> int:
+        """The members in other processes, as far as is known here."""
+        return self.session.elsewhere(channel_of(key))
+
+    async def count(self, key: Hashable) -> int:
+        """The members everywhere."""
+        return await self.session.count(channel_of(key))
+
+    async def publish(self, key: Hashable, frame: Frame) -> Position | None:
+        """Publish a message.
+
+        Raises:
+            TypeError: the room's history adds a field, and the message is not a JSON object.
+            BrokerUnavailable: it can't be reached.
+        """
+        history = self.history_of(key)
+        if history is not None and history.stamp is not None:
+            check_stamp(frame, history.stamp)
+        return await self.session.publish(self._channel(key), frame, history)
+
+    async def history(self, key: Hashable, since: Position | str | None, limit: int | None, *, reverse: bool) -> Page:
+        """What the room remembers.
+
+        Raises:
+            HistoryGap: not all that came after `since` is there.
+            RuntimeError: the room has no history.
+        """
+        if (settings := self.history_of(key)) is None:
+            raise RuntimeError(without(key, "history", "history=History()"))
+        check_since(since)
+        channel = channel_of(key)
+        start = Position.parse(since) if isinstance(since, str) else since
+        page = await self.session.history(channel, settings, since=start, limit=limit, reverse=reverse)
+        if not page.is_complete or (start is None and since is not None):
+            raise HistoryGap(channel, page.oldest, page.position)
+        return page
+
+    async def presence(self, key: Hashable) -> Presences:
+        """Who is present.
+
+        Raises:
+            RuntimeError: the room has no presence.
+        """
+        self._need_presence(key)
+        return await self.session.presence(channel_of(key))
+
+    def watching(self, key: Hashable) -> AbstractAsyncContextManager[PresenceWatch]:
+        """See `Room.watch`.
+
+        Raises:
+            RuntimeError: the room has no presence.
+        """
+        self._need_presence(key)
+        return self.news.watching(channel_of(key), self.session)
+
+    def _need_presence(self, key: Hashable) -> None:
+        rule = self.rule(key)
+        if rule is None or rule.settings.presence is None:
+            raise RuntimeError(without(key, "presence", "presence=True"))

@@ -1,0 +1,170 @@
+"""How a member comes into a room that has settings: what is checked first, and what a join has to wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from verbtrio.base.errors import LimitExceeded
+from verbtrio.base.position import Position
+from verbtrio.brokers.base import Session
+from verbtrio.rooms.catch_up import CatchUp, Resuming
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Member, Peer
+from verbtrio.rooms.naming import channel_of, check_since, without
+from verbtrio.rooms.presence import PresenceNews
+from verbtrio.rooms.rules import RoomRule
+from verbtrio.rooms.settings import RoomSettings
+from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.task_table import RoomTaskTable
+
+
+class _Joining(NamedTuple):
+    """One join that is not complete."""
+
+    name: str
+    channel: str
+    settings: RoomSettings
+    member: Member
+    peer: Peer
+    user: str
+    info: Any
+    catch_up: CatchUp | None
+
+
+class Joins:
+    """Lets members into rooms.
+
+    Args:
+        rooms: the app's.
+        rule: gives the settings of a room.
+        session: with the broker.
+        tasks: runs the rooms' own tasks.
+        news: tells members who comes and goes.
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        rule: Callable[[Hashable], RoomRule | None],
+        session: Session,
+        tasks: RoomTaskTable,
+        news: PresenceNews,
+    ) -> None:
+        self._rooms = rooms
+        self._rule = rule
+        self._session = session
+        self._tasks = tasks
+        self._news = news
+
+    def join(
+        self,
+        name: str,
+        member: Member,
+        peer: Peer,
+        *,
+        user: str,
+        since: Position | str | None,
+        presence: Any = None,
+        resuming: Resuming | None = None,
+        on_refused: Callable[[Exception], None],
+    ) -> Settling | None:
+        """Join the room; return what is left to wait for.
+
+        Args:
+            user: the member's, or its own id.
+            since: the position from which to go on; a text that is no position is one that the history can't have.
+            presence: the user's public info.
+            resuming: for a member that goes on after a gap, and wants to know where it is in the room's history.
+            on_refused: see `Settling`.
+
+        Raises:
+            Denied: the room's guard says no.
+            LimitExceeded: the room has `max_members`.
+            RoomUnavailable: the room's task has failed for the last time a short while ago.
+            RuntimeError: the room has no history or no presence, and it is asked for.
+            TypeError: `presence` can't be encoded; or `since` is not a position.
+        """
+        rule = self._rule(name)
+        info = self._checked(name, rule, member, since, presence)
+        if rule is None:
+            self._rooms.join(name, member, peer)
+            return None
+        settings = rule.settings
+        channel, catch_up = channel_of(name), None
+        if settings.history is not None and (since is not None or resuming is not None):
+            position = Position.parse(since) if isinstance(since, str) else since
+            begins = since is None  # what it has not been sent, it has not missed
+            catch_up = CatchUp(peer, channel, settings.history, position, resuming, begins=begins)
+        self._rooms.join(name, member, peer if catch_up is None else catch_up)
+        if settings.join_leave:
+            self._news.expect(channel, member)
+        joining = _Joining(name, channel, settings, member, peer, user, info, catch_up)
+        is_ready = not settings.tasks or self._tasks.is_ready(name)
+        if is_ready and catch_up is None and not settings.join_leave:
+            self._enter(joining)
+            return None
+        return Settling(partial(self._settle, joining), on_refused)
+
+    def _checked(
+        self, name: str, rule: RoomRule | None, member: Member, since: Position | str | None, presence: Any
+    ) -> Any:
+        """Check a join; return the public info as plain JSON."""
+        settings = None if rule is None else rule.settings
+        check_since(since)
+        if since is not None and (settings is None or settings.history is None):
+            raise RuntimeError(without(name, "history", "history=History()"))
+        if presence is not None and (settings is None or settings.presence is None):
+            raise RuntimeError(without(name, "presence", "presence=True"))
+        info = self._plain(presence)
+        if rule is not None and settings is not None:
+            if settings.tasks:
+                self._tasks.check(name)
+            rule.ask_guard(member, name)
+            if settings.max_members is not None and self._rooms.count(name) >= settings.max_members:
+                raise LimitExceeded("The room is full")
+        return info
+
+    async def _settle(self, join: _Joining, settling: Settling) -> None:
+        """What is left of a join. After each wait the member may have left again, and another join may have begun."""
+        if join.settings.tasks:
+            await self._tasks.wait_started(join.name)
+        if join.catch_up is not None and not settling.is_over:
+            await join.catch_up.replay(self._session)
+            if not settling.is_over:
+                join.catch_up.finish()
+                self._rooms.replace(join.name, join.member, join.peer)
+        if settling.is_over:
+            return
+        self._enter(join)
+        if join.settings.join_leave:
+            await self._news.introduce(join.channel, join.member, join.peer, self._session)
+
+    def _enter(self, join: _Joining) -> None:
+        if join.settings.presence is not None:
+            self._session.enter(join.channel, join.member.id, join.user, join.info)
+
+    def update(self, name: str, member: Member, presence: Any) -> None:
+        """A member's user has other public info.
+
+        Raises:
+            RuntimeError: the room has no presence.
+            TypeError: `presence` can't be encoded.
+        """
+        rule = self._rule(name)
+        if rule is None or rule.settings.presence is None:
+            raise RuntimeError(without(name, "presence", "presence=True"))
+        self._session.update(channel_of(name), member.id, self._plain(presence))
+
+    def _plain(self, presence: Any) -> Any:
+        """Public info as plain JSON: the application may change its own object later.
+
+        Raises:
+            TypeError: it can't be encoded.
+        """
+        if presence is None:
+            return None
+        return msgspec.json.decode(self._rooms.encode({"info": presence}).payload)["info"]

@@ -1,0 +1,174 @@
+"""Who is present in rooms, as this process tells it: to code that watches a room, and to members."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Self
+
+import trio
+
+from verbtrio.base.errors import LimitExceeded
+from verbtrio.base.timers import Timer, Timers
+from verbtrio.brokers.base import Session
+from verbtrio.brokers.records import PresenceChange, Presences, Present
+from verbtrio.messages.frame import Frame
+from verbtrio.rooms.member import Member, Peer
+
+WATCH_CHANGES = 1000
+"""How many changes may wait for code that watches a room."""
+DIFF_SECONDS = 0.05
+"""For how long changes are collected before members are told: a thousand who come at once are one message to each."""
+
+
+class PresenceWatch:
+    """The changes in who is present in a room, from the moment that `present` shows: `async for change in watch`.
+
+    Attributes:
+        present: who was present at the start, by the user's id.
+    """
+
+    def __init__(self) -> None:
+        self.present: Presences = {}
+        self._send, self._receive = trio.open_memory_channel[PresenceChange](WATCH_CHANGES)
+        self._is_behind = False
+
+    def _put(self, change: PresenceChange) -> None:
+        """Something has changed."""
+        try:
+            self._send.send_nowait(change)
+        except trio.WouldBlock:
+            self._is_behind = True
+            self._send.close()
+        except trio.ClosedResourceError:
+            pass  # as above, before
+
+    def _catch_up(self, present: Presences) -> None:
+        """`present` is what the broker says. What has changed since this watch began may be in it, or not."""
+        self.present = present
+        while True:
+            try:
+                change = self._receive.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            known = present.get(change.user)
+            if change.kind == "leave":
+                present.pop(change.user, None)
+            else:
+                present[change.user] = Present(change.info, 1 if known is None else known.connections)
+
+    def _close(self) -> None:
+        """Nothing more is watched."""
+        self._send.close()
+        self._receive.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PresenceChange:
+        """Wait for the next change. If cancelled, none is lost.
+
+        Raises:
+            LimitExceeded: more than 1000 changes have not been taken. Watch again: `present` has what has become of
+                them.
+        """
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            assert self._is_behind, "only then it is closed while it is watched"
+            raise LimitExceeded(f"Too slow: over {WATCH_CHANGES} changes behind") from None
+
+
+class PresenceNews:
+    """Tells watchers, and the members of rooms with `join_leave`, who comes and goes.
+
+    Args:
+        timers: the app's.
+        encode: the app's encoder.
+        deliver: hands a frame to a room's members that are here, but those it is given.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        encode: Callable[[Any], Frame],
+        deliver: Callable[[Hashable, Frame, set[Member]], None],
+    ) -> None:
+        self._timers = timers
+        self._encode = encode
+        self._deliver = deliver
+        self._watches: dict[str, set[PresenceWatch]] = {}
+        self._ignorant: dict[str, set[Member]] = {}  # members that have not been told yet who is there
+        self._pending: dict[str, dict[str, PresenceChange]] = {}  # by room and user: the net change
+        self._due: dict[str, Timer] = {}
+
+    @asynccontextmanager
+    async def watching(self, room: str, session: Session) -> AsyncIterator[PresenceWatch]:
+        """Watch a room for as long as the block. `session` gives the state at its start."""
+        watch = PresenceWatch()
+        self._watches.setdefault(room, set()).add(watch)
+        session.subscribe(room)
+        try:
+            await session.wait_subscribed(room)
+            watch._catch_up(await session.presence(room))
+            yield watch
+        finally:
+            session.unsubscribe(room)
+            watch._close()
+            watches = self._watches[room]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[room]
+
+    def expect(self, room: str, member: Member) -> None:
+        """`member` has joined, and will be introduced: until then it is not told of changes."""
+        self._ignorant.setdefault(room, set()).add(member)
+
+    async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
+        """Tell a member who is there. From then on it is told of changes. If cancelled, it has not been told.
+
+        Raises:
+            ConnectionClosed: its connection has ended.
+        """
+        async with self.watching(room, session) as watch:
+            if member not in self._ignorant.get(room, ()):
+                return  # it has left meanwhile
+            users = {user: present.info for user, present in watch.present.items()}
+            peer.put(self._encode({"type": "presence_state", "room": room, "users": users}))
+            self.forget(room, member)
+
+    def forget(self, room: str, member: Member) -> None:
+        """The member has been introduced, or has left."""
+        if (ignorant := self._ignorant.get(room)) is not None:
+            ignorant.discard(member)
+            if not ignorant:
+                del self._ignorant[room]
+
+    def changed(self, room: str, change: PresenceChange, *, tell_members: bool) -> None:
+        """Who is present in the room has changed."""
+        for watch in self._watches.get(room, ()):
+            watch._put(change)
+        if not tell_members:
+            return
+        pending = self._pending.setdefault(room, {})
+        before = pending.get(change.user)
+        if before is not None and before.kind == "join" and change.kind == "update":
+            change = PresenceChange("join", change.user, change.info)
+        pending[change.user] = change
+        if room not in self._due:
+            self._due[room] = self._timers.at(trio.current_time() + DIFF_SECONDS, partial(self._tell, room))
+
+    def over(self, room: str) -> None:
+        """The room has no members here."""
+        self._ignorant.pop(room, None)
+        self._pending.pop(room, None)
+        if (timer := self._due.pop(room, None)) is not None:
+            self._timers.cancel(timer)
+
+    def _tell(self, room: str, now: float, when: float) -> None:
+        del self._due[room]
+        diff: dict[str, Any] = {"type": "presence_diff", "room": room, "joins": {}, "updates": {}, "leaves": {}}
+        for user, change in self._pending.pop(room).items():
+            diff[f"{change.kind}s"][user] = change.info
+        self._deliver(room, self._encode(diff), self._ignorant.get(room, set()))

@@ -1,0 +1,147 @@
+"""Declaring what rooms have, by the pattern of their names: `app.rooms` and `@app.room_task`.
+
+app.rooms("chat:{room}", history=History(size=100, ttl=300), presence=True)
+
+@app.room_task("game:{id:int}")
+async def game(room: Room, id: int) -> None: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from verbtrio.base.mistakes import explained
+from verbtrio.base.restart import Restart
+from verbtrio.brokers.records import History
+from verbtrio.rooms.patterns import RoomPattern
+from verbtrio.rooms.room_task import RoomTask
+from verbtrio.rooms.rules import RoomTable
+from verbtrio.rooms.settings import Presence, RoomGuard, RoomSettings, as_presence
+
+RoomTaskFunction = TypeVar("RoomTaskFunction", bound=Callable[..., Coroutine[Any, Any, None]])
+
+
+class RoomDeclarations:
+    """Declares what an application's rooms have: part of an `App`.
+
+    Args:
+        is_running: whether the application has started, and not ended.
+    """
+
+    def __init__(self, is_running: Callable[[], bool]) -> None:
+        self._room_table = RoomTable()
+        self._rooms_are_open = is_running
+
+    @explained()
+    def rooms(
+        self,
+        pattern: str,
+        *,
+        history: History | None = None,
+        presence: Presence | bool = False,
+        join_leave: bool = False,
+        guard: RoomGuard | None = None,
+        task: Callable[..., Coroutine[Any, Any, None]] | None = None,
+        max_members: int | None = None,
+    ) -> None:
+        """Say what the rooms have whose names match `pattern`. (`app.room(name)` is one room.)
+
+            app.rooms("chat:{room}", history=History(size=100, ttl=300), presence=True, guard=may_join)
+
+        Where several patterns match a name, the most specific one counts, and it alone: compared from the left, a
+        character is more specific than `{n:int}`, that than `{name}`, and that than `{name:path}`. So "chat:lobby"
+        without settings is a plain room. The log says at the start which patterns there are, in this order. A name that
+        no pattern matches is that of a plain room, without a guard: if clients choose the names, declare
+        `"{name:path}"` with a guard, or check the name before the join.
+
+        Args:
+            pattern: a room's name, in which `{name}` stands for one or more characters except ":", `{name:int}` for a
+                whole number of 18 digits at most and without leading zeros, and `{name:path}` for one or more of all
+                characters. Braces are written twice: `{{`, `}}`. Between two parameters stands what the first one can't
+                contain, such as a ":".
+            history: what the room remembers of what is published in it; `None` for nothing.
+            presence: whether the room knows which users are in it. `Presence(grace=10)` says for how many seconds a
+                user may be away; `True` is `Presence()`, with 5.
+            join_leave: whether members are told which users come and go. Needs `presence`.
+            guard: a plain function `(member, ...)` that returns whether the member may join. It may ask, by name, for
+                the pattern's parameters: `def may_join(member: Member, room: str) -> bool`. If it returns `False`, the
+                join raises `Denied`; it may raise that itself, with a text for the peer. A join takes effect at once,
+                so there is no awaiting: look up before the join what it has to know.
+            task: a coroutine function: a task of each room's own. As `@app.room_task` with its defaults.
+            max_members: how many members there may be in a room; `None` for no bound.
+
+        Raises:
+            TypeError: `pattern` is not a pattern, or matches the same names as another one; a setting has the wrong
+                type; or `guard` or `task` asks for what the pattern doesn't have.
+            ValueError: `max_members` is less than 1.
+            RuntimeError: the application has started.
+        """
+        parsed = self._pattern(pattern)
+        settings = RoomSettings(
+            history=history,
+            presence=as_presence(presence),
+            join_leave=join_leave,
+            guard=guard,
+            tasks=() if task is None else (RoomTask(task, tuple(parsed.parameters)),),
+            max_members=max_members,
+        )
+        self._room_table.add(parsed, settings)
+
+    @explained()
+    def room_task(
+        self,
+        pattern: str,
+        *,
+        linger: float = 30.0,
+        restart: Restart | None = Restart(max=3, within=60),  # noqa: B008 -- frozen
+        start_timeout: float = 10.0,
+    ) -> Callable[[RoomTaskFunction], RoomTaskFunction]:
+        """Add a task to the rooms whose names match `pattern`: a decorator of a coroutine function.
+
+            @app.room_task("game:{id:int}")
+            async def game(room: Room, id: int, *, task_status: trio.TaskStatus[None]) -> None: ...
+
+        Each room runs it for itself: from the first join, until the last member has been gone for `linger` seconds or
+        the drain begins, when it is cancelled. It is called with the room, and with those of the pattern's parameters
+        that it asks for by name. If it asks for `task_status`, joins wait until it has called `task_status.started()`.
+        A pattern may have several tasks, and settings by `app.rooms`, before or after. As those settings do, the tasks
+        of the most specific pattern count alone.
+
+        A task that fails is logged, and started again. After its last failure the room is given up: its members leave
+        it, with 1011.
+
+        Args:
+            pattern: as in `rooms`.
+            linger: seconds for which it goes on when the last member has left.
+            restart: how often it is started again when it fails; `None` for never.
+            start_timeout: seconds within which it must have called `task_status.started()`, if it asks for that;
+                otherwise this run of it has failed.
+
+        Raises:
+            TypeError: `pattern` is not a pattern, or an equal one has parameters of other names; the function is not a
+                coroutine function, or asks for anything else; or a setting has the wrong type.
+            ValueError: a time is too short, or not finite.
+            RuntimeError: the application has started.
+        """
+        parsed = self._pattern(pattern)
+
+        def decorate(function: RoomTaskFunction) -> RoomTaskFunction:
+            self._check_not_open()
+            names = tuple(parsed.parameters)
+            task = RoomTask(function, names, linger=linger, restart=restart, start_timeout=start_timeout)
+            self._room_table.add_task(parsed, task)
+            return function
+
+        return decorate
+
+    def _pattern(self, text: str) -> RoomPattern:
+        self._check_not_open()
+        return RoomPattern(text)
+
+    def _check_not_open(self) -> None:
+        if self._rooms_are_open():
+            raise RuntimeError(
+                "app.rooms(pattern, ...) and @app.room_task(pattern) must be called before the app has started; one of "
+                "its rooms is app.room(name)"
+            )
