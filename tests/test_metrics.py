@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from tests.support.memory import serving, shake_hands, socket_stream_pair
-from verbtrio import App, Cause, Limits, NotRunning, WebSocket
+from verbtrio import App, Cause, History, Limits, NotRunning, Presence, WebSocket
 from verbtrio.metrics import AppCollector, metrics
 
 Clock = trio.testing.MockClock
@@ -59,6 +59,9 @@ async def test_who_is_here_and_what_is_said(autojump_clock: Clock) -> None:
             "verbtrio_memberships": 0,
             "verbtrio_users": 0,
             "verbtrio_room_tasks": 0,
+            "verbtrio_histories": 0,
+            "verbtrio_history_bytes": 0,
+            "verbtrio_presences": 0,
             "verbtrio_connections_opened_total": 0,
             "verbtrio_messages_received_total": 0,
             "verbtrio_messages_sent_total": 0,
@@ -234,6 +237,33 @@ async def test_event_streams_count_too(autojump_clock: Clock) -> None:
         assert (now.streams, now.opened, now.sent, now.connections) == (1, 1, 1, 0)
         await stream.aclose()
         await service.wait_ended(5)
+
+
+async def test_what_rooms_remember(autojump_clock: Clock) -> None:
+    app = app_with_routes()
+    app.rooms("lobby", history=History(ttl=60), presence=Presence(grace=5))
+
+    def remembered(figures: dict[str, float]) -> tuple[float, ...]:
+        return tuple(figures[f"verbtrio_{name}"] for name in ("histories", "history_bytes", "presences"))
+
+    async with serving(app) as service:
+        clients = [await service.connect() for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert remembered(await scrape(app)) == (0, 0, 3)
+        for text in ("hello", "you all"):
+            await app.room("lobby").publish(text)
+        _, cost, _ = found = remembered(await scrape(app))
+        assert found == (1, cost, 3)
+        assert 12 < cost < 12 + 2 * 200 + 2000, "about 200 bytes for each message, and some for the room"
+        assert app.statistics().history_bytes == cost
+        for client in clients:
+            await client.aclose()
+        await trio.sleep(1)
+        assert remembered(await scrape(app)) == (1, cost, 3), "they may be back in a moment"
+        await trio.sleep(5)
+        assert remembered(await scrape(app)) == (1, cost, 0)
+        await trio.sleep(60)
+        assert remembered(await scrape(app)) == (0, 0, 0)
 
 
 async def test_open_metrics_for_those_who_ask(autojump_clock: Clock) -> None:

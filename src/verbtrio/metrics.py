@@ -54,6 +54,9 @@ class AppCollector(Collector):
             ("memberships", "Members of all rooms: a connection counts in each of its rooms.", now.memberships),
             ("users", "Users with at least one connection or event stream.", now.users),
             ("room_tasks", "Tasks of rooms that are running.", now.room_tasks),
+            ("histories", "Rooms that have a history.", now.histories),
+            ("history_bytes", "What all histories cost, as max_history_bytes counts it.", now.history_bytes),
+            ("presences", "Users who are present in rooms: in each of them once.", now.presences),
         ):
             yield GaugeMetricFamily(f"verbtrio_{name}", text, value)
         for name, text, value in (
