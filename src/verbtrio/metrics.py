@@ -66,6 +66,8 @@ class AppCollector(Collector):
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
             ("messages_dropped", "Messages for clients that read too slowly, dropped or replaced.", now.dropped),
             ("room_task_failures", "Runs of rooms' tasks that have failed.", now.room_task_failures),
+            ("resumes", "Joins that went on from a position in a history, or could not.", now.resumes),
+            ("history_gaps", "Of those, how many could not: the history did not reach back.", now.history_gaps),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
         # All causes, since `rate` needs a first value of 0.

@@ -114,6 +114,8 @@ class Hub:
             invalid=counters.invalid,
             room_tasks=self.room_tasks.running,
             room_task_failures=counters.room_task_failures,
+            resumes=counters.resumes,
+            history_gaps=counters.history_gaps,
             histories=usage.histories,
             history_bytes=usage.history_bytes,
             presences=usage.presences,
