@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 
 from tests.support.http import Exchange
 from tests.support.memory import serving, shake_hands, socket_stream_pair
-from verbtrio import App, Cause, History, HistoryGap, Limits, NotRunning, Presence, WebSocket
+from verbtrio import App, Cause, History, HistoryGap, Limits, NotRunning, Presence, Room, WebSocket
 from verbtrio.metrics import AppCollector, metrics
 
 Clock = trio.testing.MockClock
@@ -266,6 +266,31 @@ async def test_what_rooms_remember(autojump_clock: Clock) -> None:
         assert remembered(await scrape(app)) == (1, cost, 0)
         await trio.sleep(60)
         assert remembered(await scrape(app)) == (0, 0, 0)
+
+
+async def test_tasks_of_rooms(autojump_clock: Clock) -> None:
+    app, runs = app_with_routes(), 0
+
+    @app.room_task("lobby", linger=5)
+    async def work(room: Room) -> None:
+        nonlocal runs
+        runs += 1
+        await trio.sleep(10 if runs == 1 else 1000)
+        raise ValueError("a bug")
+
+    async def counted() -> tuple[float, float]:
+        figures = await scrape(app)
+        return figures["verbtrio_room_tasks"], figures["verbtrio_room_task_failures_total"]
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await counted() == (1, 0)
+        await trio.sleep(20)
+        assert await counted() == (1, 1), "it has failed, and was started again"
+        await client.aclose()
+        await trio.sleep(6)
+        assert await counted() == (0, 1)
 
 
 async def test_who_comes_back(autojump_clock: Clock) -> None:
