@@ -286,7 +286,7 @@ async def test_tasks_of_rooms(autojump_clock: Clock) -> None:
         client = await service.connect()
         await trio.testing.wait_all_tasks_blocked()
         assert await counted() == (1, 0)
-        await trio.sleep(20)
+        await trio.sleep(11)
         assert await counted() == (1, 1), "it has failed, and was started again"
         await client.aclose()
         await trio.sleep(6)
