@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
 import sys
-import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
@@ -133,9 +133,12 @@ def ticker(browser: Browser) -> None:
     def figure(role: str) -> int:
         return int(browser.driver.find_element(By.CSS_SELECTOR, f"[data-role='{role}']").text or 0)
 
-    events = urllib.request.urlopen(f"{browser.driver.current_url}events")  # a client that reads nothing for a while
-    with closing(events):
-        browser.until(lambda: figure("dropped") > 1000, "prices are dropped", 120)
+    events = f"{browser.driver.current_url}events"
+    with subprocess.Popen([sys.executable, "examples/slow.py", events], stdout=subprocess.DEVNULL) as slow:
+        try:
+            browser.until(lambda: figure("dropped") > 1000, "prices are dropped")
+        finally:
+            slow.terminate()
 
 
 def answers(browser: Browser) -> None:

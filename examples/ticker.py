@@ -3,7 +3,7 @@
 A client without a browser, and one that reads slowly:
 
     curl -N http://127.0.0.1:3000/events
-    curl -N --limit-rate 5k http://127.0.0.1:3000/events
+    python examples/slow.py http://127.0.0.1:3000/events
 """
 
 import random

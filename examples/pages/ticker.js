@@ -70,7 +70,7 @@ async function ask() {
   setTimeout(ask, ASK_EVERY);
 }
 
-part("command").textContent = `curl -N --limit-rate 5k ${address("events")}`;
+part("command").textContent = `python examples/slow.py ${address("events")}`;
 part("watch").addEventListener("click", () => (socket ? stop() : watch()));
 setInterval(showQuotes, SHOW_EVERY);
 watch();

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,6 +25,7 @@ from tests.conftest import Servers
 from tests.support.browser import Browser
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving, shake_hands
+from tests.support.process import ROOT
 from tests.support.sse import parse
 
 Quote = dict[str, Any]
@@ -174,19 +178,17 @@ async def test_a_slow_client_gets_the_latest(kind: type[Slow], autojump_clock: C
 
 
 @contextmanager
-def one_that_does_not_read(url: str) -> Iterator[None]:
-    """A client of the event stream, with room for little."""
-    address = urlsplit(url)
-    assert address.hostname is not None
-    assert address.port is not None
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect((address.hostname, address.port))
-        client.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-        yield
+def slow_client(url: str, output: Path) -> Iterator[Callable[[], list[int]]]:
+    """examples/slow.py; gives what numbers it has received so far."""
+    command = [sys.executable, str(ROOT / "examples" / "slow.py"), f"{url}/events"]
+    with output.open("w") as file, subprocess.Popen(command, stdout=file) as process:
+        try:
+            yield lambda: [int(number) for number in re.findall(r'"number":(\d+)}', output.read_text())]
+        finally:
+            process.terminate()
 
 
-def test_in_a_browser(browser: Browser, servers: Servers) -> None:
+def test_in_a_browser(browser: Browser, servers: Servers, tmp_path: Path) -> None:
     url = servers.get("examples.ticker:app").url
 
     def text(role: str) -> str:
@@ -205,12 +207,13 @@ def test_in_a_browser(browser: Browser, servers: Servers) -> None:
     assert text("slow") == "0"
     first = number()
     browser.until(lambda: number() > first, "prices change")
-    with one_that_does_not_read(url):
+    with slow_client(url, tmp_path / "events") as numbers:
         browser.until(lambda: text("slow") == "1", "one is slow")
         assert text("watching") == "2"
         assert int(text("sent")) > int(text("dropped")) > 0
         before = number()
         browser.until(lambda: number() > before, "the page is not held up")
+        browser.until(lambda: any(later > earlier + 1 for earlier, later in pairwise(numbers())), "its numbers jump")
     browser.until(lambda: text("watching") == "1", "it has left")
     browser.driver.find_element(By.CSS_SELECTOR, "[data-role=watch]").click()
     assert text("status") == "Not watching"
