@@ -7,12 +7,12 @@ import trio
 
 RECEIVE_BYTES = 4096
 """What the system receives ahead. (By default it takes megabytes before a server notices anything.)"""
-READ_BYTES = 500
+READ_BYTES = 1000
 PAUSE_SECONDS = 0.1
 
 
-async def main(url: str = "http://127.0.0.1:3000/events") -> None:
-    """Ask for an event stream, and print 5 KB a second of the answer."""
+async def main(url: str) -> None:
+    """Ask for an event stream, and print 10 KB a second of the answer."""
     address = urlsplit(url)
     with trio.socket.socket() as client:
         client.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -24,4 +24,4 @@ async def main(url: str = "http://127.0.0.1:3000/events") -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, sys.argv[1])

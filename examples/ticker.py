@@ -21,7 +21,7 @@ from verbtrio import App, Limits, Room, WebSocket
 
 SYMBOLS = ["apples", "bananas", "cherries", "dates", "elderberries", "figs", "grapes", "hazelnuts"]
 PAUSE_SECONDS = 0.02
-LINGER_SECONDS = 3
+LINGER_SECONDS = 2
 
 # At most one price of each symbol waits for a slow client. That costs little, so it has a minute to read on.
 app = App(limits=Limits(backlog_policy="latest", send_timeout=60))
@@ -29,7 +29,7 @@ app = App(limits=Limits(backlog_policy="latest", send_timeout=60))
 
 @app.room_task("prices", linger=LINGER_SECONDS)
 async def make_prices(room: Room) -> None:
-    """Runs from the first who watches until 3 s after the last has left. The next one starts it anew."""
+    """Runs from the first who watches until 2 s after the last has left. The next one starts it anew."""
     prices = dict.fromkeys(SYMBOLS, 100.0)
     number = 0
     while True:
