@@ -13,7 +13,7 @@ from trio.abc import Clock
 
 from tests.rooms.test_presence import ROOM as TEAM
 from tests.rooms.test_presence import enter, messages, team
-from tests.rooms.test_resume import ROOM, chat, publish, read, texts
+from tests.rooms.test_resume import chat, publish, read, texts
 from tests.support.memory import serving
 from verbtrio import App, Cause, History, Limits, Room, WebSocket
 
@@ -21,11 +21,13 @@ FEW = Limits(max_backlog_bytes=10_000, high_water_bytes=1_000)
 
 
 async def until_closed(client: trio_websocket.WebSocketConnection) -> list[dict[str, Any]]:
+    """What has come until the connection has ended."""
     come = []
-    with pytest.raises(trio_websocket.ConnectionClosed):
-        while True:
+    while True:
+        try:
             come.append(json.loads(await client.get_message()))
-    return come
+        except trio_websocket.ConnectionClosed:
+            return come
 
 
 class TestDelivery:
