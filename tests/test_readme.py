@@ -202,6 +202,15 @@ class TestTheAdditions:
                 ws.receive_text()
                 assert client.post("/announce/lobby").json() == {"reached": 1}
                 assert ws.receive_text() == "Attention, please"
+            with client.websocket_connect("/team/red") as ws:
+                assert ws.receive_json() == {"present": 1}
+                for text in ("one", "two"):
+                    ws.send_text(text)
+                one, two = ws.receive_json(), ws.receive_json()
+                assert [one["text"], two["text"]] == ["one", "two"]
+            with client.websocket_connect(f"/team/red?since={one['at']}") as ws:
+                assert ws.receive_json() == two
+                assert "present" in ws.receive_json()
             headers = {"Authorization": f"Bearer {auth.issue({'id': 5, 'roles': ['metrics', 'member']})}"}
             with client.websocket_connect("/members/red", headers=headers) as ws:
                 assert ws.receive_text() == "hello, user 5"
@@ -269,6 +278,10 @@ class TestTheGuide:
                 assert ben.receive_text() == "hello"
             with client.websocket_connect("/tables/round/7") as ws:
                 assert ws.receive_json() == {"table": "round", "seat": 7}
+            with client.websocket_connect("/team/red") as ws:
+                assert ws.receive_json() == {"here": 1}
+                ws.send_text("hello")
+                assert ws.receive_json() == {"text": "hello"}
             for offered, spoken in (["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2"), (["x"], None):
                 with client.websocket_connect("/versions", subprotocols=offered) as ws:
                     assert ws.receive_text() == f"You speak {spoken}"
