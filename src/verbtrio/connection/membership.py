@@ -22,7 +22,6 @@ from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.settling import Settling
 
-
 logger = logging.getLogger("verbtrio.connection")
 
 
