@@ -172,6 +172,50 @@ class TestWhatClientsDo:
                 await client.aclose()
 
 
+class TestWhatHandlersDo:
+    async def test_a_block_that_raises_has_no_grace(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App()
+        app.rooms("team:{name}", presence=True)
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            async with ws.join(TEAM):
+                await ws.receive()
+                raise ValueError("broken")
+
+        async with serving(app) as service:
+            client = await enter(service)
+            assert len(await app.room(TEAM).presence()) == 1
+            await client.send_message("x")
+            await until_closed(client)
+            assert await app.room(TEAM).presence() == {}
+        assert "broken" in caplog.text
+
+    async def test_a_room_that_is_not_available_is_an_error(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = App()
+
+        @app.room_task("game:{id}", restart=None)
+        async def game(room: Room) -> None:
+            raise ValueError("broken")
+
+        @app.ws("/ws")
+        async def handler(ws: WebSocket[str]) -> None:
+            ws.join("game:1")
+            await trio.sleep(1)
+            ws.join("game:1")
+
+        async with serving(app) as service:
+            client = await service.connect()
+            await until_closed(client)
+            assert client.closed is not None
+            assert client.closed.code == 1011
+        assert "RoomUnavailable" in caplog.text
+
+
 async def test_what_a_task_says_at_the_drain_is_heard_by_nobody(autojump_clock: Clock) -> None:
     app, reached = App(), list[int]()
 
