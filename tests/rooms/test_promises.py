@@ -83,7 +83,7 @@ class TestDelivery:
 class TestCancellation:
     @pytest.mark.parametrize("form", ["await", "block"])
     async def test_a_join_that_waits(self, form: str, autojump_clock: Clock) -> None:
-        app, seen, go = App(), list[bool](), trio.Event()
+        app, seen, go, left = App(), list[bool](), trio.Event(), list[str]()
 
         @app.room_task("game:{id}")
         async def game(room: Room, *, task_status: trio.TaskStatus[None]) -> None:
@@ -93,7 +93,7 @@ class TestCancellation:
 
         @app.ws("/ws")
         async def handler(ws: WebSocket[str]) -> None:
-            membership = ws.join("game:1")
+            membership = ws.join("game:1", on_leave=lambda room, ws: left.append(room.name))
             with trio.move_on_after(1) as scope:
                 if form == "await":
                     await membership
@@ -110,6 +110,7 @@ class TestCancellation:
             client = await service.connect()
             await until_closed(client)
         assert seen == [form == "await"] * 2
+        assert left == (["game:1"] if form == "await" else [])
 
 
 class TestWhatClientsDo:
