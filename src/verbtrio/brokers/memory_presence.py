@@ -30,6 +30,8 @@ class PresenceTable:
     def __init__(self) -> None:
         self._rooms: dict[str, dict[str, _User]] = {}  # by room, then by user, in the order in which they came
         self._users: dict[tuple[str, str], str] = {}  # the user of a connection in a room
+        self.presences = 0
+        """How many users are present: in each room once."""
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -42,7 +44,8 @@ class PresenceTable:
     def enter(self, room: str, connection: str, name: str, info: Any) -> list[PresenceChange]:
         """A connection of the user `name` is in the room. Returns what has changed for others.
 
-        If it is in already, it has other info; if that was as another user, that one may have left.
+        If its user is in already, the user has other info, or the same if `info` is `None`; if the connection was in as
+        another user, that one may have left.
 
         Raises:
             TypeError: JSON has no form for `info`. Nothing has changed.
@@ -57,11 +60,12 @@ class PresenceTable:
         self._users[room, connection] = name
         if (user := users.get(name)) is None:
             user = users[name] = _User(form)
+            self.presences += 1
             user.connections.add(connection)
             return [*changes, PresenceChange("join", name, msgspec.json.decode(form))]
         user.connections.add(connection)
         user.due = None
-        return changes + self._set_info(user, name, form)
+        return changes if info is None else changes + self._set_info(user, name, form)
 
     def update(self, room: str, connection: str, info: Any) -> list[PresenceChange]:
         """The connection's user has other info. Returns what has changed; nothing for one that is not there.
@@ -92,6 +96,7 @@ class PresenceTable:
         if user is None or user.due is None or user.due > now:
             return []
         del users[name]
+        self.presences -= 1
         if not users:
             del self._rooms[room]
         return [PresenceChange("leave", name, msgspec.json.decode(user.info))]
