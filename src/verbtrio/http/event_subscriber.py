@@ -34,6 +34,7 @@ from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS
 from verbtrio.messages.frame import Encode, Frame, encode
 from verbtrio.messages.waiting import PACKET_BYTES, Waiting
 from verbtrio.rooms.member import Member
+from verbtrio.rooms.settling import Settling
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 
@@ -67,6 +68,7 @@ class SubscriberPeer:
         closed: how it ended; `None` while it is open.
         dropped: messages dropped by `Limits.backlog_policy`, or because their time was over.
         on_end: called when it ends, at that moment.
+        settling: what is left of the join, to be run beside the response; `None` for nothing.
     """
 
     subscriber: EventSubscriber
@@ -83,6 +85,7 @@ class SubscriberPeer:
         self.closed: CloseInfo | None = None
         self.dropped = 0
         self.on_end: Callable[[CloseInfo], None] = lambda info: None
+        self.settling: Settling | None = None
         self._counters = counters
         self._check = check
         self._encode = encode
@@ -150,6 +153,7 @@ class SubscriberPeer:
         if self._dismissed is not None and info.cause not in PEERS_ENDS:
             info = self._dismissed  # it was decided then
         self.closed = info
+        self._stop_settling()
         self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
             self._waiting = None
@@ -160,7 +164,13 @@ class SubscriberPeer:
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """It was removed from its room, and so it ends: it is in that room for as long as it lives."""
         self._dismissed = info
+        self._stop_settling()
         return partial(self.end, info)
+
+    def _stop_settling(self) -> None:
+        """It is not in its room any more."""
+        if self.settling is not None:
+            self.settling.cancel()
 
     @property
     def queued(self) -> int:

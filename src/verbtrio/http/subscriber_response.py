@@ -20,7 +20,6 @@ from verbtrio.http.sse import EventStream, ServerSentEvent
 from verbtrio.http.writer import Writer
 from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published
-from verbtrio.rooms.settling import Settling
 
 
 class SubscriberResponse(EventStream):
@@ -31,8 +30,6 @@ class SubscriberResponse(EventStream):
     def __init__(self, peer: SubscriberPeer, **options: Any) -> None:
         super().__init__(events(peer), send_timeout=peer.limits.send_timeout, **options)
         self._peer = peer
-        self.settling: Settling | None = None
-        """What is left of the join, to be run beside the response."""
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
         if self._retry is not None:
@@ -43,8 +40,8 @@ class SubscriberResponse(EventStream):
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         super()._accompany(nursery, writer, body)
         self._peer.bind_body(body)
-        if self.settling is not None:
-            nursery.start_soon(self.settling.run)
+        if self._peer.settling is not None:
+            nursery.start_soon(self._peer.settling.run)
         nursery.start_soon(self._expire)
 
     async def _expire(self) -> None:

@@ -135,8 +135,8 @@ class Joins:
         if join.catch_up is not None and not settling.is_over:
             await join.catch_up.replay(self._session)
             if not settling.is_over:
-                join.catch_up.finish()
                 self._rooms.replace(join.name, join.member, join.peer)
+                join.catch_up.finish()  # last: it may be too much for the client, which leaves the room then
         if settling.is_over:
             return
         self._enter(join)
