@@ -18,7 +18,7 @@ from tests.support.memory import Service, serving, shake_hands
 from tests.support.sse import parse
 from verbtrio import App, Cause, Limits, Room, WebSocket
 from verbtrio.base.position import Position
-from verbtrio.brokers import History
+from verbtrio.brokers import History, Present
 
 ROOM = "chat:a"
 KINDS = ["WebSocket", "SSE"]
@@ -133,3 +133,29 @@ async def test_event_streams_that_are_kicked_while_the_task_starts(
         assert await service.app.room(ROOM).presence() == {}
         for client in clients:
             await client.aclose()
+
+
+async def test_info_that_is_updated_before_the_join_is_complete(autojump_clock: Clock) -> None:
+    app = App()
+    app.rooms("chat:{room}", presence=True, join_leave=True)
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        membership = ws.join(ROOM, presence="first")
+        assert membership.update("second")
+        await membership
+        assert [*(await membership.presence()).values()] == [Present("second", 1)]
+        await membership.leave()
+        again = ws.join(ROOM, presence="third")
+        assert ws.join(ROOM, presence="fourth", exist_ok=True) is again
+        await again
+        assert membership.update("by the one that was left") is False
+        assert [*(await again.presence()).values()] == [Present("fourth", 1)]
+        await ws.send("done")
+
+    async with serving(app) as service:
+        client = await service.connect()
+        with trio.fail_after(5):
+            while await client.get_message() != "done":
+                pass
+        await client.aclose()

@@ -103,7 +103,7 @@ class Memberships:
         if since is not None:
             raise TypeError(f"since= is for a room that is joined: this connection is in {name!r} already")
         if presence is not None:
-            self._rooms.host.joins.update(name, self._peer.ws, presence)
+            self._rooms.host.joins.update(name, self._peer.ws, presence, membership._settling)
         if membership._on_leave is None:
             membership._on_leave = on_leave
         return membership
@@ -286,15 +286,17 @@ class Membership(Room):
         """Change the public info of this connection's user in the room (see `ws.join(presence=...)`).
 
         Returns:
-            Whether the connection is in the room.
+            Whether the connection is in the room by this membership; if not, nothing has changed.
 
         Raises:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
             TypeError: `presence` can't be encoded.
         """
         self._all.check()
-        self._host.joins.update(self.name, self._all.ws, presence)
-        return not self._left
+        if self._left:  # the connection may be in the room again, by another membership
+            return False
+        self._host.joins.update(self.name, self._all.ws, presence, self._settling)
+        return True
 
     def leave_nowait(self) -> bool:
         """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.

@@ -31,7 +31,6 @@ class _Joining(NamedTuple):
     member: Member
     peer: Peer
     user: str
-    info: Any
     catch_up: CatchUp | None
 
 
@@ -102,12 +101,12 @@ class Joins:
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
         if settings.join_leave:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, info, catch_up)
+        joining = _Joining(name, channel, settings, member, peer, user, catch_up)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
         if is_ready and catch_up is None and not settings.join_leave:
-            self._enter(joining)
+            self._enter(joining, info)
             return None
-        return Settling(partial(self._settle, joining), on_refused)
+        return Settling(partial(self._settle, joining), on_refused, info)
 
     def _checked(
         self, name: str, rule: RoomRule | None, member: Member, since: Position | str | None, presence: Any
@@ -139,16 +138,19 @@ class Joins:
                 join.catch_up.finish()  # last: it may be too much for the client, which leaves the room then
         if settling.is_over:
             return
-        self._enter(join)
+        self._enter(join, settling.info)
         if join.settings.join_leave:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
 
-    def _enter(self, join: _Joining) -> None:
+    def _enter(self, join: _Joining, info: Any) -> None:
         if join.settings.presence is not None:
-            self._session.enter(join.channel, join.member.id, join.user, join.info)
+            self._session.enter(join.channel, join.member.id, join.user, info)
 
-    def update(self, name: str, member: Member, presence: Any) -> None:
+    def update(self, name: str, member: Member, presence: Any, settling: Settling | None) -> None:
         """A member's user has other public info.
+
+        Args:
+            settling: what is left of the member's join: it may not be present yet.
 
         Raises:
             RuntimeError: the room has no presence.
@@ -157,7 +159,10 @@ class Joins:
         rule = self._rule(name)
         if rule is None or rule.settings.presence is None:
             raise RuntimeError(without(name, "presence", "presence=True"))
-        self._session.update(channel_of(name), member.id, self._plain(presence))
+        info = self._plain(presence)
+        if settling is not None:
+            settling.info = info
+        self._session.update(channel_of(name), member.id, info)
 
     def _plain(self, presence: Any) -> Any:
         """Public info as plain JSON: the application may change its own object later.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
@@ -18,9 +19,13 @@ class Settling:
     Args:
         steps: does it, given this. It raises one of `REFUSALS` where the member can't be in the room.
         on_refused: called then, at once: the member has to leave.
+        info: the public info with which the member will be present. It may change until then.
     """
 
-    def __init__(self, steps: Callable[[Settling], Awaitable[None]], on_refused: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, steps: Callable[[Settling], Awaitable[None]], on_refused: Callable[[Exception], None], info: Any
+    ) -> None:
+        self.info = info
         self._steps = steps
         self._on_refused = on_refused
         self._scope = trio.CancelScope()
