@@ -92,6 +92,25 @@ async def test_a_gap_is_told(since: str, autojump_clock: Clock) -> None:
         await client.aclose()
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+async def test_no_policy_drops_a_gap(policy: Any, autojump_clock: Clock) -> None:
+    """It is no message: it is neither dropped nor counted."""
+    limits = Limits(max_backlog_bytes=1000, high_water_bytes=1000, backlog_policy=policy)
+    async with serving(news(limits=limits)) as service:
+        last = await publish(service, "1", "2")
+        client = await Exchange(service.open_stream(trio.testing.lockstep_stream_pair)).request(
+            "/events/a", headers={"last-event-id": "other:1"}
+        )
+        for number in range(20):  # the client takes none of it
+            service.app.room(ROOM).broadcast(f"{number} {100 * 'x'}", key="k" if policy == "latest" else None)
+        await trio.testing.wait_all_tasks_blocked()
+        gap, *messages = parse(await heard(client))
+        assert (gap.event, gap.id) == ("gap", str(last))
+        statistics = service.app.statistics()
+        assert (statistics.sent, statistics.dropped) == (20, 20 - len(messages))
+        await client.aclose()
+
+
 async def test_a_room_without_history_has_no_ids(autojump_clock: Clock) -> None:
     async with serving(news(history=None)) as service:
         client = await listen(service, "some:1")

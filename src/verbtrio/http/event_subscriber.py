@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import TypeAlias
 
 import trio
 from starlette.types import Scope
@@ -50,13 +51,14 @@ class EventSubscriber(Member):
         return f"<EventSubscriber {self.id[:8]} {self.scope['path']!r}>"
 
 
-class EventBlock(Frame):
-    """An event that goes out as it is, among the messages."""
+class EventBlock(bytes):
+    """An event that goes out as it is, among the messages. It is none of them: no policy drops it."""
 
     __slots__ = ()
 
-    def __init__(self, event: ServerSentEvent) -> None:
-        super().__init__(event.encode(), text=True)
+
+Packet: TypeAlias = Frame | EventBlock
+"""What is queued for a client."""
 
 
 class SubscriberPeer:
@@ -89,7 +91,7 @@ class SubscriberPeer:
         self._counters = counters
         self._check = check
         self._encode = encode
-        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 900 bytes
+        self._waiting: Waiting[Packet] | None = None  # there is one only while it is not empty: it takes 900 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._dismissed: CloseInfo | None = None  # how it ends, since it was removed from its room
@@ -114,18 +116,20 @@ class SubscriberPeer:
             return
         frames = self.held.copy()
         self.held.clear()  # always the same list: rooms know it
-        if self._waiting is None:
-            self._waiting = Waiting(self.limits, _size, exempt=1)
-        waiting = self._waiting
         for frame in frames:
             if self.closed is not None:
                 return
             self._counters.sent += 1
-            self._count_dropped(waiting.add(frame))
-            if waiting.is_over:  # the policy does not drop (these)
-                limit = self.limits.max_backlog_bytes
-                self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
+            self._queue(frame)
         self._changed.unpark_all()
+
+    def _queue(self, packet: Packet) -> None:
+        if self._waiting is None:
+            self._waiting = Waiting(self.limits, _size, exempt=1)
+        self._count_dropped(self._waiting.add(packet))
+        if self._waiting.is_over:  # the policy does not drop (these)
+            limit = self.limits.max_backlog_bytes
+            self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
 
     def put(self, frame: Frame) -> None:
         """Queue `frame` for this subscriber alone. Raises `ConnectionClosed` where it has ended."""
@@ -187,13 +191,19 @@ class SubscriberPeer:
 
     def begins(self, position: Position) -> None:
         """It is at this position: the client learns so by an event without data, which it does not see."""
-        self.put(EventBlock(ServerSentEvent(id=str(position))))
+        self._put_event(ServerSentEvent(id=str(position)))
 
     def missed(self, gap: HistoryGap) -> None:
         """The client learns by an event `gap` what it has missed, and goes on from there."""
         oldest = None if gap.oldest is None else str(gap.oldest)
         data = {"oldest": oldest, "last": str(gap.last)}
-        self.put(EventBlock(ServerSentEvent(data, event="gap", id=str(gap.last))))
+        self._put_event(ServerSentEvent(data, event="gap", id=str(gap.last)))
+
+    def _put_event(self, event: ServerSentEvent) -> None:
+        self.flush()  # what was said before is received before
+        if self.closed is None:
+            self._queue(EventBlock(event.encode()))
+            self._changed.unpark_all()
 
     def refused(self, error: Exception) -> None:
         """It can't be in the room, whose task has failed or is not ready in time."""
@@ -204,7 +214,7 @@ class SubscriberPeer:
         body.deadline = self._body.deadline  # it may have ended already
         self._body = body
 
-    async def take(self) -> list[Frame] | None:
+    async def take(self) -> list[Packet] | None:
         """Wait for messages: 64 KiB of them, or one that is larger; `None` once it has ended and nothing is queued.
 
         If cancelled, nothing was taken.
@@ -217,8 +227,8 @@ class SubscriberPeer:
                 return None
             await self._changed.park()
 
-    def _take_nowait(self, now: float) -> list[Frame]:
-        frames: list[Frame] = []
+    def _take_nowait(self, now: float) -> list[Packet]:
+        frames: list[Packet] = []
         size = 0
         while self._waiting is not None and size < CHUNK_BYTES:
             frame, late = self._waiting.take(math.inf, now)
@@ -236,5 +246,5 @@ class SubscriberPeer:
         self._counters.dropped += messages
 
 
-def _size(frame: Frame) -> int:
-    return len(frame) + PACKET_BYTES
+def _size(packet: Packet) -> int:
+    return len(packet) + PACKET_BYTES

@@ -15,10 +15,9 @@ from typing import Any
 import trio
 
 from verbtrio.base.close import TOKEN_EXPIRED, Cause, CloseInfo
-from verbtrio.http.event_subscriber import EventBlock, SubscriberPeer
+from verbtrio.http.event_subscriber import EventBlock, Packet, SubscriberPeer
 from verbtrio.http.sse import EventStream, ServerSentEvent
 from verbtrio.http.writer import Writer
-from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published
 
 
@@ -60,10 +59,10 @@ async def events(peer: SubscriberPeer) -> AsyncGenerator[bytes, None]:
     yield ServerSentEvent({"code": peer.closed.code, "reason": peer.closed.reason}, event="close").encode()
 
 
-def _event(frame: Frame) -> bytes:
-    payload = frame.payload
+def _event(frame: Packet) -> bytes:
     if isinstance(frame, EventBlock):
-        return payload
+        return frame
+    payload = frame.payload
     head = b"id: %b\n" % str(frame.position).encode() if isinstance(frame, Published) else b""
     if not frame.text:
         return head + b"event: binary\ndata: " + base64.b64encode(payload) + b"\n\n"
