@@ -269,6 +269,33 @@ async def test_whoever_joins_while_others_come_misses_nobody(autojump_clock: Clo
         await ann.aclose()
 
 
+async def test_whoever_joins_while_very_many_come_and_go_misses_nobody(autojump_clock: Clock) -> None:
+    """More changes than a watch holds, while the state is on its way."""
+    async with serving(team(join_leave=True)) as service:
+        session = service.app._running_hub().host.session
+        read = session.presence
+        reading, go = trio.Event(), trio.Event()
+
+        async def slowly(room: str) -> dict[str, Present]:
+            state = await read(room)
+            reading.set()
+            await go.wait()
+            return state
+
+        session.presence = slowly  # type: ignore[method-assign]  # this test's own delay
+        ann = await enter(service, "ann")
+        await reading.wait()
+        for number in range(WATCH_CHANGES):
+            session.enter(ROOM, "c", "bob", number)
+        session.enter(ROOM, "d", "cyd", None)
+        session.exit(ROOM, "c", 0)
+        go.set()
+        state, *_ = await messages(ann)
+        assert state["users"] == {"ann": {"name": "ANN"}, "cyd": None}
+        session.exit(ROOM, "d", 0)
+        await ann.aclose()
+
+
 async def test_a_watcher_that_is_too_slow_is_told_so(autojump_clock: Clock) -> None:
     async with serving(team()) as service:
         session = service.app._running_hub().host.session

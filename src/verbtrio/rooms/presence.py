@@ -31,11 +31,15 @@ class PresenceWatch:
 
     def __init__(self) -> None:
         self.present: Presences = {}
+        self._since: dict[str, PresenceChange] | None = {}  # each user's last change, until `present` is known
         self._send, self._receive = trio.open_memory_channel[PresenceChange](WATCH_CHANGES)
         self._is_behind = False
 
     def _put(self, change: PresenceChange) -> None:
         """Something has changed."""
+        if self._since is not None:
+            self._since[change.user] = change
+            return
         try:
             self._send.send_nowait(change)
         except trio.WouldBlock:
@@ -46,17 +50,13 @@ class PresenceWatch:
 
     def _catch_up(self, present: Presences) -> None:
         """`present` is what the broker says. What has changed since this watch began may be in it, or not."""
-        self.present = present
-        while True:
-            try:
-                change = self._receive.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
-            known = present.get(change.user)
+        for user, change in (self._since or {}).items():
+            known = present.get(user)
             if change.kind == "leave":
-                present.pop(change.user, None)
+                present.pop(user, None)
             else:
-                present[change.user] = Present(change.info, 1 if known is None else known.connections)
+                present[user] = Present(change.info, 1 if known is None else known.connections)
+        self.present, self._since = present, None
 
     def _close(self) -> None:
         """Nothing more is watched."""
