@@ -19,6 +19,7 @@ from tests.support.sse import parse
 from verbtrio import App, Cause, Limits, Room, WebSocket
 from verbtrio.base.position import Position
 from verbtrio.brokers import History, Present
+from verbtrio.connection.peer import WebSocketPeer
 
 ROOM = "chat:a"
 KINDS = ["WebSocket", "SSE"]
@@ -158,4 +159,44 @@ async def test_info_that_is_updated_before_the_join_is_complete(autojump_clock: 
         with trio.fail_after(5):
             while await client.get_message() != "done":
                 pass
+        await client.aclose()
+
+
+@pytest.mark.parametrize("moment", ["the history has been read", "there is room again"])
+async def test_left_in_the_tick_in_which_the_replay_goes_on(
+    moment: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waited for has come already, so its cancellation finds it at no checkpoint: it is told nothing more."""
+    app, ended = App(), trio.Event()
+    app.rooms("chat:{room}", history=History())
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        ws.join(ROOM, since=ws.query_params["since"])
+        await ended.wait()
+        await ws.send("done")
+
+    async with serving(app) as service:
+        first = await publish(service, *"123")
+        session = app._running_hub().host.session
+        read = session.history
+
+        async def wait(peer: Any, size: int) -> None:
+            await trio.lowlevel.checkpoint()
+            peer.ws.leave_nowait(ROOM)
+            ended.set()
+
+        async def read_and_leave(*arguments: Any, **named: Any) -> Any:
+            page = await read(*arguments, **named)
+            app.room(ROOM).here[0].leave_nowait(ROOM)  # type: ignore[attr-defined]  # it is a WebSocket
+            ended.set()
+            return page
+
+        if moment == "there is room again":
+            monkeypatch.setattr(WebSocketPeer, "queued", 10**9)
+            monkeypatch.setattr(WebSocketPeer, "wait_below", wait)
+        else:
+            monkeypatch.setattr(session, "history", read_and_leave)
+        client = await service.connect(f"/ws?since={Position(first.epoch, 1)}")
+        assert await client.get_message() == "done"
         await client.aclose()

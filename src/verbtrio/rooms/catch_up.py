@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
+import trio
+
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.limits import Limits
@@ -85,6 +87,7 @@ class CatchUp:
             page = await session.history(
                 self._channel, self._settings, since=self._position, limit=REPLAY_MESSAGES, reverse=False
             )
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have left since the page has come
             if not page.is_complete or self._position is None:
                 self._position = page.position
                 gap = HistoryGap(self._channel, page.oldest, page.position)
@@ -108,10 +111,12 @@ class CatchUp:
         if not queued or queued + size <= limits.high_water_bytes:
             return False
         await self._peer.wait_below(max(0, limits.high_water_bytes - size))
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may have left since there is room
         return True
 
     def finish(self) -> None:
-        """Hand the peer what has waited, without what it has been sent already."""
+        """Hand the peer what has waited, without what it has been sent already. That may be too much for it, which
+        ends then."""
         waiting = (*self._waiting, *self.held)
         self._waiting.clear()
         self.held.clear()
