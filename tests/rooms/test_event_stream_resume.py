@@ -14,6 +14,7 @@ from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from tests.support.sse import Received, parse
 from verbtrio import App, Cause, Limits
+from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers import History, Present
 
@@ -175,3 +176,20 @@ async def test_a_task_that_fails_ends_the_stream(autojump_clock: Clock, caplog: 
         await service.wait_ended(5)
         assert app.statistics().ended == {Cause.ERROR: 1}
     assert "broken" in caplog.text
+
+
+async def test_a_broker_that_is_away_is_not_described_to_the_client(autojump_clock: Clock) -> None:
+    """What it says of itself may have its address in it, and with that a password."""
+    async with serving(news()) as service:
+
+        async def away(*arguments: Any, **named: Any) -> None:
+            raise BrokerUnavailable("redis://:secret@10.0.0.1 can't be reached")
+
+        service.app._running_hub().host.session.history = away  # type: ignore[assignment, method-assign]  # this test's own
+        client = await listen(service, "some:1")
+        (event,) = parse(await client.rest())
+        assert (event.event, json.loads(event.data)) == (
+            "close",
+            {"code": 1011, "reason": "The room is not available"},
+        )
+        await client.aclose()

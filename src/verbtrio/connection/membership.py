@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 import trio
 
 from verbtrio.base.calls import Calls
-from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, RoomUnavailable
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.errors import ConnectionClosed, Denied, RoomUnavailable
 from verbtrio.base.position import Position
 from verbtrio.base.types import Hook
 from verbtrio.guards.quotas import user_key
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
-from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.settling import Settling, refusal
 
 
 class Joined(Peer, Protocol):
@@ -127,9 +127,7 @@ class Memberships:
 
     def _refused(self, membership: Membership, error: Exception) -> None:
         """The join could not be completed: nobody has been in the room, so no leave hook is called."""
-        is_ours = isinstance(error, RoomUnavailable | BrokerUnavailable)
-        code = INTERNAL_ERROR if is_ours else POLICY_VIOLATION
-        membership.kicked = CloseInfo(Cause.ERROR if is_ours else Cause.DENIED, code, fitting_reason(str(error)))
+        membership.kicked = refusal(error)
         membership._on_leave = None
         membership._go()
 

@@ -16,14 +16,12 @@ from starlette.types import Scope
 
 from verbtrio.base.close import (
     ABNORMAL_CLOSURE,
-    INTERNAL_ERROR,
     PEERS_ENDS,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     Cause,
     CloseInfo,
     check_close,
-    fitting_reason,
 )
 from verbtrio.base.counters import Counters
 from verbtrio.base.errors import ConnectionClosed, HistoryGap
@@ -35,7 +33,7 @@ from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS
 from verbtrio.messages.frame import Encode, Frame, encode
 from verbtrio.messages.waiting import PACKET_BYTES, Waiting
 from verbtrio.rooms.member import Member
-from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.settling import Settling, refusal
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 
@@ -206,8 +204,8 @@ class SubscriberPeer:
             self._changed.unpark_all()
 
     def refused(self, error: Exception) -> None:
-        """It can't be in the room, whose task has failed or is not ready in time."""
-        self.end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, fitting_reason(str(error))))
+        """It can't be in the room, whose task has failed or is not ready in time; or the broker is away."""
+        self.end(refusal(error))
 
     def bind_body(self, body: trio.CancelScope) -> None:
         """`body` is the scope of the response that takes the messages: it is cancelled some time after the end."""
