@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -20,6 +21,8 @@ from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.settling import Settling, refusal
+
+logger = logging.getLogger("verbtrio.connection")
 
 
 class Joined(Peer, Protocol):
@@ -127,6 +130,9 @@ class Memberships:
 
     def _refused(self, membership: Membership, error: Exception) -> None:
         """The join could not be completed: nobody has been in the room, so no leave hook is called."""
+        if membership._settling is not None and not membership._settling.is_awaited:
+            what = (self._peer, membership.name, error)
+            logger.info("%r is not in the room %.100r, and nobody waits to hear so: %s", *what)
         membership.kicked = refusal(error)
         membership._on_leave = None
         membership._go()
