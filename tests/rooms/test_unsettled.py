@@ -200,3 +200,34 @@ async def test_left_in_the_tick_in_which_the_replay_goes_on(
         client = await service.connect(f"/ws?since={Position(first.epoch, 1)}")
         assert await client.get_message() == "done"
         await client.aclose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_waits_for_the_end_of_a_replay_waits_as_for_a_slow_client(kind: str, autojump_clock: Clock) -> None:
+    """The newest of each key is kept, and what is late is dropped."""
+    limits = Limits(max_backlog_bytes=10_000, high_water_bytes=10_000, backlog_policy="latest")
+    async with serving(chat(limits=limits, history=History())) as service:
+        first = await publish(service, "1")
+        await publish(service, "2")
+        room, slow = service.app.room(ROOM), SlowHistory(service.app)
+        stream = service.open_stream()
+        if kind == "SSE":
+            exchange = await Exchange(stream).request("/sse", headers={"last-event-id": str(first)})
+        else:
+            await shake_hands(stream, f"/ws?since={first}", b"Origin: http://x\r\n")
+        await slow.reading.wait()
+        (member,) = room.here
+        for number in range(20):
+            room.broadcast(f"{number}{1000 * 'x'}", key="price")
+        room.broadcast("not for long", ttl=1)
+        await trio.sleep(2)
+        slow.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert member.dropped == service.app.statistics().dropped == 19 + 1
+        del member
+        if kind == "SSE":
+            body = await exchange.until(b"x\n\n")
+            assert [event.data for event in parse(body)] == ["2", f"19{1000 * 'x'}"]
+        else:
+            assert (await stream.receive_some()).startswith(b"\x81\x012\x81\x7e\x03\xea19xxx")
+        await trio.aclose_forcefully(stream)

@@ -129,6 +129,11 @@ class SubscriberPeer:
             limit = self.limits.max_backlog_bytes
             self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
 
+    def drop(self, messages: int) -> None:
+        """So many messages were dropped before they came here: they count as those that are dropped here."""
+        self._counters.sent += messages
+        self._count_dropped(messages)
+
     def put(self, frame: Frame) -> None:
         """Queue `frame` for this subscriber alone. Raises `ConnectionClosed` where it has ended."""
         self._check()
