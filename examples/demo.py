@@ -5,7 +5,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the other examples
 
-from examples import answers, auth, broadcast, echo, heartbeat, lifecycle, rooms, sessions, streaming, validation
+from examples import (
+    answers,
+    auth,
+    broadcast,
+    echo,
+    heartbeat,
+    lifecycle,
+    rooms,
+    sessions,
+    streaming,
+    ticker,
+    validation,
+)
 from examples.page import EXAMPLES, add_index, add_page
 from verbtrio import App
 
@@ -17,6 +29,7 @@ samples = {
     "heartbeat": heartbeat.app,
     "sessions": sessions.app,
     "streaming": streaming.app,
+    "ticker": ticker.app,
     "answers": answers.app,
     "validation": validation.app,
     "lifecycle": lifecycle.app,

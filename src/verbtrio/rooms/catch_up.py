@@ -9,6 +9,7 @@ from typing import Protocol
 import trio
 
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.limits import Limits
 from verbtrio.base.position import Position
@@ -43,6 +44,7 @@ class CatchUp:
         settings: of the room's history.
         since: the position of the last message that the client has; `None` for one that is not a position.
         resuming: told where it is; `None` for a member that can't be in the room after a gap.
+        counters: the app's: resumes and gaps are counted there.
         begins: it has missed nothing: it has not been there before.
     """
 
@@ -53,6 +55,7 @@ class CatchUp:
         settings: History,
         since: Position | None,
         resuming: Resuming | None,
+        counters: Counters,
         *,
         begins: bool,
     ) -> None:
@@ -62,6 +65,7 @@ class CatchUp:
         self._channel = channel
         self._settings = settings
         self._resuming = resuming
+        self._counters = counters
         self._begins = begins
         self._waiting: Waiting[Frame] = Waiting(peer.limits, _size)
         self._is_published_to = False  # a message with a position has come: it says where the member is
@@ -90,6 +94,8 @@ class CatchUp:
             await trio.lowlevel.checkpoint_if_cancelled()  # it may have left since the page has come
             if not page.is_complete or self._position is None:
                 self._position = page.position
+                self._counters.resumes += 1
+                self._counters.history_gaps += 1
                 gap = HistoryGap(self._channel, page.oldest, page.position)
                 if self._resuming is None:
                     raise gap
@@ -102,6 +108,7 @@ class CatchUp:
                 self._peer.put(frame)
                 self._position = message.position
             if self._position.offset >= page.position.offset and not has_waited:
+                self._counters.resumes += 1
                 return  # else more may have been published, and is read again, without duplicates
 
     async def _wait_for_room(self, size: int) -> bool:
