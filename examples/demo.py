@@ -5,7 +5,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the other examples
 
-from examples import answers, auth, broadcast, echo, heartbeat, lifecycle, rooms, sessions, streaming, validation
+from examples import (
+    answers,
+    auth,
+    broadcast,
+    echo,
+    heartbeat,
+    lifecycle,
+    rooms,
+    sessions,
+    streaming,
+    teamchat,
+    validation,
+)
 from examples.page import EXAMPLES, add_index, add_page
 from verbtrio import App
 
@@ -13,6 +25,7 @@ samples = {
     "echo": echo.app,
     "broadcast": broadcast.app,
     "rooms": rooms.app,
+    "teamchat": teamchat.app,
     "auth": auth.app,
     "heartbeat": heartbeat.app,
     "sessions": sessions.app,
