@@ -111,7 +111,9 @@ async function leave(client) {
 
 async function submit(client, text) {
   const [input, to, room] = [client.part("input"), client.part("to").value, client.room];
-  client.part("send").disabled = true; // until it is answered: it is not said twice
+  const send = client.part("send");
+  if (document.activeElement === send) input.focus();
+  send.disabled = true; // until it is answered: it is not said twice
   client.toldTyping = 0;
   const answer = await ask(client, to ? { type: "direct", to, text } : { type: "say", room, text });
   client.showButtons();
