@@ -25,7 +25,6 @@ samples = {
     "echo": echo.app,
     "broadcast": broadcast.app,
     "rooms": rooms.app,
-    "teamchat": teamchat.app,
     "auth": auth.app,
     "heartbeat": heartbeat.app,
     "sessions": sessions.app,
@@ -33,6 +32,7 @@ samples = {
     "answers": answers.app,
     "validation": validation.app,
     "lifecycle": lifecycle.app,
+    "teamchat": teamchat.app,
     "guarded": App(),  # it and wss have no page of their own: only their code is shown
     "wss": App(),
 }

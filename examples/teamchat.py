@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
 from examples.page import add_page
-from verbtrio import App, History, HistoryGap, WebSocket
+from verbtrio import App, History, HistoryGap, Presence, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
 
@@ -78,9 +78,12 @@ class Post(msgspec.Struct):
 app = App(max_body_size=64 * 1024)
 auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"), require=["exp"])
 
-# Each message is sent with its position, from which a client can go on later. Members are told who is there, and who
-# comes and goes; who is back within 5 s, as after a reload, was never gone.
-app.rooms("{room}", history=History(size=50, ttl=3600, stamp="position"), presence=True, join_leave=True)
+app.rooms(
+    "{room}",
+    history=History(size=50, ttl=3600, stamp="position"),  # each message carries its position: see Join.since
+    presence=Presence(grace=10),  # who is back within 10 s, as after a reload, was never gone
+    join_leave=True,  # members are told who is there, and then who comes and goes
+)
 
 
 @app.ws("/ws", middleware=[auth])

@@ -8,9 +8,9 @@
  * client.asked    commands that wait for the answer with their `ref`
  */
 
-const CUT = 10_000; // ms: how long a line that was cut stays so
-const TYPING = 3000; // ms: how long "is typing" is shown
-const TYPING_AGAIN = 2000; // ms: how often it is told, while somebody types
+const CUT = 30_000; // ms: how long a line that was cut stays so, if nobody retries
+const TYPING = 2000; // ms: how long "is typing" is shown
+const TYPING_AGAIN = 1000; // ms: how often it is told, while somebody types
 
 /* What differs from the other pages. `base` is a page with a log-in. */
 export const teamchat = (base) => ({
@@ -20,7 +20,7 @@ export const teamchat = (base) => ({
     base.setUp(client);
     client.pass = sessionStorage.getItem(tokenKey(client)); // this tab's
     Object.assign(client, { me: null, names: [], room: "general", rooms: new Map() });
-    Object.assign(client, { asked: new Map(), lastRef: 0, toldTyping: 0 });
+    Object.assign(client, { asked: new Map(), lastRef: 0, toldTyping: -Infinity });
     client.part("leave").addEventListener("click", () => leave(client));
     client.part("cut").addEventListener("click", () => cut(client));
     client.part("input").addEventListener("input", () => tellTyping(client));
@@ -114,7 +114,7 @@ async function submit(client, text) {
   const send = client.part("send");
   if (document.activeElement === send) input.focus();
   send.disabled = true; // until it is answered: it is not said twice
-  client.toldTyping = 0;
+  client.toldTyping = -Infinity;
   const answer = await ask(client, to ? { type: "direct", to, text } : { type: "say", room, text });
   client.showButtons();
   if (answer?.type !== "done") return; // the text stays, to be sent again
