@@ -119,8 +119,10 @@ async function submit(client, text) {
   client.showButtons();
   if (answer?.type !== "done") return; // the text stays, to be sent again
   if (input.value === text) input.value = "";
+  if (to) return;
+  const tick = Object.assign(document.createElement("span"), { className: "note", textContent: "✓" });
   const line = linesOf(client, room).find(({ dataset }) => dataset.position === answer.position);
-  line?.lastElementChild.before(Object.assign(document.createElement("span"), { className: "note", textContent: "✓" }), " ");
+  line?.lastElementChild.before(tick, " ");
 }
 
 function cut(client) {
@@ -167,7 +169,7 @@ function presence_diff(client, { room, joins, updates, leaves }) {
 function addSaid(client, { room, by, name, text, at, position, isOld }) {
   const own = by === client.me;
   const line = addRoomLine(client, room, { kind: own ? "own" : "message", who: own ? "You" : name, text, at });
-  line.dataset.position = position;
+  line.dataset.position = position ?? "";
   if (room !== client.room && !isOld) client.rooms.get(room).unread += 1;
   stopTyping(client, room, by);
 }
@@ -218,6 +220,7 @@ function render(client) {
   client.part("people").textContent = people.length ? `Here: ${people.join(", ")}.` : "You are not in this room.";
   const busy = [...(shown?.typing.values() ?? [])].map(({ name }) => name);
   client.part("typing").textContent = busy.length ? `${busy.join(", ")} ${busy.length > 1 ? "are" : "is"} typing` : "";
+  client.part("people").hidden = busy.length > 0; // on a phone there is no place for both
   renderTo(client);
 }
 

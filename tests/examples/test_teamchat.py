@@ -173,6 +173,11 @@ def are_here(panel: Panel, *names: str) -> None:
     )
 
 
+def is_answered(panel: Panel) -> None:
+    """Wait until what was said is answered: then the page takes it away from where it was typed."""
+    panel.browser.until(lambda: not panel.part("input").get_attribute("value"), "the text is taken away")
+
+
 def rooms(panel: Panel) -> list[str]:
     found = panel.browser.driver.find_elements(By.CSS_SELECTOR, f"{panel.css} [data-role='rooms'] button")
     return [button.text for button in found]
@@ -213,7 +218,7 @@ def test_two_pages(browser: Browser, server: Server) -> None:
             ada.part("input").send_keys("lo")
             ada.click("send")
             ada.wait_line("own", "You: hello ✓")  # the answer with the command's `ref` has come
-            browser.until(lambda: not ada.part("input").get_attribute("value"), "the text is taken away")
+            is_answered(ada)
         bob.wait_line("message", "Ada: hello")
         assert bob.part("typing").text == ""  # at once
 
@@ -306,6 +311,11 @@ def test_rooms_are_left_and_entered(browser: Browser, server: Server) -> None:
     bob.wait_line("own", "You: hello")
     bob.click("send")
     ada.wait_line("message", "Bob: let me in")
+    Select(ada.part("to")).select_by_visible_text("Bob")
+    ada.say("welcome back")
+    is_answered(ada)
+    assert ada.lines("own")[-1] == "You: welcome back to Bob alone"
+    assert [line for line in ada.lines() if "✓" in line] == []  # that is for what was said to the room
 
 
 def test_a_token_that_is_not_accepted_any_more(browser: Browser, server: Server) -> None:
