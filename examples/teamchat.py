@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
 from examples.page import add_page
-from verbtrio import App, History, HistoryGap, Presence, WebSocket
+from verbtrio import App, History, HistoryGap, Limits, Presence, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
 
@@ -75,7 +75,7 @@ class Post(msgspec.Struct):
     text: Text
 
 
-app = App(max_body_size=64 * 1024)
+app = App(max_body_size=64 * 1024, limits=Limits(max_messages_per_second=20))
 auth = JWTAuth(secret("SECRET_KEY", demo="for the demo only: everybody can read this key"), require=["exp"])
 
 app.rooms(
@@ -98,8 +98,8 @@ async def chat(ws: WebSocket[Join | Leave | Say | Typing | Direct, User]) -> Non
             case Leave(room=room):
                 await ws.leave(room)
             case Say(room=room) if room in ws.rooms:  # the room remembers it, and all members get it, the sender too
-                said = await app.room(room).publish(message("said", ws.user, room=room, text=command.text))
-                answer["position"] = str(said)
+                position = await app.room(room).publish(message("said", ws.user, room=room, text=command.text))
+                answer["position"] = str(position)
             case Typing(room=room) if room in ws.rooms:  # not remembered, and not worth sending after 3 s
                 app.room(room).broadcast(message("typing", ws.user, room=room), exclude_user=me, ttl=3)
             case Direct(to=to):  # to all tabs of one user, and of the other

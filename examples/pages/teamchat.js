@@ -18,7 +18,8 @@ export const teamchat = (base) => ({
   connectsAlone: true, // with the token of before a reload, if there is one
   setUp(client) {
     base.setUp(client);
-    client.pass = sessionStorage.getItem(tokenKey(client)); // this tab's
+    // This tab's. (Any script of this page can read it; the example sessions has a cookie, which none can.)
+    client.pass = sessionStorage.getItem(tokenKey(client));
     Object.assign(client, { me: null, names: [], room: "general", rooms: new Map() });
     Object.assign(client, { asked: new Map(), lastRef: 0, toldTyping: -Infinity });
     client.part("leave").addEventListener("click", () => leave(client));
@@ -117,7 +118,7 @@ async function submit(client, text) {
   client.toldTyping = -Infinity;
   const answer = await ask(client, to ? { type: "direct", to, text } : { type: "say", room, text });
   client.showButtons();
-  if (answer?.type !== "done") return; // the text stays, to be sent again
+  if (answer?.type !== "done") return; // the text stays: it may be sent again
   if (input.value === text) input.value = "";
   if (to) return;
   const tick = Object.assign(document.createElement("span"), { className: "note", textContent: "✓" });
