@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -129,6 +130,18 @@ def streaming(browser: Browser) -> None:
     browser.until(lambda: lines("made") == 4, "the countdown ends")
 
 
+def ticker(browser: Browser) -> None:
+    def figure(role: str) -> int:
+        return int(browser.driver.find_element(By.CSS_SELECTOR, f"[data-role='{role}']").text or 0)
+
+    events = f"{browser.driver.current_url}events"
+    with subprocess.Popen([sys.executable, "examples/slow.py", events], stdout=subprocess.DEVNULL) as slow:
+        try:
+            browser.until(lambda: figure("dropped") > 1000, "prices are dropped")
+        finally:
+            slow.terminate()
+
+
 def answers(browser: Browser) -> None:
     (panel,) = browser.connect_all(welcome=False)
     choose(panel, 0, 1, 2)
@@ -190,6 +203,7 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "heartbeat": heartbeat,
     "sessions": sessions,
     "streaming": streaming,
+    "ticker": ticker,
     "answers": answers,
     "validation": validation,
     "lifecycle": lifecycle,

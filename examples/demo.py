@@ -16,6 +16,7 @@ from examples import (
     sessions,
     streaming,
     teamchat,
+    ticker,
     validation,
 )
 from examples.page import EXAMPLES, add_index, add_page
@@ -29,6 +30,7 @@ samples = {
     "heartbeat": heartbeat.app,
     "sessions": sessions.app,
     "streaming": streaming.app,
+    "ticker": ticker.app,
     "answers": answers.app,
     "validation": validation.app,
     "lifecycle": lifecycle.app,

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.ticker import SYMBOLS
 from tests.conftest import Servers
 from tests.support.peers import Peer, Refused, connect
 
@@ -320,3 +321,14 @@ class TestHeartbeat:
             await peer.send({"type": "pong"})  # consumed
             await peer.send({"type": "other"})
             assert await peer.receive() == {"type": "echo", "data": {"type": "other"}}
+
+
+class TestTicker:
+    async def test_prices(self, sample: Sample) -> None:
+        async with sample.connect() as peer:
+            await peer.send("what a client says does not matter")
+            quotes = [await peer.receive() for _ in range(3 * len(SYMBOLS))]
+            for place, quote in enumerate(quotes, quotes[0]["number"] * len(SYMBOLS)):
+                price = quote.pop("price")
+                assert price == round(price, 2) > 0
+                assert quote == {"symbol": SYMBOLS[place % len(SYMBOLS)], "number": place // len(SYMBOLS)}

@@ -98,7 +98,7 @@ class Hub:
     def statistics(self) -> Statistics:
         self.check()  # another thread would see the figures of several moments
         named = [key for key in self.rooms if isinstance(key, str)]
-        counters = self.counters
+        counters, usage = self.counters, self.host.session.usage
         return Statistics(
             connections=len(self._drain.connections),
             rooms=len(named),
@@ -114,6 +114,11 @@ class Hub:
             invalid=counters.invalid,
             room_tasks=self.room_tasks.running,
             room_task_failures=counters.room_task_failures,
+            resumes=counters.resumes,
+            history_gaps=counters.history_gaps,
+            histories=usage.histories,
+            history_bytes=usage.history_bytes,
+            presences=usage.presences,
         )
 
     # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it

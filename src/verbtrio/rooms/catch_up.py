@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.limits import Limits
 from verbtrio.base.position import Position
@@ -41,6 +42,7 @@ class CatchUp:
         settings: of the room's history.
         since: the position of the last message that the client has; `None` for one that is not a position.
         resuming: told where it is; `None` for a member that can't be in the room after a gap.
+        counters: the app's: resumes and gaps are counted there.
         begins: it has missed nothing: it has not been there before.
     """
 
@@ -51,6 +53,7 @@ class CatchUp:
         settings: History,
         since: Position | None,
         resuming: Resuming | None,
+        counters: Counters,
         *,
         begins: bool,
     ) -> None:
@@ -60,6 +63,7 @@ class CatchUp:
         self._channel = channel
         self._settings = settings
         self._resuming = resuming
+        self._counters = counters
         self._begins = begins
         self._waiting: list[Frame] = []  # bounded by `max_backlog_bytes`, see `flush`
         self._bytes = 0
@@ -87,6 +91,8 @@ class CatchUp:
             )
             if not page.is_complete or self._position is None:
                 self._position = page.position
+                self._counters.resumes += 1
+                self._counters.history_gaps += 1
                 gap = HistoryGap(self._channel, page.oldest, page.position)
                 if self._resuming is None:
                     raise gap
@@ -99,6 +105,7 @@ class CatchUp:
                 self._peer.put(frame)
                 self._position = message.position
             if self._position.offset >= page.position.offset and not has_waited:
+                self._counters.resumes += 1
                 return  # else more may have been published, and is read again, without duplicates
 
     async def _wait_for_room(self, size: int) -> bool:

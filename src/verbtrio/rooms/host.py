@@ -54,7 +54,7 @@ class RoomHost:
         self.session = session
         self.shared = shared
         self.news = PresenceNews(timers, rooms.encode, self._tell)
-        self.joins = Joins(rooms, self.rule, session, tasks, self.news)
+        self.joins = Joins(rooms, self.rule, session, tasks, self.news, tasks.counters)
         self._rooms = rooms
         self._table = table
         self._tasks = tasks

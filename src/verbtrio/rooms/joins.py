@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import LimitExceeded
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Session
@@ -44,6 +45,7 @@ class Joins:
         session: with the broker.
         tasks: runs the rooms' own tasks.
         news: tells members who comes and goes.
+        counters: the app's.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Joins:
         session: Session,
         tasks: RoomTaskTable,
         news: PresenceNews,
+        counters: Counters,
     ) -> None:
         self._rooms = rooms
         self._rule = rule
         self._session = session
         self._tasks = tasks
         self._news = news
+        self._counters = counters
 
     def join(
         self,
@@ -98,7 +102,7 @@ class Joins:
         if settings.history is not None and (since is not None or resuming is not None):
             position = Position.parse(since) if isinstance(since, str) else since
             begins = since is None  # what it has not been sent, it has not missed
-            catch_up = CatchUp(peer, channel, settings.history, position, resuming, begins=begins)
+            catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
         if settings.join_leave:
             self._news.expect(channel, member)
