@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 from examples.demo import samples
 from tests.support.browser import Browser, Panel, chromium, missing_commands
@@ -162,6 +163,23 @@ def lifecycle(browser: Browser) -> None:
     panel.wait_count("error")
 
 
+def teamchat(browser: Browser) -> None:
+    ada, bob = browser.connect_all()
+    ada.say("Who has the keys?")
+    bob.wait_count("message")
+    bob.click("cut")
+    ada.say("Found them!")
+    ada.wait_count("own", 2)
+    bob.click("connect")
+    bob.wait_count("message", 2)
+    Select(bob.part("to")).select_by_visible_text("Ada")
+    bob.say("I had them all along")
+    ada.wait_count("direct")
+    ada.wait_line("system", "Bob has come")
+    ada.part("input").send_keys("So")
+    browser.until(lambda: bob.part("typing").text, "it is told that she types")
+
+
 def converse(first: Panel, second: Panel, question: str, answer: str) -> None:
     first.say(question)
     second.wait_count("message")
@@ -189,6 +207,7 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "answers": answers,
     "validation": validation,
     "lifecycle": lifecycle,
+    "teamchat": teamchat,
     "guarded": index,
     "wss": index,
 }

@@ -15,6 +15,7 @@ from examples import (
     rooms,
     sessions,
     streaming,
+    teamchat,
     ticker,
     validation,
 )
@@ -33,6 +34,7 @@ samples = {
     "answers": answers.app,
     "validation": validation.app,
     "lifecycle": lifecycle.app,
+    "teamchat": teamchat.app,
     "guarded": App(),  # it and wss have no page of their own: only their code is shown
     "wss": App(),
 }

@@ -76,14 +76,15 @@ def returns(draw: st.DrawFn) -> Scene:
         ("join", client, name, "last", draw(infos)),
         *draw(st.lists(st.sampled_from([("publish", name, 0), ("broadcast", name, None, 1)]), max_size=4)),
         *draw(interruptions(client, name)),
-        *draw(perhaps([("release",)])),
+        *draw(perhaps([("release",)], [("release",), ("page", client, name, "last", None)])),
     ]
 
 
 def interruptions(client: int, name: str) -> st.SearchStrategy[Scene]:
     """What may happen to a join that is not complete, if anything."""
     leave, again = ("leave", client, name), ("join", client, name, "last", 1)
-    ends: list[Scene] = [[("kick", client, name)], [("drop", client)], [("flood", name)]]
+    other = ("join", (client + 1) % CLIENTS, name, "", 2)
+    ends: list[Scene] = [[("kick", client, name)], [("drop", client)], [("flood", name)], [other, ("advance", 1)]]
     return perhaps([], [("update", client, name, 3)], [leave], [leave, again], *ends)
 
 

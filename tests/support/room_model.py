@@ -306,7 +306,8 @@ class Model:
             room.changes.append(("join", join.client.user, join.info))
         user.due = NEVER
         user.joins.add(join)
-        self._set_info(room, join)
+        if join.info is not None:
+            self._set_info(room, join)
 
     def _exit(self, join: Join, grace: float | None) -> None:
         room = self.rooms[join.room]

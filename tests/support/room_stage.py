@@ -325,6 +325,7 @@ class Stage:
         if error:
             return
         self.model.join(join)
+        connection.views.pop(name, None)
         connection.memberships[name] = membership
         self._nursery.start_soon(connection.wait, join, membership)
 
@@ -489,6 +490,10 @@ class Stage:
                     assert present == self.model.present(name)
                     assert self._watched[app, name] == state.changes
         self._check_tasks()
+        for app, service in enumerate(self._services):
+            ignorant = service.app._running_hub().host.news._ignorant.get("team:a", ())
+            waiting = {join.client.number for join in self.model.rooms["team:a"].members[app] if join.stage != "in"}
+            assert {member.id for member in ignorant} == {self._connections[number].ws.id for number in waiting}
 
     def _id(self, client: Client) -> str:
         return self._connections[client.number].ws.id
@@ -523,6 +528,7 @@ def assert_forgotten(apps: list[App], broker: MemoryBroker) -> None:
     assert not len(broker.histories)
     assert not broker.histories.bytes
     assert not len(broker.presence)
+    assert not broker.presence.presences
     assert not broker._expiries
     assert not broker._graces
     assert not len(broker._timers)

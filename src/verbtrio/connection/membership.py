@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 import trio
 
 from verbtrio.base.calls import Calls
-from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, RoomUnavailable
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.errors import ConnectionClosed, Denied, RoomUnavailable
 from verbtrio.base.position import Position
 from verbtrio.base.types import Hook
 from verbtrio.guards.quotas import user_key
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
-from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.settling import Settling, refusal
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -130,11 +130,10 @@ class Memberships:
 
     def _refused(self, membership: Membership, error: Exception) -> None:
         """The join could not be completed: nobody has been in the room, so no leave hook is called."""
-        is_ours = isinstance(error, RoomUnavailable | BrokerUnavailable)
-        code = INTERNAL_ERROR if is_ours else POLICY_VIOLATION
         if membership._settling is not None and not membership._settling.is_awaited:
-            logger.info("%r is not in the room %r, and nobody waits to hear so: %s", self._peer, membership.name, error)
-        membership.kicked = CloseInfo(Cause.ERROR if is_ours else Cause.DENIED, code, fitting_reason(str(error)))
+            what = (self._peer, membership.name, error)
+            logger.info("%r is not in the room %.100r, and nobody waits to hear so: %s", *what)
+        membership.kicked = refusal(error)
         membership._on_leave = None
         membership._go()
 
@@ -291,15 +290,17 @@ class Membership(Room):
         """Change the public info of this connection's user in the room (see `ws.join(presence=...)`).
 
         Returns:
-            Whether the connection is in the room.
+            Whether the connection is in the room by this membership; if not, nothing has changed.
 
         Raises:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
             TypeError: `presence` can't be encoded.
         """
         self._all.check()
+        if self._left:  # the connection may be in the room again, by another membership
+            return False
         self._host.joins.update(self.name, self._all.ws, presence, self._settling)
-        return not self._left
+        return True
 
     def leave_nowait(self) -> bool:
         """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.

@@ -30,7 +30,6 @@ from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomTable
-from verbtrio.rooms.settling import Settling
 from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
@@ -165,9 +164,9 @@ class Hub:
             self.nursery.start_soon(self.poller.run)
 
     @contextmanager
-    def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[Settling | None]:
-        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left. Gives
-        what is left of the join.
+    def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[None]:
+        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left.
+        What is left of the join is `peer.settling` from then on.
 
         Args:
             since: the client's `Last-Event-ID`.
@@ -177,7 +176,7 @@ class Hub:
         """
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        settling = self.host.joins.join(
+        peer.settling = self.host.joins.join(
             room,
             subscriber,
             peer,
@@ -190,17 +189,13 @@ class Hub:
         self.counters.opened += 1
         if user_id is not None:
             self.user_table.add(user_id, subscriber, peer)
-        peer.on_end = partial(self._leave_subscriber, peer, room, user_id, settling)
+        peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
         try:
-            yield settling
+            yield
         finally:
             peer.end(CLIENT_GONE)
 
-    def _leave_subscriber(
-        self, peer: SubscriberPeer, room: str, user_id: str | None, settling: Settling | None, info: CloseInfo
-    ) -> None:
-        if settling is not None:
-            settling.cancel()
+    def _leave_subscriber(self, peer: SubscriberPeer, room: str, user_id: str | None, info: CloseInfo) -> None:
         self.rooms.leave(room, peer.subscriber, may_return=True)
         if user_id is not None:
             self.user_table.remove(user_id, peer.subscriber)

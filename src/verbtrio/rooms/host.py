@@ -149,7 +149,7 @@ class RoomHost:
             self._keys[channel] = key
         return channel
 
-    def _tell(self, channel: Hashable, frame: Frame, left_out: set[Member]) -> None:
+    def _tell(self, channel: Hashable, frame: Frame, left_out: Collection[Member]) -> None:
         self._rooms.deliver(self._key(str(channel)), frame, left_out)
 
     # What rooms are asked

@@ -138,8 +138,8 @@ class Joins:
         if join.catch_up is not None and not settling.is_over:
             await join.catch_up.replay(self._session)
             if not settling.is_over:
-                join.catch_up.finish()
                 self._rooms.replace(join.name, join.member, join.peer)
+                join.catch_up.finish()  # last: it may be too much for the client, which leaves the room then
         if settling.is_over:
             return
         self._enter(join, settling.info)
@@ -151,8 +151,10 @@ class Joins:
             self._session.enter(join.channel, join.member.id, join.user, info)
 
     def update(self, name: str, member: Member, presence: Any, settling: Settling | None) -> None:
-        """A member's user has other public info. `settling` is what is left of the member's join: where it is not
-        present yet, it will be so with that.
+        """A member's user has other public info.
+
+        Args:
+            settling: what is left of the member's join: it may not be present yet.
 
         Raises:
             RuntimeError: the room has no presence.
