@@ -491,9 +491,11 @@ class Stage:
                     assert self._watched[app, name] == state.changes
         self._check_tasks()
         for app, service in enumerate(self._services):
-            ignorant = service.app._running_hub().host.news._ignorant.get("team:a", ())
+            newcomers = service.app._running_hub().host.news._newcomers.get("team:a")
             waiting = {join.client.number for join in self.model.rooms["team:a"].members[app] if join.stage != "in"}
-            assert {member.id for member in ignorant} == {self._connections[number].ws.id for number in waiting}
+            assert {member.id for member in (newcomers.peers if newcomers else ())} == {
+                self._connections[number].ws.id for number in waiting
+            }
 
     def _id(self, client: Client) -> str:
         return self._connections[client.number].ws.id
@@ -536,7 +538,7 @@ def assert_forgotten(apps: list[App], broker: MemoryBroker) -> None:
         hub = app._running_hub()
         assert not hub.host.session._present  # type: ignore[attr-defined]  # it is a MemorySession
         news = hub.host.news
-        assert not any((news._ignorant, news._pending, news._due))
+        assert not any((news._newcomers, news._pending, news._due))
         assert not hub.room_tasks.tasks()
         assert not hub.room_tasks._refused
         assert not len(hub.timers)
