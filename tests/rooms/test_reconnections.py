@@ -221,7 +221,8 @@ async def publishing(seed: int) -> AsyncIterator[tuple[Service, Publishers, rand
 
 
 @pytest.mark.parametrize("way", LISTEN)
-async def test_a_thousand_reconnections(way: str, autojump_clock: Clock) -> None:
+async def test_a_thousand_reconnections(way: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verbtrio.rooms.catch_up.REPLAY_MESSAGES", 8)  # so most of what was missed is several pages
     async with publishing(seed=14) as (service, publishers, chance):
 
         async def open_stream() -> Any:

@@ -75,6 +75,7 @@ def returns(draw: st.DrawFn) -> Scene:
         *draw(perhaps([("hold", "before")], [("hold", "after")])),
         ("join", client, name, "last", draw(infos)),
         *draw(st.lists(st.sampled_from([("publish", name, 0), ("broadcast", name, None, 1)]), max_size=4)),
+        *draw(perhaps([("broadcast", name, client, 0)], [("broadcast", name, client, 1)])),
         *draw(interruptions(client, name)),
         *draw(perhaps([("release",)], [("release",), ("page", client, name, "last", None)])),
     ]
@@ -83,8 +84,14 @@ def returns(draw: st.DrawFn) -> Scene:
 def interruptions(client: int, name: str) -> st.SearchStrategy[Scene]:
     """What may happen to a join that is not complete, if anything."""
     leave, again = ("leave", client, name), ("join", client, name, "last", 1)
-    other = ("join", (client + 1) % CLIENTS, name, "", 2)
-    ends: list[Scene] = [[("kick", client, name)], [("drop", client)], [("flood", name)], [other, ("advance", 1)]]
+    other = ("join", (client + 2) % CLIENTS, name, "", 2)  # of the same app, where there are two
+    ends: list[Scene] = [
+        [("kick", client, name)],
+        [("drop", client)],
+        [("flood", name)],
+        [other, leave],
+        [other, ("advance", 1)],
+    ]
     return perhaps([], [("update", client, name, 3)], [leave], [leave, again], *ends)
 
 
