@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.support.memory import serving
+from tests.support.room_clients import RoomTask
 from tests.support.room_model import ROOMS
-from tests.support.room_stage import CLIENTS, RoomTask, Stage, an_app, assert_forgotten
+from tests.support.room_stage import CLIENTS, Stage, an_app, assert_forgotten
 from verbtrio import WebSocket
 from verbtrio.brokers import MemoryBroker
 
