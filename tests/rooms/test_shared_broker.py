@@ -205,3 +205,26 @@ async def test_odd_names(autojump_clock: Clock) -> None:
                 assert [await client.get_message() for _ in range(2)] == [name, name]
         for client in clients:
             await client.aclose()
+
+
+async def test_a_stamp_of_one_app_alone(autojump_clock: Clock) -> None:
+    """The other app's messages need not be JSON objects, and are left as they are."""
+    broker = MemoryBroker()
+    stamping, plain = App(broker=broker), App(broker=broker)
+    stamping.rooms("chat:{room}", history=History(stamp="at"))
+    plain.rooms("chat:{room}", history=History())
+
+    @stamping.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        async with ws.join(ROOM):
+            async for _ in ws:
+                pass
+
+    async with serving(stamping) as one, serving(plain) as two:
+        client = await one.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        for data in ("text", b"bytes", {"a": 1}):
+            position = await two.app.room(ROOM).publish(data)
+        assert [await client.get_message() for _ in range(3)] == ["text", b"bytes", f'{{"a":1,"at":"{position}"}}']
+        await client.aclose()
+        await trio.sleep(1)  # as above

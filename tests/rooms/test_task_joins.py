@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 from trio.abc import Clock
 
 from tests.support.memory import serving
-from verbtrio import App, Cause, History, Restart, Room, RoomUnavailable, WebSocket
+from verbtrio import App, BrokerUnavailable, Cause, History, Limits, Restart, Room, RoomUnavailable, WebSocket
 
 NAME = "game:7"
 
@@ -179,3 +180,51 @@ async def test_a_task_s_publications_are_remembered(autojump_clock: Clock) -> No
         page = await app.room("prices:X").history()
         assert [message.position.offset for message in page.messages] == [6, 7, 8, 9, 10]
         await client.aclose()
+
+
+async def test_there_may_be_so_many_rooms_with_tasks(autojump_clock: Clock) -> None:
+    """Whoever joins room after room can't start task after task: those that linger count."""
+    app = App(limits=Limits(max_rooms_with_tasks=3))
+    app.room_task("game:{id}", linger=10)(idle)
+    app.rooms("plain:{id}")
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        for number in range(3):
+            await (await ws.join(f"game:{number}")).leave()
+        with pytest.raises(RoomUnavailable, match="too many rooms with tasks"):
+            ws.join("game:3")
+        assert (ws.rooms, app.statistics().room_tasks) == (frozenset(), 3)
+        await ws.join("game:2")
+        await ws.join("plain:3")
+        await trio.sleep(11)
+        await ws.join("game:3")
+        await ws.send("done")
+
+    async with serving(app) as service:
+        client = await service.connect()
+        assert await client.get_message() == "done"
+
+
+async def idle(room: Room) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_broker_that_is_away_is_no_error_of_the_handler(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        raise BrokerUnavailable("redis://user:secret@10.0.0.1 is away")
+
+    async with serving(app) as service:
+        client = await service.connect()
+        with pytest.raises(trio_websocket.ConnectionClosed):
+            await client.get_message()
+        assert client.closed is not None
+        assert (client.closed.code, client.closed.reason) == (1013, "Not available")
+        await service.wait_ended(5)
+        assert app.statistics().ended == {Cause.DENIED: 1}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -59,7 +59,7 @@ class Cause(enum.StrEnum):
     """The peer sent a message over the size limit (1009)."""
     DENIED = "denied"
     """The peer may not join a room, or wants to go on from where the room's history does not reach, and the handler
-    leaves it at that (1008)."""
+    leaves it at that (1008; 1013 where the room, or the broker, is not available now)."""
     INVALID = "invalid"
     """The peer sent more invalid messages than `Limits.max_bad_messages` allows (1008)."""
     PROTOCOL = "protocol"

@@ -36,7 +36,10 @@ class AuthenticationError(VerbtrioError):
 
 
 class BrokerUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of ours
-    """The broker can't be reached now. (`MemoryBroker` always can.) What was asked of it has not been done."""
+    """The broker can't be reached now. (`MemoryBroker` always can.) What was asked of it has not been done.
+
+    If the handler does not catch it, the connection ends with 1013, which is not logged as an error.
+    """
 
 
 class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websockets, trio-websocket)
@@ -111,5 +114,6 @@ class NotRunning(VerbtrioError):  # noqa: N818 -- a state, not a failure
 class RoomUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of the caller's
     """A room can't be joined now: its task has failed, is not ready in time, or ends with the server.
 
-    `str(error)` may be shown to the peer: it says nothing of what the task has raised, which is in the log.
+    `str(error)` may be shown to the peer: it says nothing of what the task has raised, which is in the log. If the
+    handler does not catch it, the connection ends with 1013, which is not logged as an error.
     """

@@ -57,6 +57,9 @@ class Limits(_Named):
     """How many connections may come at once, if there is a `max_connections_per_second_per_client`."""
     max_rooms: int | None = 1000
     """How many rooms a connection may be in; `ws.join` raises `LimitExceeded` for the next."""
+    max_rooms_with_tasks: int | None = 10_000
+    """How many rooms may have tasks of their own (`app.room_task`) at once, those whose tasks linger included; a join
+    of another one raises `RoomUnavailable`. Only the app's own limit applies."""
     max_history_bytes: int = HISTORY_BYTES
     """What the histories of all rooms (`app.rooms(history=...)`) may cost together, about 200 bytes for each message
     among them; beyond it the oldest messages of all rooms are forgotten first. Only the app's own limit applies."""

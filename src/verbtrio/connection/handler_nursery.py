@@ -15,12 +15,32 @@ from weakref import ref
 import trio
 
 from verbtrio.base.calls import single
-from verbtrio.base.close import DRAINED, INTERNAL_ERROR, POLICY_VIOLATION, RETURNED, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import ConnectionClosed, Denied, HistoryGap, LimitExceeded
+from verbtrio.base.close import (
+    DRAINED,
+    INTERNAL_ERROR,
+    POLICY_VIOLATION,
+    RETURNED,
+    TRY_AGAIN_LATER,
+    Cause,
+    CloseInfo,
+    fitting_reason,
+)
+from verbtrio.base.errors import (
+    BrokerUnavailable,
+    ConnectionClosed,
+    Denied,
+    HistoryGap,
+    LimitExceeded,
+    RoomUnavailable,
+)
 from verbtrio.connection.handler import Handler
 from verbtrio.connection.peer import WebSocketPeer, handled_by
 
 logger = logging.getLogger("verbtrio.connection")
+
+_REFUSALS = (BrokerUnavailable, Denied, HistoryGap, LimitExceeded, RoomUnavailable)
+"""What a handler need not catch: it says why the client can't have what it asks for, and is no mistake of the
+handler's. Each client that comes again would be a traceback in the log."""
 
 
 async def handle(
@@ -101,11 +121,14 @@ def _failure_of(peer: WebSocketPeer[Any], error: BaseException) -> Exception | N
 
 def _info_of(failure: Exception) -> CloseInfo:
     """How a connection ends whose handler has raised `failure`."""
-    limits, others = ExceptionGroup("", [failure]).split((Denied, HistoryGap, LimitExceeded))
-    if others is not None or limits is None:
+    refusals, others = ExceptionGroup("", [failure]).split(_REFUSALS)
+    if others is not None or refusals is None:
         return CloseInfo(Cause.ERROR, INTERNAL_ERROR, "Internal server error", failure)
-    first: Exception = limits
+    first: Exception = refusals
     while isinstance(first, ExceptionGroup):
         first = first.exceptions[0]
+    if isinstance(first, BrokerUnavailable):  # its text may have the broker's address
+        return CloseInfo(Cause.DENIED, TRY_AGAIN_LATER, "Not available")
     cause = Cause.RATE if isinstance(first, LimitExceeded) else Cause.DENIED
-    return CloseInfo(cause, POLICY_VIOLATION, fitting_reason(str(first)))
+    code = TRY_AGAIN_LATER if isinstance(first, RoomUnavailable) else POLICY_VIOLATION
+    return CloseInfo(cause, code, fitting_reason(str(first)))

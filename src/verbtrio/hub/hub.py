@@ -73,6 +73,7 @@ class Hub:
             self.counters,
             lambda name: Room(self.rooms, name),
             lambda name, info: self.rooms.dismiss(name, None, info),
+            limits.max_rooms_with_tasks,
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
         self.rooms.host = self.host

@@ -18,19 +18,26 @@ class Published(Frame):
     __slots__ = ("position",)
 
     def __init__(self, frame: Frame, position: Position, stamp: str | None) -> None:
-        """`stamp`: the field that is added with the position, for a message that `check_stamp` has passed."""
-        super().__init__(frame.payload if stamp is None else _stamped(frame.payload, position, stamp), text=frame.text)
+        """`stamp`: the field that is added with the position. (Not to a message of another app that shares the broker
+        and has no stamp, which need not be a JSON object.)"""
+        payload = frame.payload
+        if stamp is not None and _takes_fields(frame.text, payload):
+            payload = _stamped(payload, position, stamp)
+        super().__init__(payload, text=frame.text)
         self.position = position
 
 
 def check_stamp(frame: Frame, stamp: str) -> None:
     """Raise `TypeError` if a position can't be added to the message: it is not a JSON object."""
-    payload = frame.payload
-    if not (frame.text and payload[:1] == b"{" and payload[-1:] == b"}"):
+    if not _takes_fields(frame.text, frame.payload):
         raise TypeError(
             f"this room's history adds a field {stamp!r} to each message (History.stamp), so what is published must "
             "become a JSON object: a dict, or an object with fields"
         )
+
+
+def _takes_fields(text: bool, payload: bytes) -> bool:
+    return text and payload[:1] == b"{" and payload[-1:] == b"}"
 
 
 def _stamped(payload: bytes, position: Position, stamp: str) -> bytes:

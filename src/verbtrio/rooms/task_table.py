@@ -49,6 +49,7 @@ class RoomTaskTable:
         counters: the app's; failures are counted there.
         handle: gives the handle on a room, with which its tasks are called.
         dismiss: removes all members of a room, synchronously.
+        max_rooms: how many rooms may have tasks at once.
 
     Attributes:
         context: the context that each task has a copy of. It is that of this table's maker, and never a connection's:
@@ -62,6 +63,7 @@ class RoomTaskTable:
         counters: Counters,
         handle: Callable[[str], object],
         dismiss: Callable[[str, CloseInfo], object],
+        max_rooms: int | None = None,
     ) -> None:
         self.timers = timers
         self.counters = counters
@@ -69,6 +71,7 @@ class RoomTaskTable:
         self.context = copy_context()
         self._start_soon = start_soon
         self._dismiss = dismiss
+        self._max_rooms = max_rooms
         self._rooms: dict[str, RoomTasks] = {}
         self._refused: dict[str, Timer] = {}  # the rooms that were given up, each until its timer is due
         self._is_closed = False
@@ -81,13 +84,16 @@ class RoomTaskTable:
         """Check that the room can be joined.
 
         Raises:
-            RoomUnavailable: its task has failed for the last time a short while ago, or the server shuts down.
+            RoomUnavailable: its task has failed for the last time a short while ago; there are as many rooms with tasks
+                as there may be; or the server shuts down.
         """
         if self._is_closed:
             raise RoomUnavailable("the room is closed: the server is shutting down")
         timer = self._refused.get(name)
         if timer is not None and trio.current_time() < timer.when:
             raise RoomUnavailable("the room's task has failed")
+        if self._max_rooms is not None and len(self._rooms) >= self._max_rooms and name not in self._rooms:
+            raise RoomUnavailable("there are too many rooms with tasks: try again later")
 
     def occupied(self, name: str, tasks: Sequence[RoomTask], values: Mapping[str, Any]) -> None:
         """The room has, or is about to have, a member: start its tasks, unless they are running. Once it is occupied,
