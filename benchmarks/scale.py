@@ -1,4 +1,4 @@
-"""`nox -s scale`: growth.py's and fairness.py's measurements of verbtrio, with their limits, as a table."""
+"""`nox -s scale`: verbtrio alone, measured by growth.py, fairness.py and remembering.py: limits, and tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import build, catalogue, fairness, growth, pages
+from benchmarks import build, catalogue, fairness, growth, pages, remembering
 from benchmarks.__main__ import make_certificate
-from benchmarks.catalogue import BARE, PACKAGE, Place, Server, hypercorn
+from benchmarks.catalogue import BARE, BY_NAME, PACKAGE, Place, Server, hypercorn
 from benchmarks.growth import Finding
 from benchmarks.process import LOAD_CORE, Process, free_port, pin
 from benchmarks.quiet import disturbances
 from benchmarks.run import log, start
 
-PARTS = ("deliveries", "joins", "held", "latency", "pipelining", "limited", "slow", "idle")
+TABLES = {
+    "scale": ("deliveries", "joins", "held", "latency", "pipelining", "limited", "slow", "idle"),
+    "rooms": ("published", "remembered", "come-and-go"),
+}
+"""The tables in the documentation, by their markers, and which parts each is made of."""
+PARTS = tuple(part for parts in TABLES.values() for part in parts)
 WATCHED = Server("verbtrio-watched", "verbtrio, watched", hypercorn(f"{PACKAGE}.verbtrio_watched:app"))
 TASKS = Server("verbtrio-tasks", "verbtrio, reader tasks", hypercorn(f"{PACKAGE}.verbtrio_tasks:app"))
 
@@ -60,6 +65,12 @@ def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) 
                 yield from fairness.slow_reader(process, prefix, "TLS", tls=True)
     if "idle" in parts:
         yield from growth.idle(server)
+    if "published" in parts:
+        yield from remembering.published(seconds, rounds)
+    for part, measure in (("remembered", remembering.remembered), ("come-and-go", remembering.come_and_go)):
+        if part in parts:
+            with running(BY_NAME["verbtrio-history"]) as process:
+                yield from measure(process)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
