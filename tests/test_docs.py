@@ -54,7 +54,7 @@ def test_each_name() -> None:
     assert sorted(named) == sorted(EXPORTED)
 
 
-@pytest.mark.parametrize("door", ["auth", "security", "environment", "metrics", "middleware"])
+@pytest.mark.parametrize("door", ["auth", "brokers", "security", "environment", "metrics", "middleware"])
 def test_each_name_of_a_door(door: str) -> None:
     module = importlib.import_module(f"verbtrio.{door}")
     (cells,) = [cells for cells in rows("Names") if cells[0] == f"`{module.__name__}`"]

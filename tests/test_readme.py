@@ -10,6 +10,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from trio.abc import Clock
 from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
 from tests.support.process import ROOT, Server, free_port, running
+from tests.test_room_pages import PAGES as ROOM_PAGES
 from verbtrio import App, Limits
 from verbtrio.base.close import CANCEL_GRACE
 from verbtrio.guards.rate import MAX_WAITING
@@ -200,6 +202,15 @@ class TestTheAdditions:
                 ws.receive_text()
                 assert client.post("/announce/lobby").json() == {"reached": 1}
                 assert ws.receive_text() == "Attention, please"
+            with client.websocket_connect("/team/red") as ws:
+                assert ws.receive_json() == {"present": 1}
+                for text in ("one", "two"):
+                    ws.send_text(text)
+                one, two = ws.receive_json(), ws.receive_json()
+                assert [one["text"], two["text"]] == ["one", "two"]
+            with client.websocket_connect(f"/team/red?since={one['at']}") as ws:
+                assert ws.receive_json() == two
+                assert "present" in ws.receive_json()
             headers = {"Authorization": f"Bearer {auth.issue({'id': 5, 'roles': ['metrics', 'member']})}"}
             with client.websocket_connect("/members/red", headers=headers) as ws:
                 assert ws.receive_text() == "hello, user 5"
@@ -267,6 +278,10 @@ class TestTheGuide:
                 assert ben.receive_text() == "hello"
             with client.websocket_connect("/tables/round/7") as ws:
                 assert ws.receive_json() == {"table": "round", "seat": 7}
+            with client.websocket_connect("/team/red") as ws:
+                assert ws.receive_json() == {"here": 1}
+                ws.send_text("hello")
+                assert ws.receive_json() == {"text": "hello"}
             for offered, spoken in (["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2"), (["x"], None):
                 with client.websocket_connect("/versions", subprotocols=offered) as ws:
                     assert ws.receive_text() == f"You speak {spoken}"
@@ -340,8 +355,9 @@ def test_the_other_pages_run(page: str) -> None:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_no_page_is_left_out(page: str) -> None:
-    """Of those that have programs, `from-verb.md` has a test module of its own."""
+    """Of those that have programs, `from-verb.md` and the pages about rooms have test modules of their own."""
     tested = ["README.md", "docs/guide.md", "docs/security.md", "docs/from-verb.md", *PRELUDES]
+    tested += [f"docs/{room_page}.md" for room_page in ROOM_PAGES]
     assert page in tested or not blocks(page)
 
 
@@ -376,8 +392,9 @@ def test_the_threat_model_has_every_bound() -> None:
     names = re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)+", " ".join(re.findall(r"`([^`]*)`", table)))
     assert not [field.name for field in dataclasses.fields(Limits) if field.name not in names]
     config = Config()
+    app = {"max_body_size", "room_task", *signature(App.rooms).parameters, *signature(App.room_task).parameters}
     for name in names:
-        assert name in Limits.__slots__ or hasattr(config, name) or name == "max_body_size", f"there is no {name}"
+        assert name in Limits.__slots__ or hasattr(config, name) or name in app, f"there is no {name}"
     sizes = [f"{BODY_BYTES // 1024} KiB", f"{PROGRESS_BYTES // 1024} KiB more", f"{HELD_BYTES // 1024**2} MiB"]
     rates = [f"{BURST:,.0f} at once, {PER_SECOND:.0f} a second", f"{PER_REQUEST:.0f} for each request"]
     counts = [
@@ -397,7 +414,7 @@ def test_the_threat_model_has_every_bound() -> None:
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_links_lead_somewhere(page: str) -> None:
     """To a file, and to a heading where they name one."""
-    text = (ROOT / page).read_text()
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
             continue

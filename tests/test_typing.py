@@ -134,6 +134,7 @@ class TestTheSample:
         async with serving(app) as service:
             client = await service.connect("/rooms/lobby")
             await client.send_message('{"type":"Move","x":2}')
+            assert str(await client.get_message()).startswith('{"type":"presence_state","room":"lobby"')
             assert str(await client.get_message()).startswith("hello, ")
             assert await client.get_message() == "moved"
             assert sample_app.everywhere()["peer"] == 0

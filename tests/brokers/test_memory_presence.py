@@ -62,7 +62,7 @@ class PresenceMachine(RuleBasedStateMachine):
             del self.users[room, earlier]
         self.connections[room, connection] = name
         user = self.users.setdefault((room, name), User())
-        user.info, user.due = info, None
+        user.info, user.due = user.info if info is None else info, None
         self.follow(room, self.table.enter(room, connection, name, info))
 
     @rule(room=ROOMS, connection=CONNECTIONS, info=INFOS)

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from trio.abc import Clock
 
+from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from verbtrio import App, LimitExceeded, WebSocket
 from verbtrio.brokers import PresenceChange, Present
@@ -157,6 +158,29 @@ async def test_update(autojump_clock: Clock) -> None:
         assert await present(service) == {"ann": Present({"name": "Ann"}, 1)}
         await client.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_join_without_public_info_keeps_it(autojump_clock: Clock) -> None:
+    """Such as that of an event stream, which has none to give."""
+    app, watched = team(), Watched()
+    app.sse("/events", room=ROOM)
+    app.ws("/silent")(silent)
+    async with serving(app) as service, trio.open_nursery() as nursery:
+        await nursery.start(watched.watch, service)
+        client = await enter(service, "ann")
+        stream = await Exchange(service.open_stream()).request("/events?user=ann")
+        tab = await service.connect("/silent?user=ann")
+        await trio.sleep(1)
+        assert await present(service) == {"ann": Present({"name": "ANN"}, 3)}
+        assert watched.take() == [("join", "ann")]
+        for one in (client, stream, tab):
+            await one.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def silent(ws: WebSocket[str]) -> None:
+    async with ws.join(ROOM):
+        await trio.sleep_forever()
 
 
 async def test_public_info_is_a_copy_and_must_be_json(autojump_clock: Clock) -> None:

@@ -177,6 +177,24 @@ async def test_the_leave_hook_is_not_called_where_nobody_was_in(autojump_clock: 
     assert left == ["once"]
 
 
+async def test_a_refusal_that_nobody_waits_for(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    app.rooms("chat:{room}", history=History())
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        membership = ws.join(ROOM, since="no:1")
+        await trio.sleep(1)
+        assert (membership.kicked is not None, ws.rooms) == (True, frozenset())
+        await ws.send("done")
+
+    caplog.set_level("INFO", "verbtrio.connection")
+    async with serving(app) as service:
+        client = await service.connect()
+        assert await client.get_message() == "done"
+    assert [record.message for record in caplog.records if "is not in the room 'chat:a'" in record.message]
+
+
 async def test_a_page_and_on_from_there(autojump_clock: Clock) -> None:
     """A late joiner: the last messages, then all that follow."""
     app = chat()

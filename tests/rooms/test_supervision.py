@@ -143,6 +143,19 @@ class TestLife:
             here.check_empty()
         assert (life.began, life.ended) == ([0, 1], [1, 2])
 
+    async def test_left_twice(self, autojump_clock: Clock) -> None:
+        """As when a leave follows a kick."""
+        life = Life()
+        async with house() as here:
+            here.join("room", RoomTask(life.work))
+            here.table.vacated("room")
+            await trio.sleep(20)
+            here.table.vacated("room")
+            here.table.vacated("a room without tasks")
+            assert len(here.timers) == 1
+            await trio.sleep(11)
+            here.check_empty()
+
     async def test_left_before_it_has_begun(self, autojump_clock: Clock) -> None:
         life = Life()
         async with house() as here:
@@ -240,6 +253,16 @@ class TestStart:
             await trio.sleep(1)
             assert here.states == ["starting"]
         assert times == [3, 3, 3, 8]
+
+    async def test_the_most_patient_counts(self, autojump_clock: Clock) -> None:
+        async def never(room: Any, task_status: Any) -> None:
+            await trio.sleep_forever()
+
+        tasks = RoomTask(never, start_timeout=3), RoomTask(never, start_timeout=8), RoomTask(never, start_timeout=5)
+        async with house() as here:
+            with pytest.raises(RoomUnavailable):
+                await here.enter("room", *tasks)
+            assert trio.current_time() == 8
 
     async def test_of_all_tasks(self, autojump_clock: Clock) -> None:
         one, two = Life(), Life()
@@ -351,6 +374,7 @@ class TestStart:
             assert here.states == ["starting"]
             kept[0].started()
             assert here.states == ["starting"]
+            assert not here.table._rooms["room"].is_ready
             kept[1].started()
             assert here.states == ["running"]
 
@@ -438,6 +462,21 @@ class TestFailure:
             here.join("room", task)
             await trio.sleep(1)
             assert life.began == about(0, 61)
+
+    async def test_forgiven_in_time(self, autojump_clock: Clock) -> None:
+        """Although a timer may be late: here because of one just before it."""
+        life = Life(Failure())
+        task = RoomTask(life.work, restart=Restart(max=0, within=2))
+        async with house() as here:
+            here.join("room", task)
+            await trio.testing.wait_all_tasks_blocked()
+            here.timers.at(1.99, lambda now, when: None)
+            await trio.sleep(2)
+            assert here.table._refused, "the timer has not been called yet"
+            here.join("room", task)
+            assert not here.table._refused
+            await trio.sleep(1)
+            assert here.states == ["running"]
 
     async def test_while_one_waits_for_the_start(self, autojump_clock: Clock) -> None:
         async def game(room: Any, task_status: Any) -> None:
@@ -608,6 +647,16 @@ class TestHanging:
             assert here.states == ["running"]
             assert (life.began, life.ended) == ([0, 4], [4])
 
+    async def test_the_next_member_leaves_too(self, autojump_clock: Clock) -> None:
+        async with hanging(linger=3) as (here, task, life, release):
+            await trio.sleep(4)
+            here.join("room", task)
+            here.leave("room")
+            release.set()
+            await trio.testing.wait_all_tasks_blocked()
+            here.check_empty()
+            assert life.began == [0]
+
     async def test_not_for_ever(self, autojump_clock: Clock) -> None:
         async with hanging() as (here, task, life, release):
             for _ in range(3):
@@ -670,6 +719,44 @@ class TestHanging:
             await trio.sleep(1)
             assert here.states == ["running", "running"]
 
+    async def test_who_waits_does_not_wait_for_it(self, autojump_clock: Clock) -> None:
+        """In a room that was given up, while another of its tasks does not end."""
+        release = trio.Event()
+
+        async def failing(room: Any, task_status: Any) -> None:
+            await trio.sleep(2)
+            raise Failure
+
+        async def stubborn(room: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            with pytest.raises(RoomUnavailable, match="failed"):
+                await here.enter("room", RoomTask(failing, restart=None), RoomTask(stubborn))
+            assert trio.current_time() == 2
+            assert here.states == ["failed", "ending"]
+            release.set()
+
+    async def test_is_named_once(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        """Although it was late, and its room was left too."""
+        release = trio.Event()
+
+        async def game(room: Any, task_status: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            here.join("room", RoomTask(game, start_timeout=3, linger=0))
+            await trio.sleep(4)
+            here.leave("room")
+            await trio.sleep(20)
+            assert len(lines(caplog)) == 1
+            release.set()
+            await trio.testing.wait_all_tasks_blocked()
+            here.check_empty()
+            assert here.counters.room_task_failures == 0, "the room was left before it was over"
+
 
 class TestDrain:
     async def test_cancels_all(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -706,6 +793,7 @@ class TestDrain:
     async def test_names_those_that_hang(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         async with hanging(linger=100) as (here, *_):
             here.table.close(2)
+            here.table.close(100)
             await here.table.wait_ended()
             assert trio.current_time() == 3
             (line,) = lines(caplog)
@@ -713,6 +801,22 @@ class TestDrain:
             assert line.endswith(": game of the room 'room'")
             await trio.sleep(10)
             assert len(lines(caplog)) == 1, "it is not named twice"
+
+    async def test_names_no_other(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        life, release = Life(None), trio.Event()
+
+        async def stubborn(room: Any) -> None:
+            with trio.CancelScope(shield=True):
+                await release.wait()
+
+        async with house() as here:
+            here.join("room", RoomTask(life.work), RoomTask(stubborn))
+            await trio.sleep(1)
+            here.table.close(2)
+            await here.table.wait_ended()
+            (line,) = lines(caplog)
+            assert line.startswith("WARNING 1 tasks of rooms did not end in time")
+            release.set()
 
     async def test_of_an_app(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         """Before its connections; the hub waits, and does not end before they have."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
+
+from verbtrio.base.checks import check_seconds
 
 MAX_DELAY = 30.0
 """Seconds between a failure and the restart, at most."""
@@ -62,12 +63,3 @@ def _check_count(what: str, value: object) -> None:
         raise TypeError(f"{what} is a whole number, an int, not {value!r}")
     if value < 0:
         raise ValueError(f"{what} is 0, for never, or more, not {value!r}")
-
-
-def check_seconds(what: str, value: object, *, or_zero: bool = False) -> None:
-    """Raise where `value` is not a time that can be waited for; 0 is one with `or_zero`."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{what} is a number of seconds, not {value!r}")
-    if not (0 < value < math.inf or (or_zero and value == 0)):
-        least = "0 or more" if or_zero else "more than 0"
-        raise ValueError(f"{what} is a number of seconds, {least} and finite, not {value!r}")

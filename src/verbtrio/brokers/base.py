@@ -115,8 +115,9 @@ class Session(ABC):
 
     @abstractmethod
     def enter(self, room: str, connection: str, user: str, info: Any) -> None:
-        """This connection, which is here, is present in the room from now on. If it is already, its user has other
-        info; if it is present as another user, that user has lost it, without a grace.
+        """This connection, which is here, is present in the room from now on. If its user is already, the user has
+        other info, or the same if this is `None`; if the connection is present as another user, that user has lost it,
+        without a grace.
 
         Raises:
             TypeError: JSON has no form for `info`. Nothing has changed.

@@ -42,7 +42,8 @@ class PresenceTable:
     def enter(self, room: str, connection: str, name: str, info: Any) -> list[PresenceChange]:
         """A connection of the user `name` is in the room. Returns what has changed for others.
 
-        If it is in already, it has other info; if that was as another user, that one may have left.
+        If its user is in already, the user has other info, or the same if `info` is `None`; if the connection was in as
+        another user, that one may have left.
 
         Raises:
             TypeError: JSON has no form for `info`. Nothing has changed.
@@ -61,7 +62,7 @@ class PresenceTable:
             return [*changes, PresenceChange("join", name, msgspec.json.decode(form))]
         user.connections.add(connection)
         user.due = None
-        return changes + self._set_info(user, name, form)
+        return changes if info is None else changes + self._set_info(user, name, form)
 
     def update(self, room: str, connection: str, info: Any) -> list[PresenceChange]:
         """The connection's user has other info. Returns what has changed; nothing for one that is not there.

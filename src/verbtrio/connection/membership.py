@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -20,6 +21,8 @@ from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.settling import Settling
+
+logger = logging.getLogger("verbtrio.connection")
 
 
 class Joined(Peer, Protocol):
@@ -129,6 +132,8 @@ class Memberships:
         """The join could not be completed: nobody has been in the room, so no leave hook is called."""
         is_ours = isinstance(error, RoomUnavailable | BrokerUnavailable)
         code = INTERNAL_ERROR if is_ours else POLICY_VIOLATION
+        if membership._settling is not None and not membership._settling.is_awaited:
+            logger.info("%r is not in the room %r, and nobody waits to hear so: %s", self._peer, membership.name, error)
         membership.kicked = CloseInfo(Cause.ERROR if is_ours else Cause.DENIED, code, fitting_reason(str(error)))
         membership._on_leave = None
         membership._go()

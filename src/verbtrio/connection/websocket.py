@@ -187,7 +187,8 @@ class WebSocket(Member, Generic[T, U]):
             since: for a client that comes back to a room with history: the position of the last message it has, or that
                 position's text. It is sent what it has missed, in order, then what is said from now on, without gap or
                 duplicate.
-            presence: in a room with presence, the user's public info. It is sent to others as JSON.
+            presence: in a room with presence, the user's public info. It is sent to others as JSON. Default: what the
+                user has there already, by another connection; else none.
 
         Returns:
             The membership: a `Room`, which `leave` and `leave_nowait` end.

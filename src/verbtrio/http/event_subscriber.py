@@ -86,7 +86,7 @@ class SubscriberPeer:
         self._counters = counters
         self._check = check
         self._encode = encode
-        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 900 bytes
+        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 800 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._dismissed: CloseInfo | None = None  # how it ends, since it was removed from its room

@@ -21,7 +21,7 @@ PacketT = TypeVar("PacketT")
 class Waiting(Generic[PacketT]):
     """Packets in the order in which they go out. Only messages (`Frame`) are ever dropped.
 
-    An empty one takes 900 bytes, and more after it was full: keep one only while something waits in it.
+    An empty one takes 800 bytes, and more after it was full: keep one only while something waits in it.
 
     Args:
         limits: how many bytes may wait, and what happens to more.

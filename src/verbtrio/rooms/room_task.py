@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from verbtrio.base.restart import Restart, check_seconds
+from verbtrio.base.checks import check_seconds
+from verbtrio.base.restart import Restart
 from verbtrio.base.signatures import asked_for, name_of_task
 
 STATUS = "task_status"
@@ -50,7 +51,7 @@ class RoomTask:
         if not inspect.iscoroutinefunction(self.function):
             raise TypeError(f"a room's task is a coroutine function, which {name} is not: write `async def`")
         _check_first(self.function, name, self.parameters)
-        check_seconds("linger", self.linger, or_zero=True)
+        check_seconds("linger", self.linger, zero=True)
         check_seconds("start_timeout", self.start_timeout)
         if self.restart is not None and not isinstance(self.restart, Restart):
             raise TypeError(f"restart is a verbtrio.Restart(...), or None for never, not {self.restart!r}")

@@ -26,6 +26,8 @@ class Settling:
         self._scope = trio.CancelScope()
         self._done = trio.Event()
         self._error: Exception | None = None
+        self.is_awaited = False
+        """Whether anybody has asked for the outcome."""
 
     @property
     def is_over(self) -> bool:
@@ -62,6 +64,7 @@ class Settling:
         Raises:
             BrokerUnavailable, Denied, HistoryGap, RoomUnavailable: the member can't be in the room.
         """
+        self.is_awaited = True
         await self._done.wait()
         if self._error is not None:
             raise self._error

@@ -209,6 +209,6 @@ class _Start:
         self._of = None
 
     def _fail(self, now: float, when: float) -> None:
-        if self._of is not None:
-            self.scope.cancel()
-            self._of.expect_end(watched=True)
+        assert self._of is not None, "`stop` has cancelled the timer"
+        self.scope.cancel()
+        self._of.expect_end(watched=True)

@@ -59,7 +59,8 @@ class PresenceChecks(Checks):
                 await self.present(node, room, {})
 
     async def test_public_info(self) -> None:
-        """It changes by `update`, and by a connection that enters with another one; the same again is no change."""
+        """It changes by `update`, and by a connection that enters with another one; the same again is no change, nor is
+        none of a connection that enters."""
         room = self.name()
         async with self.processes(2) as nodes:
             for node in nodes:
@@ -73,11 +74,13 @@ class PresenceChecks(Checks):
             one.session.update(room, "c1", {"a": [True, None, "é"]})
             one.session.update(room, "c1", {"a": [1, None, "é"]})
             one.session.enter(room, "c1", "ann", None)
+            one.session.update(room, "c1", "b")
+            one.session.update(room, "c1", None)
             one.session.update(room, "nobody", "x")
             one.session.update(self.name(), "c1", "x")
             one.session.exit(room, "c1", 0)
-            changes = [("update", "ann", info) for info in (2, {"a": [True, None, "é"]}, {"a": [1, None, "é"]}, None)]
-            await self.told(nodes, room, ("join", "ann", 1), *changes)
+            infos = (2, {"a": [True, None, "é"]}, {"a": [1, None, "é"]}, "b", None)
+            await self.told(nodes, room, ("join", "ann", 1), *[("update", "ann", info) for info in infos])
             assert [str(info) for _, _, info in other.process.changes_in(room)][2] == "{'a': [True, None, 'é']}"
             await self.present(other, room, {"ann": Present(None, 1)})
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, overload
 
-from verbtrio.base.restart import Restart, check_seconds
+from verbtrio.base.checks import check_seconds
+from verbtrio.base.restart import Restart
 from verbtrio.server.tasks.supervised import PeriodicTask, SupervisedTask, Task
 
 TaskFunction = TypeVar("TaskFunction", bound=Callable[..., Coroutine[Any, Any, None]])
