@@ -19,7 +19,10 @@ class Published(Frame):
 
     def __init__(self, frame: Frame, position: Position, stamp: str | None) -> None:
         """`stamp`: the field that is added with the position, for a message that `check_stamp` has passed."""
-        super().__init__(frame.payload if stamp is None else _stamped(frame.payload, position, stamp), text=frame.text)
+        if stamp is None:
+            self.share(frame)
+        else:
+            super().__init__(_stamped(frame.payload, position, stamp), text=frame.text)
         self.position = position
 
 
