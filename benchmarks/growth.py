@@ -43,7 +43,7 @@ class Finding:
     what: str
     measured: str
     limit: str
-    """In the column "at most"; in the table `rooms`, with that word."""
+    """A highest value, unless it says "at least"."""
     kept: bool | None
     """`None` where there is no limit: for comparison."""
 
@@ -239,8 +239,8 @@ def _join_and_leave(*, members: int, rooms: int, repeats: int = 20_000) -> float
     return 1e6 * best / repeats
 
 
-def table(findings: Sequence[Finding], limit: str = "at most") -> str:
-    """As Markdown. `limit`: the head of the column with the limits."""
-    lines = [f"| what | measured | {limit} | |", "|---|---|---|---|"]
+def table(findings: Sequence[Finding]) -> str:
+    """As Markdown."""
+    lines = ["| what | measured | at most | |", "|---|---|---|---|"]
     lines += [f"| {f.what} | {f.measured} | {f.limit} | {f.verdict} |" for f in findings]
     return "\n".join(lines)

@@ -62,7 +62,7 @@ def remembered(process: Process) -> Iterator[Finding]:
         _say(process, "/remembered", REMEMBERED, "x" * size)
         each = (process.memory_bytes() - before) / REMEMBERED - size
         what = f"a remembered message of {size:,} bytes: memory beside these"
-        yield Finding(what, f"{each:.0f} bytes", f"at most {REMEMBERED_BYTES}", each <= REMEMBERED_BYTES)
+        yield Finding(what, f"{each:.0f} bytes", f"{REMEMBERED_BYTES} bytes", each <= REMEMBERED_BYTES)
 
 
 def come_and_go(process: Process) -> Iterator[Finding]:
@@ -74,7 +74,7 @@ def come_and_go(process: Process) -> Iterator[Finding]:
         _say(process, path, COME_AND_GO, MESSAGE)
         left = process.memory_bytes() - before
         what = f"{COME_AND_GO:,} rooms {title} come and go: memory"
-        yield Finding(what, f"{left / 1e6:+.1f} MB", f"at most {LEFT_BYTES / 1e6:.0f} MB", left <= LEFT_BYTES)
+        yield Finding(what, f"{left / 1e6:+.1f} MB", f"{LEFT_BYTES / 1e6:.0f} MB", left <= LEFT_BYTES)
 
 
 def _say(process: Process, path: str, messages: int, payload: str) -> None:
