@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 from examples.demo import samples
 from tests.support.browser import Browser, Panel, chromium, missing_commands
@@ -128,6 +130,18 @@ def streaming(browser: Browser) -> None:
     browser.until(lambda: lines("made") == 4, "the countdown ends")
 
 
+def ticker(browser: Browser) -> None:
+    def figure(role: str) -> int:
+        return int(browser.driver.find_element(By.CSS_SELECTOR, f"[data-role='{role}']").text or 0)
+
+    events = f"{browser.driver.current_url}events"
+    with subprocess.Popen([sys.executable, "examples/slow.py", events], stdout=subprocess.DEVNULL) as slow:
+        try:
+            browser.until(lambda: figure("dropped") > 1000, "prices are dropped")
+        finally:
+            slow.terminate()
+
+
 def answers(browser: Browser) -> None:
     (panel,) = browser.connect_all(welcome=False)
     choose(panel, 0, 1, 2)
@@ -147,6 +161,23 @@ def lifecycle(browser: Browser) -> None:
     (panel,) = browser.connect_all()
     choose(panel, 0, 1)
     panel.wait_count("error")
+
+
+def teamchat(browser: Browser) -> None:
+    ada, bob = browser.connect_all()
+    ada.say("Who has the keys?")
+    bob.wait_count("message")
+    bob.click("cut")
+    ada.say("Found them!")
+    ada.wait_count("own", 2)
+    bob.click("connect")
+    bob.wait_count("message", 2)
+    Select(bob.part("to")).select_by_visible_text("Ada")
+    bob.say("I had them all along")
+    ada.wait_count("direct")
+    ada.wait_line("system", "Bob has come")
+    ada.part("input").send_keys("So")
+    browser.until(lambda: bob.part("typing").text, "it is told that she types")
 
 
 def converse(first: Panel, second: Panel, question: str, answer: str) -> None:
@@ -172,9 +203,11 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "heartbeat": heartbeat,
     "sessions": sessions,
     "streaming": streaming,
+    "ticker": ticker,
     "answers": answers,
     "validation": validation,
     "lifecycle": lifecycle,
+    "teamchat": teamchat,
     "guarded": index,
     "wss": index,
 }

@@ -5,7 +5,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the other examples
 
-from examples import answers, auth, broadcast, echo, heartbeat, lifecycle, rooms, sessions, streaming, validation
+from examples import (
+    answers,
+    auth,
+    broadcast,
+    echo,
+    heartbeat,
+    lifecycle,
+    rooms,
+    sessions,
+    streaming,
+    teamchat,
+    ticker,
+    validation,
+)
 from examples.page import EXAMPLES, add_index, add_page
 from verbtrio import App
 
@@ -17,9 +30,11 @@ samples = {
     "heartbeat": heartbeat.app,
     "sessions": sessions.app,
     "streaming": streaming.app,
+    "ticker": ticker.app,
     "answers": answers.app,
     "validation": validation.app,
     "lifecycle": lifecycle.app,
+    "teamchat": teamchat.app,
     "guarded": App(),  # it and wss have no page of their own: only their code is shown
     "wss": App(),
 }

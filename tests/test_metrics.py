@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from tests.support.http import Exchange
 from tests.support.memory import serving, shake_hands, socket_stream_pair
-from verbtrio import App, Cause, Limits, NotRunning, WebSocket
+from verbtrio import App, Cause, History, HistoryGap, Limits, NotRunning, Presence, Room, WebSocket
 from verbtrio.metrics import AppCollector, metrics
 
 Clock = trio.testing.MockClock
@@ -59,12 +60,17 @@ async def test_who_is_here_and_what_is_said(autojump_clock: Clock) -> None:
             "verbtrio_memberships": 0,
             "verbtrio_users": 0,
             "verbtrio_room_tasks": 0,
+            "verbtrio_histories": 0,
+            "verbtrio_history_bytes": 0,
+            "verbtrio_presences": 0,
             "verbtrio_connections_opened_total": 0,
             "verbtrio_messages_received_total": 0,
             "verbtrio_messages_sent_total": 0,
             "verbtrio_messages_dropped_total": 0,
             "verbtrio_messages_invalid_total": 0,
             "verbtrio_room_task_failures_total": 0,
+            "verbtrio_resumes_total": 0,
+            "verbtrio_history_gaps_total": 0,
         }
         clients = [await service.connect() for _ in range(3)]
         await clients[0].send_message('{"text":"hello"}')
@@ -234,6 +240,116 @@ async def test_event_streams_count_too(autojump_clock: Clock) -> None:
         assert (now.streams, now.opened, now.sent, now.connections) == (1, 1, 1, 0)
         await stream.aclose()
         await service.wait_ended(5)
+
+
+async def test_what_rooms_remember(autojump_clock: Clock) -> None:
+    app = app_with_routes()
+    app.rooms("lobby", history=History(ttl=60), presence=Presence(grace=5))
+
+    def remembered(figures: dict[str, float]) -> tuple[float, ...]:
+        return tuple(figures[f"verbtrio_{name}"] for name in ("histories", "history_bytes", "presences"))
+
+    async with serving(app) as service:
+        clients = [await service.connect() for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert remembered(await scrape(app)) == (0, 0, 3)
+        for text in ("hello", "you all"):
+            await app.room("lobby").publish(text)
+        cost = app.statistics().history_bytes
+        assert remembered(await scrape(app)) == (1, cost, 3)
+        assert 12 < cost < 12 + 2 * 200 + 2000, "about 200 bytes for each message, and some for the room"
+        for client in clients:
+            await client.aclose()
+        await trio.sleep(1)
+        assert remembered(await scrape(app)) == (1, cost, 3), "they may be back in a moment"
+        await trio.sleep(5)
+        assert remembered(await scrape(app)) == (1, cost, 0)
+        await trio.sleep(60)
+        assert remembered(await scrape(app)) == (0, 0, 0)
+
+
+async def test_tasks_of_rooms(autojump_clock: Clock) -> None:
+    app, runs = app_with_routes(), 0
+
+    @app.room_task("lobby", linger=5)
+    async def work(room: Room) -> None:
+        nonlocal runs
+        runs += 1
+        await trio.sleep(10 if runs == 1 else 1000)
+        raise ValueError("a bug")
+
+    async def counted() -> tuple[float, float]:
+        figures = await scrape(app)
+        return figures["verbtrio_room_tasks"], figures["verbtrio_room_task_failures_total"]
+
+    async with serving(app) as service:
+        client = await service.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await counted() == (1, 0)
+        await trio.sleep(11)
+        assert await counted() == (1, 1), "it has failed, and was started again"
+        await client.aclose()
+        await trio.sleep(6)
+        assert await counted() == (0, 1)
+
+
+async def test_who_comes_back(autojump_clock: Clock) -> None:
+    """To a WebSocket's room, or to an event stream; in time, or too late."""
+    app = App()
+    app.rooms("lobby", history=History(size=100))
+
+    @app.ws("/ws")
+    async def chat(ws: WebSocket[str]) -> None:
+        async for position in ws:
+            try:
+                async with ws.join("lobby", since=position or None):
+                    await ws.send("joined")
+            except HistoryGap:
+                await ws.send("gap")
+
+    app.sse("/events", room="lobby")
+    app.get("/metrics")(metrics(app))
+
+    def counted() -> tuple[int, int]:
+        return app.statistics().resumes, app.statistics().history_gaps
+
+    async with serving(app) as service:
+        lobby, client = app.room("lobby"), await service.connect()
+
+        async def come_back(position: object) -> list[str]:
+            """All that the client is told."""
+            await client.send_message(str(position))
+            told = [str(await client.get_message())]
+            while told[-1] not in ("joined", "gap"):
+                told.append(str(await client.get_message()))
+            return told
+
+        async def listen(last: object) -> None:
+            stream = service.open_stream()
+            await Exchange(stream).request("/events", headers={} if last is None else {"last-event-id": str(last)})
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+
+        first = await lobby.publish("0")
+        assert await come_back("") == ["joined"]
+        await listen(None)
+        assert counted() == (0, 0), "they have not been there before"
+        for number in range(1, 80):
+            await lobby.publish(str(number))
+        assert len(await come_back(first)) == 80
+        assert counted() == (1, 0)
+        await listen(first)
+        assert counted() == (2, 0)
+        for number in range(80, 102):
+            await lobby.publish(str(number))
+        assert await come_back(first) == ["gap"]
+        assert counted() == (3, 1)
+        await listen(first)
+        await listen("no position")
+        assert counted() == (5, 3)
+        figures = await scrape(app)
+        assert (figures["verbtrio_resumes_total"], figures["verbtrio_history_gaps_total"]) == (5, 3)
+        await client.aclose()
 
 
 async def test_open_metrics_for_those_who_ask(autojump_clock: Clock) -> None:

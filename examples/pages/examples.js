@@ -4,6 +4,7 @@
  * address(client)         where to connect, or null while that is not known
  * compose(client, text)   what to send for a typed text: {body, note}; a string
  *                         body goes out as it is, the rest as JSON
+ * submit(client, text)    instead of compose: what to do with a typed text
  * connectsAlone           connect when the page loads
  * idle                    otherwise: the status until somebody connects
  * moveLabel               the Connect button's label while connected elsewhere
@@ -15,6 +16,9 @@
  * giveUp(client, event)   after a lost connection: a reason not to reconnect
  * lossHint                a sentence added to the "connection lost" line
  */
+
+import { teamchat } from "./teamchat.js";
+
 const PLAIN = {
   connectsAlone: true,
   greets: true,
@@ -105,6 +109,11 @@ export const EXAMPLES = {
       client.part("logout").addEventListener("click", () => post("logout"));
     },
   },
+
+  teamchat: teamchat({
+    ...WITH_LOGIN,
+    address: (client) => client.pass && socketAddress("ws", { token: client.pass }),
+  }),
 
   heartbeat: {
     ...PLAIN,

@@ -87,8 +87,8 @@ class Client {
       if (event.persisted && this.state !== "disconnected") this.open();
     });
     this.example.setUp?.(this);
+    this.show("disconnected", this.example.idle ?? "Disconnected");
     if (this.example.connectsAlone) this.connect();
-    else this.show("disconnected", this.example.idle);
   }
 
   // -- what the person asks for
@@ -115,6 +115,7 @@ class Client {
     const input = this.part("input");
     const text = input.value;
     if (text.trim() === "" || this.socket?.readyState !== WebSocket.OPEN) return;
+    if (this.example.submit) return this.example.submit(this, text);
     const { body, note } = this.example.compose(this, text);
     this.send(body);
     if (!this.example.repeats) this.addLine({ kind: "own", who: "You", text, note });
@@ -253,9 +254,11 @@ class Client {
   addLine(line) {
     const list = this.part("messages");
     const follows = isAtEnd(list);
-    list.append(lineElement(line));
+    const item = lineElement(line);
+    list.append(item);
     while (list.children.length > MAX_LINES) list.firstElementChild.remove();
     if (follows || line.kind === "own") list.scrollTop = list.scrollHeight;
+    return item;
   }
 }
 

@@ -54,6 +54,9 @@ class AppCollector(Collector):
             ("memberships", "Members of all rooms: a connection counts in each of its rooms.", now.memberships),
             ("users", "Users with at least one connection or event stream.", now.users),
             ("room_tasks", "Tasks of rooms that are running.", now.room_tasks),
+            ("histories", "Rooms that have a history.", now.histories),
+            ("history_bytes", "What all histories cost, as max_history_bytes counts it.", now.history_bytes),
+            ("presences", "Users who are present in rooms: in each of them once.", now.presences),
         ):
             yield GaugeMetricFamily(f"verbtrio_{name}", text, value)
         for name, text, value in (
@@ -63,6 +66,8 @@ class AppCollector(Collector):
             ("messages_sent", "Messages for clients, one for each receiver, dropped ones included.", now.sent),
             ("messages_dropped", "Messages for clients that read too slowly, dropped or replaced.", now.dropped),
             ("room_task_failures", "Runs of rooms' tasks that have failed.", now.room_task_failures),
+            ("resumes", "Joins that went on from a position in a history, or could not.", now.resumes),
+            ("history_gaps", "Of those, how many could not: the history did not reach back.", now.history_gaps),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)
         # All causes, since `rate` needs a first value of 0.

@@ -14,7 +14,7 @@ from verbtrio.base.position import Position
 from verbtrio.brokers import MemoryBroker, PresenceChange
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.memory_history import ROOM_BYTES
-from verbtrio.brokers.records import History, Page, Present
+from verbtrio.brokers.records import History, Page, Present, Usage
 from verbtrio.testing.broker_checks import text
 from verbtrio.testing.brokers import RecordingProcess
 
@@ -181,6 +181,26 @@ async def test_two_runs_at_once_are_refused() -> None:
         with pytest.raises(RuntimeError, match="within one Trio run"):
             await trio.to_thread.run_sync(trio.run, main)
     await trio.to_thread.run_sync(trio.run, main)
+
+
+async def test_all_sessions_tell_what_the_broker_keeps(autojump_clock: MockClock) -> None:
+    broker = MemoryBroker()
+    async with opened(broker) as (_, one), opened(broker) as (_, other):
+        assert one.usage == Usage()
+        await one.publish("a", text("x"), HISTORY)
+        await ask(other, "b")
+        one.enter("a", "c1", "ann", None)
+        one.enter("b", "c1", "ann", None)
+        other.enter("a", "c2", "ann", None)
+        assert one.usage == other.usage == Usage(2, broker.histories.bytes, 2)
+        assert one.usage.history_bytes > 2 * ROOM_BYTES
+        one.exit("b", "c1", 5)
+        await trio.sleep(4.9)
+        assert other.usage.presences == 2
+        await trio.sleep(0.2)
+        assert other.usage.presences == 1
+        await trio.sleep(5)
+        assert other.usage == Usage(0, 0, 1)
 
 
 async def test_an_expired_lease_does_not_outlive_its_session(autojump_clock: MockClock) -> None:

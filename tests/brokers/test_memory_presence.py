@@ -94,6 +94,7 @@ class PresenceMachine(RuleBasedStateMachine):
     def who_is_present(self) -> None:
         rooms = {room for room, _ in self.users}
         assert len(self.table) == len(rooms)
+        assert self.table.presences == len(self.users)
         for room in ("a", "b"):
             expected = {
                 name: Present(user.info, self.count(room, name))

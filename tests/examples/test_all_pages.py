@@ -19,7 +19,7 @@ from tests.support.process import ROOT, Server
 
 PAGES = ["", *samples]
 NO_WELCOME = ["answers", "validation"]
-NO_PANELS = ["", "streaming", "guarded", "wss"]
+NO_PANELS = ["", "streaming", "ticker", "guarded", "wss"]
 WITHOUT_PAGES = {"guarded": "accepts only connections with a token", "wss": "needs a certificate"}
 
 BEYOND = """
@@ -134,7 +134,7 @@ def test_an_example_without_a_page_says_why(demo: Server, name: str, why: str) -
 
 def test_the_index_has_every_example() -> None:
     files = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert files - set(samples) == {"demo", "page"}
+    assert files - set(samples) == {"demo", "page", "slow"}
 
 
 def test_the_index_leads_to_every_example(browser: Browser, demo: Server) -> None:

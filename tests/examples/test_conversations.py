@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.ticker import SYMBOLS
 from tests.conftest import Servers
 from tests.support.peers import Peer, Refused, connect
 
@@ -178,6 +179,141 @@ class TestAuth:
                 assert await ben.receive() == ERROR
 
 
+class TestTeamchat:
+    ADA, BOB = {"name": "Ada"}, {"name": "Bob"}
+    TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
+
+    async def login(self, sample: Sample, name: str) -> str:
+        answer = await sample.post("/login", json={"username": name, "password": "password"})
+        assert answer.status_code == 200
+        return str(answer.json()["token"])
+
+    async def hear(self, peer: Peer, *, joins: bool = False) -> Any:
+        """The next message, without its time. `joins`: also one that tells who has come. In how many messages that is
+        told, and whether somebody who has just come is told of it again, depends on the time between."""
+        heard = await peer.receive()
+        while heard["type"] == "presence_diff" and heard["joins"] and not joins:
+            heard = await peer.receive()
+        for message in [heard, *heard.get("messages", ())]:
+            assert "at" not in message or self.TIME.fullmatch(message.pop("at"))
+        return heard
+
+    async def join(self, peer: Peer, since: str | None = None) -> list[Any]:
+        """Join the room "random"; give what comes before the answer."""
+        await peer.send({"type": "join", "room": "random", "since": since, "ref": "join"})
+        heard = [await self.hear(peer)]
+        while heard[-1]["type"] not in ("done", "error"):
+            heard.append(await self.hear(peer))
+        assert heard.pop() == {"type": "done", "ref": "join"}
+        return heard
+
+    def state(self, **users: Any) -> Any:
+        return {"type": "presence_state", "room": "random", "users": users}
+
+    def diff(self, **changes: Any) -> Any:
+        return {"type": "presence_diff", "room": "random", "joins": {}, "updates": {}, "leaves": {}} | changes
+
+    def said(self, by: str, text: str, **position: str) -> Any:
+        return {"type": "said", "room": "random", "text": text, "by": by, "name": by.title(), **position}
+
+    async def test_login(self, sample: Sample) -> None:
+        for wrong in [{"username": "ada", "password": "x"}, {"username": "x", "password": "password"}]:
+            answer = await sample.post("/login", json=wrong)
+            assert (answer.status_code, answer.json()) == (401, {"error": "Invalid credentials"})
+        for body in [b"{", b"[]", b"[" * 10_000]:
+            assert (await sample.post("/login", content=body)).status_code == 400
+        with pytest.raises(Refused) as caught:
+            async with sample.connect("/ws"):
+                raise AssertionError("the upgrade was granted")
+        assert (caught.value.status, caught.value.body) == (401, b"Unauthorized")
+
+    async def test_a_team(self, sample: Sample) -> None:
+        tokens = {name: await self.login(sample, name) for name in ("ada", "bob")}
+        path = "/rooms/random/messages"
+        async with (
+            sample.connect(f"/ws?token={tokens['ada']}") as ada,
+            sample.connect(f"/ws?token={tokens['bob']}") as bob,
+        ):
+            rooms = ["general", "random", "leads"]
+            assert await self.hear(ada) == {"type": "welcome", "id": "ada", "name": "Ada", "rooms": rooms}
+            assert await self.hear(bob) == {"type": "welcome", "id": "bob", "name": "Bob", "rooms": rooms[:2]}
+            history, state = await self.join(ada)
+            epoch, _, offset = history.pop("position").partition(":")
+            assert (history, offset) == ({"type": "history", "room": "random", "messages": []}, "0")
+            assert state == self.state(ada=self.ADA)
+            assert (await self.join(bob))[1] == self.state(ada=self.ADA, bob=self.BOB)
+            come: dict[str, Any] = {}
+            while "bob" not in come:
+                news = await self.hear(ada, joins=True)
+                come |= news["joins"]
+                assert news == self.diff(joins=news["joins"])
+            assert come.items() <= {"ada": self.ADA, "bob": self.BOB}.items()
+
+            await ada.send({"type": "say", "room": "random", "text": "hello", "ref": 1})
+            first = {"position": f"{epoch}:1"}
+            assert await self.hear(ada) == await self.hear(bob) == self.said("ada", "hello", **first)
+            assert await self.hear(ada) == {"type": "done", **first, "ref": 1}
+
+            await bob.send({"type": "typing", "room": "random"})  # without a ref: no answer
+            typing = {"type": "typing", "room": "random", "by": "bob", "name": "Bob"}
+            assert await self.hear(ada) == typing
+
+            await bob.send({"type": "direct", "to": "ada", "text": "psst", "ref": 2})
+            direct = {"type": "direct", "to": "ada", "text": "psst", "by": "bob", "name": "Bob"}
+            assert await self.hear(ada) == await self.hear(bob) == direct
+            assert await self.hear(bob) == {"type": "done", "ref": 2}
+            await ada.send({"type": "direct", "to": "ada", "text": "a note", "ref": 3})  # once, to herself
+            assert (await self.hear(ada))["text"] == "a note"
+            assert await self.hear(ada) == {"type": "done", "ref": 3}
+            for to, name in (("cy", "Cy"), ("dee", "dee")):
+                await ada.send({"type": "direct", "to": to, "text": "psst", "ref": 4})
+                assert await self.hear(ada) == {"type": "error", "message": f"{name} is not connected", "ref": 4}
+
+            bearer = {"Authorization": f"Bearer {tokens['bob']}"}
+            answer = await sample.post(path, json={"text": "by HTTP"}, headers=bearer)
+            assert (answer.status_code, answer.json()) == (201, {"position": f"{epoch}:2"})
+            second = self.said("bob", "by HTTP", position=f"{epoch}:2")
+            assert await self.hear(ada) == await self.hear(bob) == second
+            assert (await sample.post(path, json={"text": "?"})).status_code == 401
+            for room in ("leads", "none"):
+                answer = await sample.post(f"/rooms/{room}/messages", json={"text": "?"}, headers=bearer)
+                assert answer.status_code == 403
+            for body in [b"{}", b'{"text": ""}', b'{"text": "' + b"x" * 2001 + b'"}']:
+                assert (await sample.post(path, content=body, headers=bearer)).status_code == 400
+
+            for no in [
+                {"type": "join", "room": "leads"},
+                {"type": "join", "room": "a:b"},
+                {"type": "join", "room": ""},
+                {"type": "say", "room": "general", "text": "from outside"},
+                {"type": "typing", "room": "general"},
+            ]:
+                await bob.send({**no, "ref": 5})
+                why = "You may not enter this room, or are not in it"
+                assert await self.hear(bob) == {"type": "error", "message": why, "ref": 5}
+            await bob.send({"type": "say", "room": "random", "text": "", "ref": 6})
+            why = "Expected `str` of length >= 1 - at `$.text`"
+            assert await self.hear(bob) == {"type": "error", "message": why, "ref": 6}
+
+            await bob.send({"type": "leave", "room": "random", "ref": 7})
+            assert await self.hear(bob) == {"type": "done", "ref": 7}
+            assert await self.hear(ada) == self.diff(leaves={"bob": self.BOB})
+            await bob.send({"type": "leave", "room": "random", "ref": 8})  # again
+            assert await self.hear(bob) == {"type": "done", "ref": 8}
+
+            # He comes back: to what he has missed; from nowhere one can come from; and as somebody new.
+            state = self.state(ada=self.ADA, bob=self.BOB)
+            assert await self.join(bob, f"{epoch}:1") == [second, state]
+            assert await self.join(bob, f"{epoch}:1") == []  # he is there already
+            history = {"type": "history", "room": "random", "position": f"{epoch}:2"}
+            history["messages"] = [self.said("ada", "hello"), self.said("bob", "by HTTP")]
+            await bob.send({"type": "leave", "room": "random"})
+            gap = {"type": "gap", "room": "random"}
+            for since, expected in (("nonsense", [gap, history, state]), (None, [history, state])):
+                assert await self.join(bob, since) == expected
+                await bob.send({"type": "leave", "room": "random"})
+
+
 class TestHeartbeat:
     async def test_welcome_and_pong(self, sample: Sample) -> None:
         async with sample.connect() as peer:
@@ -185,3 +321,14 @@ class TestHeartbeat:
             await peer.send({"type": "pong"})  # consumed
             await peer.send({"type": "other"})
             assert await peer.receive() == {"type": "echo", "data": {"type": "other"}}
+
+
+class TestTicker:
+    async def test_prices(self, sample: Sample) -> None:
+        async with sample.connect() as peer:
+            await peer.send("what a client says does not matter")
+            quotes = [await peer.receive() for _ in range(3 * len(SYMBOLS))]
+            for place, quote in enumerate(quotes, quotes[0]["number"] * len(SYMBOLS)):
+                price = quote.pop("price")
+                assert price == round(price, 2) > 0
+                assert quote == {"symbol": SYMBOLS[place % len(SYMBOLS)], "number": place // len(SYMBOLS)}

@@ -14,6 +14,7 @@ from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from tests.support.sse import Received, parse
 from verbtrio import App, Cause, Limits
+from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers import History, Present
 
@@ -92,6 +93,25 @@ async def test_a_gap_is_told(since: str, autojump_clock: Clock) -> None:
         await client.aclose()
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+async def test_no_policy_drops_a_gap(policy: Any, autojump_clock: Clock) -> None:
+    """It is no message: it is neither dropped nor counted."""
+    limits = Limits(max_backlog_bytes=1000, high_water_bytes=1000, backlog_policy=policy)
+    async with serving(news(limits=limits)) as service:
+        last = await publish(service, "1", "2")
+        client = await Exchange(service.open_stream(trio.testing.lockstep_stream_pair)).request(
+            "/events/a", headers={"last-event-id": "other:1"}
+        )
+        for number in range(20):  # the client takes none of it
+            service.app.room(ROOM).broadcast(f"{number} {100 * 'x'}", key="k" if policy == "latest" else None)
+        await trio.testing.wait_all_tasks_blocked()
+        gap, *messages = parse(await heard(client))
+        assert (gap.event, gap.id) == ("gap", str(last))
+        statistics = service.app.statistics()
+        assert (statistics.sent, statistics.dropped) == (20, 20 - len(messages))
+        await client.aclose()
+
+
 async def test_a_room_without_history_has_no_ids(autojump_clock: Clock) -> None:
     async with serving(news(history=None)) as service:
         client = await listen(service, "some:1")
@@ -156,3 +176,20 @@ async def test_a_task_that_fails_ends_the_stream(autojump_clock: Clock, caplog: 
         await service.wait_ended(5)
         assert app.statistics().ended == {Cause.ERROR: 1}
     assert "broken" in caplog.text
+
+
+async def test_a_broker_that_is_away_is_not_described_to_the_client(autojump_clock: Clock) -> None:
+    """What it says of itself may have its address in it, and with that a password."""
+    async with serving(news()) as service:
+
+        async def away(*arguments: Any, **named: Any) -> None:
+            raise BrokerUnavailable("redis://:secret@10.0.0.1 can't be reached")
+
+        service.app._running_hub().host.session.history = away  # type: ignore[assignment, method-assign]  # this test's own
+        client = await listen(service, "some:1")
+        (event,) = parse(await client.rest())
+        assert (event.event, json.loads(event.data)) == (
+            "close",
+            {"code": 1011, "reason": "The room is not available"},
+        )
+        await client.aclose()

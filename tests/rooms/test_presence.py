@@ -293,6 +293,64 @@ async def test_whoever_joins_while_others_come_misses_nobody(autojump_clock: Clo
         await ann.aclose()
 
 
+async def test_whoever_joins_while_very_many_come_and_go_misses_nobody(autojump_clock: Clock) -> None:
+    """More changes than a watch holds, while the state is on its way."""
+    async with serving(team(join_leave=True)) as service:
+        session = service.app._running_hub().host.session
+        read = session.presence
+        reading, go = trio.Event(), trio.Event()
+
+        async def slowly(room: str) -> dict[str, Present]:
+            state = await read(room)
+            reading.set()
+            await go.wait()
+            return state
+
+        session.presence = slowly  # type: ignore[method-assign]  # this test's own delay
+        ann = await enter(service, "ann")
+        await reading.wait()
+        for number in range(WATCH_CHANGES):
+            session.enter(ROOM, "c", "bob", number)
+        session.enter(ROOM, "d", "cyd", None)
+        session.exit(ROOM, "c", 0)
+        go.set()
+        state, *_ = await messages(ann)
+        assert state["users"] == {"ann": {"name": "ANN"}, "cyd": None}
+        session.exit(ROOM, "d", 0)
+        await ann.aclose()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_those_who_come_at_once_read_the_state_once(leaves: bool, autojump_clock: Clock) -> None:
+    """Each would be told as many users as there are. Where the one that reads it leaves, another one does."""
+    async with serving(team(join_leave=True)) as service:
+        session = service.app._running_hub().host.session
+        read = session.presence
+        reads, go = 0, trio.Event()
+
+        async def slowly(room: str) -> dict[str, Present]:
+            nonlocal reads
+            reads += 1
+            await go.wait()
+            return await read(room)
+
+        session.presence = slowly  # type: ignore[method-assign]  # this test's own delay
+        clients = [await enter(service, f"u{number}") for number in range(10)]
+        assert reads == 1
+        if leaves:
+            service.app.room(ROOM).here[0].close_nowait()
+            await trio.testing.wait_all_tasks_blocked()
+            await clients.pop(0).aclose()
+        go.set()
+        for client in clients:
+            state, *_ = await messages(client)
+            assert state["users"] == {f"u{number}": {"name": f"U{number}"} for number in range(10)}
+        assert reads == 1 + leaves
+        assert not service.app._running_hub().host.news._newcomers
+        for client in clients:
+            await client.aclose()
+
+
 async def test_a_watcher_that_is_too_slow_is_told_so(autojump_clock: Clock) -> None:
     async with serving(team()) as service:
         session = service.app._running_hub().host.session

@@ -273,7 +273,10 @@ async def test_what_a_stamp_can_t_be_put_on(data: Any) -> None:
         assert (await service.app.room(ROOM).history()).messages == ()
 
 
-@pytest.mark.parametrize(("data", "sent"), [({}, {}), ('{"a":1}', {"a": 1}), ({"ä": [{}]}, {"ä": [{}]})])
+@pytest.mark.parametrize(
+    ("data", "sent"),
+    [({}, {}), ("{ }", {}), ("{\n\t}", {}), ('{"a":1}', {"a": 1}), ('{"a":1 }', {"a": 1}), ({"ä": [{}]}, {"ä": [{}]})],
+)
 async def test_a_stamp(data: Any, sent: Any, autojump_clock: Clock) -> None:
     async with serving(chat(History(stamp='at "ö"'))) as service:
         client = await service.connect()

@@ -230,6 +230,14 @@ class TestGuards:
         with pytest.raises(TypeError, match=r"<lambda> returned .*: it must return True or"):
             rule.ask_guard(MEMBER, "x")
 
+    def test_that_returns_the_user(self) -> None:
+        """An easy mistake: `member.user and ...`. A user's claims are nothing for the log."""
+        claims: Any = {"sub": "ann", "email": "secret"}
+        rule = RoomRule(RoomPattern("x"), RoomSettings(guard=lambda member: claims))
+        with pytest.raises(TypeError, match=r"<lambda> returned a dict: it must return True or") as raised:
+            rule.ask_guard(MEMBER, "x")
+        assert "secret" not in str(raised.value)
+
 
 async def coroutine() -> bool:
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,17 @@ async def test_broadcasts_reach_both(autojump_clock: Clock) -> None:
         assert (await a.heard(), await b.heard()) == (["to the route"], ["to the route"])
         assert await one.app.connections.publish("published") is None
         assert (await a.heard(), await b.heard()) == (["published"], ["published"])
+        for client in (a, b):
+            await client.ws.aclose()
+
+
+@pytest.mark.parametrize("exclude", [5, [5], [SimpleNamespace(id="a user's")], b"id", {None: 1}])
+async def test_a_mistaken_exclude_sends_nothing_to_the_others_either(exclude: Any, autojump_clock: Clock) -> None:
+    async with two_nodes() as (one, two):
+        a, b = await Client.of(one), await Client.of(two, "bob")
+        with pytest.raises(TypeError, match="this takes a member, its id"):
+            one.app.room("plain").broadcast("a mistake", exclude=exclude)
+        assert (await a.heard(), await b.heard()) == ([], [])
         for client in (a, b):
             await client.ws.aclose()
 

@@ -14,10 +14,21 @@ class Counters:
         sent: messages for clients, one for each receiver: written, or queued for one that reads slowly.
         dropped: of the messages sent, those dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`.
         invalid: of the messages received, those that the handler does not take; each is answered with an error message.
+        resumes: joins that went on from a position, or could not.
+        history_gaps: of those, how many could not: the history did not reach back so far.
         room_task_failures: runs of rooms' tasks that have failed, or have not started in time.
     """
 
-    __slots__ = ("dropped", "invalid", "opened", "received", "room_task_failures", "sent")
+    __slots__ = (
+        "dropped",
+        "history_gaps",
+        "invalid",
+        "opened",
+        "received",
+        "resumes",
+        "room_task_failures",
+        "sent",
+    )
 
     def __init__(self) -> None:
         self.opened = 0
@@ -25,4 +36,6 @@ class Counters:
         self.sent = 0
         self.dropped = 0
         self.invalid = 0
+        self.resumes = 0
+        self.history_gaps = 0
         self.room_task_failures = 0

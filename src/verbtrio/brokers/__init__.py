@@ -18,3 +18,4 @@ from verbtrio.brokers.records import Page as Page
 from verbtrio.brokers.records import PresenceChange as PresenceChange
 from verbtrio.brokers.records import Present as Present
 from verbtrio.brokers.records import Publication as Publication
+from verbtrio.brokers.records import Usage as Usage

@@ -23,7 +23,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from verbtrio.base.position import Position
-from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences
+from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences, Usage
 from verbtrio.messages.frame import Frame
 
 
@@ -178,6 +178,11 @@ class Session(ABC):
     @abstractmethod
     def health(self) -> Health:
         """How it is now."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it keeps in this process's memory, for `app.statistics()`. By default nothing: a service keeps it."""
+        return Usage()
 
 
 class Broker(ABC):

@@ -18,7 +18,7 @@ from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Broker, Process, Session
 from verbtrio.brokers.memory_history import Histories
 from verbtrio.brokers.memory_presence import PresenceTable
-from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences
+from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences, Usage
 from verbtrio.messages.frame import Frame
 
 PUBLISH_TURNS = 16
@@ -307,3 +307,9 @@ class MemorySession(Session):
     @property
     def health(self) -> Health:
         return Health()
+
+    @property
+    def usage(self) -> Usage:
+        """The broker's: all of its sessions have the same."""
+        histories = self._broker.histories
+        return Usage(len(histories), histories.bytes, self._broker.presence.presences)

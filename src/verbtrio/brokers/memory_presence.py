@@ -30,6 +30,8 @@ class PresenceTable:
     def __init__(self) -> None:
         self._rooms: dict[str, dict[str, _User]] = {}  # by room, then by user, in the order in which they came
         self._users: dict[tuple[str, str], str] = {}  # the user of a connection in a room
+        self.presences = 0
+        """How many users are present: in each room once."""
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -58,6 +60,7 @@ class PresenceTable:
         self._users[room, connection] = name
         if (user := users.get(name)) is None:
             user = users[name] = _User(form)
+            self.presences += 1
             user.connections.add(connection)
             return [*changes, PresenceChange("join", name, msgspec.json.decode(form))]
         user.connections.add(connection)
@@ -93,6 +96,7 @@ class PresenceTable:
         if user is None or user.due is None or user.due > now:
             return []
         del users[name]
+        self.presences -= 1
         if not users:
             del self._rooms[room]
         return [PresenceChange("leave", name, msgspec.json.decode(user.info))]

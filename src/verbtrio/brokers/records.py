@@ -1,4 +1,4 @@
-"""What brokers and rooms tell each other: history, presence, leases, health. Pure."""
+"""What brokers and rooms tell each other: history, presence, leases, health, what it costs. Pure."""
 
 from __future__ import annotations
 
@@ -108,6 +108,18 @@ class Lease:
     name: str
     fence: int
     """Counts up with each holder. Whoever is told of work with a lower number than one seen before can refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a broker keeps in this process's memory."""
+
+    histories: int = 0
+    """Rooms with a history."""
+    history_bytes: int = 0
+    """What all histories cost, as `Limits.max_history_bytes` counts it."""
+    presences: int = 0
+    """Users who are present in rooms: in each of them once, until their grace is over."""
 
 
 @dataclass(frozen=True, slots=True)

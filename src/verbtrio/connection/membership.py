@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 import trio
 
 from verbtrio.base.calls import Calls
-from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, RoomUnavailable
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.errors import ConnectionClosed, Denied, RoomUnavailable
 from verbtrio.base.position import Position
 from verbtrio.base.types import Hook
 from verbtrio.guards.quotas import user_key
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
-from verbtrio.rooms.settling import Settling
+from verbtrio.rooms.settling import Settling, refusal
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -102,7 +102,7 @@ class Memberships:
         if since is not None:
             raise TypeError(f"since= is for a room that is joined: this connection is in {name!r} already")
         if presence is not None:
-            self._rooms.host.joins.update(name, self._peer.ws, presence)
+            self._rooms.host.joins.update(name, self._peer.ws, presence, membership._settling)
         if membership._on_leave is None:
             membership._on_leave = on_leave
         return membership
@@ -126,11 +126,10 @@ class Memberships:
 
     def _refused(self, membership: Membership, error: Exception) -> None:
         """The join could not be completed: nobody has been in the room, so no leave hook is called."""
-        is_ours = isinstance(error, RoomUnavailable | BrokerUnavailable)
-        code = INTERNAL_ERROR if is_ours else POLICY_VIOLATION
         if membership._settling is not None and not membership._settling.is_awaited:
-            logger.info("%r is not in the room %r, and nobody waits to hear so: %s", self._peer, membership.name, error)
-        membership.kicked = CloseInfo(Cause.ERROR if is_ours else Cause.DENIED, code, fitting_reason(str(error)))
+            what = (self._peer, membership.name, error)
+            logger.info("%r is not in the room %.100r, and nobody waits to hear so: %s", *what)
+        membership.kicked = refusal(error)
         membership._on_leave = None
         membership._go()
 
@@ -287,15 +286,17 @@ class Membership(Room):
         """Change the public info of this connection's user in the room (see `ws.join(presence=...)`).
 
         Returns:
-            Whether the connection is in the room.
+            Whether the connection is in the room by this membership; if not, nothing has changed.
 
         Raises:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
             TypeError: `presence` can't be encoded.
         """
         self._rooms.check()
-        self._host.joins.update(self.name, self._all.ws, presence)
-        return not self._left
+        if self._left:  # the connection may be in the room again, by another membership
+            return False
+        self._host.joins.update(self.name, self._all.ws, presence, self._settling)
+        return True
 
     def leave_nowait(self) -> bool:
         """Leave the room; return whether it was in it. For hooks that are plain functions. Leaving twice does nothing.

@@ -181,6 +181,11 @@ class Outbox:
         self.dropped += messages
         self.counters.dropped += messages
 
+    def drop(self, messages: int) -> None:
+        """So many messages were dropped before they came here: they count as those that are dropped here."""
+        self.counters.sent += messages
+        self._count_dropped(messages)
+
     def clear(self) -> None:
         """Throw away what is queued, but not the packet the peer has begun to take."""
         self.held.clear()

@@ -113,6 +113,10 @@ class WebSocketPeer(Generic[T]):
         """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
         return 0 if self.phase is ReadyState.CONNECTING else self.outbox.dropped
 
+    def drop(self, messages: int) -> None:
+        """See `Outbox.drop`."""
+        self.outbox.drop(messages)
+
     def put(self, frame: Frame) -> Outbox:
         """Write `frame`, or queue it.
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import TypeAlias
 
 import trio
 from starlette.types import Scope
 
 from verbtrio.base.close import (
     ABNORMAL_CLOSURE,
-    INTERNAL_ERROR,
     PEERS_ENDS,
     POLICY_VIOLATION,
     SERVICE_RESTART,
     Cause,
     CloseInfo,
     check_close,
-    fitting_reason,
 )
 from verbtrio.base.counters import Counters
 from verbtrio.base.errors import ConnectionClosed, HistoryGap
@@ -34,6 +33,7 @@ from verbtrio.http.writer import CHUNK_BYTES, END_SECONDS
 from verbtrio.messages.frame import Encode, Frame, encode
 from verbtrio.messages.waiting import PACKET_BYTES, Waiting
 from verbtrio.rooms.member import Member
+from verbtrio.rooms.settling import Settling, refusal
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
 
@@ -49,13 +49,14 @@ class EventSubscriber(Member):
         return f"<EventSubscriber {self.id[:8]} {self.scope['path']!r}>"
 
 
-class EventBlock(Frame):
-    """An event that goes out as it is, among the messages."""
+class EventBlock(bytes):
+    """An event that goes out as it is, among the messages. It is none of them: no policy drops it."""
 
     __slots__ = ()
 
-    def __init__(self, event: ServerSentEvent) -> None:
-        super().__init__(event.encode(), text=True)
+
+Packet: TypeAlias = Frame | EventBlock
+"""What is queued for a client."""
 
 
 class SubscriberPeer:
@@ -67,6 +68,7 @@ class SubscriberPeer:
         closed: how it ended; `None` while it is open.
         dropped: messages dropped by `Limits.backlog_policy`, or because their time was over.
         on_end: called when it ends, at that moment.
+        settling: what is left of the join, to be run beside the response; `None` for nothing.
     """
 
     subscriber: EventSubscriber
@@ -83,10 +85,11 @@ class SubscriberPeer:
         self.closed: CloseInfo | None = None
         self.dropped = 0
         self.on_end: Callable[[CloseInfo], None] = lambda info: None
+        self.settling: Settling | None = None
         self._counters = counters
         self._check = check
         self._encode = encode
-        self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 800 bytes
+        self._waiting: Waiting[Packet] | None = None  # there is one only while it is not empty: it takes 800 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
         self._dismissed: CloseInfo | None = None  # how it ends, since it was removed from its room
@@ -111,18 +114,25 @@ class SubscriberPeer:
             return
         frames = self.held.copy()
         self.held.clear()  # always the same list: rooms know it
-        if self._waiting is None:
-            self._waiting = Waiting(self.limits, _size, exempt=1)
-        waiting = self._waiting
         for frame in frames:
             if self.closed is not None:
                 return
             self._counters.sent += 1
-            self._count_dropped(waiting.add(frame))
-            if waiting.is_over:  # the policy does not drop (these)
-                limit = self.limits.max_backlog_bytes
-                self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
+            self._queue(frame)
         self._changed.unpark_all()
+
+    def _queue(self, packet: Packet) -> None:
+        if self._waiting is None:
+            self._waiting = Waiting(self.limits, _size, exempt=1)
+        self._count_dropped(self._waiting.add(packet))
+        if self._waiting.is_over:  # the policy does not drop (these)
+            limit = self.limits.max_backlog_bytes
+            self.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, f"Too slow: over {limit} bytes behind"))
+
+    def drop(self, messages: int) -> None:
+        """So many messages were dropped before they came here: they count as those that are dropped here."""
+        self._counters.sent += messages
+        self._count_dropped(messages)
 
     def put(self, frame: Frame) -> None:
         """Queue `frame` for this subscriber alone. Raises `ConnectionClosed` where it has ended."""
@@ -150,6 +160,7 @@ class SubscriberPeer:
         if self._dismissed is not None and info.cause not in PEERS_ENDS:
             info = self._dismissed  # it was decided then
         self.closed = info
+        self._stop_settling()
         self.on_end(info)
         if info.cause in (Cause.GONE, Cause.SLOW, Cause.EXPIRED):  # it can't, won't or mustn't have the rest
             self._waiting = None
@@ -160,7 +171,13 @@ class SubscriberPeer:
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """It was removed from its room, and so it ends: it is in that room for as long as it lives."""
         self._dismissed = info
+        self._stop_settling()
         return partial(self.end, info)
+
+    def _stop_settling(self) -> None:
+        """It is not in its room any more."""
+        if self.settling is not None:
+            self.settling.cancel()
 
     @property
     def queued(self) -> int:
@@ -177,24 +194,30 @@ class SubscriberPeer:
 
     def begins(self, position: Position) -> None:
         """It is at this position: the client learns so by an event without data, which it does not see."""
-        self.put(EventBlock(ServerSentEvent(id=str(position))))
+        self._put_event(ServerSentEvent(id=str(position)))
 
     def missed(self, gap: HistoryGap) -> None:
         """The client learns by an event `gap` what it has missed, and goes on from there."""
         oldest = None if gap.oldest is None else str(gap.oldest)
         data = {"oldest": oldest, "last": str(gap.last)}
-        self.put(EventBlock(ServerSentEvent(data, event="gap", id=str(gap.last))))
+        self._put_event(ServerSentEvent(data, event="gap", id=str(gap.last)))
+
+    def _put_event(self, event: ServerSentEvent) -> None:
+        self.flush()  # what was said before is received before
+        if self.closed is None:
+            self._queue(EventBlock(event.encode()))
+            self._changed.unpark_all()
 
     def refused(self, error: Exception) -> None:
-        """It can't be in the room, whose task has failed or is not ready in time."""
-        self.end(CloseInfo(Cause.ERROR, INTERNAL_ERROR, fitting_reason(str(error))))
+        """It can't be in the room, whose task has failed or is not ready in time; or the broker is away."""
+        self.end(refusal(error))
 
     def bind_body(self, body: trio.CancelScope) -> None:
         """`body` is the scope of the response that takes the messages: it is cancelled some time after the end."""
         body.deadline = self._body.deadline  # it may have ended already
         self._body = body
 
-    async def take(self) -> list[Frame] | None:
+    async def take(self) -> list[Packet] | None:
         """Wait for messages: 64 KiB of them, or one that is larger; `None` once it has ended and nothing is queued.
 
         If cancelled, nothing was taken.
@@ -207,8 +230,8 @@ class SubscriberPeer:
                 return None
             await self._changed.park()
 
-    def _take_nowait(self, now: float) -> list[Frame]:
-        frames: list[Frame] = []
+    def _take_nowait(self, now: float) -> list[Packet]:
+        frames: list[Packet] = []
         size = 0
         while self._waiting is not None and size < CHUNK_BYTES:
             frame, late = self._waiting.take(math.inf, now)
@@ -226,5 +249,5 @@ class SubscriberPeer:
         self._counters.dropped += messages
 
 
-def _size(frame: Frame) -> int:
-    return len(frame) + PACKET_BYTES
+def _size(packet: Packet) -> int:
+    return len(packet) + PACKET_BYTES

@@ -15,12 +15,10 @@ from typing import Any
 import trio
 
 from verbtrio.base.close import TOKEN_EXPIRED, Cause, CloseInfo
-from verbtrio.http.event_subscriber import EventBlock, SubscriberPeer
+from verbtrio.http.event_subscriber import EventBlock, Packet, SubscriberPeer
 from verbtrio.http.sse import EventStream, ServerSentEvent
 from verbtrio.http.writer import Writer
-from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published
-from verbtrio.rooms.settling import Settling
 
 
 class SubscriberResponse(EventStream):
@@ -31,8 +29,6 @@ class SubscriberResponse(EventStream):
     def __init__(self, peer: SubscriberPeer, **options: Any) -> None:
         super().__init__(events(peer), send_timeout=peer.limits.send_timeout, **options)
         self._peer = peer
-        self.settling: Settling | None = None
-        """What is left of the join, to be run beside the response."""
 
     async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
         if self._retry is not None:
@@ -43,8 +39,8 @@ class SubscriberResponse(EventStream):
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         super()._accompany(nursery, writer, body)
         self._peer.bind_body(body)
-        if self.settling is not None:
-            nursery.start_soon(self.settling.run)
+        if self._peer.settling is not None:
+            nursery.start_soon(self._peer.settling.run)
         nursery.start_soon(self._expire)
 
     async def _expire(self) -> None:
@@ -63,10 +59,10 @@ async def events(peer: SubscriberPeer) -> AsyncGenerator[bytes, None]:
     yield ServerSentEvent({"code": peer.closed.code, "reason": peer.closed.reason}, event="close").encode()
 
 
-def _event(frame: Frame) -> bytes:
-    payload = frame.payload
+def _event(frame: Packet) -> bytes:
     if isinstance(frame, EventBlock):
-        return payload
+        return frame
+    payload = frame.payload
     head = b"id: %b\n" % str(frame.position).encode() if isinstance(frame, Published) else b""
     if not frame.text:
         return head + b"event: binary\ndata: " + base64.b64encode(payload) + b"\n\n"

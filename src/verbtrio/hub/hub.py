@@ -30,7 +30,6 @@ from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomTable
-from verbtrio.rooms.settling import Settling
 from verbtrio.rooms.task_table import RoomTaskTable
 
 EVERYBODY = ("verbtrio", "connections")
@@ -98,7 +97,7 @@ class Hub:
     def statistics(self) -> Statistics:
         self.check()  # another thread would see the figures of several moments
         named = [key for key in self.rooms if isinstance(key, str)]
-        counters = self.counters
+        counters, usage = self.counters, self.host.session.usage
         return Statistics(
             connections=len(self._drain.connections),
             rooms=len(named),
@@ -114,6 +113,11 @@ class Hub:
             invalid=counters.invalid,
             room_tasks=self.room_tasks.running,
             room_task_failures=counters.room_task_failures,
+            resumes=counters.resumes,
+            history_gaps=counters.history_gaps,
+            histories=usage.histories,
+            history_bytes=usage.history_bytes,
+            presences=usage.presences,
         )
 
     # The registry. A connection is in every list before its handler's first line runs, and in none from the moment it
@@ -160,9 +164,9 @@ class Hub:
             self.nursery.start_soon(self.poller.run)
 
     @contextmanager
-    def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[Settling | None]:
-        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left. Gives
-        what is left of the join.
+    def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[None]:
+        """Register a subscriber in `room` and with its user until it ends, at the latest when the block is left.
+        What is left of the join is `peer.settling` from then on.
 
         Args:
             since: the client's `Last-Event-ID`.
@@ -172,7 +176,7 @@ class Hub:
         """
         subscriber = peer.subscriber
         user_id = user_key(subscriber.user)
-        settling = self.host.joins.join(
+        peer.settling = self.host.joins.join(
             room,
             subscriber,
             peer,
@@ -185,17 +189,13 @@ class Hub:
         self.counters.opened += 1
         if user_id is not None:
             self.user_table.add(user_id, subscriber, peer)
-        peer.on_end = partial(self._leave_subscriber, peer, room, user_id, settling)
+        peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
         try:
-            yield settling
+            yield
         finally:
             peer.end(CLIENT_GONE)
 
-    def _leave_subscriber(
-        self, peer: SubscriberPeer, room: str, user_id: str | None, settling: Settling | None, info: CloseInfo
-    ) -> None:
-        if settling is not None:
-            settling.cancel()
+    def _leave_subscriber(self, peer: SubscriberPeer, room: str, user_id: str | None, info: CloseInfo) -> None:
         self.rooms.leave(room, peer.subscriber, may_return=True)
         if user_id is not None:
             self.user_table.remove(user_id, peer.subscriber)

@@ -35,3 +35,14 @@ class Statistics:
     """Tasks of rooms that are running: that have begun, and have not ended."""
     room_task_failures: int
     """Runs of rooms' tasks so far that have failed, or have not started in time. Each is in the log."""
+    resumes: int
+    """Joins so far that went on from a position (`ws.join(since=...)`, `Last-Event-ID`), or could not."""
+    history_gaps: int
+    """Of those, how many could not, since the history did not reach back so far."""
+    histories: int
+    """Rooms that have a history now. With the next two, what the app's broker keeps in this process's memory: apps that
+    share a `MemoryBroker` have the same figures."""
+    history_bytes: int
+    """What all histories cost, as `Limits.max_history_bytes` counts it."""
+    presences: int
+    """Users who are present in rooms (`app.rooms(presence=...)`): in each of them once, until their grace is over."""

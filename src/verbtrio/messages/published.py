@@ -38,4 +38,5 @@ def check_stamp(frame: Frame, stamp: str) -> None:
 
 def _stamped(payload: bytes, position: Position, stamp: str) -> bytes:
     field = msgspec.json.encode({stamp: str(position)})[1:]
-    return payload[:-1] + (b"," if len(payload) > 2 else b"") + field
+    others = payload[:-1].rstrip(b" \t\r\n")
+    return others + (b"" if others == b"{" else b",") + field

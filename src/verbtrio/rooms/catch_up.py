@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
+import trio
+
 from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.limits import Limits
 from verbtrio.base.position import Position
@@ -14,12 +18,11 @@ from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import History
 from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published
+from verbtrio.messages.waiting import PACKET_BYTES, Waiting
 from verbtrio.rooms.member import Outlet, Peer
 
 REPLAY_MESSAGES = 64
 """How many missed messages are read at once."""
-FRAME_BYTES = 64
-"""What a message that waits costs beside its bytes, as in `Limits.max_backlog_bytes`."""
 
 
 class Resuming(Protocol):
@@ -41,6 +44,7 @@ class CatchUp:
         settings: of the room's history.
         since: the position of the last message that the client has; `None` for one that is not a position.
         resuming: told where it is; `None` for a member that can't be in the room after a gap.
+        counters: the app's: resumes and gaps are counted there.
         begins: it has missed nothing: it has not been there before.
     """
 
@@ -51,6 +55,7 @@ class CatchUp:
         settings: History,
         since: Position | None,
         resuming: Resuming | None,
+        counters: Counters,
         *,
         begins: bool,
     ) -> None:
@@ -60,9 +65,10 @@ class CatchUp:
         self._channel = channel
         self._settings = settings
         self._resuming = resuming
+        self._counters = counters
         self._begins = begins
-        self._waiting: list[Frame] = []  # bounded by `max_backlog_bytes`, see `flush`
-        self._bytes = 0
+        self._waiting: Waiting[Frame] = Waiting(peer.limits, _size)
+        self._is_published_to = False  # a message with a position has come: it says where the member is
 
     async def replay(self, session: Session) -> None:
         """Send the peer what it has missed. No checkpoint is between the last reading of the history and the return:
@@ -78,15 +84,18 @@ class CatchUp:
         if self._begins:
             page = await session.history(self._channel, self._settings, since=None, limit=0, reverse=False)
             self.flush()
-            if self._resuming is not None and not any(isinstance(frame, Published) for frame in self._waiting):
+            if self._resuming is not None and not self._is_published_to:
                 self._resuming.begins(page.position)
             return
         while True:
             page = await session.history(
                 self._channel, self._settings, since=self._position, limit=REPLAY_MESSAGES, reverse=False
             )
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have left since the page has come
             if not page.is_complete or self._position is None:
                 self._position = page.position
+                self._counters.resumes += 1
+                self._counters.history_gaps += 1
                 gap = HistoryGap(self._channel, page.oldest, page.position)
                 if self._resuming is None:
                     raise gap
@@ -95,10 +104,11 @@ class CatchUp:
             has_waited = False
             for message in page.messages:
                 frame = Published(message.frame, message.position, self._settings.stamp)
-                has_waited |= await self._wait_for_room(len(frame) + FRAME_BYTES)
+                has_waited |= await self._wait_for_room(_size(frame))
                 self._peer.put(frame)
                 self._position = message.position
             if self._position.offset >= page.position.offset and not has_waited:
+                self._counters.resumes += 1
                 return  # else more may have been published, and is read again, without duplicates
 
     async def _wait_for_room(self, size: int) -> bool:
@@ -108,15 +118,18 @@ class CatchUp:
         if not queued or queued + size <= limits.high_water_bytes:
             return False
         await self._peer.wait_below(max(0, limits.high_water_bytes - size))
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may have left since there is room
         return True
 
     def finish(self) -> None:
-        """Hand the peer what has waited, without what it has been sent already."""
-        waiting = (*self._waiting, *self.held)
-        self._waiting.clear()
-        self.held.clear()
-        for frame in waiting:
-            if not (isinstance(frame, Published) and self._has(frame.position)):
+        """Hand the peer what has waited, without what it has been sent already. That may be too much for it, which
+        ends then."""
+        self.flush()
+        now = trio.current_time()
+        while self._waiting:
+            frame, late = self._waiting.take(math.inf, now)
+            self._peer.drop(late)
+            if frame is not None and not (isinstance(frame, Published) and self._has(frame.position)):
                 self._peer.outlet.held.append(frame)
         self._peer.outlet.flush()
 
@@ -132,14 +145,15 @@ class CatchUp:
         return self
 
     def flush(self) -> None:
-        """Keep what is held; beyond the limit, end the connection."""
-        self._bytes += sum(len(frame) + FRAME_BYTES for frame in self.held)
-        self._waiting += self.held
+        """Keep what is held; beyond the backlog limit, `backlog_policy` decides."""
+        frames = self.held.copy()
         self.held.clear()
-        limit = self._peer.limits.max_backlog_bytes
-        if self._bytes > limit and self._peer.closed is None:
+        for frame in frames:
+            self._is_published_to |= isinstance(frame, Published)
+            self._peer.drop(self._waiting.add(frame))
+        if self._waiting.is_over and self._peer.closed is None:
             self._waiting.clear()
-            reason = f"Too slow: over {limit} bytes behind"
+            reason = f"Too slow: over {self._peer.limits.max_backlog_bytes} bytes behind"
             self._peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, reason))
 
     @property
@@ -153,6 +167,9 @@ class CatchUp:
     @property
     def dropped(self) -> int:
         return self._peer.dropped
+
+    def drop(self, messages: int) -> None:
+        self._peer.drop(messages)
 
     def encode(self, data: Data) -> Frame:
         return self._peer.encode(data)
@@ -175,3 +192,7 @@ class CatchUp:
 
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         return self._peer.dismiss(key, info)
+
+
+def _size(frame: Frame) -> int:
+    return len(frame) + PACKET_BYTES

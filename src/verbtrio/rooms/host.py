@@ -54,7 +54,7 @@ class RoomHost:
         self.session = session
         self.shared = shared
         self.news = PresenceNews(timers, rooms.encode, self._tell)
-        self.joins = Joins(rooms, self.rule, session, tasks, self.news)
+        self.joins = Joins(rooms, self.rule, session, tasks, self.news, tasks.counters)
         self._rooms = rooms
         self._table = table
         self._tasks = tasks
@@ -149,7 +149,7 @@ class RoomHost:
             self._keys[channel] = key
         return channel
 
-    def _tell(self, channel: Hashable, frame: Frame, left_out: set[Member]) -> None:
+    def _tell(self, channel: Hashable, frame: Frame, left_out: Collection[Member]) -> None:
         self._rooms.deliver(self._key(str(channel)), frame, left_out)
 
     # What rooms are asked

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from verbtrio.base.counters import Counters
 from verbtrio.base.errors import LimitExceeded
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Session
@@ -31,7 +32,6 @@ class _Joining(NamedTuple):
     member: Member
     peer: Peer
     user: str
-    info: Any
     catch_up: CatchUp | None
 
 
@@ -44,6 +44,7 @@ class Joins:
         session: with the broker.
         tasks: runs the rooms' own tasks.
         news: tells members who comes and goes.
+        counters: the app's.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Joins:
         session: Session,
         tasks: RoomTaskTable,
         news: PresenceNews,
+        counters: Counters,
     ) -> None:
         self._rooms = rooms
         self._rule = rule
         self._session = session
         self._tasks = tasks
         self._news = news
+        self._counters = counters
 
     def join(
         self,
@@ -98,16 +101,16 @@ class Joins:
         if settings.history is not None and (since is not None or resuming is not None):
             position = Position.parse(since) if isinstance(since, str) else since
             begins = since is None  # what it has not been sent, it has not missed
-            catch_up = CatchUp(peer, channel, settings.history, position, resuming, begins=begins)
+            catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
         if settings.join_leave:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, info, catch_up)
+        joining = _Joining(name, channel, settings, member, peer, user, catch_up)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
         if is_ready and catch_up is None and not settings.join_leave:
-            self._enter(joining)
+            self._enter(joining, info)
             return None
-        return Settling(partial(self._settle, joining), on_refused)
+        return Settling(partial(self._settle, joining), on_refused, info)
 
     def _checked(
         self, name: str, rule: RoomRule | None, member: Member, since: Position | str | None, presence: Any
@@ -135,20 +138,23 @@ class Joins:
         if join.catch_up is not None and not settling.is_over:
             await join.catch_up.replay(self._session)
             if not settling.is_over:
-                join.catch_up.finish()
                 self._rooms.replace(join.name, join.member, join.peer)
+                join.catch_up.finish()  # last: it may be too much for the client, which leaves the room then
         if settling.is_over:
             return
-        self._enter(join)
+        self._enter(join, settling.info)
         if join.settings.join_leave:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
 
-    def _enter(self, join: _Joining) -> None:
+    def _enter(self, join: _Joining, info: Any) -> None:
         if join.settings.presence is not None:
-            self._session.enter(join.channel, join.member.id, join.user, join.info)
+            self._session.enter(join.channel, join.member.id, join.user, info)
 
-    def update(self, name: str, member: Member, presence: Any) -> None:
+    def update(self, name: str, member: Member, presence: Any, settling: Settling | None) -> None:
         """A member's user has other public info.
+
+        Args:
+            settling: what is left of the member's join: it may not be present yet.
 
         Raises:
             RuntimeError: the room has no presence.
@@ -157,7 +163,10 @@ class Joins:
         rule = self._rule(name)
         if rule is None or rule.settings.presence is None:
             raise RuntimeError(without(name, "presence", "presence=True"))
-        self._session.update(channel_of(name), member.id, self._plain(presence))
+        info = self._plain(presence)
+        if settling is not None:
+            settling.info = info
+        self._session.update(channel_of(name), member.id, info)
 
     def _plain(self, presence: Any) -> Any:
         """Public info as plain JSON: the application may change its own object later.

@@ -211,6 +211,7 @@ class Rooms:
             frame = transient(frame, key, message_key, ttl, self._now())
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
         if self.relays:
+            chosen((), exclude)  # raises for a mistake, before anything is sent
             self.host.relay(key, frame, exclude, exclude_user)
         group = self._groups.get(key)
         if group is None:

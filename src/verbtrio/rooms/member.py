@@ -47,6 +47,9 @@ class Peer(Protocol):
     def dropped(self) -> int:
         """Messages dropped or replaced by `Limits.backlog_policy`, or late by their `ttl`."""
 
+    def drop(self, messages: int) -> None:
+        """So many messages were dropped before they came to the outlet."""
+
     def encode(self, data: Data) -> Frame:
         """The app's encoder."""
 

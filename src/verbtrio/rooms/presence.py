@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self
@@ -31,11 +31,15 @@ class PresenceWatch:
 
     def __init__(self) -> None:
         self.present: Presences = {}
+        self._since: dict[str, PresenceChange] | None = {}  # each user's last change, until `present` is known
         self._send, self._receive = trio.open_memory_channel[PresenceChange](WATCH_CHANGES)
         self._is_behind = False
 
     def _put(self, change: PresenceChange) -> None:
         """Something has changed."""
+        if self._since is not None:
+            self._since[change.user] = change
+            return
         try:
             self._send.send_nowait(change)
         except trio.WouldBlock:
@@ -46,17 +50,13 @@ class PresenceWatch:
 
     def _catch_up(self, present: Presences) -> None:
         """`present` is what the broker says. What has changed since this watch began may be in it, or not."""
-        self.present = present
-        while True:
-            try:
-                change = self._receive.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
-            known = present.get(change.user)
+        for user, change in (self._since or {}).items():
+            known = present.get(user)
             if change.kind == "leave":
-                present.pop(change.user, None)
+                present.pop(user, None)
             else:
-                present[change.user] = Present(change.info, 1 if known is None else known.connections)
+                present[user] = Present(change.info, 1 if known is None else known.connections)
+        self.present, self._since = present, None
 
     def _close(self) -> None:
         """Nothing more is watched."""
@@ -80,6 +80,17 @@ class PresenceWatch:
             raise LimitExceeded(f"Too slow: over {WATCH_CHANGES} changes behind") from None
 
 
+class _Newcomers:
+    """A room's members that have not been told yet who is there."""
+
+    __slots__ = ("are_being_told", "changed", "peers")
+
+    def __init__(self) -> None:
+        self.peers: dict[Member, Peer | None] = {}  # `None`: the member is not present yet, as its join goes on
+        self.are_being_told = False
+        self.changed = trio.lowlevel.ParkingLot()
+
+
 class PresenceNews:
     """Tells watchers, and the members of rooms with `join_leave`, who comes and goes.
 
@@ -93,13 +104,13 @@ class PresenceNews:
         self,
         timers: Timers,
         encode: Callable[[Any], Frame],
-        deliver: Callable[[Hashable, Frame, set[Member]], None],
+        deliver: Callable[[Hashable, Frame, Collection[Member]], None],
     ) -> None:
         self._timers = timers
         self._encode = encode
         self._deliver = deliver
         self._watches: dict[str, set[PresenceWatch]] = {}
-        self._ignorant: dict[str, set[Member]] = {}  # members that have not been told yet who is there
+        self._newcomers: dict[str, _Newcomers] = {}
         self._pending: dict[str, dict[str, PresenceChange]] = {}  # by room and user: the net change
         self._due: dict[str, Timer] = {}
 
@@ -123,27 +134,46 @@ class PresenceNews:
 
     def expect(self, room: str, member: Member) -> None:
         """`member` has joined, and will be introduced: until then it is not told of changes."""
-        self._ignorant.setdefault(room, set()).add(member)
+        if room not in self._newcomers:
+            self._newcomers[room] = _Newcomers()
+        self._newcomers[room].peers[member] = None
 
     async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
-        """Tell a member who is there. From then on it is told of changes. If cancelled, it has not been told.
+        """Tell a member who is there. From then on it is told of changes. If cancelled, it may have been told.
 
-        Raises:
-            ConnectionClosed: its connection has ended.
+        One of those who come at the same time asks the broker, and tells all of them: when 10,000 come back at once,
+        each would have as many users to read.
         """
-        async with self.watching(room, session) as watch:
-            if member not in self._ignorant.get(room, ()):
-                return  # it has left meanwhile
-            users = {user: present.info for user, present in watch.present.items()}
-            peer.put(self._encode({"type": "presence_state", "room": room, "users": users}))
-            self.forget(room, member)
+        newcomers = self._newcomers.get(room)
+        if newcomers is None or member not in newcomers.peers:
+            return  # it has left meanwhile
+        newcomers.peers[member] = peer
+        while member in newcomers.peers:
+            if newcomers.are_being_told:
+                await newcomers.changed.park()
+                continue
+            newcomers.are_being_told = True
+            try:
+                async with self.watching(room, session) as watch:
+                    self._tell_state(room, newcomers, watch.present)
+            finally:
+                newcomers.are_being_told = False
+                newcomers.changed.unpark_all()
+
+    def _tell_state(self, room: str, newcomers: _Newcomers, present: Presences) -> None:
+        users = {user: each.info for user, each in present.items()}
+        state = self._encode({"type": "presence_state", "room": room, "users": users})
+        for member, peer in tuple(newcomers.peers.items()):
+            if peer is not None and member in newcomers.peers:
+                self.forget(room, member)
+                peer.put(state)  # last: it may be too much for the client, which leaves the room then
 
     def forget(self, room: str, member: Member) -> None:
         """The member has been introduced, or has left."""
-        if (ignorant := self._ignorant.get(room)) is not None:
-            ignorant.discard(member)
-            if not ignorant:
-                del self._ignorant[room]
+        if (newcomers := self._newcomers.get(room)) is not None:
+            newcomers.peers.pop(member, None)
+            if not newcomers.peers:
+                del self._newcomers[room]
 
     def changed(self, room: str, change: PresenceChange, *, tell_members: bool) -> None:
         """Who is present in the room has changed."""
@@ -161,7 +191,7 @@ class PresenceNews:
 
     def over(self, room: str) -> None:
         """The room has no members here."""
-        self._ignorant.pop(room, None)
+        self._newcomers.pop(room, None)
         self._pending.pop(room, None)
         if (timer := self._due.pop(room, None)) is not None:
             self._timers.cancel(timer)
@@ -171,4 +201,5 @@ class PresenceNews:
         diff: dict[str, Any] = {"type": "presence_diff", "room": room, "joins": {}, "updates": {}, "leaves": {}}
         for user, change in self._pending.pop(room).items():
             diff[f"{change.kind}s"][user] = change.info
-        self._deliver(room, self._encode(diff), self._ignorant.get(room, set()))
+        newcomers = self._newcomers.get(room)
+        self._deliver(room, self._encode(diff), () if newcomers is None else newcomers.peers.keys())

@@ -74,7 +74,8 @@ class RoomRule:
         if admitted is not True:
             if inspect.iscoroutine(admitted):
                 admitted.close()  # or Python warns that nobody has awaited it
-            raise TypeError(f"the guard {name_of_task(guard)} returned {admitted!r:.100}: it must return True or False")
+            kind = type(admitted).__name__  # not its value, which may be a user's claims
+            raise TypeError(f"the guard {name_of_task(guard)} returned a {kind}: it must return True or False")
 
 
 class RoomTable:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
+from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
 from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, HistoryGap, RoomUnavailable
 
 REFUSALS = (BrokerUnavailable, HistoryGap, RoomUnavailable)
 """What a join may be refused by after it has taken effect."""
+
+
+def refusal(error: Exception) -> CloseInfo:
+    """How the membership ends of a member that can't be in the room, because of one of `REFUSALS`. The reason may be
+    shown to the client: what a broker says of itself, which may have its address in it, is not a part of that."""
+    if isinstance(error, BrokerUnavailable):
+        return CloseInfo(Cause.ERROR, INTERNAL_ERROR, "The room is not available")
+    reason = fitting_reason(str(error))
+    if isinstance(error, RoomUnavailable):
+        return CloseInfo(Cause.ERROR, INTERNAL_ERROR, reason)
+    return CloseInfo(Cause.DENIED, POLICY_VIOLATION, reason)
 
 
 class Settling:
@@ -18,9 +31,13 @@ class Settling:
     Args:
         steps: does it, given this. It raises one of `REFUSALS` where the member can't be in the room.
         on_refused: called then, at once: the member has to leave.
+        info: the public info with which the member will be present. It may change until then.
     """
 
-    def __init__(self, steps: Callable[[Settling], Awaitable[None]], on_refused: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, steps: Callable[[Settling], Awaitable[None]], on_refused: Callable[[Exception], None], info: Any
+    ) -> None:
+        self.info = info
         self._steps = steps
         self._on_refused = on_refused
         self._scope = trio.CancelScope()

@@ -127,7 +127,7 @@ class EventStreamEndpoint(Shared):
             await no_slot(full)(scope, receive, send)
             return
         try:
-            with hub.subscribing(peer, room, last_event_id(subscriber)) as response.settling:
+            with hub.subscribing(peer, room, last_event_id(subscriber)):
                 await response(scope, receive, send)
         except (Denied, LimitExceeded, RoomUnavailable) as error:  # before anything was sent
             await _refusal(error)(scope, receive, send)

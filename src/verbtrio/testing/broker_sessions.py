@@ -32,12 +32,22 @@ async def raises(scope: trio.CancelScope) -> None:
 
 
 class SessionChecks(Checks):
-    """`Broker.session`, and `health`."""
+    """`Broker.session`, `health` and `usage`."""
 
     async def test_health(self) -> None:
         """A broker that works says so."""
         async with self.processes(2) as nodes:
             assert [node.session.health.is_connected for node in nodes] == [True, True]
+
+    async def test_usage(self) -> None:
+        """What it keeps here is a number, or nothing."""
+        async with self.processes(2) as nodes:
+            room = self.name()
+            await nodes[0].session.publish(room, text("hello"), History())
+            nodes[0].session.enter(room, "c1", "ann", None)
+            for node in nodes:
+                usage = node.session.usage
+                assert min(usage.histories, usage.history_bytes, usage.presences) >= 0
 
     async def test_a_session_that_ends_gives_up_what_it_had(self) -> None:
         """Its members, its lease and, without a grace, its presence; nothing of the others'."""
