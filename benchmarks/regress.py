@@ -52,12 +52,12 @@ class Mark:
 MARKS = [
     Mark("verbtrio", "echo", 0.154),
     Mark("verbtrio-hooks", "echo", 0.090),
-    Mark("verbtrio", "chat", 0.029),
+    Mark("verbtrio", "chat", 0.030),
     Mark("verbtrio-hooks", "chat", 0.020),
-    Mark("verbtrio-history", "chat", 0.033),
-    Mark("verbtrio-presence", "chat", 0.029),
-    Mark("verbtrio-both", "chat", 0.033),
-    Mark("verbtrio", "join", 0.2),
+    Mark("verbtrio-history", "chat", 0.041),
+    Mark("verbtrio-presence", "chat", 0.031),
+    Mark("verbtrio-both", "chat", 0.041),
+    Mark("verbtrio", "join", 0.337),
     # 0.425 with the packages of the day it was set; the same commit costs as much as this with those of November 2026.
     Mark("verbtrio", "connect", 0.46),
 ]
