@@ -162,7 +162,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def regress(session: nox.Session) -> None:
-    """Count the instructions a message costs, beside stock hypercorn's: a check for any machine. Two minutes."""
+    """Count the instructions a message costs, beside stock hypercorn's: a check for any machine. Three minutes."""
     install_system_packages(session, REGRESS_PACKAGES)
     if missing := [command for command in REGRESS_PACKAGES if shutil.which(command) is None]:
         reason = f"the instructions have NOT been counted: {', '.join(missing)} not found"

@@ -154,6 +154,7 @@ def no_minimal() -> str | None:
 BARE = hypercorn(f"{PACKAGE}.verbtrio_bare:app")
 FULL = hypercorn(f"{PACKAGE}.verbtrio_full:app")
 GUARDS = hypercorn(f"{PACKAGE}.verbtrio_guards:app")
+ROOMS = hypercorn(f"{PACKAGE}.verbtrio_rooms:app")
 VERBTRIO = ("verbtrio",)
 REFERENCE = "verbtrio"
 """The server that the others are compared with."""
@@ -161,6 +162,8 @@ SAMPLE_ONLY = frozenset({"chat-json"})
 FEATURES = frozenset({"echo", "chat", "chat-json"})
 """What the price of all features shows in."""
 GUARDED = frozenset({"echo", "connect", "latency", "idle", "big"})
+IN_A_ROOM = frozenset({"chat", "fanout", "fanout-burst"})
+"""What the price of a history and of presence shows in."""
 NO_SAMPLE = frozenset({"echo", "fanout", "fanout-burst", "chat", "connect", "latency", "big", "idle"})
 
 SERVERS = [
@@ -169,6 +172,10 @@ SERVERS = [
     Server("verbtrio-full", "verbtrio, all features", FULL, VERBTRIO, loads=FEATURES),
     Server("verbtrio-hooks-full", "verbtrio, plain functions, all features", FULL, VERBTRIO, "/hooks", FEATURES),
     Server("verbtrio-guards", "verbtrio, all guards", GUARDS, VERBTRIO, loads=GUARDED),
+    # What is published comes back to its sender, too: that is how all members see one order.
+    Server("verbtrio-history", "verbtrio, history", ROOMS, VERBTRIO, "/history", IN_A_ROOM, own=True),
+    Server("verbtrio-presence", "verbtrio, presence", ROOMS, VERBTRIO, "/presence", IN_A_ROOM),
+    Server("verbtrio-both", "verbtrio, history and presence", ROOMS, VERBTRIO, "/both", IN_A_ROOM, own=True),
     Server("hypercorn", "hypercorn (trio), bare ASGI", hypercorn(f"{PACKAGE}.bare_asgi:app"), ("hypercorn",), tls=True),
     Server("quart-trio", "quart-trio", hypercorn(f"{PACKAGE}.quart_trio_app:app"), ("quart_trio",)),
     Server("trio-websocket", "trio-websocket", module("trio_websocket_server"), ("trio_websocket",)),

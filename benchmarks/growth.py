@@ -43,6 +43,7 @@ class Finding:
     what: str
     measured: str
     limit: str
+    """A highest value, unless it says "at least"."""
     kept: bool | None
     """`None` where there is no limit: for comparison."""
 

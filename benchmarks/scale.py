@@ -1,4 +1,4 @@
-"""`nox -s scale`: growth.py's and fairness.py's measurements of verbtrio, with their limits, as a table."""
+"""`nox -s scale`: verbtrio alone, measured by growth.py, fairness.py and remembering.py: limits, and tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import build, catalogue, fairness, growth, pages
+from benchmarks import build, catalogue, fairness, growth, pages, remembering
 from benchmarks.__main__ import make_certificate
-from benchmarks.catalogue import BARE, PACKAGE, Place, Server, hypercorn
+from benchmarks.catalogue import BARE, BY_NAME, PACKAGE, Place, Server, hypercorn
 from benchmarks.growth import Finding
 from benchmarks.process import LOAD_CORE, Process, free_port, pin
 from benchmarks.quiet import disturbances
 from benchmarks.run import log, start
 
-PARTS = ("deliveries", "joins", "held", "latency", "pipelining", "limited", "slow", "idle")
+TABLES = {
+    "scale": ("deliveries", "joins", "held", "latency", "pipelining", "limited", "slow", "idle"),
+    "rooms": ("published", "remembered", "come-and-go"),
+}
+"""The tables in the documentation, by their markers, and which parts each is made of."""
+PARTS = tuple(part for parts in TABLES.values() for part in parts)
 WATCHED = Server("verbtrio-watched", "verbtrio, watched", hypercorn(f"{PACKAGE}.verbtrio_watched:app"))
 TASKS = Server("verbtrio-tasks", "verbtrio, reader tasks", hypercorn(f"{PACKAGE}.verbtrio_tasks:app"))
 
@@ -60,6 +65,12 @@ def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) 
                 yield from fairness.slow_reader(process, prefix, "TLS", tls=True)
     if "idle" in parts:
         yield from growth.idle(server)
+    if "published" in parts:
+        yield from remembering.published(seconds, rounds)
+    for part, measure in (("remembered", remembering.remembered), ("come-and-go", remembering.come_and_go)):
+        if part in parts:
+            with running(BY_NAME["verbtrio-history"]) as process:
+                yield from measure(process)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,24 +79,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--server", default="verbtrio", help="verbtrio or verbtrio-hooks")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=9, help="for the p99s; a third for deliveries")
-    parser.add_argument("--docs", action="store_true", help=f"put the table into {pages.PAGE.name}")
+    parser.add_argument("--docs", action="store_true", help=f"put the tables into {pages.PAGE.name}")
     options = parser.parse_args(argv)
     server = catalogue.BY_NAME[options.server]
     if server.command is not BARE:
         parser.error("--server is verbtrio or verbtrio-hooks")
+    chosen = options.parts or PARTS
+    tables = {marker: parts for marker, all_of in TABLES.items() if (parts := [p for p in all_of if p in chosen])}
+    if options.docs and any(len(parts) < len(TABLES[marker]) for marker, parts in tables.items()):
+        parser.error("--docs replaces a whole table: name all of its parts, or none of them")
     if build.load() is None:
         log("skipped: the load generator is written in C, and there is no compiler (Debian: gcc, libc6-dev)")
         return 0
     pin(LOAD_CORE)
     for text in disturbances(first=True):
         log(f"warning: {text}")
-    found = []
-    for finding in findings(options.parts or PARTS, server, options.seconds, options.rounds):
-        log(f"{finding.verdict or 'beside':<8}  {finding.what}: {finding.measured}; at most {finding.limit or '-'}")
-        found.append(finding)
-    if options.docs:
-        pages.put(pages.PAGE, "scale", growth.table(found))
-    return 1 if any(finding.kept is False for finding in found) else 0
+    is_kept = True
+    for marker, parts in tables.items():
+        found = []
+        for finding in findings(parts, server, options.seconds, options.rounds):
+            log(f"{finding.verdict or 'beside':<8}  {finding.what}: {finding.measured} ({finding.limit or 'no limit'})")
+            found.append(finding)
+            is_kept = is_kept and finding.kept is not False
+        if options.docs:
+            pages.put(pages.PAGE, marker, growth.table(found))
+    return 0 if is_kept else 1
 
 
 if __name__ == "__main__":

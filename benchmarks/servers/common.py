@@ -7,16 +7,21 @@ serialised again). Settings come by environment, so that one command line starts
     BENCH_PORT        where to listen, on 127.0.0.1
     BENCH_HEARTBEAT   seconds between two pings; the server's own default where it is not set
     BENCH_CERT, BENCH_KEY   files for TLS, where it is wanted
+    BENCH_GC          "off": no garbage collection, for `regress`
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import ssl
 from datetime import UTC, datetime
 
 HOST = "127.0.0.1"
+
+if os.environ.get("BENCH_GC") == "off":
+    gc.disable()
 
 
 def port() -> int:

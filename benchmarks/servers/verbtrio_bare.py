@@ -30,6 +30,14 @@ async def room(ws: WebSocket) -> None:
             members.broadcast(message, exclude=ws)
 
 
+@app.ws("/join")
+async def join(ws: WebSocket) -> None:
+    """An echo, for which a room comes and goes."""
+    async for message in ws:
+        async with ws.join("join"):
+            await ws.send(message)
+
+
 @app.ws("/rooms/:name")
 async def named_room(ws: WebSocket, name: str) -> None:
     async with ws.join(name) as members:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks import catalogue, chart, generator, loads, report
+import pytest
+
+from benchmarks import catalogue, chart, generator, loads, remembering, report, scale
 from benchmarks.run import Results, Run
 from benchmarks.scale import running
 from tests.benchmarks.support import needs_compiler
@@ -40,6 +42,25 @@ def test_rooms() -> None:
         values = generator.run(load, process, "", 0.1)
     assert values["missing"] == 0
     assert values["messages"] > 0
+
+
+def test_what_rooms_with_settings_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that `scale` finds out about them, with few messages: each part has its findings."""
+    monkeypatch.setattr(remembering, "REMEMBERED", 200)
+    monkeypatch.setattr(remembering, "COME_AND_GO", 50)
+    monkeypatch.setattr(remembering, "FORGET_SECONDS", 0.0)
+    found = list(scale.findings(scale.TABLES["rooms"], SERVERS[0], 0.1, 1))
+    judged = [finding.what for finding in found if finding.kept is not None]
+    assert [what for what in judged if " to verbtrio" in what] == [
+        f"{load}: {server} to verbtrio" for load in ("chat", "fanout") for server in remembering.SERVERS[1:]
+    ]
+    assert len(judged) == 6 + 2 + 2
+
+
+def test_only_whole_tables_are_put_into_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        scale.main(["remembered", "--docs"])
+    assert "name all of its parts" in capsys.readouterr().err
 
 
 def test_a_run() -> None:

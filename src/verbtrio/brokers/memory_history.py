@@ -168,15 +168,17 @@ class Histories:
     def _relieve(self, asked: str) -> None:
         """Get within the limit: first by histories without a message, of rooms without members (there may be many of
         them: somebody has asked), but for the one that has been asked for now; then by the oldest messages."""
+        if self.bytes <= self._max_bytes:
+            return
         for _ in range(min(len(self._empty), EMPTY_TRIES)):
-            if self.bytes <= self._max_bytes:
-                return
             room = next(iter(self._empty))
             if room == asked or self._is_occupied(room):
                 del self._empty[room]
                 self._empty[room] = None  # its turn comes again
             else:
                 self._drop(room)
+                if self.bytes <= self._max_bytes:
+                    return
         while self.bytes > self._max_bytes and len(self._order) > self._stale:
             self._forget_oldest(asked)
 

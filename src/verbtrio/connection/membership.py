@@ -79,10 +79,6 @@ class Memberships:
     def get(self, name: str) -> Membership | None:
         return self._by_name.get(name)
 
-    def check(self) -> None:
-        """Raise `RuntimeError` in another thread than the one in which the app is served."""
-        self._rooms.check()
-
     def join(
         self, name: str, on_leave: Hook | None, since: Position | str | None = None, presence: Any = None
     ) -> Membership:
@@ -237,7 +233,7 @@ class Membership(Room):
         return self._settled().__await__()
 
     async def _settled(self) -> Self:
-        self._all.check()
+        self._rooms.check()
         if self._settling is None:
             await trio.lowlevel.checkpoint()
         else:
@@ -252,7 +248,7 @@ class Membership(Room):
     async def __aenter__(self) -> Self:
         # No checkpoint if there is nothing to wait for: what the handler sends first comes before what others broadcast
         # from now on.
-        self._all.check()
+        self._rooms.check()
         if self._settling is not None:
             try:
                 await self._settling.wait()
@@ -271,7 +267,7 @@ class Membership(Room):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._all.check()
+        self._rooms.check()
         absorbed = self._scope.__exit__(kind, error, trace)
         if (hook := self._leave()) is not None:
             await self._all.tell(hook, self.room)
@@ -296,7 +292,7 @@ class Membership(Room):
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
             TypeError: `presence` can't be encoded.
         """
-        self._all.check()
+        self._rooms.check()
         if self._left:  # the connection may be in the room again, by another membership
             return False
         self._host.joins.update(self.name, self._all.ws, presence, self._settling)
@@ -327,7 +323,7 @@ class Membership(Room):
 
     def _leave(self) -> Hook | None:
         """Leave the room and cancel its block; return the hook that is owed then, once."""
-        self._all.check()
+        self._rooms.check()
         self._scope.cancel()
         return self._go()
 
@@ -339,7 +335,7 @@ class Membership(Room):
             if self._all.closed is not None:
                 self._settling.refuse(ConnectionClosed(self._all.closed))
             self._settling.cancel()
-        self._all.leave(str(self.name), may_return=may_return)
+        self._all.leave(self.name, may_return=may_return)
         return self._on_leave
 
 

@@ -37,6 +37,12 @@ class Frame:
         self.wire = head + payload
         self._start = len(head)
 
+    def share(self, frame: Frame) -> None:
+        """Be the same message as `frame`, with its bytes and not a copy of them."""
+        self.text = frame.text
+        self.wire = frame.wire
+        self._start = frame._start
+
     def __len__(self) -> int:
         """The size of the message, in bytes."""
         return len(self.wire) - self._start
@@ -66,9 +72,7 @@ class TransientFrame(Frame):
     __slots__ = ("expires", "key")
 
     def __init__(self, frame: Frame, key: Key | None, expires: float) -> None:
-        self.text = frame.text
-        self.wire = frame.wire
-        self._start = frame._start
+        self.share(frame)
         self.key = key
         self.expires = expires
 

@@ -20,10 +20,10 @@ class Published(Frame):
     def __init__(self, frame: Frame, position: Position, stamp: str | None) -> None:
         """`stamp`: the field that is added with the position. (Not to a message of another app that shares the broker
         and has no stamp, which need not be a JSON object.)"""
-        payload = frame.payload
-        if stamp is not None and _takes_fields(frame.text, payload):
-            payload = _stamped(payload, position, stamp)
-        super().__init__(payload, text=frame.text)
+        if stamp is not None and _takes_fields(frame.text, frame.payload):
+            super().__init__(_stamped(frame.payload, position, stamp), text=True)
+        else:
+            self.share(frame)
         self.position = position
 
 

@@ -64,7 +64,7 @@ class RoomHost:
 
     def rule(self, key: Hashable) -> RoomRule | None:
         """The settings of a room; `None` for one that has none."""
-        return self._table.match(key) if isinstance(key, str) and self._table else None
+        return self._table.match(key) if isinstance(key, str) else None
 
     def history_of(self, key: Hashable) -> History | None:
         rule = self.rule(key)
@@ -139,9 +139,9 @@ class RoomHost:
 
     def _key(self, channel: str) -> Hashable:
         """The room that the broker calls so; `None` for one of the framework's own that there is not here."""
-        if channel.startswith(OWN) and not channel.startswith(OWN + OWN):
-            return self._keys.get(channel)
-        return channel.removeprefix(OWN)
+        if not channel.startswith(OWN):
+            return channel
+        return channel.removeprefix(OWN) if channel.startswith(OWN + OWN) else self._keys.get(channel)
 
     def _channel(self, key: Hashable) -> str:
         channel = channel_of(key)
