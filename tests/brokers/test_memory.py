@@ -253,9 +253,9 @@ async def test_publishing_gives_way_once_the_message_is_on_its_way() -> None:
             seen.append((len(process.delivered), begun))
 
         nursery.start_soon(other)
-        for begun in range(1, 21):  # noqa: B007 -- `other` reads it
+        for begun in range(1, 41):  # noqa: B007 -- `other` reads it
             await session.publish("a", text("x"), HISTORY)
-    assert seen == [(16, 16)]
+    assert seen in ([(16, 16)], [(32, 32)]), "Trio decides which of the two runs first"
 
 
 async def test_publishing_gives_way() -> None:
