@@ -131,6 +131,8 @@ class TestMatch:
             ("{{{a}}}", "{x}", {"a": "x"}),
             ("}}{{{a}", "}{x", {"a": "x"}),
             ("a*", "a*", {}),
+            (":7", ":7", {}),
+            ("{a}:b/7:c", "x:b/7:c", {"a": "x"}),
             ("a+(b)", "a+(b)", {}),
         ],
     )
@@ -265,6 +267,9 @@ class TestMistakes:
             ("chat:*", r"'\*' stands only for itself: write \{name\}"),
             ("chat:*:x", r"'\*' stands only for itself: write \{name\}"),
             ("{a}:**", r"'\*\*' stands only for itself: write \{name:path\}"),
+            (":room", r"':room' stands only for itself, unlike in a path: write \{room\}"),
+            ("team/:name", r"':name' stands only for itself, unlike in a path: write \{name\}"),
+            ("{a}/:name", r"':name' stands only for itself, unlike in a path: write \{name\}"),
         ],
     )
     def test_in_the_text(self, text: str, message: str) -> None:
@@ -282,7 +287,7 @@ class TestMistakes:
         try:
             pattern = RoomPattern(text)
         except TypeError:
-            assert not text or "{" in text or "}" in text or "*" in text
+            assert not text or "{" in text or "}" in text or "*" in text or text[0] == ":"
             return
         if not set(text) & set("{}"):
             assert pattern.match(text) == {}

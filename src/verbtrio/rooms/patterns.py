@@ -62,6 +62,7 @@ _END = (4, 0)
 
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+")
 _WILDCARD = re.compile(r"(?:^|(?<=:))(\*{1,2})(?=:|$)")
+_PATH_PARAMETER = re.compile(r"(?:^|(?<=/)):([^\W\d]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,8 @@ def _check(text: str, pieces: list[_Piece], names: list[str]) -> None:
     if (wildcard := _WILDCARD.search(literals)) is not None:
         instead = "{name}" if wildcard[1] == "*" else "{name:path}"
         raise _mistake(text, f"{wildcard[1]!r} stands only for itself: write {instead}")
+    if (habit := _PATH_PARAMETER.search(literals)) is not None:  # its rooms would have no guard, and nobody would notice
+        raise _mistake(text, f"{habit[0]!r} stands only for itself, unlike in a path: write {{{habit[1]}}}")
     for number, first in enumerate(pieces):
         rest = pieces[number + 1 :]
         if isinstance(first, _Parameter) and (second := _next(rest)) is not None:
