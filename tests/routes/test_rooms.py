@@ -137,8 +137,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda app: app.rooms(), r'app\.rooms takes a pattern: app\.rooms\("chat:\{room\}"\)'),
-            (lambda app: app.rooms(game), r'app\.rooms takes a pattern, a str: app\.rooms\("chat:\{room\}"\), not <f'),
+            (lambda app: app.rooms(), r'app\.rooms takes a pattern: app\.rooms\("game:\{id\}"\)'),
+            (lambda app: app.rooms(game), r'app\.rooms takes a pattern, a str: app\.rooms\("game:\{id\}"\), not <f'),
             (lambda app: app.rooms(5), r"app\.rooms takes a pattern, a str: .*, not 5"),
             (lambda app: app.rooms("x", History()), "takes everything but the pattern by keyword: not History"),
             (lambda app: app.rooms("x", game), "takes everything but the pattern by keyword: not <function game"),
@@ -149,8 +149,8 @@ class TestMistakes:
             (lambda app: app.rooms("x", history_size=5), "takes no 'history_size': write `history=`"),
             (lambda app: app.rooms("x", tasks=[game]), "takes no 'tasks': write `task=`"),
             (lambda app: app.rooms("x", linger=5), r"takes no 'linger': leave it out"),
-            (lambda app: app.room_task(), r'app\.room_task takes a pattern: app\.room_task\("chat:\{room\}"\)'),
-            (lambda app: app.room_task(game), r'write @app\.room_task\("chat:\{room\}"\) above game'),
+            (lambda app: app.room_task(), r'app\.room_task takes a pattern: app\.room_task\("game:\{id\}"\)'),
+            (lambda app: app.room_task(game), r'write @app\.room_task\("game:\{id\}"\) above game'),
             (lambda app: app.room_task("x", game), r"write @app\.room_task\(pattern\) above game, or app\.room_task\("),
             (lambda app: app.room_task("x", lingers=5), r"takes no 'lingers': write `linger=`"),
         ],

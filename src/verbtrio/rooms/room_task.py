@@ -89,7 +89,8 @@ def _check_first(function: Callable[..., Any], name: str, parameters: Collection
     if first.name == STATUS:
         raise TypeError(f"{name}: the first parameter is the room; task_status comes after it: (room, *, task_status)")
     if first.name in parameters:
+        other = "this" if first.name == "room" else "room"
         raise TypeError(
             f"{name}: the first parameter is the room, and {first.name!r} is a parameter of the pattern: "
-            f"write (this, {first.name}), or name the pattern's otherwise"
+            f"write ({other}, {first.name}), or name the pattern's otherwise"
         )
