@@ -84,7 +84,7 @@ class TestRooms:
             client = await service.connect()
             for room in ("lobby", "garden", "cellar"):
                 await client.send_message(json.dumps({"type": "join", "room": room}))
-            reason = "you may not join this room"
+            reason = "You may not join this room"
             assert await heard(client) == [
                 {"type": "joined", "room": "lobby"},
                 {"type": "joined", "room": "garden"},
@@ -228,7 +228,7 @@ class TestRoomTasks:
             with pytest.raises(trio_websocket.ConnectionClosed):
                 await refused.get_message()
             assert refused.closed is not None
-            assert (refused.closed.code, refused.closed.reason) == (1013, "the room's task has failed")
+            assert (refused.closed.code, refused.closed.reason) == (1013, "The room's task has failed")
             await service.wait_ended(5)
 
 

@@ -213,7 +213,7 @@ class TestGuards:
             rule.ask_guard(MEMBER, name)
         rule = rooms.match("chat:secret")
         assert rule is not None
-        with pytest.raises(Denied, match="you may not join this room"):
+        with pytest.raises(Denied, match="You may not join this room"):
             rule.ask_guard(MEMBER, "chat:secret")
 
     def test_that_says_why(self) -> None:

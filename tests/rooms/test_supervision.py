@@ -337,7 +337,7 @@ class TestStart:
 
         task = RoomTask(game, start_timeout=4, restart=Restart(max=1, delay=1))
         async with house() as here:
-            with pytest.raises(RoomUnavailable, match="the room's task is not ready"):
+            with pytest.raises(RoomUnavailable, match="The room's task is not ready"):
                 await here.enter("room", task)
             assert trio.current_time() == 4
             await trio.sleep(0.5)
@@ -417,9 +417,9 @@ class TestFailure:
             assert here.members["room"] == 0
             assert here.counters.room_task_failures == 4
             assert here.table.tasks() == ()
-            with pytest.raises(RoomUnavailable, match="the room's task has failed"):
+            with pytest.raises(RoomUnavailable, match="The room's task has failed"):
                 here.join("room", *tasks)
-            with pytest.raises(RoomUnavailable, match="the room's task has failed"):
+            with pytest.raises(RoomUnavailable, match="The room's task has failed"):
                 await here.table.wait_started("room")
             await trio.sleep(59)
             with pytest.raises(RoomUnavailable):

@@ -192,7 +192,7 @@ async def test_there_may_be_so_many_rooms_with_tasks(autojump_clock: Clock) -> N
     async def handler(ws: WebSocket[str]) -> None:
         for number in range(3):
             await (await ws.join(f"game:{number}")).leave()
-        with pytest.raises(RoomUnavailable, match="too many rooms with tasks"):
+        with pytest.raises(RoomUnavailable, match="There are too many rooms with tasks"):
             ws.join("game:3")
         assert (ws.rooms, app.statistics().room_tasks) == (frozenset(), 3)
         await ws.join("game:2")

@@ -70,7 +70,7 @@ class RoomRule:
         values = self.parameters_of(name) if self._asked else {}
         admitted: object = guard(member, **{asked: values[asked] for asked in self._asked})
         if admitted is False:
-            raise Denied("you may not join this room")
+            raise Denied("You may not join this room")
         if admitted is not True:
             if inspect.iscoroutine(admitted):
                 admitted.close()  # or Python warns that nobody has awaited it

@@ -109,10 +109,10 @@ class RoomTasks:
         with trio.move_on_after(max(task.start_timeout for task in self._tasks)):
             while not self.is_ready:
                 if self._is_refused:
-                    raise RoomUnavailable("the room's task has failed, or has ended")
+                    raise RoomUnavailable("The room's task has failed, or has ended")
                 await self._changed.park()
         if not self.is_ready:
-            raise RoomUnavailable("the room's task is not ready")
+            raise RoomUnavailable("The room's task is not ready")
 
     def changed(self) -> None:
         self._changed.unpark_all()

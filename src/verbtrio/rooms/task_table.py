@@ -88,12 +88,12 @@ class RoomTaskTable:
                 as there may be; or the server shuts down.
         """
         if self._is_closed:
-            raise RoomUnavailable("the room is closed: the server is shutting down")
+            raise RoomUnavailable("The room is closed: the server is shutting down")
         timer = self._refused.get(name)
         if timer is not None and trio.current_time() < timer.when:
-            raise RoomUnavailable("the room's task has failed")
+            raise RoomUnavailable("The room's task has failed")
         if self._max_rooms is not None and len(self._rooms) >= self._max_rooms and name not in self._rooms:
-            raise RoomUnavailable("there are too many rooms with tasks: try again later")
+            raise RoomUnavailable("There are too many rooms with tasks: try again later")
 
     def occupied(self, name: str, tasks: Sequence[RoomTask], values: Mapping[str, Any]) -> None:
         """The room has, or is about to have, a member: start its tasks, unless they are running. Once it is occupied,
