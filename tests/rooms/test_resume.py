@@ -74,6 +74,25 @@ async def test_what_was_missed_then_live(autojump_clock: Clock) -> None:
         await client.aclose()
 
 
+async def test_a_gap_that_nobody_catches(autojump_clock: Clock) -> None:
+    app = chat(History(size=2, ttl=60, stamp="position"))
+
+    @app.ws("/plain")
+    async def plain(ws: WebSocket[str]) -> None:
+        await ws.join(ROOM, since=ws.query_params["since"])
+
+    async with serving(app) as service:
+        for there_is in ("it has no messages", "its oldest message is {oldest}"):
+            client = await service.connect("/plain?since=elsewhere:1")
+            with pytest.raises(trio_websocket.ConnectionClosed):
+                await client.get_message()
+            oldest = (await service.app.room(ROOM).history()).oldest
+            reason = "The room's history does not reach back so far: " + there_is.format(oldest=oldest)
+            assert client.closed is not None
+            assert (client.closed.code, client.closed.reason) == (1008, reason)
+            await publish(service, "1", "2", "3")
+
+
 async def test_nothing_was_missed(autojump_clock: Clock) -> None:
     async with serving(chat()) as service:
         last = await publish(service, "1", "2")

@@ -83,6 +83,7 @@ class HistoryGap(VerbtrioError):  # noqa: N818 -- a fact about the history, not 
     the client the present state instead, and to join from `last`.
 
     Attributes:
+        room: the room's name.
         oldest: the position of the oldest message there is; `None` if there is none.
         last: the position of the newest message: `ws.join(name, since=gap.last)` goes on from here.
     """
@@ -91,8 +92,8 @@ class HistoryGap(VerbtrioError):  # noqa: N818 -- a fact about the history, not 
         self.room = room
         self.oldest = oldest
         self.last = last
-        there_is = "nothing older than what comes now" if oldest is None else f"nothing before {oldest}"
-        super().__init__(f"the history of this room does not reach back so far: it has {there_is}")
+        there_is = "it has no messages" if oldest is None else f"its oldest message is {oldest}"
+        super().__init__(f"The room's history does not reach back so far: {there_is}")
 
 
 class LimitExceeded(VerbtrioError):  # noqa: N818 -- mostly the peer's doing, not a mistake
