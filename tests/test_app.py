@@ -16,6 +16,7 @@ from trio.abc import Clock
 
 from tests.support.memory import serving, shake_hands
 from verbtrio import App, Upgrade, WebSocket
+from verbtrio.brokers import MemoryBroker
 from verbtrio.middleware import CallNext
 
 
@@ -307,6 +308,11 @@ class TestMistakes:
     def test_settings_of_another_type(self, settings: dict[str, Any], problem: str) -> None:
         with pytest.raises(TypeError, match=problem):
             App().ws("/ws", open=lambda ws: None, **settings)
+
+    @pytest.mark.parametrize("broker", [MemoryBroker, "redis://localhost"])
+    def test_a_broker_that_is_none(self, broker: Any) -> None:
+        with pytest.raises(TypeError, match=r"broker is a verbtrio\.brokers\.Broker, such as MemoryBroker\(\), not "):
+            App(broker=broker)
 
     def test_middleware_that_is_a_class(self) -> None:
         wrong: Any = GZipMiddleware

@@ -145,7 +145,7 @@ class App(Shared, Background, RoomDeclarations, Routes, Starlette):
         )
         Routes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
-        self.broker = broker
+        self.broker = _checked(broker)
 
     # The application's life
 
@@ -307,3 +307,10 @@ def _taking_over(app: App, proxies: TrustedProxies, hub: Hub, **http2: bool) -> 
 async def _nobody_is_there(request: Request, error: Exception) -> Response:
     """The client has left in the middle of its request: not the application's error, and nobody reads the answer."""
     return Response(status_code=400)
+
+
+def _checked(broker: object) -> Broker | None:
+    """Raise `TypeError` for what is no broker: a class of one, or an address."""
+    if broker is not None and not isinstance(broker, Broker):
+        raise TypeError(f"broker is a verbtrio.brokers.Broker, such as MemoryBroker(), not {broker!r:.100}")
+    return broker
