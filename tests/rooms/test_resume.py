@@ -13,7 +13,7 @@ import trio_websocket
 from trio.abc import Clock
 
 from tests.support.memory import Service, serving
-from verbtrio import App, Cause, Limits, WebSocket
+from verbtrio import App, Cause, ConnectionClosed, Denied, Limits, WebSocket
 from verbtrio.base.errors import HistoryGap
 from verbtrio.base.position import Position
 from verbtrio.brokers import History
@@ -418,6 +418,42 @@ END: dict[str, Callable[[Service, WebSocket[Any]], Any]] = {
 }
 
 
+@pytest.mark.parametrize("end", [*END, "gap"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_leave_hooks_of_a_join_that_is_not_complete(end: str, waits: bool, autojump_clock: Clock) -> None:
+    """Who waits for the join has not been in before; who doesn't, has been in from the call on."""
+    app, calls = App(), list[str]()
+    app.rooms("chat:{room}", history=History())
+    here: list[WebSocket[Any]] = []
+
+    @app.ws("/ws")
+    async def handler(ws: WebSocket[str]) -> None:
+        here.append(ws)
+        since = "no:1" if end == "gap" else ws.query_params["since"]
+        membership = ws.join(ROOM, since=since, on_leave=lambda room, ws: calls.append("left"))
+        if waits:
+            try:
+                await membership
+            except (ConnectionClosed, Denied, HistoryGap):
+                await trio.sleep_forever()
+            calls.append("in")
+        await trio.sleep_forever()
+
+    async with serving(app) as service:
+        first = await publish(service, "1")
+        slow = SlowHistory(app)
+        client = await service.connect(f"/ws?since={first}")
+        await slow.reading.wait()
+        if end != "gap":
+            END[end](service, here[0])
+        slow.go.set()
+        await trio.sleep(1)
+        here.clear()
+        await client.aclose()
+        await service.wait_ended(10)
+    assert calls == ([] if waits else ["left"])
+
+
 @pytest.mark.parametrize("end", END)
 @pytest.mark.parametrize("form", ["block", "await", "neither"])
 async def test_ended_while_it_is_told_what_it_has_missed(end: str, form: str, autojump_clock: Clock) -> None:
@@ -460,7 +496,7 @@ async def test_ended_while_it_is_told_what_it_has_missed(end: str, form: str, au
             assert seen == []
         elif end == "close the connection":
             assert seen == ["ConnectionClosed"]
-        else:  # who leaves of its own accord is not refused: its block begins, and is cancelled where it first waits
-            assert seen == (["in"] if end == "leave" else ["Denied"])
+        else:
+            assert seen == ["Denied"]
         here.clear()
         await client.aclose()

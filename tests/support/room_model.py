@@ -269,7 +269,7 @@ class Model:
             self._go_on(join)
 
     def leave(self, join: Join) -> None:
-        self._remove(join, "in", grace=0.0)
+        self._remove(join, "Denied", grace=0.0)
 
     def kick(self, join: Join) -> None:
         self._remove(join, "Denied", grace=0.0)

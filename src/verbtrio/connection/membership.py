@@ -125,13 +125,13 @@ class Memberships:
             self._nursery().start_soon(settling.run)
 
     def _refused(self, membership: Membership, error: Exception) -> None:
-        """The join could not be completed: nobody has been in the room, so no leave hook is called."""
+        """The join could not be completed."""
+        membership.kicked = refusal(error)
         if membership._settling is not None and not membership._settling.is_awaited:
             what = (self._peer, membership.name, error)
             logger.info("%r is not in the room %.100r, and nobody waits to hear so: %s", *what)
-        membership.kicked = refusal(error)
-        membership._on_leave = None
-        membership._go()
+        if (hook := membership._go()) is not None:
+            self.tell_nowait(hook, membership.room)
 
     def leave(self, name: str, *, may_return: bool = False) -> None:
         """Leave the room. `may_return`: because the connection ends."""
@@ -144,14 +144,13 @@ class Memberships:
         membership = self._by_name.pop(name)
         membership._left = True
         membership.kicked = info
-        if membership._settling is not None and not membership._settling.is_over:
-            # It was not in yet. Those who wait for that are told; no leave hook is called.
-            text = "The room is not available" if info.cause is Cause.ERROR else "Removed from the room"
-            membership._settling.refuse(RoomUnavailable(text) if info.cause is Cause.ERROR else Denied(text))
-            membership._on_leave = None
+        is_ours = info.cause is Cause.ERROR
+        hook = membership._owed(
+            RoomUnavailable("The room is not available") if is_ours else Denied("Removed from the room")
+        )
         owed = None
-        if membership._on_leave is not None:
-            owed = (membership._on_leave, membership.room)
+        if hook is not None:
+            owed = (hook, membership.room)
             self.owed.append(owed)
         return partial(self._dismissed, membership, owed)
 
@@ -331,12 +330,22 @@ class Membership(Room):
         if self._left:
             return None
         self._left = True
-        if self._settling is not None:
-            if self._all.closed is not None:
-                self._settling.refuse(ConnectionClosed(self._all.closed))
-            self._settling.cancel()
+        left, closed = Denied("The room was left before the join was complete"), self._all.closed
+        hook = self._owed(left if closed is None else ConnectionClosed(closed))
         self._all.leave(self.name, may_return=may_return)
-        return self._on_leave
+        return hook
+
+    def _owed(self, reason: Exception) -> Hook | None:
+        """The membership ends: return the leave hook that is owed.
+
+        Who waits for the join has not been in the room before the wait is over: `reason` is raised there, and no hook
+        is owed. Who does not wait has been in from the call on.
+        """
+        settling = self._settling
+        if settling is None or settling.is_complete:
+            return self._on_leave
+        settling.refuse(reason)
+        return None if settling.is_awaited else self._on_leave
 
 
 def _check_hook(hook: Hook) -> None:

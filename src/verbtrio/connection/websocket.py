@@ -181,7 +181,7 @@ class WebSocket(Member, Generic[T, U]):
             name: the room's name.
             on_leave: `(room, ws)`, called once this connection has left the room, whatever the reason; a plain function
                 or a coroutine function, within `Limits.hook_timeout`. What it raises is logged and goes to the error
-                hook; the connection goes on.
+                hook; the connection goes on. It is not called for a join that was waited for in vain.
             exist_ok: if it is in that room already, return that membership. It has one leave hook: the first `on_leave`
                 it was given.
             since: for a client that comes back to a room with history: the position of the last message it has, or that
@@ -205,6 +205,7 @@ class WebSocket(Member, Generic[T, U]):
         Waiting for it raises:
             HistoryGap: the room does not remember everything since `since`. The connection is not in the room.
             RoomUnavailable: the room's task has failed, or is not ready in time. The connection is not in the room.
+            Denied: the connection was removed from the room, or has left it, before the join was complete.
         """
         return self._peer.join(name, on_leave, exist_ok=exist_ok, since=since, presence=presence)
 

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from verbtrio.base.close import INTERNAL_ERROR, POLICY_VIOLATION, Cause, CloseInfo, fitting_reason
-from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, HistoryGap, RoomUnavailable
+from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, HistoryGap, RoomUnavailable
 
 REFUSALS = (BrokerUnavailable, HistoryGap, RoomUnavailable)
 """What a join may be refused by after it has taken effect."""
@@ -43,6 +43,8 @@ class Settling:
         self._scope = trio.CancelScope()
         self._done = trio.Event()
         self._error: Exception | None = None
+        self.is_complete = False
+        """Whether the member is in the room, with nothing left to wait for."""
         self.is_awaited = False
         """Whether anybody has asked for the outcome."""
 
@@ -56,9 +58,10 @@ class Settling:
         try:
             with self._scope:
                 await self._steps(self)
+                self.is_complete = not self.is_over
         except REFUSALS as error:
-            self.refuse(error)
-            self._on_refused(error)
+            self._error = error
+            self._on_refused(error)  # it is not over yet: see `Membership`, which asks
         except ConnectionClosed:
             pass  # the connection's end, which its handler sees
         finally:
@@ -85,3 +88,5 @@ class Settling:
         await self._done.wait()
         if self._error is not None:
             raise self._error
+        if not self.is_complete:
+            raise Denied("The room was left before the join was complete")
