@@ -281,7 +281,11 @@ class TestTheGuide:
             with client.websocket_connect("/team/red") as ws:
                 assert ws.receive_json() == {"here": 1}
                 ws.send_text("hello")
-                assert ws.receive_json() == {"text": "hello"}
+                said = ws.receive_json()
+                ws.send_text("missed")
+                assert (said["text"], ws.receive_json()["text"]) == ("hello", "missed")
+            with client.websocket_connect(f"/team/red?since={said['at']}") as ws:
+                assert ws.receive_json()["text"] == "missed"
             for offered, spoken in (["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2"), (["x"], None):
                 with client.websocket_connect("/versions", subprotocols=offered) as ws:
                     assert ws.receive_text() == f"You speak {spoken}"

@@ -100,7 +100,7 @@ class Memberships:
             self._by_name[name] = membership
             return membership
         if since is not None:
-            raise TypeError(f"this connection is in the room {name!r} already: leave since= out, or leave the room first")
+            raise TypeError(f"this connection is in {name!r} already: leave since= out, or leave the room first")
         if presence is not None:
             self._rooms.host.joins.update(name, self._peer.ws, presence, membership._settling)
         if membership._on_leave is None:

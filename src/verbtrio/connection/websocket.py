@@ -197,6 +197,8 @@ class WebSocket(Member, Generic[T, U]):
             ConnectionClosed: the connection has ended.
             Denied: the room's guard does not let it in.
             LimitExceeded: it is in `Limits.max_rooms` rooms; or the room is full (`max_members`).
+            RoomUnavailable: the room's task has failed a short while ago; there are `Limits.max_rooms_with_tasks`; or
+                the server is shutting down.
             RuntimeError: it is in that room already, without `exist_ok`; or the room has no history, or no presence,
                 and it is asked for.
             TypeError: `name` is not text; `on_leave` can't be called with `(room, ws)`; `since` is not a position; or
@@ -205,7 +207,9 @@ class WebSocket(Member, Generic[T, U]):
         Waiting for it raises:
             HistoryGap: the room does not remember everything since `since`. The connection is not in the room.
             RoomUnavailable: the room's task has failed, or is not ready in time. The connection is not in the room.
+            BrokerUnavailable: the broker can't be reached. The connection is not in the room.
             Denied: the connection was removed from the room, or has left it, before the join was complete.
+            ConnectionClosed: the connection has ended before the join was complete.
         """
         return self._peer.join(name, on_leave, exist_ok=exist_ok, since=since, presence=presence)
 

@@ -181,7 +181,7 @@ def _check(text: str, pieces: list[_Piece], names: list[str]) -> None:
     if (wildcard := _WILDCARD.search(literals)) is not None:
         instead = "{name}" if wildcard[1] == "*" else "{name:path}"
         raise _mistake(text, f"{wildcard[1]!r} stands only for itself: write {instead}")
-    if (habit := _PATH_PARAMETER.search(literals)) is not None:  # its rooms would have no guard, and nobody would notice
+    if (habit := _PATH_PARAMETER.search(literals)) is not None:  # nobody would notice that the rooms have no guard
         raise _mistake(text, f"{habit[0]!r} stands only for itself, unlike in a path: write {{{habit[1]}}}")
     for number, first in enumerate(pieces):
         rest = pieces[number + 1 :]

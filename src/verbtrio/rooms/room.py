@@ -110,12 +110,14 @@ class Room:
             async with ws.join("lobby", since=page.position): ...  # and on from there, without gap or duplicate
 
         Args:
-            since: only what came after this position (with `reverse`: before), which may be text from a client.
+            since: only what came after this position (with `reverse`: before), which may be text from a client. For the
+                next page, give the position of this page's last message.
             limit: so many messages at most; 0 for the position alone. Default: all there are.
             reverse: the newest first, instead of the oldest.
 
         Raises:
-            HistoryGap: not everything that came after `since` is remembered, or `since` is not a position of this room.
+            HistoryGap: `since` is not a position of this room; or, without `reverse`, not everything that came after it
+                is remembered.
             RuntimeError: the room has no history; or this is another thread than the one in which the app is served.
             TypeError: `since` is not a `Position` or text, or `limit` not an `int`.
             ValueError: `limit` is less than 0.

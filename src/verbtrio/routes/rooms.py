@@ -45,7 +45,7 @@ class RoomDeclarations:
         task: Callable[..., Coroutine[Any, Any, None]] | None = None,
         max_members: int | None = None,
     ) -> None:
-        """Say what the rooms have whose names match `pattern`. (`app.room(name)` is one room.)
+        """Give settings to the rooms with names that match `pattern`. (`app.room(name)` is one room.)
 
             app.rooms("chat:{room}", history=History(size=100, ttl=300), presence=True, guard=may_join)
 
@@ -97,7 +97,7 @@ class RoomDeclarations:
         restart: Restart | None = Restart(max=3, within=60),  # noqa: B008 -- frozen
         start_timeout: float = 10.0,
     ) -> Callable[[RoomTaskFunction], RoomTaskFunction]:
-        """Add a task to the rooms whose names match `pattern`: a decorator of a coroutine function.
+        """Add a task to the rooms with names that match `pattern`: a decorator of a coroutine function.
 
             @app.room_task("game:{id:int}")
             async def game(room: Room, id: int, *, task_status: trio.TaskStatus[None]) -> None: ...
