@@ -74,7 +74,7 @@ class Page:
     oldest: Position | None = None
     """That of the oldest message there is; `None` if there is none."""
     is_complete: bool = True
-    """Whether everything after `since` is still there."""
+    """Whether everything after `since` is still there. (If not, `room.history` raises `HistoryGap` instead.)"""
 
 
 @dataclass(frozen=True, slots=True)

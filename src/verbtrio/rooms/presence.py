@@ -23,7 +23,7 @@ DIFF_SECONDS = 0.05
 
 
 class PresenceWatch:
-    """The changes in who is present in a room, from the moment that `present` shows: `async for change in watch`.
+    """The changes in who is present in a room, each once, in order, from `present` on: `async for change in watch`.
 
     Attributes:
         present: who was present at the start, by the user's id.

@@ -147,6 +147,9 @@ class Room:
                 async for change in changes:     # then every change
                     print(change.kind, change.user, change.info)
 
+        Beginning the block may raise `BrokerUnavailable`. The loop goes on until the block is left; it raises
+        `LimitExceeded` where more than 1000 changes have not been taken.
+
         Raises:
             RuntimeError: the room has no presence; or this is another thread than the one in which the app is served.
         """

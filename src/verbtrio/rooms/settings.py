@@ -19,7 +19,7 @@ for by name."""
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """That a room knows which users are in it.
+    """Lets a room know which users are in it.
 
     Raises:
         TypeError: `grace` is not a number.
