@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from verbtrio import Restart
+import verbtrio
+from verbtrio import Restart, Room
 from verbtrio.rooms.room_task import RoomTask
 
 
@@ -46,6 +47,18 @@ async def status_first(task_status: Any) -> None: ...
 async def room_is_a_parameter(number: str) -> None: ...
 
 
+async def annotated(room: Room, other: str) -> None: ...
+
+
+async def annotated_by_module(room: verbtrio.Room) -> None: ...
+
+
+async def annotated_at_run_time(room: Any) -> None: ...
+
+
+annotated_at_run_time.__annotations__["room"] = Room
+
+
 async def positional(room: Any, number: str, /) -> None: ...
 
 
@@ -59,6 +72,9 @@ class TestWhatItAsksFor:
             (less, [], {}, False),
             (more, ["number", "other"], {"number": "1", "other": "2"}, False),
             (by_position, ["number"], {"number": "1"}, False),
+            (annotated, ["room", "other"], {"other": "2"}, False),
+            (annotated_by_module, ["room"], {}, False),
+            (annotated_at_run_time, ["room"], {}, False),
             (anything, [], {}, False),
             (functools.partial(more, limit=5), ["number", "other"], {"number": "1", "other": "2"}, False),
         ],
@@ -77,8 +93,8 @@ class TestWhatItAsksFor:
             (nothing, [], "the first one is the room: write `async def nothing\\(room\\)`"),
             (by_name, [], "the first one is the room"),
             (status_first, [], "task_status comes after it"),
-            (room_is_a_parameter, ["number"], "'number' is a parameter of the pattern: write \\(room, number\\)"),
-            (more, ["room"], "'room' is a parameter of the pattern: write \\(this, room\\), or name the pattern's"),
+            (room_is_a_parameter, ["number"], "'number' is a parameter of the pattern: write \\(room, number\\)$"),
+            (less, ["room"], "pattern: write \\(room: Room\\) or, if it needs both, \\(this, room\\)"),
             (game, [], "game asks for 'number'; it may ask, by name, for task_status"),
             (more, ["number"], "more asks for 'other'; it may ask, by name, for number and task_status"),
             (positional, ["number"], "positional asks for 'number'"),

@@ -88,9 +88,17 @@ def _check_first(function: Callable[..., Any], name: str, parameters: Collection
         raise TypeError(f"{name} takes too few parameters; the first one is the room: write `async def {name}(room)`")
     if first.name == STATUS:
         raise TypeError(f"{name}: the first parameter is the room; task_status comes after it: (room, *, task_status)")
-    if first.name in parameters:
-        other = "this" if first.name == "room" else "room"
+    if first.name in parameters and not _is_annotated(first):
+        is_room = first.name == "room"  # both what a task calls its room, and what patterns call their parameter
+        instead = "(room: Room) or, if it needs both, (this, room)" if is_room else f"(room, {first.name})"
         raise TypeError(
             f"{name}: the first parameter is the room, and {first.name!r} is a parameter of the pattern: "
-            f"write ({other}, {first.name}), or name the pattern's otherwise"
+            f"write {instead}"
         )
+
+
+def _is_annotated(parameter: inspect.Parameter) -> bool:
+    """Whether its annotation, or the text of that, is `Room`, so that it can't be meant to be the pattern's."""
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.rpartition(".")[2] == "Room"
