@@ -258,6 +258,14 @@ async def drop(request: Request) -> JSONResponse:
         member.close_nowait(1012)
     await app.room("chat:red").publish({"type": "said", "text": "missed"})
     return JSONResponse({})
+
+
+@app.post("/end/:code")
+async def end(request: Request, code: int) -> JSONResponse:
+    for member in app.room("chat:red").here:
+        member.close_nowait(code, await request.json())
+    await app.room("chat:red").publish({"type": "said", "text": f"after {code}"})
+    return JSONResponse({})
 """
 POST = """
 const [path, body] = arguments;
@@ -296,6 +304,11 @@ class TestTheBrowsersSide:
         browser.until(lambda: browser.run("return seen") == ["one"], "the message is there")
         browser.run(POST, "/drop", None)
         browser.until(lambda: browser.run("return seen") == ["one", "missed"], "what was missed is there")
+        for code, reason in (1011, "The room is not available"), (1008, "Too slow: over 9 bytes behind"):
+            browser.run(POST, f"/end/{code}", reason)
+            browser.until(lambda code=code: browser.run("return seen.at(-1)") == f"after {code}", "it has come back")
+        browser.run(POST, "/end/1008", "Removed")
+        browser.until(lambda: browser.run("return source.readyState") == 2, "it stays away")
 
     @pytest.mark.parametrize("script", [("presence", "")], indirect=True, ids=["presence"])
     def test_who_is_there(self, script: Server, browser: Browser) -> None:
