@@ -163,6 +163,17 @@ class TestWhichRoom:
         [
             ("/news", {}, r"asks for 'room', which the path doesn't have \(its parameters: none\); .* room='news'"),
             ("/:a", {"room": "{a.b}"}, "asks for 'a.b'"),
+            ("/:a", {"room": ":a"}, r"the room ':a': parameters have braces here: write room='\{a\}'"),
+            (
+                "/:a/:b",
+                {"room": "{a}/:b"},
+                r"the room '\{a\}/:b': parameters have braces here: write room='\{a\}/\{b\}'",
+            ),
+            (
+                "/{a:path}",
+                {"room": "x:{a:path}"},
+                r"room names have no types: write room='x:\{a\}', and \{a:path\} in the path",
+            ),
             ("/:room", {"guard": True}, r"guard is a function \(request, room\), not True"),
             ("/:room", {"guard": lambda request: True}, r"is called with \(request, room\): too many positional"),
             ("/:room", {"guard": dict}, r"guard is a function \(request, room\)"),

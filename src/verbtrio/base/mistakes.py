@@ -80,8 +80,8 @@ _NO_KEYWORDS = {
 """Keywords of other frameworks for which there is no keyword here."""
 NO_DECORATORS = ("sse", "group", "rooms")
 _PATH, _PATTERN = ("path", '"/path"'), ("pattern", '"game:{id}"')
-"""What the first argument of a method is called, and an example of it. (Not "{room}": a room's task calls its first
-parameter so.)"""
+"""What the first argument of a method is called, and an example of it. (Not "{room}", which is what a room's task
+calls its first parameter.)"""
 _AMBIGUOUS = {"connect", "receive", "disconnect"}
 """Names that methods other than hooks may well have."""
 

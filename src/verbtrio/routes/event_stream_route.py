@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from string import Formatter
 from typing import Any, TypeAlias
 
 import trio
+from starlette.convertors import CONVERTOR_TYPES
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -45,8 +47,8 @@ class EventStreamEndpoint(Shared):
         sends: for the AsyncAPI document.
 
     Raises:
-        TypeError: `room` names a parameter that the path doesn't have, or `guard` can't be called with
-            `(request, room)`.
+        TypeError: `room` names a parameter that the path doesn't have, or writes one as a path does; or `guard` can't
+            be called with `(request, room)`.
     """
 
     def __init__(
@@ -61,13 +63,7 @@ class EventStreamEndpoint(Shared):
         retry: float | None,
         sends: Any = None,
     ) -> None:
-        unknown = {field for _, field, _, _ in Formatter().parse(room) if field is not None} - params
-        if unknown:
-            known = ", ".join(sorted(params)) or "none"
-            raise TypeError(
-                f"the room {room!r} asks for {', '.join(sorted(unknown))!r}, which the path doesn't have "
-                f"(its parameters: {known}); for a room of one name: app.sse(path, room='news')"
-            )
+        _check_room(room, params)
         if guard is not None:
             _check_guard(guard)
         self._room = room
@@ -140,6 +136,25 @@ def _refusal(error: Denied | LimitExceeded | RoomUnavailable) -> Response:
     if isinstance(error, Denied):
         return PlainTextResponse("Forbidden", 403)
     return PlainTextResponse(str(error), 503, headers={"Retry-After": "1"})
+
+
+def _check_room(room: str, params: set[str]) -> None:
+    """Raise `TypeError` where the room's name does not take the path's parameters as it seems to."""
+    fields = [(field, form) for _, field, form, _ in Formatter().parse(room) if field is not None]
+    if unknown := {field for field, _ in fields} - params:
+        known = ", ".join(sorted(params)) or "none"
+        raise TypeError(
+            f"the room {room!r} asks for {', '.join(sorted(unknown))!r}, which the path doesn't have "
+            f"(its parameters: {known}); for a room of one name: app.sse(path, room='news')"
+        )
+    for field, form in fields:
+        if form in CONVERTOR_TYPES:
+            typed = f"{{{field}:{form}}}"
+            instead = room.replace(typed, f"{{{field}}}")
+            raise TypeError(f"room names have no types: write room={instead!r}, and {typed} in the path")
+    braces = re.sub(r"(^|/):(\w+)", lambda found: f"{found[1]}{{{found[2]}}}" if found[2] in params else found[0], room)
+    if braces != room:
+        raise TypeError(f"the room {room!r}: parameters have braces here: write room={braces!r}")
 
 
 def _check_guard(guard: object) -> None:
