@@ -170,13 +170,15 @@ class Routes(HTTPRoutes):
         sends: Any = None,
         name: str | None = None,
     ) -> None:
-        """Add a route on which a room can be heard without a WebSocket: what is broadcast, as server-sent events.
+        """Add a route on which a room can be heard without a WebSocket: what is broadcast or published, as server-sent
+        events.
 
             app.sse("/events/:room", middleware=[auth], guard=may_listen)
 
         The browser's side is `new EventSource("/events/lobby")`. A text message is sent as an event's data, a binary
         one as an event `binary`, in base64. When the server ends the stream, an event `close` carries the code and
-        reason.
+        reason. In a room with a history, events have ids: a client that comes back with its `Last-Event-ID` gets what
+        it has missed, or an event `gap`.
 
         Args:
             path: `:room` and `{room}` are parameters.
@@ -191,8 +193,8 @@ class Routes(HTTPRoutes):
             name: the route's name, for `url_path_for`.
 
         Raises:
-            TypeError: `room` asks for a parameter that the path doesn't have; or `guard` can't be called with
-                `(request, room)`.
+            TypeError: `room` asks for a parameter that the path doesn't have, or writes one as a path does; or `guard`
+                can't be called with `(request, room)`.
             ValueError: the path does not begin with "/", or has a handler for GET already.
         """
         path = starlette_path(path)
