@@ -10,7 +10,6 @@ from string import Formatter
 from typing import Any, TypeAlias
 
 import trio
-from starlette.convertors import CONVERTOR_TYPES
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -138,6 +137,17 @@ def _refusal(error: Denied | LimitExceeded | RoomUnavailable) -> Response:
     return PlainTextResponse(str(error), 503, headers={"Retry-After": "1"})
 
 
+def _formats(form: str | None) -> bool:
+    """Whether a text or a number can be formatted so: "04d" is a format, and "path" the type of a path's parameter."""
+    for value in ("text", 1, 1.0):
+        try:
+            format(value, form or "")
+        except ValueError:
+            continue
+        return True
+    return False
+
+
 def _check_room(room: str, params: set[str]) -> None:
     """Raise `TypeError` where the room's name does not take the path's parameters as it seems to."""
     fields = [(field, form) for _, field, form, _ in Formatter().parse(room) if field is not None]
@@ -148,7 +158,7 @@ def _check_room(room: str, params: set[str]) -> None:
             f"(its parameters: {known}); for a room of one name: app.sse(path, room='news')"
         )
     for field, form in fields:
-        if form in CONVERTOR_TYPES:
+        if not _formats(form):
             typed = f"{{{field}:{form}}}"
             instead = room.replace(typed, f"{{{field}}}")
             raise TypeError(f"room names have no types: write room={instead!r}, and {typed} in the path")
