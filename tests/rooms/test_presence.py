@@ -17,7 +17,7 @@ from trio.abc import Clock
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from verbtrio import App, LimitExceeded, Room, WebSocket
-from verbtrio.brokers import PresenceChange, Present
+from verbtrio.brokers import PresenceChange, Present, Session
 from verbtrio.rooms.presence import WATCH_CHANGES
 
 ROOM = "team:a"
@@ -266,20 +266,26 @@ async def test_a_thousand_who_come_at_once_are_few_messages(autojump_clock: Cloc
         await ann.aclose()
 
 
+def delay_presence(session: Session) -> tuple[trio.Event, trio.Event]:
+    """What the broker says of who is present arrives late. Gives when it has been read, and what lets it go on."""
+    read = session.presence
+    reading, go = trio.Event(), trio.Event()
+
+    async def slowly(room: str) -> dict[str, Present]:
+        state = await read(room)
+        reading.set()
+        await go.wait()
+        return state
+
+    session.presence = slowly  # type: ignore[method-assign]  # the tests' own delay
+    return reading, go
+
+
 async def test_whoever_joins_while_others_come_misses_nobody(autojump_clock: Clock) -> None:
     """The state is read, others come, then the state arrives: they are in it, or in a later diff."""
     async with serving(team(join_leave=True)) as service:
         session = service.app._running_hub().host.session
-        read = session.presence
-        reading, go = trio.Event(), trio.Event()
-
-        async def slowly(room: str) -> dict[str, Present]:
-            state = await read(room)
-            reading.set()
-            await go.wait()
-            return state
-
-        session.presence = slowly  # type: ignore[method-assign]  # this test's own delay
+        reading, go = delay_presence(session)
         ann = await enter(service, "ann")
         await reading.wait()
         session.enter(ROOM, "c1", "bob", "b")
@@ -297,16 +303,7 @@ async def test_whoever_joins_while_very_many_come_and_go_misses_nobody(autojump_
     """More changes than a watch holds, while the state is on its way."""
     async with serving(team(join_leave=True)) as service:
         session = service.app._running_hub().host.session
-        read = session.presence
-        reading, go = trio.Event(), trio.Event()
-
-        async def slowly(room: str) -> dict[str, Present]:
-            state = await read(room)
-            reading.set()
-            await go.wait()
-            return state
-
-        session.presence = slowly  # type: ignore[method-assign]  # this test's own delay
+        reading, go = delay_presence(session)
         ann = await enter(service, "ann")
         await reading.wait()
         for number in range(WATCH_CHANGES):

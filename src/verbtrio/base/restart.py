@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from verbtrio.base.checks import check_seconds
+from verbtrio.base.checks import check_count, check_seconds
 
 MAX_DELAY = 30.0
 """Seconds between a failure and the restart, at most."""
@@ -27,7 +27,7 @@ class Restart:
     """Seconds until the first restart. Each further one within that time waits twice as long, up to 30 s."""
 
     def __post_init__(self) -> None:
-        _check_count("Restart.max", self.max)
+        check_count("Restart.max", self.max, least=0)
         check_seconds("Restart.within", self.within)
         check_seconds("Restart.delay", self.delay)
 
@@ -55,11 +55,3 @@ class Restarts:
             return None
         self._times.append(now)
         return min(bounds.delay * 2.0 ** min(count, 30), max(bounds.delay, MAX_DELAY))
-
-
-def _check_count(what: str, value: object) -> None:
-    """Raise where `value` is not a number of times."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is a whole number, an int, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{what} is 0, for never, or more, not {value!r}")

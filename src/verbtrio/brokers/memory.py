@@ -58,7 +58,7 @@ class MemoryBroker(Broker):
         self._timers = Timers()
         self._expiries: dict[str, Timer] = {}  # of histories, by room
         self._graces: dict[tuple[str, str], Timer] = {}  # of users without a connection, by room
-        self._changes: deque[tuple[str, PresenceChange]] = deque()  # those that no process has been told yet
+        self._changes: deque[tuple[str, PresenceChange]] = deque()  # not told yet: `tell` empties it before it returns
         self._is_telling = False
 
     @asynccontextmanager

@@ -50,7 +50,7 @@ class EventSubscriber(Member):
 
 
 class EventBlock(bytes):
-    """An event that goes out as it is, among the messages. It is none of them: no policy drops it."""
+    """An event that goes out as it is, among the messages. It is not a message: no policy drops it."""
 
     __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""Rooms: who is in one, and what they are told."""
+"""Rooms: who is in one, what they are told and have missed, and the tasks that rooms run."""

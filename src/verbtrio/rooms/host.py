@@ -31,7 +31,7 @@ class RoomHost:
     Args:
         rooms: the app's.
         table: the settings, by pattern.
-        session: with the broker, which connects the app to `process`.
+        session: with the broker.
         tasks: runs the rooms' own tasks.
         timers: the app's.
         shared: whether other processes may share the rooms, so that they have to be told of everything.

@@ -82,7 +82,7 @@ class RoomSettings:
 
 
 def as_presence(value: object) -> Presence | None:
-    """The `presence=` of `app.rooms`: `True` is `Presence()`, `False` is none.
+    """The `presence=` of `app.rooms`: `True` stands for `Presence()`, `False` for `None`.
 
     Raises:
         TypeError: it is neither, nor a `Presence`.
@@ -99,7 +99,7 @@ def as_presence(value: object) -> Presence | None:
 
 
 def _history(value: object) -> str:
-    """What to write instead of a `history=` that is none."""
+    """What to write instead of a `history=` that is not a `History`."""
     if value is True:
         return "write history=History()"
     if value is False:
