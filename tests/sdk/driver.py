@@ -87,7 +87,7 @@ SERVER_EVENTS = ("subscribing", "subscribed", "unsubscribed", "publication", "jo
 
 
 def token_source(tokens: list[str], told: Callable[[Line], None]) -> Callable[..., Awaitable[str]]:
-    """A `get_token` that gives the tokens one after the other. Where there are none left it raises: the SDK asks again."""
+    """A `get_token` that gives the tokens one by one. Where there are none left it raises: the SDK asks again."""
     left = list(tokens)
 
     async def get_token(*channel: str) -> str:
@@ -184,7 +184,7 @@ class Driver:
 
     async def presence(self, client: str, channel: str) -> Line:
         sdk, form = self.clients[client]
-        return {id: form.info(info) for id, info in (await sdk.presence(channel)).clients.items()}
+        return {key: form.info(info) for key, info in (await sdk.presence(channel)).clients.items()}
 
     async def presence_stats(self, client: str, channel: str) -> Line:
         stats = await self.clients[client][0].presence_stats(channel)
@@ -199,15 +199,16 @@ class Driver:
         publications = [form.publication(each) for each in found.publications]
         return {"publications": publications, "offset": found.offset, "epoch": found.epoch}
 
-    async def run(self, id: int, do: str, **arguments: Any) -> None:
+    async def run(self, line: Line) -> None:
+        number, do = line.pop("id"), line.pop("do")
         try:
-            result = getattr(self, do)(**arguments)
+            result = getattr(self, do)(**line)
             if asyncio.iscoroutine(result):
                 result = await result
         except Exception as error:
-            say({"id": id, "error": failure(error)})
+            say({"id": number, "error": failure(error)})
         else:
-            say({"id": id, "result": result})
+            say({"id": number, "result": result})
 
 
 async def main() -> None:
@@ -217,7 +218,7 @@ async def main() -> None:
     driver = Driver()
     running: set[asyncio.Task[None]] = set()
     while line := await reader.readline():
-        task = loop.create_task(driver.run(**json.loads(line)))
+        task = loop.create_task(driver.run(json.loads(line)))
         running.add(task)
         task.add_done_callback(running.discard)
     for client in list(driver.clients):

@@ -25,7 +25,6 @@ from threading import Condition, Thread
 from typing import Any
 
 from tests.support.node import VARIABLE, require_node
-from tests.support.process import Server
 
 FOLDER = Path(__file__).parent
 WAIT_SECONDS = 15.0
@@ -235,15 +234,14 @@ class Client:
 class Drivers:
     """The drivers, each started when it is first needed, and the clients of a test."""
 
-    server: Server
     _running: dict[str, Driver] = field(default_factory=dict)
     _clients: list[Client] = field(default_factory=list)
 
-    def client(self, way: Way, **options: Any) -> Client:
-        """A client of the server's, not connected yet. See `Driver.client`."""
+    def client(self, way: Way, url: str, **options: Any) -> Client:
+        """A client, not connected yet. See `Driver.client`."""
         if way.sdk not in self._running:
             self._running[way.sdk] = start(way.sdk)
-        client = self._running[way.sdk].client(way, options.pop("url", self.server.url), **options)
+        client = self._running[way.sdk].client(way, url, **options)
         self._clients.append(client)
         return client
 
@@ -279,8 +277,8 @@ def start(sdk: str) -> Driver:
 
 
 @contextmanager
-def driving(server: Server) -> Iterator[Drivers]:
-    drivers = Drivers(server)
+def driving() -> Iterator[Drivers]:
+    drivers = Drivers()
     try:
         yield drivers
     finally:
