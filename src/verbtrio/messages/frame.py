@@ -66,7 +66,13 @@ class Frame:
 _TEXT_HEADS = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADS = [bytes((0x82, size)) for size in range(126)]
 
-class ReplyFrame(Frame):
+class ProtocolFrame(Frame):
+    """A message as its protocol has it: it goes out as it is."""
+
+    __slots__ = ()
+
+
+class ReplyFrame(ProtocolFrame):
     """An answer to this peer alone: no backlog policy drops it."""
 
     __slots__ = ()
