@@ -173,6 +173,7 @@ LAYERS: dict[str, list[str]] = {
         "broker_messages",
         "broker_histories",
         "broker_presence",
+        "broker_connections",
         "broker_users",
         "broker_leases",
         "broker_sessions",
