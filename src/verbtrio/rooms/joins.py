@@ -85,7 +85,8 @@ class Joins:
             user: the member's, or its own id.
             since: the position from which to go on; a text that is no position is one that the history can't have.
             presence: the user's public info.
-            details: what only this connection's own record has, in a room with presence: see `Session.enter`.
+            details: what only this connection's own record has: see `Session.enter`. A room without presence leaves
+                them out.
             introduced: whether the member of a room with `join_leave` is told who is there. One that is not need not
                 wait for that.
             resuming: for a member that goes on after a gap, and wants to know where it is in the room's history.
