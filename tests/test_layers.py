@@ -189,6 +189,7 @@ LAYERS: dict[str, list[str]] = {
         "broker_messages",
         "broker_histories",
         "broker_presence",
+        "broker_connections",
         "broker_users",
         "broker_leases",
         "broker_sessions",
