@@ -32,7 +32,9 @@ class _Joining(NamedTuple):
     member: Member
     peer: Peer
     user: str
+    details: Any
     catch_up: CatchUp | None
+    is_introduced: bool
 
 
 class Joins:
@@ -72,6 +74,8 @@ class Joins:
         user: str,
         since: Position | str | None,
         presence: Any = None,
+        details: Any = None,
+        introduced: bool = True,
         resuming: Resuming | None = None,
         on_refused: Callable[[Exception], None],
     ) -> Settling | None:
@@ -81,6 +85,10 @@ class Joins:
             user: the member's, or its own id.
             since: the position from which to go on; a text that is no position is one that the history can't have.
             presence: the user's public info.
+            details: what only this connection's own record has: see `Session.enter`. A room without presence leaves
+                them out.
+            introduced: whether the member of a room with `join_leave` is told who is there. One that is not need not
+                wait for that.
             resuming: for a member that goes on after a gap, and wants to know where it is in the room's history.
             on_refused: see `Settling`.
 
@@ -89,9 +97,10 @@ class Joins:
             LimitExceeded: the room has `max_members`.
             RoomUnavailable: the room's task has failed for the last time a short while ago.
             RuntimeError: the room has no history or no presence, and it is asked for.
-            TypeError: `presence` can't be encoded; or `since` is not a position.
+            TypeError: `presence` or `details` can't be encoded; or `since` is not a position.
         """
         rule = self._rule(name)
+        details = self._plain(details)
         info = self._checked(name, rule, member, since, presence)
         if rule is None:
             self._rooms.join(name, member, peer)
@@ -103,11 +112,12 @@ class Joins:
             begins = since is None  # what it has not been sent, it has not missed
             catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
-        if settings.join_leave:
+        is_introduced = settings.join_leave and introduced
+        if is_introduced:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, catch_up)
+        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up, is_introduced)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
-        if is_ready and catch_up is None and not settings.join_leave:
+        if is_ready and catch_up is None and not is_introduced:
             self._enter(joining, info)
             return None
         return Settling(partial(self._settle, joining), on_refused, info)
@@ -143,12 +153,12 @@ class Joins:
         if settling.is_over:
             return
         self._enter(join, settling.info)
-        if join.settings.join_leave:
+        if join.is_introduced:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
 
     def _enter(self, join: _Joining, info: Any) -> None:
         if join.settings.presence is not None:
-            self._session.enter(join.channel, join.member.id, join.user, info)
+            self._session.enter(join.channel, join.member.id, join.user, info, join.details)
 
     def update(self, name: str, member: Member, presence: Any, settling: Settling | None) -> None:
         """A member's user has other public info.

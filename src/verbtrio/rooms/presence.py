@@ -13,7 +13,7 @@ from verbtrio.base.errors import LimitExceeded
 from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import PresenceChange, Presences, Present
-from verbtrio.messages.frame import Frame
+from verbtrio.messages.frame import Frame, PresenceFrame
 from verbtrio.rooms.member import Member, Peer
 
 WATCH_CHANGES = 1000
@@ -162,7 +162,7 @@ class PresenceNews:
 
     def _tell_state(self, room: str, newcomers: _Newcomers, present: Presences) -> None:
         users = {user: each.info for user, each in present.items()}
-        state = self._encode({"type": "presence_state", "room": room, "users": users})
+        state = PresenceFrame(self._encode({"type": "presence_state", "room": room, "users": users}))
         for member, peer in tuple(newcomers.peers.items()):
             if peer is not None and member in newcomers.peers:
                 self.forget(room, member)
@@ -202,4 +202,4 @@ class PresenceNews:
         for user, change in self._pending.pop(room).items():
             diff[f"{change.kind}s"][user] = change.info
         newcomers = self._newcomers.get(room)
-        self._deliver(room, self._encode(diff), () if newcomers is None else newcomers.peers.keys())
+        self._deliver(room, PresenceFrame(self._encode(diff)), () if newcomers is None else newcomers.peers.keys())
