@@ -101,9 +101,7 @@ def test_unsubscribe(ada: Client, bob: Client, unique: Unique) -> None:
     ada.subscribe(room)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "code"), [("chat:closed", 103), ("token:", 103), ("feed:", 103), ("nowhere:", 102)]
-)
+@pytest.mark.parametrize(("prefix", "code"), [("chat:closed", 103), ("token:", 103), ("feed:", 103), ("nowhere:", 102)])
 def test_rooms_that_are_closed(ada: Client, unique: Unique, prefix: str, code: int) -> None:
     """The SDK does not try again, and the connection goes on."""
     room = unique(prefix)
