@@ -49,19 +49,22 @@ class Data:
         for name, value in vars(context).items():
             if name == "pub":
                 line |= self.publication(value)
+            elif value is None:
+                continue
             elif name == "info":
                 line["info"] = self.info(value)
             elif name == "stream_position":
-                line["position"] = asdict(value) if value is not None else None
+                line["position"] = asdict(value)
             elif name == "error":
                 line["error"] = failure(value)
             else:
                 line[name] = self.into(value) if name == "data" else value
-        return {name: value for name, value in line.items() if value is not None}
+        return line
 
     def publication(self, publication: Any) -> Line:
-        line = {"data": self.into(publication.data), "offset": publication.offset, "info": self.info(publication.info)}
-        return {name: value for name, value in line.items() if value}
+        line = {"data": self.into(publication.data)}
+        more = {"offset": publication.offset, "info": self.info(publication.info)}
+        return line | {name: value for name, value in more.items() if value}
 
     def info(self, info: Any) -> Line | None:
         if info is None:

@@ -148,6 +148,8 @@ class Driver:
         self._process.stdin.close()
         self._process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _wait(self, condition: Any, what: str) -> None:
         found = self._arrived.wait_for(lambda: condition() or self._has_ended, WAIT_SECONDS)
