@@ -139,14 +139,15 @@ class PresenceNews:
         self._newcomers[room].peers[member] = None
 
     async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
-        """Tell a member who is there. From then on it is told of changes. If cancelled, it may have been told.
+        """Tell a member who is there, if it is expected. From then on it is told of changes. If cancelled, it may have
+        been told.
 
         One of those who come at the same time asks the broker, and tells all of them: when 10,000 come back at once,
         each would have as many users to read.
         """
         newcomers = self._newcomers.get(room)
         if newcomers is None or member not in newcomers.peers:
-            return  # it has left meanwhile
+            return  # it has left meanwhile, or was not expected
         newcomers.peers[member] = peer
         while member in newcomers.peers:
             if newcomers.are_being_told:
