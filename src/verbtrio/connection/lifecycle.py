@@ -47,6 +47,7 @@ class Connection:
         peer: the connection.
         handler: what to run.
         heartbeat: `None` keeps silent peers. (Over plain ASGI protocol pings can't be sent; one with `json=True` can.)
+            A peer with a dialect is pinged by that, and not by this.
         slot: its place in the connection counts.
     """
 
@@ -77,7 +78,7 @@ class Connection:
         self._calls = Calls(peer, partial(handler.error, peer.ws) if handler.has_late_hooks else None)
         self._errors: tuple[Exception, ...] = ()  # what was raised, for the error hook: the handler's, and ours
         self._pulse: Pulse | None = None
-        if heartbeat is not None and (heartbeat.json or peer.transport.can_ping):
+        if heartbeat is not None and peer.dialect is None and (heartbeat.json or peer.transport.can_ping):
             self._pulse = Pulse(heartbeat, trio.current_time())
         self._deadlines = Deadlines(peer, self._pulse, self)
         self._screening = screening_for(peer, slot.buckets, self._deadlines.renew_expiry)

@@ -21,6 +21,7 @@ from verbtrio.base.limits import Limits
 from verbtrio.base.position import Position
 from verbtrio.base.types import Hook, ReadyState
 from verbtrio.connection.answers import error_answer, ref_in
+from verbtrio.connection.dialect import Dialect, closing, ended
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.membership import Membership, Memberships
 from verbtrio.connection.outbox import Outbox
@@ -43,7 +44,9 @@ class WebSocketPeer(Generic[T]):
     Attributes:
         ws: the facade, a `WebSocket`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
         phase: how far the connection has got. It never goes back.
-        closed: how it ended; set with the phase CLOSING, never changed.
+        closed: how it ended; set with the phase CLOSING (a moment later where a `dialect` has last words), never
+            changed.
+        dialect: the protocol that its messages are of; `None` on plain routes.
         nursery: the handler's; `None` before the handler starts.
         outbox: set when the connection opens.
     """
@@ -55,6 +58,7 @@ class WebSocketPeer(Generic[T]):
         "check",
         "closed",
         "decoder",
+        "dialect",
         "encode",
         "inbox",
         "limits",
@@ -83,6 +87,7 @@ class WebSocketPeer(Generic[T]):
         self.nursery: trio.Nursery | None = None
         self.phase = ReadyState.CONNECTING
         self.closed: CloseInfo | None = None
+        self.dialect: Dialect | None = None
         self.sent = 0
         self._on_end: Callable[[], None]
         self._refused = 0  # messages that were not what the handler takes
@@ -204,18 +209,22 @@ class WebSocketPeer(Generic[T]):
 
         The handler is cancelled `CANCEL_GRACE` later.
         """
-        if self.closed is not None:
+        if self.closed is not None or self.phase is ReadyState.CLOSING:  # the latter: in the middle of `closing`
             return
         if self._dismissed is not None and info.cause not in PEERS_ENDS:
             info = replace(self._dismissed, exception=info.exception)  # the kick came first
-        self.closed = info
         is_open, self.phase = self.phase is ReadyState.OPEN, ReadyState.CLOSING
+        if is_open and self.dialect is not None:
+            info = closing(self.dialect, info)
+        self.closed = info
         self.inbox.close(discard=info.cause not in PEERS_ENDS)
         if is_open:
             if info.cause is Cause.SLOW:
                 self.outbox.clear()  # a peer that does not read has no use for more of the same
             if info.cause is not Cause.GONE:
                 self.outbox.put_nowait(Close(info.code, info.reason))
+            if self.dialect is not None:
+                ended(self.dialect, info)
             self.memberships.leave_all()
             self._on_end()
         if self.nursery is not None:

@@ -97,9 +97,14 @@ def screening_for(
 ) -> Screening | None:
     """The screening of a connection; `None` where all messages pass, so that it costs nothing there.
 
+    A dialect counts its commands and checks its tokens itself. (`JWTAuth(first_message_timeout=)` is not waited for
+    then: whom middleware has let in without a token has no `user`.)
+
     Args:
         on_admitted: called when the connection's token was checked, or another one (see `Tokens`).
     """
+    if peer.dialect is not None:
+        return None
     limits = peer.limits
     authenticator: Authenticator | None = peer.ws.scope.get("verbtrio.auth")
     if limits.max_messages_per_second is None and not shared and authenticator is None:

@@ -10,7 +10,6 @@ import trio
 
 from verbtrio.connection.handler_nursery import describe_unfinished
 from verbtrio.connection.lifecycle import Connection
-from verbtrio.http.event_subscriber import SubscriberPeer
 
 logger = logging.getLogger("verbtrio.hub")
 
@@ -32,6 +31,13 @@ class Drainable(Protocol):
         """Be cut short at `deadline`."""
 
 
+class Streaming(Protocol):
+    """A client that an HTTP response carries. The drain ends it, and the server waits for its response."""
+
+    def drain(self) -> None:
+        """End, because the server shuts down."""
+
+
 class Drain:
     """Everything that has to end before the server does, and how it is made to.
 
@@ -43,7 +49,7 @@ class Drain:
         until: cancelled when the drain begins: for what ends before the connections do.
         connections: those that are open.
         ending: those that have begun to end, and are not gone.
-        subscribers: event streams.
+        streams: clients that HTTP responses carry: event subscribers, for example.
         sessions: see `Drainable`.
     """
 
@@ -55,7 +61,7 @@ class Drain:
         self.until = trio.CancelScope()
         self.connections: set[Connection] = set()
         self.ending: set[Connection] = set()
-        self.subscribers: set[SubscriberPeer] = set()
+        self.streams: set[Streaming] = set()
         self.sessions: set[Drainable] = set()
 
     def enter(self, connection: Connection) -> None:
@@ -74,6 +80,12 @@ class Drain:
         """Nothing of the connection is left."""
         self.ending.discard(connection)
         self._changed.unpark_all()
+
+    def enter_stream(self, stream: Streaming) -> None:
+        """The client has come."""
+        self.streams.add(stream)
+        if self.begun:
+            stream.drain()
 
     def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections."""
@@ -97,8 +109,8 @@ class Drain:
         self.begun = True
         self.until.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
-        for subscriber in tuple(self.subscribers):
-            subscriber.drain()
+        for stream in tuple(self.streams):
+            stream.drain()
         for one in (*self.sessions, *self.connections):
             one.drain()
         for one in (*self.sessions, *self.ending):

@@ -19,15 +19,16 @@ from verbtrio.base.types import Waitable
 from verbtrio.brokers.base import Broker, Session
 from verbtrio.brokers.memory import MemoryBroker
 from verbtrio.connection.lifecycle import Connection
-from verbtrio.guards.quotas import Quotas, user_key
+from verbtrio.guards.quotas import Denial, Quotas, Slot, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
-from verbtrio.hub.drain import CUT_SECONDS, Drain, Drainable
+from verbtrio.hub.drain import CUT_SECONDS, Drain, Drainable, Streaming
 from verbtrio.hub.flusher import Flusher
 from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.rooms.host import RoomHost
+from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomTable
 from verbtrio.rooms.task_table import RoomTaskTable
@@ -105,7 +106,7 @@ class Hub:
             memberships=sum(len(self.rooms.members(key)) for key in named),
             users=len(self.users),
             ended=dict(self._ended),
-            streams=len(self._drain.subscribers),
+            streams=len(self._drain.streams),
             opened=counters.opened,
             refused=dict(self._refused),
             received=counters.received,
@@ -132,15 +133,13 @@ class Hub:
         peer, ws = connection.peer, connection.peer.ws
         if peer.closed is not None:  # gone already, but it had sent a token: its messages may be handled
             return peer.closed.cause in PEERS_ENDS
+        if peer.dialect is not None:  # it has its client admitted, once that is known
+            return True
         user_id = user_key(ws.user)  # known only now, if the first message had the token
-        if (full := connection.slot.take(trio.current_time(), user=user_id)) is not None:
+        if (full := self.admit_client(ws, peer, connection.slot, user_id)) is not None:
             peer.end(CloseInfo(Cause.RATE, TRY_AGAIN_LATER, full.message))
             return False
-        self.rooms.join(EVERYBODY, ws, peer)
-        self.rooms.join(ws.scope["verbtrio.route"], ws, peer)
-        if user_id is not None:
-            connection.user_id = user_id
-            self.user_table.add(user_id, ws, peer)
+        connection.user_id = user_id
         return True
 
     def leave(self, connection: Connection) -> None:
@@ -148,14 +147,52 @@ class Hub:
         assert peer.closed is not None
         self._drain.leave(connection)
         self._ended[peer.closed.cause] += 1
-        self.rooms.leave(EVERYBODY, ws)
-        self.rooms.leave(ws.scope["verbtrio.route"], ws)
-        if connection.user_id is not None:
-            self.user_table.remove(connection.user_id, ws)
+        if peer.dialect is None:
+            self.leave_client(ws, connection.user_id)
 
     def forget(self, connection: Connection) -> None:
         connection.slot.leave(trio.current_time())
         self._drain.forget(connection)
+
+    def admit_client(self, member: Member, peer: Peer, slot: Slot, user_id: str | None) -> Denial | None:
+        """Put a client into the rooms of everybody and of its route, and among its user's connections. If its user has
+        too many, return the answer; then nothing has changed.
+
+        Whoever calls this checks that the client has not ended, with no await in between, and calls `leave_client` when
+        it does.
+
+        Args:
+            member: what applications hold of it. Its scope has its route (`"verbtrio.route"`).
+            slot: its connection's, which counts for the user from now on.
+            user_id: `None` for an anonymous client.
+        """
+        assert peer.closed is None, "one that has ended would stay in the lists for ever"
+        if (full := slot.take(trio.current_time(), user=user_id)) is not None:
+            return full
+        self.rooms.join(EVERYBODY, member, peer)
+        self.rooms.join(member.scope["verbtrio.route"], member, peer)
+        if user_id is not None:
+            self.user_table.add(user_id, member, peer)
+        return None
+
+    def leave_client(self, member: Member, user_id: str | None) -> None:
+        """Undo `admit_client`, but for the slot, which the connection gives back. One that was not admitted is in no
+        list: then this does nothing."""
+        self.rooms.leave(EVERYBODY, member)
+        self.rooms.leave(member.scope["verbtrio.route"], member)
+        if user_id is not None:
+            self.user_table.remove(user_id, member)
+
+    def enter_stream(self, stream: Streaming) -> None:
+        """A client that an HTTP response carries has come. It is drained with the others, at once if the drain has
+        begun, and counted."""
+        self.counters.opened += 1
+        self._drain.enter_stream(stream)
+
+    def leave_stream(self, stream: Streaming, info: CloseInfo) -> None:
+        """It has begun to end; called once, at that moment."""
+        self._drain.streams.discard(stream)
+        self._ended[info.cause] += 1
 
     def start(self) -> None:
         """Start what all connections share, in the hub's nursery."""
@@ -186,11 +223,10 @@ class Hub:
             resuming=peer,
             on_refused=peer.refused,
         )
-        self._drain.subscribers.add(peer)
-        self.counters.opened += 1
         if user_id is not None:
             self.user_table.add(user_id, subscriber, peer)
         peer.on_end = partial(self._leave_subscriber, peer, room, user_id)
+        self.enter_stream(peer)
         try:
             yield
         finally:
@@ -200,8 +236,7 @@ class Hub:
         self.rooms.leave(room, peer.subscriber, may_return=True)
         if user_id is not None:
             self.user_table.remove(user_id, peer.subscriber)
-        self._drain.subscribers.discard(peer)
-        self._ended[info.cause] += 1
+        self.leave_stream(peer, info)
 
     def add_session(self, session: Drainable) -> None:
         """Drain `session` with the connections."""
