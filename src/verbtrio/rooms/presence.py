@@ -13,7 +13,8 @@ from verbtrio.base.errors import LimitExceeded
 from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import PresenceChange, Presences, Present
-from verbtrio.messages.frame import Frame, PresenceFrame
+from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import PresenceFrame
 from verbtrio.rooms.member import Member, Peer
 
 WATCH_CHANGES = 1000
