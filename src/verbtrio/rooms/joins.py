@@ -34,7 +34,6 @@ class _Joining(NamedTuple):
     user: str
     details: Any
     catch_up: CatchUp | None
-    is_introduced: bool
 
 
 class Joins:
@@ -112,12 +111,12 @@ class Joins:
             begins = since is None  # what it has not been sent, it has not missed
             catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
-        is_introduced = settings.join_leave and introduced
-        if is_introduced:
+        expected = settings.join_leave and introduced
+        if expected:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up, is_introduced)
+        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
-        if is_ready and catch_up is None and not is_introduced:
+        if is_ready and catch_up is None and not expected:
             self._enter(joining, info)
             return None
         return Settling(partial(self._settle, joining), on_refused, info)
@@ -153,7 +152,7 @@ class Joins:
         if settling.is_over:
             return
         self._enter(join, settling.info)
-        if join.is_introduced:
+        if join.settings.join_leave:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
 
     # The steps of a join, one by one, for members that are told in another way what they come into
