@@ -294,6 +294,11 @@ class TestSources:
     async def test_no_subprotocols(self, auth: JWTAuth, subprotocols: list[str]) -> None:
         assert (await ask(auth, subprotocols=subprotocols))[0].status_code == 401
 
+    async def test_empty_subprotocols(self, auth: JWTAuth) -> None:
+        """hypercorn's parser leaves them in. They are no offers, and so no tokens."""
+        assert (await ask(auth, subprotocols=["", "bearer", "", VALID]))[1]["user"]["id"] == 1
+        assert (await ask(auth, subprotocols=["bearer", ""], query=f"token={VALID}"))[1]["user"]["id"] == 1
+
     async def test_precedence(self, auth: JWTAuth) -> None:
         """Header, subprotocol, query; the first that is there decides, valid or not."""
         one, two, three = (signed(claims(id=number)) for number in (1, 2, 3))

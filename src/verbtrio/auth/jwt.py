@@ -267,7 +267,7 @@ def _find_token(request: HTTPConnection) -> tuple[str | None, str | None]:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip(), None
-    offered = list(request.scope.get("subprotocols", ()))
+    offered = [name for name in request.scope.get("subprotocols", ()) if name]  # hypercorn's parser offers empty ones
     if len(offered) >= 2 and offered[0] == SUBPROTOCOL:
         return offered[1], SUBPROTOCOL
     return request.query_params.get("token") or None, None
