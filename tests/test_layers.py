@@ -84,7 +84,7 @@ LAYERS: dict[str, list[str]] = {
         "csrf",
         "security_headers",
     ],
-    "auth": ["jwks", "jwt", "__init__"],
+    "auth": ["jwks", "centrifuge_claims", "jwt", "__init__"],
     "connection": [
         "heartbeat",
         "inbox",
@@ -236,6 +236,7 @@ PURE = [
     "wire.transport",
     "wire.handshake",
     "wire.message_deadline",
+    "auth.centrifuge_claims",
     "guards.origin",
     "guards.proxies",
     "guards.quotas",
