@@ -86,7 +86,7 @@ LAYERS: dict[str, list[str]] = {
         "csrf",
         "security_headers",
     ],
-    "auth": ["jwks", "jwt", "__init__"],
+    "auth": ["jwks", "centrifuge_claims", "jwt", "__init__"],
     "connection": [
         "heartbeat",
         "inbox",
@@ -252,6 +252,7 @@ PURE = [
     "wire.transport",
     "wire.handshake",
     "wire.message_deadline",
+    "auth.centrifuge_claims",
     "guards.origin",
     "guards.proxies",
     "guards.quotas",

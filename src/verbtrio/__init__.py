@@ -33,6 +33,7 @@ from verbtrio.base.close import Cause as Cause
 from verbtrio.base.close import CloseInfo as CloseInfo
 from verbtrio.base.errors import AuthenticationError as AuthenticationError
 from verbtrio.base.errors import BrokerUnavailable as BrokerUnavailable
+from verbtrio.base.errors import CallError as CallError
 from verbtrio.base.errors import ConnectionClosed as ConnectionClosed
 from verbtrio.base.errors import Denied as Denied
 from verbtrio.base.errors import HandshakeError as HandshakeError

@@ -120,15 +120,6 @@ def transient(frame: Frame, room: Hashable, key: str | None, ttl: float | None, 
     return TransientFrame(frame, None if key is None else (room, key), expires)
 
 
-class PresenceFrame(Frame):
-    """News of who is present in a room, for its members. A client protocol with news of its own passes over it."""
-
-    __slots__ = ()
-
-    def __init__(self, frame: Frame) -> None:
-        self.share(frame)
-
-
 def encode(data: Data) -> Frame:
     """Encode `data` for sending: `str` as text, bytes-like as binary, anything else as JSON text.
 

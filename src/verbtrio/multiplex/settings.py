@@ -11,6 +11,7 @@ from verbtrio.base.counters import Counters
 from verbtrio.base.timers import Timers
 from verbtrio.guards.quotas import Denial, Slot
 from verbtrio.multiplex.calls import Call
+from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
@@ -76,6 +77,7 @@ class App(Protocol):
     host: RoomHost
     timers: Timers
     counters: Counters
+    client_news: ConnectionNews
 
     def admit_client(self, member: Member, peer: Peer, slot: Slot, user_id: str | None) -> Denial | None:
         """Its user is known. Returns why it may not come in; else it is registered."""

@@ -134,6 +134,8 @@ class Life(Protocol):
 
     async def accept(self, data: Data, presence: Any) -> None: ...
 
+    async def accept_as_given(self) -> None: ...
+
     async def publish(self, data: Data) -> Position | None: ...
 
     def end(self, code: int, reason: str) -> bool: ...
@@ -244,7 +246,7 @@ class Subscription(Generic[T, U]):
             trio.BusyResourceError: another task receives.
         """
         if not self._life.is_accepted:
-            await self._life.accept(None, None)
+            await self._life.accept_as_given()
         try:
             return cast("T", await self._life.intake.get())
         except trio.EndOfChannel:
@@ -257,7 +259,7 @@ class Subscription(Generic[T, U]):
     async def __anext__(self) -> T:
         """The next one; the loop ends when the subscription does."""
         if not self._life.is_accepted:
-            await self._life.accept(None, None)
+            await self._life.accept_as_given()
         try:
             return cast("T", await self._life.intake.get())
         except trio.EndOfChannel:

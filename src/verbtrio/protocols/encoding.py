@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 
 from msgspec import Raw
 
+from verbtrio.base.position import Position
 from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols.commands import Command
@@ -50,6 +51,10 @@ class Encoding(ABC):
     def data(self, frame: Frame) -> Raw:
         """What an application has sent, as the `data` of a push or result."""
 
+    @abstractmethod
+    def frame_of(self, data: Raw) -> Frame:
+        """What a client publishes, to be passed on as it is."""
+
     def reply(self, reply: Reply) -> ReplyFrame:
         """A reply as it goes out."""
         return ReplyFrame(self.encode(reply), text=not self.is_binary)
@@ -64,8 +69,13 @@ class Encoding(ABC):
 
     def publication(self, frame: Frame) -> Publication:
         """A message of a room, as its subscribers get it."""
-        said, offset = (frame.frame, frame.position.offset) if isinstance(frame, Published) else (frame, 0)
-        return Publication(self.data(said), said.info if isinstance(said, SignedFrame) else None, offset)
+        if isinstance(frame, Published):
+            return self.remembered(frame.frame, frame.position)
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None)
+
+    def remembered(self, frame: Frame, position: Position) -> Publication:
+        """A message of a room's history."""
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None, position.offset)
 
     def push(self, frame: Frame) -> Frame | None:
         """What has been said in a room, or to a client alone, as it goes out; `None` for what clients of this protocol

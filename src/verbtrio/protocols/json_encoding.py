@@ -55,6 +55,9 @@ class JSONEncoding(Encoding):
         payload = frame.payload
         return Raw(_encoder.encode(payload.decode() if frame.text else payload))
 
+    def frame_of(self, data: Raw) -> Frame:
+        return Frame(bytes(data), text=True, is_json=True)
+
 
 class ASCIIEncoding(JSONEncoding):
     """JSON without a character beyond ASCII, for responses that are streamed: the JavaScript SDK decodes each chunk by
