@@ -63,9 +63,7 @@ class ClientSettings:
         if self.ping < 1:
             raise ValueError(f"ping is 1 second at least, not {self.ping!r}: clients are told it in whole seconds")
         if self.auth is not None and not callable(getattr(self.auth, "authenticate", None)):
-            raise TypeError(
-                f"auth is a verbtrio.auth.JWTAuth(...), or has `async authenticate(token)`: {self.auth!r:.100}"
-            )
+            raise TypeError(f"auth is a verbtrio.auth.JWTAuth(...), or has `async authenticate(token)`: {self.auth!r:.100}")
         if self.personal is not None and "{user}" not in self.personal:
             raise ValueError(f'personal is the name of a user\'s own room, like "#{{user}}", not {self.personal!r}')
 

@@ -1,10 +1,10 @@
 """What the handler of a room holds of one client's subscription to it: `Subscription`.
 
-@app.rooms("chat:{room}", history=History(), presence=True)
-async def chat(sub: Subscription[Say], room: str) -> None:
-    await sub.accept(data={"topic": "..."})
-    async for said in sub:
-        await sub.publish({"text": said.text})
+    @app.rooms("chat:{room}", history=History(), presence=True)
+    async def chat(sub: Subscription[Say], room: str) -> None:
+        await sub.accept(data={"topic": "..."})
+        async for said in sub:
+            await sub.publish({"text": said.text})
 """
 
 from __future__ import annotations
