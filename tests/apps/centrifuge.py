@@ -66,7 +66,6 @@ app.centrifuge(
     auth=Authenticator(),
     anonymous=True,
     personal="#{user}",
-    force_recovery=True,
     force_join_leave=True,
 )
 app.rooms("{name:path}", history=History(size=100, ttl=300), **EVERYTHING)
