@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from verbtrio.base.position import Position
-from verbtrio.brokers import Broker, MemoryBroker, PresenceChange, Process, Session
+from verbtrio.brokers import Broker, ConnectionChange, MemoryBroker, PresenceChange, Process, Session
 from verbtrio.messages.frame import Frame
 from verbtrio.testing.brokers import BrokerConformance, RecordingProcess
 
@@ -56,6 +56,9 @@ class LateProcess(RecordingProcess):
 
     def changed(self, room: str, change: PresenceChange) -> None:
         self.calls.append(lambda: self.process.changed(room, change))
+
+    def connection_changed(self, room: str, change: ConnectionChange) -> None:
+        self.calls.append(lambda: self.process.connection_changed(room, change))
 
     def count(self, room: str) -> int:
         return self.process.count(room)
@@ -111,7 +114,7 @@ async def test_a_process_records_what_it_may_not_be_told() -> None:
         session.enter("a", "c1", "ann", None)
         process.is_open = True
         session.enter("a", "c2", "bob", None)
-    assert process.mistakes == ["changed"]
+    assert process.mistakes == ["changed", "connection_changed"]
 
 
 async def test_a_subclass_says_what_brokers_there_are() -> None:

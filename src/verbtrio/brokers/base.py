@@ -23,7 +23,17 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from verbtrio.base.position import Position
-from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences, Usage
+from verbtrio.brokers.records import (
+    ConnectionChange,
+    Health,
+    History,
+    Lease,
+    Page,
+    PresenceChange,
+    Presences,
+    PresentConnection,
+    Usage,
+)
 from verbtrio.messages.frame import Frame
 
 
@@ -42,6 +52,11 @@ class Process(Protocol):
 
     def changed(self, room: str, change: PresenceChange) -> None:
         """Who is present in the room has changed."""
+
+    def connection_changed(self, room: str, change: ConnectionChange) -> None:
+        """A connection has come into the room, or has gone: once when it first enters, and once when it goes, which it
+        does at once, whatever the grace of its user. One that enters as another user goes and comes. Its user's join
+        is told before its own, its user's leave after its own."""
 
     def count(self, room: str) -> int:
         """How many members are here."""
@@ -111,21 +126,26 @@ class Session(ABC):
         """How many members the room has, everywhere."""
 
     # Presence. A connection is known by its id; one without a user is a user by itself, of that id. All processes are
-    # told a room's changes in one order. Public info is what JSON has a form for; others see it as it is decoded.
+    # told a room's changes, those of users and of connections together, in one order. Public info and details are what
+    # JSON has a form for; others see them as they are decoded.
 
     @abstractmethod
-    def enter(self, room: str, connection: str, user: str, info: Any) -> None:
+    def enter(self, room: str, connection: str, user: str, info: Any, details: Any = None) -> None:
         """This connection, which is here, is present in the room from now on. If its user is already, the user has
         other info, or the same if this is `None`; if the connection is present as another user, that user has lost it,
-        without a grace.
+        without a grace. If it is present as this user, it has other info and details, or the same for what is `None`.
+
+        Args:
+            info: public info, of the user and of this connection.
+            details: what only this connection's own record has.
 
         Raises:
-            TypeError: JSON has no form for `info`. Nothing has changed.
+            TypeError: JSON has no form for `info` or `details`. Nothing has changed.
         """
 
     @abstractmethod
     def update(self, room: str, connection: str, info: Any) -> None:
-        """This connection's user has other public info. Does nothing for a connection that is not present.
+        """This connection and its user have other public info. Does nothing for a connection that is not present.
 
         Raises:
             TypeError: JSON has no form for `info`. Nothing has changed.
@@ -139,6 +159,11 @@ class Session(ABC):
     @abstractmethod
     async def presence(self, room: str) -> Presences:
         """Who is present, in the order in which they came."""
+
+    @abstractmethod
+    async def connections(self, room: str) -> dict[str, PresentConnection]:
+        """The connections that are present, by their ids, in the order in which they came. One that has gone is not
+        among them, whatever the grace of its user."""
 
     # Users
 

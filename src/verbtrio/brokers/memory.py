@@ -17,8 +17,17 @@ from verbtrio.base.position import Position
 from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Broker, Process, Session
 from verbtrio.brokers.memory_history import Histories
-from verbtrio.brokers.memory_presence import PresenceTable
-from verbtrio.brokers.records import Health, History, Lease, Page, PresenceChange, Presences, Usage
+from verbtrio.brokers.memory_presence import Change, PresenceTable
+from verbtrio.brokers.records import (
+    Health,
+    History,
+    Lease,
+    Page,
+    PresenceChange,
+    Presences,
+    PresentConnection,
+    Usage,
+)
 from verbtrio.messages.frame import Frame
 
 PUBLISH_TURNS = 16
@@ -58,7 +67,7 @@ class MemoryBroker(Broker):
         self._timers = Timers()
         self._expiries: dict[str, Timer] = {}  # of histories, by room
         self._graces: dict[tuple[str, str], Timer] = {}  # of users without a connection, by room
-        self._changes: deque[tuple[str, PresenceChange]] = deque()  # not told yet: `tell` empties it before it returns
+        self._changes: deque[tuple[str, Change]] = deque()  # not told yet: `tell` empties it before it returns
         self._is_telling = False
 
     @asynccontextmanager
@@ -119,18 +128,18 @@ class MemoryBroker(Broker):
         if (timer := self._graces.pop((room, user), None)) is not None:
             self._timers.cancel(timer)
 
-    def leave(self, room: str, user: str, due: float) -> None:
-        """The user has no connection any more, and leaves at `due`."""
+    def leave(self, room: str, user: str, due: float) -> list[Change]:
+        """The user has no connection any more, and leaves at `due`. Returns what has changed at once."""
         if due <= (now := trio.current_time()):
-            self.tell(room, self.presence.expire(room, user, now))
-        else:
-            self._graces[room, user] = self._timers.at(due, partial(self._end_grace, room, user))
+            return self.presence.expire(room, user, now)
+        self._graces[room, user] = self._timers.at(due, partial(self._end_grace, room, user))
+        return []
 
     def _end_grace(self, room: str, user: str, now: float, when: float) -> None:
         del self._graces[room, user]
         self.tell(room, self.presence.expire(room, user, now))
 
-    def tell(self, room: str, changes: Iterable[PresenceChange]) -> None:
+    def tell(self, room: str, changes: Iterable[Change]) -> None:
         """Tell all processes who has come or gone.
 
         What a process does when it is told may change who is there: a member that does not keep up is sent away. That
@@ -144,7 +153,10 @@ class MemoryBroker(Broker):
             while self._changes:
                 room, change = self._changes.popleft()
                 for session in self.sessions:
-                    session.process.changed(room, change)
+                    if isinstance(change, PresenceChange):
+                        session.process.changed(room, change)
+                    else:
+                        session.process.connection_changed(room, change)
         finally:
             self._is_telling = False
 
@@ -233,8 +245,8 @@ class MemorySession(Session):
 
     # Presence
 
-    def enter(self, room: str, connection: str, user: str, info: Any) -> None:
-        changes = self._broker.presence.enter(room, connection, user, info)
+    def enter(self, room: str, connection: str, user: str, info: Any, details: Any = None) -> None:
+        changes = self._broker.presence.enter(room, connection, user, info, details)
         self._present[room, connection] = None
         self._broker.stay(room, user)
         self._broker.tell(room, changes)
@@ -246,12 +258,18 @@ class MemorySession(Session):
         if (room, connection) in self._present:
             del self._present[room, connection]
             due = trio.current_time() + grace
-            if (user := self._broker.presence.exit(room, connection, due)) is not None:
-                self._broker.leave(room, user, due)
+            changes, user = self._broker.presence.exit(room, connection, due)
+            if user is not None:
+                changes += self._broker.leave(room, user, due)
+            self._broker.tell(room, changes)
 
     async def presence(self, room: str) -> Presences:
         await trio.lowlevel.checkpoint()
         return self._broker.presence.present(room)
+
+    async def connections(self, room: str) -> dict[str, PresentConnection]:
+        await trio.lowlevel.checkpoint()
+        return self._broker.presence.connections(room)
 
     # Users
 

@@ -97,6 +97,33 @@ class PresenceChange:
     """The public info; for `leave` the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class PresentConnection:
+    """A connection that is present in a room."""
+
+    user: str
+    """Its user's id; for a connection without a user its own."""
+    info: Any = None
+    """The public info that this connection gave; `None` if it gave none."""
+    details: Any = None
+    """What else it gave when it entered, which is no part of its user's info: JSON that a client protocol has a use
+    for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChange:
+    """A connection has come, or has gone. Once for each connection, and without a grace."""
+
+    kind: Literal["join", "leave"]
+    connection: str
+    user: str
+    """Its user's id; for a connection without a user its own."""
+    info: Any = None
+    """The public info that this connection gave; for `leave` the last one."""
+    details: Any = None
+    """See `PresentConnection`; for `leave` the last ones."""
+
+
 Presences: TypeAlias = dict[str, Present]
 """By the user's id; for a connection without a user by the connection's id."""
 

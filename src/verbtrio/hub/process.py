@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from verbtrio.base.position import Position
-from verbtrio.brokers.records import PresenceChange
+from verbtrio.brokers.records import ConnectionChange, PresenceChange
 from verbtrio.hub.users import UserTable
 from verbtrio.messages.frame import Frame
 from verbtrio.rooms.host import RoomHost
@@ -32,6 +32,9 @@ class HubProcess:
 
     def changed(self, room: str, change: PresenceChange) -> None:
         self.host.changed(room, change)
+
+    def connection_changed(self, room: str, change: ConnectionChange) -> None:
+        self.host.connection_changed(room, change)
 
     def count(self, room: str) -> int:
         return self.host.count_here(room)

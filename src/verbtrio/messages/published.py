@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from verbtrio.base.position import Position
@@ -13,18 +15,43 @@ class Published(Frame):
 
     Attributes:
         position: its place in the room's history.
+        frame: the message as it was published, without a stamp.
     """
 
-    __slots__ = ("position",)
+    __slots__ = ("frame", "position")
 
     def __init__(self, frame: Frame, position: Position, stamp: str | None) -> None:
         """`stamp`: the field that is added with the position. (Not to a message of another app that shares the broker
         and has no stamp, which need not be a JSON object.)"""
         if stamp is not None and _takes_fields(frame.text, frame.payload):
-            super().__init__(_stamped(frame.payload, position, stamp), text=True)
+            super().__init__(_stamped(frame.payload, position, stamp), text=True, is_json=True)
         else:
             self.share(frame)
         self.position = position
+        self.frame = frame
+
+
+class SignedFrame(Frame):
+    """A message that says which client has published it. Only clients of protocols that tell so see it.
+
+    Attributes:
+        info: who the client is, as its protocol puts it.
+    """
+
+    __slots__ = ("info",)
+
+    def __init__(self, frame: Frame, info: Any) -> None:
+        self.share(frame)
+        self.info = info
+
+
+class PresenceFrame(Frame):
+    """Tells members who is present. Clients of a protocol that has its own way to tell so don't get it."""
+
+    __slots__ = ()
+
+    def __init__(self, frame: Frame) -> None:
+        self.share(frame)
 
 
 def check_stamp(frame: Frame, stamp: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from verbtrio.base.limits import Limits
-from verbtrio.messages.frame import Frame, Key, TransientFrame
+from verbtrio.messages.frame import Frame, Key, ReplyFrame, TransientFrame
 
 PACKET_BYTES = 64
 """What a packet that waits costs beside its bytes: an entry in the queue and its share of an object."""
@@ -19,7 +19,7 @@ PacketT = TypeVar("PacketT")
 
 
 class Waiting(Generic[PacketT]):
-    """Packets in the order in which they go out. Only messages (`Frame`) are ever dropped.
+    """Packets in the order in which they go out. Only messages (`Frame`, but no `ReplyFrame`) are ever dropped.
 
     An empty one takes 800 bytes, and more after it was full: keep one only while something waits in it.
 
@@ -107,7 +107,7 @@ class Waiting(Generic[PacketT]):
         take = entries.popleft if from_front else entries.pop
         while self.is_over:
             entry = take()
-            if isinstance(entry, Frame):
+            if isinstance(entry, Frame) and not isinstance(entry, ReplyFrame):
                 self.bytes -= self._size(entry)
                 dropped += 1
             else:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import trio
 
-from verbtrio.base.close import POLICY_VIOLATION, Cause, CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.errors import HistoryGap
-from verbtrio.base.limits import Limits
 from verbtrio.base.position import Position
-from verbtrio.base.types import Data
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import History
-from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published
-from verbtrio.messages.waiting import PACKET_BYTES, Waiting
-from verbtrio.rooms.member import Outlet, Peer
+from verbtrio.rooms.member import Peer
+from verbtrio.rooms.stand_in import StandIn, size_of
 
 REPLAY_MESSAGES = 64
 """How many missed messages are read at once."""
@@ -35,7 +29,7 @@ class Resuming(Protocol):
         """It has missed what the history does not have any more, and goes on from `gap.last`."""
 
 
-class CatchUp:
+class CatchUp(StandIn):
     """Stands in a room for a member's peer, until the member has been sent what it has missed.
 
     Args:
@@ -59,16 +53,13 @@ class CatchUp:
         *,
         begins: bool,
     ) -> None:
-        self.held: list[Frame] = []
+        super().__init__(peer)
         self._position = since
-        self._peer = peer
         self._channel = channel
         self._settings = settings
         self._resuming = resuming
         self._counters = counters
         self._begins = begins
-        self._waiting: Waiting[Frame] = Waiting(peer.limits, _size)
-        self._is_published_to = False  # a message with a position has come: it says where the member is
 
     async def replay(self, session: Session) -> None:
         """Send the peer what it has missed. No checkpoint is between the last reading of the history and the return:
@@ -104,7 +95,7 @@ class CatchUp:
             has_waited = False
             for message in page.messages:
                 frame = Published(message.frame, message.position, self._settings.stamp)
-                has_waited |= await self._wait_for_room(_size(frame))
+                has_waited |= await self._wait_for_room(size_of(frame))
                 self._peer.put(frame)
                 self._position = message.position
             if self._position.offset >= page.position.offset and not has_waited:
@@ -122,77 +113,5 @@ class CatchUp:
         return True
 
     def finish(self) -> None:
-        """Hand the peer what has waited, without what it has been sent already. That may be too much for it, which
-        ends then."""
-        self.flush()
-        now = trio.current_time()
-        while self._waiting:
-            frame, late = self._waiting.take(math.inf, now)
-            self._peer.drop(late)
-            if frame is not None and not (isinstance(frame, Published) and self._has(frame.position)):
-                self._peer.outlet.held.append(frame)
-        self._peer.outlet.flush()
-
-    def _has(self, position: Position) -> bool:
-        mine = self._position
-        return mine is not None and mine.epoch == position.epoch and position.offset <= mine.offset
-
-    # What rooms do with a peer
-
-    @property
-    def outlet(self) -> Outlet:
-        """Itself: what is broadcast waits."""
-        return self
-
-    def flush(self) -> None:
-        """Keep what is held; beyond the backlog limit, `backlog_policy` decides."""
-        frames = self.held.copy()
-        self.held.clear()
-        for frame in frames:
-            self._is_published_to |= isinstance(frame, Published)
-            self._peer.drop(self._waiting.add(frame))
-        if self._waiting.is_over and self._peer.closed is None:
-            self._waiting.clear()
-            reason = f"Too slow: over {self._peer.limits.max_backlog_bytes} bytes behind"
-            self._peer.end(CloseInfo(Cause.SLOW, POLICY_VIOLATION, reason))
-
-    @property
-    def limits(self) -> Limits:
-        return self._peer.limits
-
-    @property
-    def closed(self) -> CloseInfo | None:
-        return self._peer.closed
-
-    @property
-    def dropped(self) -> int:
-        return self._peer.dropped
-
-    def drop(self, messages: int) -> None:
-        self._peer.drop(messages)
-
-    def encode(self, data: Data) -> Frame:
-        return self._peer.encode(data)
-
-    def put(self, frame: Frame) -> object:
-        return self._peer.put(frame)
-
-    @property
-    def queued(self) -> int:
-        return self._peer.queued
-
-    async def wait_below(self, size: int) -> None:
-        await self._peer.wait_below(size)
-
-    def close(self, code: int, reason: str) -> None:
-        self._peer.close(code, reason)
-
-    def end(self, info: CloseInfo) -> object:
-        return self._peer.end(info)
-
-    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
-        return self._peer.dismiss(key, info)
-
-
-def _size(frame: Frame) -> int:
-    return len(frame) + PACKET_BYTES
+        """Hand the peer what has waited, without what it has been sent already. See `StandIn.hand_over`."""
+        self.hand_over(self._position)

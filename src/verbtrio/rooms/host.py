@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -13,7 +13,7 @@ from verbtrio.base.errors import HistoryGap
 from verbtrio.base.position import Position
 from verbtrio.base.timers import Timers
 from verbtrio.brokers.base import Session
-from verbtrio.brokers.records import History, Page, PresenceChange, Presences
+from verbtrio.brokers.records import ConnectionChange, History, Page, PresenceChange, Presences, PresentConnection
 from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import Published, check_stamp
 from verbtrio.rooms.joins import Joins
@@ -39,6 +39,8 @@ class RoomHost:
     Attributes:
         joins: how members come in.
         news: tells who comes and goes.
+        connection_news: set by whoever wants to hear which connections come and go, in any room: called with the room
+            and the change. It may neither block nor raise. `None`: nobody does.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RoomHost:
         self.session = session
         self.shared = shared
         self.news = PresenceNews(timers, rooms.encode, self._tell)
+        self.connection_news: Callable[[str, ConnectionChange], None] | None = None
         self.joins = Joins(rooms, self.rule, session, tasks, self.news, tasks.counters)
         self._rooms = rooms
         self._table = table
@@ -133,6 +136,11 @@ class RoomHost:
         rule = self.rule(self._key(channel))
         self.news.changed(channel, change, tell_members=rule is not None and rule.settings.join_leave)
 
+    def connection_changed(self, channel: str, change: ConnectionChange) -> None:
+        """See `Process`."""
+        if self.connection_news is not None and isinstance(key := self._key(channel), str):
+            self.connection_news(key, change)
+
     def count_here(self, channel: str) -> int:
         """See `Process`."""
         return len(self._rooms.members(self._key(channel)))
@@ -181,15 +189,22 @@ class RoomHost:
             HistoryGap: not all that came after `since` is there.
             RuntimeError: the room has no history.
         """
+        check_since(since)
+        start = Position.parse(since) if isinstance(since, str) else since
+        page = await self.page(key, start, limit, reverse=reverse)
+        if not page.is_complete or (start is None and since is not None):
+            raise HistoryGap(channel_of(key), page.oldest, page.position)
+        return page
+
+    async def page(self, key: Hashable, since: Position | None, limit: int | None, *, reverse: bool) -> Page:
+        """What the room remembers, complete or not.
+
+        Raises:
+            RuntimeError: the room has no history.
+        """
         if (settings := self.history_of(key)) is None:
             raise RuntimeError(without(key, "history", "history=History()"))
-        check_since(since)
-        channel = channel_of(key)
-        start = Position.parse(since) if isinstance(since, str) else since
-        page = await self.session.history(channel, settings, since=start, limit=limit, reverse=reverse)
-        if not page.is_complete or (start is None and since is not None):
-            raise HistoryGap(channel, page.oldest, page.position)
-        return page
+        return await self.session.history(channel_of(key), settings, since=since, limit=limit, reverse=reverse)
 
     async def presence(self, key: Hashable) -> Presences:
         """Who is present.
@@ -199,6 +214,15 @@ class RoomHost:
         """
         self._need_presence(key)
         return await self.session.presence(channel_of(key))
+
+    async def connections(self, key: Hashable) -> dict[str, PresentConnection]:
+        """With which connections, by their ids.
+
+        Raises:
+            RuntimeError: the room has no presence.
+        """
+        self._need_presence(key)
+        return await self.session.connections(channel_of(key))
 
     def watching(self, key: Hashable) -> AbstractAsyncContextManager[PresenceWatch]:
         """See `Room.watch`.

@@ -32,6 +32,7 @@ class _Joining(NamedTuple):
     member: Member
     peer: Peer
     user: str
+    details: Any
     catch_up: CatchUp | None
 
 
@@ -72,6 +73,8 @@ class Joins:
         user: str,
         since: Position | str | None,
         presence: Any = None,
+        details: Any = None,
+        introduced: bool = True,
         resuming: Resuming | None = None,
         on_refused: Callable[[Exception], None],
     ) -> Settling | None:
@@ -81,6 +84,10 @@ class Joins:
             user: the member's, or its own id.
             since: the position from which to go on; a text that is no position is one that the history can't have.
             presence: the user's public info.
+            details: what only this connection's own record has: see `Session.enter`. A room without presence leaves
+                them out.
+            introduced: whether the member of a room with `join_leave` is told who is there. One that is not need not
+                wait for that.
             resuming: for a member that goes on after a gap, and wants to know where it is in the room's history.
             on_refused: see `Settling`.
 
@@ -89,9 +96,10 @@ class Joins:
             LimitExceeded: the room has `max_members`.
             RoomUnavailable: the room's task has failed for the last time a short while ago.
             RuntimeError: the room has no history or no presence, and it is asked for.
-            TypeError: `presence` can't be encoded; or `since` is not a position.
+            TypeError: `presence` or `details` can't be encoded; or `since` is not a position.
         """
         rule = self._rule(name)
+        details = self._plain(details)
         info = self._checked(name, rule, member, since, presence)
         if rule is None:
             self._rooms.join(name, member, peer)
@@ -103,11 +111,12 @@ class Joins:
             begins = since is None  # what it has not been sent, it has not missed
             catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
-        if settings.join_leave:
+        expected = settings.join_leave and introduced
+        if expected:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, catch_up)
+        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
-        if is_ready and catch_up is None and not settings.join_leave:
+        if is_ready and catch_up is None and not expected:
             self._enter(joining, info)
             return None
         return Settling(partial(self._settle, joining), on_refused, info)
@@ -146,9 +155,41 @@ class Joins:
         if join.settings.join_leave:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
 
+    # The steps of a join, one by one, for members that are told in another way what they come into
+
+    def admit(self, name: str, member: Member, peer: Peer) -> RoomRule | None:
+        """Have a member join; return the room's rule. `peer` has to hold back what is said there for as long as the
+        member is not to be told.
+
+        Raises:
+            Denied, LimitExceeded, RoomUnavailable: as `join`.
+        """
+        rule = self._rule(name)
+        self._checked(name, rule, member, None, None)
+        self._rooms.join(name, member, peer)
+        return rule
+
+    def is_ready(self, name: str, rule: RoomRule | None) -> bool:
+        """Whether `wait_ready` has nothing to wait for."""
+        return rule is None or not rule.settings.tasks or self._tasks.is_ready(name)
+
+    async def wait_ready(self, name: str, rule: RoomRule | None) -> None:
+        """Wait for the room's tasks. If cancelled, nothing has changed.
+
+        Raises:
+            RoomUnavailable: as `RoomTaskTable.wait_started`.
+        """
+        if rule is not None and rule.settings.tasks:
+            await self._tasks.wait_started(name)
+
+    def enter(self, name: str, rule: RoomRule | None, member: Member, user: str, info: Any, details: Any) -> None:
+        """The member is present from now on, if the room has presence. `info`, `details`: plain JSON."""
+        if rule is not None and rule.settings.presence is not None:
+            self._session.enter(channel_of(name), member.id, user, info, details)
+
     def _enter(self, join: _Joining, info: Any) -> None:
         if join.settings.presence is not None:
-            self._session.enter(join.channel, join.member.id, join.user, info)
+            self._session.enter(join.channel, join.member.id, join.user, info, join.details)
 
     def update(self, name: str, member: Member, presence: Any, settling: Settling | None) -> None:
         """A member's user has other public info.

@@ -92,6 +92,7 @@ class Rooms:
         self._groups: dict[Hashable, _Group] = {}
         self._dirty: deque[_Group] = deque()  # each at most once
         self._dismissed: deque[Callable[[], object]] = deque()  # the rest of removals; at most one for each member
+        self._soon: deque[Outlet] = deque()  # those that hold what is for them alone; bounded by the connections
         self._of_user = of_user
         self._pass: Iterator[Outlet] | None = None  # the outlets that are still to be flushed
         self._on_dirty = on_dirty
@@ -209,6 +210,7 @@ class Rooms:
         frame = self.encode(data)
         if message_key is not None or ttl is not None:
             frame = transient(frame, key, message_key, ttl, self._now())
+        frame.room = key
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
         if self.relays:
             chosen((), exclude)  # raises for a mistake, before anything is sent
@@ -247,6 +249,7 @@ class Rooms:
         group = self._groups.get(key)
         if group is None:
             return
+        frame.room = key
         outlets = group.walk()
         if group.held > FLUSH_BYTES:
             for outlet in outlets:
@@ -258,6 +261,13 @@ class Rooms:
             outlet.held.append(frame)
         if outlets:
             self._mark(group, len(frame.wire))
+
+    def flush_soon(self, outlet: Outlet) -> None:
+        """Flush this one at the end of the tick: it holds something that was not said in a room. Once a tick is
+        enough."""
+        self._soon.append(outlet)
+        if len(self._soon) == 1:
+            self._on_dirty()
 
     def flush(self, at_most: int | None = None) -> bool:
         """Flush the members of rooms that were broadcast to, and do the rest of removals, for `at_most` so many
@@ -289,10 +299,13 @@ class Rooms:
         return False
 
     def _pending(self) -> Iterator[Outlet]:
-        while self._dirty:
-            group = self._dirty.popleft()
-            group.held = 0
-            yield from group.walk()
+        while self._dirty or self._soon:
+            while self._soon:
+                yield self._soon.popleft()
+            if self._dirty:
+                group = self._dirty.popleft()
+                group.held = 0
+                yield from group.walk()
 
     def _mark(self, group: _Group, size: int) -> None:
         """`size` bytes were handed to each member of `group`."""

@@ -14,6 +14,7 @@ from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import PresenceChange, Presences, Present
 from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import PresenceFrame
 from verbtrio.rooms.member import Member, Peer
 
 WATCH_CHANGES = 1000
@@ -139,14 +140,15 @@ class PresenceNews:
         self._newcomers[room].peers[member] = None
 
     async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
-        """Tell a member who is there. From then on it is told of changes. If cancelled, it may have been told.
+        """Tell a member who is there, if it is expected. From then on it is told of changes. If cancelled, it may have
+        been told.
 
         One of those who come at the same time asks the broker, and tells all of them: when 10,000 come back at once,
         each would have as many users to read.
         """
         newcomers = self._newcomers.get(room)
         if newcomers is None or member not in newcomers.peers:
-            return  # it has left meanwhile
+            return  # it has left meanwhile, or was not expected
         newcomers.peers[member] = peer
         while member in newcomers.peers:
             if newcomers.are_being_told:
@@ -162,7 +164,7 @@ class PresenceNews:
 
     def _tell_state(self, room: str, newcomers: _Newcomers, present: Presences) -> None:
         users = {user: each.info for user, each in present.items()}
-        state = self._encode({"type": "presence_state", "room": room, "users": users})
+        state = PresenceFrame(self._encode({"type": "presence_state", "room": room, "users": users}))
         for member, peer in tuple(newcomers.peers.items()):
             if peer is not None and member in newcomers.peers:
                 self.forget(room, member)
@@ -202,4 +204,4 @@ class PresenceNews:
         for user, change in self._pending.pop(room).items():
             diff[f"{change.kind}s"][user] = change.info
         newcomers = self._newcomers.get(room)
-        self._deliver(room, self._encode(diff), () if newcomers is None else newcomers.peers.keys())
+        self._deliver(room, PresenceFrame(self._encode(diff)), () if newcomers is None else newcomers.peers.keys())

@@ -43,7 +43,7 @@ class RoomRule:
         guard, parameters = self.settings.guard, self.pattern.parameters
         asked = () if guard is None else _asked(guard, parameters)
         for function in (*(() if guard is None else (guard,)), *(task.function for task in self.settings.tasks)):
-            _check_annotations(function, parameters)
+            check_annotations(function, parameters)
         object.__setattr__(self, "_asked", asked)
 
     def parameters_of(self, name: str) -> dict[str, Value]:
@@ -185,7 +185,7 @@ def _asked(guard: RoomGuard, parameters: Mapping[str, type]) -> tuple[str, ...]:
     return asked_for(guard, f"the guard {name}", parameters.keys(), skip=1)
 
 
-def _check_annotations(function: Callable[..., Any], parameters: Mapping[str, type]) -> None:
+def check_annotations(function: Callable[..., Any], parameters: Mapping[str, type]) -> None:
     """Raise `TypeError` where `id: int` asks for the text of "{id}", or `id: str` for the number of "{id:int}"."""
     for parameter in inspect.signature(function).parameters.values():
         there_is = parameters.get(parameter.name)

@@ -48,6 +48,7 @@ class CancellationChecks(Checks):
                 lambda: session.wait_subscribed(room),
                 lambda: session.count(room),
                 lambda: session.presence(room),
+                lambda: session.connections(room),
                 lambda: session.send_user("ann", text("a")),
                 lambda: session.disconnect_user("ann", 1000, ""),
                 lambda: session.acquire(self.name("lease"), 60),

@@ -13,6 +13,7 @@ They use real time, or the clock that a fixture of yours sets. To see values in 
 """
 
 from verbtrio.testing.broker_cancellation import CancellationChecks
+from verbtrio.testing.broker_connections import ConnectionChecks
 from verbtrio.testing.broker_histories import HistoryChecks
 from verbtrio.testing.broker_leases import LeaseChecks
 from verbtrio.testing.broker_messages import MessageChecks
@@ -23,7 +24,14 @@ from verbtrio.testing.recording import RecordingProcess as RecordingProcess
 
 
 class BrokerConformance(
-    MessageChecks, HistoryChecks, PresenceChecks, UserChecks, LeaseChecks, SessionChecks, CancellationChecks
+    MessageChecks,
+    HistoryChecks,
+    PresenceChecks,
+    ConnectionChecks,
+    UserChecks,
+    LeaseChecks,
+    SessionChecks,
+    CancellationChecks,
 ):
     """What `verbtrio.brokers.Broker` and `Session` promise, checked with several processes: subclass it, and define
     `brokers`."""

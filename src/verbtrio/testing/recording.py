@@ -8,7 +8,7 @@ from typing import NamedTuple
 import trio
 
 from verbtrio.base.position import Position
-from verbtrio.brokers.records import PresenceChange
+from verbtrio.brokers.records import ConnectionChange, PresenceChange
 from verbtrio.messages.frame import Frame
 
 
@@ -49,6 +49,8 @@ class RecordingProcess:
         self.relayed: list[Relayed] = []
         self.gaps: list[str] = []
         self.changes: list[tuple[str, PresenceChange]] = []
+        self.all_changes: list[tuple[str, PresenceChange | ConnectionChange]] = []
+        """Those of users, as in `changes`, and those of connections, in the order in which they came."""
         self.sent: list[tuple[str, bool, bytes]] = []
         self.disconnected: list[tuple[str, int, str]] = []
         self._called = trio.Event()
@@ -65,6 +67,14 @@ class RecordingProcess:
     def changes_in(self, room: str) -> list[tuple[str, str, object]]:
         """Each change of the room's presence: kind, user, info."""
         return [(change.kind, change.user, change.info) for other, change in self.changes if other == room]
+
+    def connection_changes_in(self, room: str) -> list[ConnectionChange]:
+        """Each change of the room's connections."""
+        return [change for change in self.all_changes_in(room) if isinstance(change, ConnectionChange)]
+
+    def all_changes_in(self, room: str) -> list[PresenceChange | ConnectionChange]:
+        """Each change of the room's users and connections, in one order."""
+        return [change for other, change in self.all_changes if other == room]
 
     def _note(self, call: str) -> None:
         if not self.is_open:
@@ -92,8 +102,14 @@ class RecordingProcess:
     def changed(self, room: str, change: PresenceChange) -> None:
         """See `Process`."""
         self.changes.append((room, change))
+        self.all_changes.append((room, change))
         self._note("changed")
         self.when_changed(room, change)
+
+    def connection_changed(self, room: str, change: ConnectionChange) -> None:
+        """See `Process`."""
+        self.all_changes.append((room, change))
+        self._note("connection_changed")
 
     def count(self, room: str) -> int:
         """See `Process`."""

@@ -1,0 +1,218 @@
+"""What the framework keeps about one client: what it holds for it, its subscriptions, and how it ends.
+
+Applications hold its facade, a `Client`. To rooms and to the registry of users it is a `Peer` as others. What is said
+to it, in whatever room, and the replies to its commands wait here until the tick is over, and go out as one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo, check_close
+from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.limits import Limits
+from verbtrio.base.types import Data
+from verbtrio.connection.peer import handled_by
+from verbtrio.messages.frame import Frame, ProtocolFrame
+from verbtrio.multiplex.carrier import Carrier
+from verbtrio.protocols import codes
+from verbtrio.protocols.encoding import Encoding
+from verbtrio.protocols.replies import Push, Reply
+from verbtrio.rooms.local import Rooms
+from verbtrio.rooms.member import Outlet
+
+MESSAGE_BYTES = 64 * 1024
+"""What is joined into one message is no larger, unless one reply or push alone is. (Two clients out of three take no
+message over 1 MiB, and what is streamed over HTTP must not be split.)"""
+
+
+class Owner(Protocol):
+    """What the client's connection is, beside its messages: its session."""
+
+    def dismissed(self, name: str, info: CloseInfo) -> Callable[[], object]:
+        """The client was removed from a room. See `Peer.dismiss`."""
+
+    def ended(self, info: CloseInfo) -> None:
+        """The connection has ended: leave everything now."""
+
+
+class ClientPeer:
+    """One client, as the framework knows it. All its methods but `wait_below` are synchronous.
+
+    Args:
+        carrier: carries its messages.
+        encoding: the one in which it speaks.
+        rooms: the app's.
+
+    Attributes:
+        client: the facade, a `Client`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
+        owner: set before anything is said to it.
+        held: what rooms and the session have for it since the last `flush`.
+    """
+
+    __slots__ = ("_direct", "_dismissed", "_is_due", "_rooms", "carrier", "client", "encoding", "held", "owner")
+
+    client: Any
+    owner: Owner
+
+    def __init__(self, carrier: Carrier, encoding: Encoding, rooms: Rooms) -> None:
+        self.carrier = carrier
+        self.encoding = encoding
+        self.held: list[Frame] = []
+        self._rooms = rooms
+        self._direct = 0  # bytes among what is held that no room bounds
+        self._is_due = False  # the rooms flush this at the end of the tick
+        self._dismissed: CloseInfo | None = None  # how it will end, since it was removed from all connections
+
+    def __repr__(self) -> str:
+        return repr(self.client)
+
+    # Sending
+
+    def hold(self, frame: Frame) -> None:
+        """Have `frame` go out at the end of the tick, behind what is held."""
+        self.held.append(frame)
+        self._direct += len(frame)
+        if self._direct > MESSAGE_BYTES:
+            self.flush()
+        elif not self._is_due:
+            self._is_due = True
+            self._rooms.flush_soon(self)
+
+    def reply(self, reply: Reply) -> None:
+        """Answer a command."""
+        self.hold(self.encoding.reply(reply))
+
+    def push(self, push: Push) -> None:
+        """Tell the client what it has not asked for. No policy drops it."""
+        self.hold(self.encoding.pushed(push))
+
+    def put(self, frame: Frame) -> None:
+        """Send what an application has for this client alone.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            RuntimeError: called in another thread than the app's.
+        """
+        self._rooms.check()
+        if (closed := self.carrier.closed) is not None:
+            raise ConnectionClosed(closed)
+        self.hold(frame)
+
+    def flush(self) -> None:
+        """Send what is held, as few messages; behind a backlog each by itself, since the policy may drop some."""
+        self._is_due = False
+        held = self.held
+        if not held:
+            return
+        self._direct = 0
+        carrier, encoding = self.carrier, self.encoding
+        frames = held.copy()
+        held.clear()  # always the same list: rooms know it
+        if len(frames) > 1:
+            made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
+            ready = [frame for frame in made if frame is not None]
+            for batch in _batches(ready):
+                if len(batch) > 1 and carrier.is_empty:
+                    carrier.write(encoding.joined(batch))
+                    continue
+                for frame in batch:
+                    carrier.write(frame)
+            return
+        one = frames[0] if isinstance(frames[0], ProtocolFrame) else encoding.push(frames[0])
+        if one is not None:
+            carrier.write(one)
+
+    # What rooms and users know of it
+
+    @property
+    def outlet(self) -> Outlet:
+        """Itself: rooms append to `held`, and call `flush`."""
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        return self.carrier.limits
+
+    @property
+    def closed(self) -> CloseInfo | None:
+        return self.carrier.closed
+
+    @property
+    def dropped(self) -> int:
+        return self.carrier.dropped
+
+    def drop(self, messages: int) -> None:
+        self.carrier.drop(messages)
+
+    def encode(self, data: Data) -> Frame:
+        """The app's encoder. It may call a hook of the application's: not in another thread."""
+        self._rooms.check()
+        return self._rooms.encode(data)
+
+    @property
+    def queued(self) -> int:
+        return self.carrier.queued
+
+    async def wait_below(self, size: int) -> None:
+        """Wait while more than so many bytes are queued, and the connection has not ended. Always a checkpoint."""
+        await self.carrier.wait_below(size)
+
+    def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
+        """The client was removed from a room. If that was its route's, or that of all connections, it ends."""
+        if isinstance(key, str):
+            return self.owner.dismissed(key, info)
+        self._dismissed = info
+        return partial(self.end, info)
+
+    # The end
+
+    def close(self, code: int, reason: str) -> None:
+        """Close on the application's behalf: called by a task of this client (`CLOSED`) or by other code (`KICKED`).
+
+        Raises:
+            ValueError, TypeError: `code` or `reason` must not be sent; nothing has changed.
+        """
+        self._rooms.check()
+        check_close(code, reason)
+        mine = handled_by.get()
+        self.end(CloseInfo(Cause.KICKED if mine is None or mine() is not self.client else Cause.CLOSED, code, reason))
+
+    def end(self, info: CloseInfo) -> object:
+        """End the connection; the first call decides how."""
+        return self.carrier.end(info)
+
+    # What its connection asks: see `Dialect`
+
+    def closing(self, info: CloseInfo) -> CloseInfo:
+        """The code and the reason of the protocol for this end. What is held goes out first."""
+        if self._dismissed is not None:
+            info = replace(self._dismissed, exception=info.exception)  # that was decided before
+        if info.cause is Cause.SLOW:
+            self.held.clear()  # a client that does not read has no use for more
+        else:
+            self.flush()
+        return codes.closing(info)
+
+    def ended(self, info: CloseInfo) -> None:
+        """It has ended: it leaves all rooms and lists now."""
+        if info.cause in PEERS_ENDS:
+            self.held.clear()
+        self.owner.ended(info)
+
+
+def _batches(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
+    """The frames in their order, joined as far as `MESSAGE_BYTES` allow."""
+    batch: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if batch and size + len(frame) > MESSAGE_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(frame)
+        size += len(frame)
+    if batch:
+        yield batch

@@ -1,0 +1,100 @@
+"""An encoding: how commands, replies and pushes are bytes. Pure.
+
+A client's messages are all in one encoding, which it chooses when it connects. What is pushed to many is encoded once
+for each encoding: a `Frame` remembers what an encoding has made of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+
+from msgspec import Raw
+
+from verbtrio.base.position import Position
+from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame
+from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
+from verbtrio.protocols.commands import Command
+from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply
+
+
+class Encoding(ABC):
+    """One encoding. There is one object of each: it has no state."""
+
+    name: str
+    is_binary: bool
+    """Whether messages, and what applications send as bytes, are bytes on the wire."""
+    ping: ReplyFrame
+    """The empty reply, by which the server asks whether the client is there."""
+
+    @abstractmethod
+    def commands(self, message: str | bytes) -> list[Command]:
+        """The commands in a message, in order.
+
+        Raises:
+            BadCommands: it can't be read.
+        """
+
+    @abstractmethod
+    def encode(self, reply: Reply) -> bytes:
+        """A reply as a message of its own."""
+
+    @abstractmethod
+    def encode_push(self, push: Push) -> bytes:
+        """A push as a message of its own."""
+
+    @abstractmethod
+    def join(self, messages: Sequence[bytes]) -> bytes:
+        """Messages of one reply or push each, as one message."""
+
+    @abstractmethod
+    def data(self, frame: Frame) -> Raw:
+        """What an application has sent, as the `data` of a push or result."""
+
+    @abstractmethod
+    def frame_of(self, data: Raw) -> Frame:
+        """What a client publishes, to be passed on as it is."""
+
+    def reply(self, reply: Reply) -> ReplyFrame:
+        """A reply as it goes out."""
+        return ReplyFrame(self.encode(reply), text=not self.is_binary)
+
+    def pushed(self, push: Push) -> ReplyFrame:
+        """A push to one client that no policy may drop: what has become of a subscription."""
+        return ReplyFrame(self.encode_push(push), text=not self.is_binary)
+
+    def joined(self, frames: Sequence[Frame]) -> Frame:
+        """Frames of this encoding as one message."""
+        return Frame(self.join([frame.payload for frame in frames]), text=not self.is_binary)
+
+    def publication(self, frame: Frame) -> Publication:
+        """A message of a room, as its subscribers get it."""
+        if isinstance(frame, Published):
+            return self.remembered(frame.frame, frame.position)
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None)
+
+    def remembered(self, frame: Frame, position: Position) -> Publication:
+        """A message of a room's history."""
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None, position.offset)
+
+    def push(self, frame: Frame) -> Frame | None:
+        """What has been said in a room, or to a client alone, as it goes out; `None` for what clients of this protocol
+        learn in another way. Made once for all clients of this encoding."""
+        made = frame.pushes
+        if made is None:
+            made = frame.pushes = {}
+        elif self.name in made:
+            return made[self.name]
+        push = made[self.name] = self._made(frame)
+        return push
+
+    def _made(self, frame: Frame) -> Frame | None:
+        if isinstance(frame, PresenceFrame):
+            return None
+        room: Hashable = frame.room
+        if isinstance(room, str):
+            push = Push(channel=room, pub=self.publication(frame))
+        else:  # to all connections, those of a route, of a user, or one alone
+            push = Push(message=MessagePush(self.data(frame)))
+        made = Frame(self.encode_push(push), text=not self.is_binary)
+        return TransientFrame(made, frame.key, frame.expires) if isinstance(frame, TransientFrame) else made
