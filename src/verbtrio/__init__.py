@@ -68,6 +68,8 @@ from verbtrio.http.streaming import JSONArray as JSONArray
 from verbtrio.http.streaming import Stream as Stream
 from verbtrio.hub.statistics import Statistics as Statistics
 from verbtrio.hub.users import Users as Users
+from verbtrio.multiplex.client import Client as Client
+from verbtrio.multiplex.client import Subscription as Subscription
 from verbtrio.rooms.member import Member as Member
 from verbtrio.rooms.presence import PresenceWatch as PresenceWatch
 from verbtrio.rooms.room import Room as Room

@@ -66,6 +66,7 @@ class Frame:
 _TEXT_HEADS = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADS = [bytes((0x82, size)) for size in range(126)]
 
+
 class ProtocolFrame(Frame):
     """A message as its protocol has it: it goes out as it is."""
 

@@ -97,5 +97,5 @@ class WebSocketCarrier:
     async def wait_below(self, size: int) -> None:
         await self._peer.wait_below(size)
 
-    def end(self, info: CloseInfo) -> object:
-        return self._peer.end(info)
+    def end(self, info: CloseInfo) -> None:
+        self._peer.end(info)

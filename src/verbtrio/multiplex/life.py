@@ -3,16 +3,16 @@
     SubscriptionLife.run       a task of the client's nursery, where there is something to wait for
     └─ handler's nursery       `sub.nursery`: the handler, and the tasks it starts; cancelled with the subscription
 
-The client is in the room from the beginning, but what is said there waits in a `StandIn` until its reply has gone out.
-So nothing is missed between the reading of the history and the reply, and nothing comes before it.
+The client is in the room from the beginning, but what is said there waits until its reply has gone out (see `Seat`). So
+nothing is missed between the reading of the history and the reply, and nothing comes before it.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import partial
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -25,25 +25,34 @@ from verbtrio.base.position import Position
 from verbtrio.base.timers import Timer
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import user_key
-from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.calls import error_of
-from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.intake import Intake
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import NOTHING, Recovery, recover
+from verbtrio.multiplex.seat import Seat
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.subscription import Intake, Subscription
-from verbtrio.multiplex.tokens import Expiry, info_in, subscription_claims
+from verbtrio.multiplex.tokens import Expiry, subscription_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import ClientInfo, Push, SubscribeResult, UnsubscribePush
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomRule
-from verbtrio.rooms.stand_in import StandIn
 
 logger = logging.getLogger("verbtrio.subscriptions")
 
 _NOT_WANTED = ProtocolError(codes.INTERNAL.code, "the subscription has ended", temporary=True)
+
+
+class Answer(Protocol):
+    """Whom to tell how a subscribe comes out. One of the two is called, once."""
+
+    def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
+        """The client is accepted. No checkpoint is between the reading of the history and this call."""
+
+    def refuse(self, error: ProtocolError) -> None:
+        """The client can't be in the room."""
 
 
 class SubscriptionLife:
@@ -51,98 +60,94 @@ class SubscriptionLife:
 
     Args:
         request: what the client has asked for; for a subscription that the server makes: with its position alone.
-        rule: the room's.
+        seat: the client's in the room.
         peer: the client's.
         app: the app's parts.
         settings: the endpoint's.
-        tell: called with the result once the client is accepted. No checkpoint is between the reading of the history
-            and this call.
-        refuse: called where the client can't be in the room, before it was told anything else.
+        answer: told how it comes out.
         forget: called when it has ended, at that moment.
         is_server_side: whether the server makes it.
         given: the data and the public info that the server makes it with, unless a handler accepts it with others.
 
     Attributes:
-        name: the room's.
         claims: the token's.
         nursery: the handler's, while that runs.
-        is_opened: what is said in the room goes to the client.
+        intake: what the client has published and the handler has not taken; `None` without a handler.
+        is_accepted: the client has been told that it is in the room, or is about to be.
+        is_recovered: it came back, and was sent all that it had missed.
         is_over: it has ended.
     """
 
     __slots__ = (
         "_after",
+        "_answer",
         "_app",
-        "_expiry",
         "_forget",
         "_given",
         "_is_accepting",
-        "_is_joined",
         "_peer",
         "_presence",
-        "_refuse",
-        "_rule",
+        "_request",
         "_scope",
+        "_seat",
         "_settings",
-        "_stand_in",
-        "_tell",
         "_timer",
         "claims",
         "intake",
         "is_accepted",
-        "is_opened",
         "is_over",
         "is_recovered",
         "is_server_side",
-        "name",
         "nursery",
-        "request",
     )
 
     def __init__(
         self,
         request: SubscribeRequest,
-        rule: RoomRule | None,
+        seat: Seat,
         peer: ClientPeer,
         app: App,
         settings: ClientSettings,
-        *,
-        tell: Callable[[SubscriptionLife, SubscribeResult], None],
-        refuse: Callable[[SubscriptionLife, ProtocolError], None],
+        answer: Answer,
         forget: Callable[[SubscriptionLife], None],
+        *,
         is_server_side: bool = False,
         given: tuple[Data, Any] = (None, None),
     ) -> None:
-        self.name = request.channel
-        self.request = request
         self.claims: Mapping[str, Any] = {}
         self.nursery: trio.Nursery | None = None
         self.is_server_side = is_server_side
-        self.is_accepted = self.is_opened = self.is_over = self.is_recovered = False
-        self._rule = rule
+        self.is_accepted = self.is_over = self.is_recovered = False
+        self._request = request
+        self._seat = seat
         self._peer = peer
         self._app = app
         self._settings = settings
-        self._tell = tell
-        self._refuse = refuse
+        self._answer = answer
         self._forget = forget
         self._given = given
-        self._is_accepting = self._is_joined = False
-        self._stand_in: StandIn | None = None
+        self._is_accepting = False
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
-        self._expiry: Expiry | None = None
         self._timer: Timer | None = None
         limits = peer.limits
-        self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes) if self.handler is not None else None
+        self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
 
     # What the facade asks
 
     @property
+    def name(self) -> str:
+        """The room's."""
+        return self._seat.name
+
+    @property
+    def rule(self) -> RoomRule | None:
+        return self._seat.rule
+
+    @property
     def client(self) -> Client:
-        client: Client = self._peer.client
-        return client
+        return self._seat.client
 
     @property
     def room(self) -> Room:
@@ -150,48 +155,42 @@ class SubscriptionLife:
 
     @property
     def data(self) -> Raw:
-        return self.request.data
-
-    @property
-    def rule(self) -> RoomRule | None:
-        return self._rule
+        return self._request.data
 
     @property
     def handler(self) -> Any:
         """What runs for it; `None`: nothing."""
-        opening = None if self._rule is None else self._rule.settings.opening
+        opening = None if self.rule is None else self.rule.settings.opening
         return None if opening is None else opening.handler
 
     @property
     def info(self) -> ClientInfo:
         """Who the client is, for the others in this room."""
-        client = self.client
-        user, conn_info = user_key(client.user) or "", info_in(client.claims)
-        return ClientInfo(user, client.id, conn_info, info_in(self.claims))
+        return self._seat.info(self.claims)
 
     async def publish(self, data: Data) -> Position | None:
         """See `Subscription.publish`."""
-        self._app.rooms.check()
-        return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
+        return await self._seat.publish(data, self.claims)
 
     # Its course
 
     @property
     def waits(self) -> bool:
         """Whether there is anything to wait for; if not, `accept_nowait` will do."""
-        if self.request.token or self.handler is not None:
+        if self._request.token or self.handler is not None:
             return True
-        rule = self._rule
-        return rule is not None and (rule.settings.history is not None or bool(rule.settings.tasks))
+        return self.rule is not None and (
+            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
+        )
 
     def accept_nowait(self) -> None:
         """Accept a subscription that has nothing to wait for.
 
         Raises:
-            Denied, LimitExceeded: the room does not let the client in.
+            Denied, LimitExceeded, RoomUnavailable: the room does not let the client in.
         """
         form, info = self._forms(*self._given)
-        self._join()
+        self._seat.take()
         self._accepted(NOTHING, form, info)
 
     @trio.lowlevel.enable_ki_protection
@@ -207,34 +206,26 @@ class SubscriptionLife:
         except Exception as error:
             self._failed(single(error))
         finally:
+            self._scope = self.nursery = None
             if self.intake is not None:
-                self.intake.close(discard=True)
-            if not self.is_accepted and not self.is_over:
+                self.intake.close(discard=True)  # from now on the client is told that it may not publish
+            if not self.is_accepted:
                 self.refuse(_NOT_WANTED)
-            self._scope = None
 
     async def _run(self) -> None:
-        if self.request.token:
+        if self._request.token:
             user = user_key(self.client.user) or ""
-            self.take_token(await subscription_claims(self._settings.auth, self.request.token, self.name, user))
-        self._join()
-        await self._app.host.joins.wait_ready(self.name, self._rule)
+            self.take_token(await subscription_claims(self._settings.auth, self._request.token, self.name, user))
+        self._seat.take()
+        await self._app.host.joins.wait_ready(self.name, self.rule)
         if (handler := self.handler) is None:
             await self.accept_as_given()
             return
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
-            await handler.run(Subscription(self), self.name, self._rule)
+            await handler.run(Subscription(self), self.name, self.rule)
             if not self.is_accepted:
                 await self.accept_as_given()
-            assert self.intake is not None, "there is one where there is a handler"
-            self.intake.close(discard=True)  # from now on the client is told that it may not publish
-        self.nursery = None
-
-    def _join(self) -> None:
-        self._stand_in = StandIn(self._peer)
-        self._app.host.joins.admit(self.name, self.client, self._stand_in)
-        self._is_joined = True
 
     async def accept_as_given(self) -> None:
         """Accept it with what the server has made it with, if that has."""
@@ -248,7 +239,7 @@ class SubscriptionLife:
         form, info = self._forms(data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self._rule, self.request, self._app)
+            recovery = await recover(self.name, self.rule, self._request, self._app)
         finally:
             self._is_accepting = False
         if self.is_over:
@@ -261,41 +252,21 @@ class SubscriptionLife:
         later."""
         peer = self._peer
         form = None if data is None else peer.encoding.data(peer.encode(data))
-        return form, None if presence is None else msgspec.json.decode(peer.encode(presence).payload)
+        return form, None if presence is None else msgspec.json.decode(peer.encode({"info": presence}).payload)["info"]
 
     def _accepted(self, recovery: Recovery, data: Raw | None, presence: Any) -> None:
         self.is_accepted = True
         self.is_recovered = recovery.is_recovered
         self._after = recovery.position
         self._presence = presence
-        expiry = self._expiry
-        self._tell(self, recovery.result(self._peer.encoding, data, expiry))
+        expiry = Expiry(self.claims, self._settings.token_slack)
+        self._answer.tell(self, recovery.result(self._peer.encoding, data, expiry))
 
     def open(self) -> None:
-        """The client has been told: from now on it receives what is said in the room, what has waited first."""
-        if self.is_over or self.is_opened or self._stand_in is None:
-            return
-        self.is_opened = True
-        stand_in, self._stand_in = self._stand_in, None
-        rule, client = self._rule, self.client
-        self._app.rooms.replace(self.name, client, self._peer)
-        if rule is not None and rule.settings.presence is not None:
-            wants = self.request.join_leave or self._settings.force_join_leave
-            if rule.settings.join_leave and wants:
-                self._app.client_news.add(self.name, self._peer)
-            self._enter(rule)
-        stand_in.hand_over(self._after)  # last: it may be too much for the client, which ends then
-
-    def _enter(self, rule: RoomRule) -> None:
-        mine = self.info
-        details = {"conn_info": _json(mine.conn_info), "chan_info": _json(mine.chan_info)}
-        info = self._presence
-        if info is None:
-            info = details["conn_info"] if details["chan_info"] is None else details["chan_info"]
-        else:
-            details["chan_info"] = info
-        user = user_key(self.client.user) or self.client.id
-        self._app.host.joins.enter(self.name, rule, self.client, user, info, details)
+        """The client has been told: from now on it receives what is said in the room. See `Seat.open`."""
+        if not self.is_over:
+            tell_joins = self._request.join_leave or self._settings.force_join_leave
+            self._seat.open(self._after, self._presence, self.claims, tell_joins=tell_joins)
 
     # Its token
 
@@ -303,7 +274,7 @@ class SubscriptionLife:
         """These are the token's claims from now on."""
         self.claims = claims
         self._stop_timer()
-        expiry = self._expiry = Expiry(claims, self._settings.token_slack)
+        expiry = Expiry(claims, self._settings.token_slack)
         if expiry.expires:
             self._timer = self._app.timers.at(expiry.due, self._expire)
         return expiry
@@ -312,7 +283,7 @@ class SubscriptionLife:
         if self.is_server_side:
             self._peer.end(CloseInfo(Cause.EXPIRED, codes.EXPIRED_SUBSCRIPTION))
         else:
-            self.end(codes.SUBSCRIPTION_EXPIRED, "subscription expired")
+            self.end(codes.SUBSCRIPTION_EXPIRED, "")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -320,6 +291,13 @@ class SubscriptionLife:
             self._timer = None
 
     # Its end
+
+    def unsubscribe(self) -> None:
+        """The client does not want it any more. What it has published before is still handled."""
+        if self.is_accepted:
+            self.leave(discard=False)
+        else:
+            self.refuse(_NOT_WANTED)
 
     def end(self, code: int, reason: str) -> bool:
         """End it, and tell the client. Returns whether it was there.
@@ -331,41 +309,14 @@ class SubscriptionLife:
         codes.check_unsubscribe(code)
         if self.is_over:
             return False
-        if not self.is_accepted:
-            self.refuse(ProtocolError(codes.PERMISSION_DENIED.code, reason or "permission denied"))
-            return True
         self.leave(discard=True)
         self._tell_ended(code, reason)
         return True
 
-    def refuse(self, error: ProtocolError) -> None:
-        """The client can't be in the room."""
-        self.leave(discard=True)
-        self._refuse(self, error)
-
-    def unsubscribe(self) -> None:
-        """The client does not want it any more."""
-        if self.is_accepted:
-            self.leave(discard=False)
-        else:
-            self.refuse(_NOT_WANTED)
-
-    def leave(self, *, discard: bool, may_return: bool = False) -> None:
-        """It has ended: leave the room now. What runs for it is cancelled soon after. Twice does nothing.
-
-        Args:
-            discard: the handler receives nothing any more of what the client has published.
-            may_return: the connection has ended, so its user may be on the way back.
-        """
-        if self.is_over:
-            return
-        self.left(discard=discard)
-        if self._is_joined:
-            self._app.rooms.leave(self.name, self.client, may_return=may_return)
-
     def dismissed(self, info: CloseInfo) -> Callable[[], object]:
         """The client was removed from the room: see `Peer.dismiss`. It is told soon."""
-        self.left(discard=True)
+        self._left(discard=True)
+        self._seat.vacate()
         code = info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
         if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
             code = codes.SUBSCRIPTION_FAILED
@@ -376,16 +327,30 @@ class SubscriptionLife:
             said = UnsubscribePush(code, reason or codes.unsubscribe_reason(code))
             self._peer.push(Push(channel=self.name, unsubscribe=said))
         else:
-            self._refuse(self, codes.PERMISSION_DENIED)
+            self._answer.refuse(ProtocolError(codes.PERMISSION_DENIED.code, reason or codes.PERMISSION_DENIED.message))
 
-    def left(self, *, discard: bool) -> None:
-        """It has ended, and the client is not in the room any more, or is about to leave it."""
+    def refuse(self, error: ProtocolError) -> None:
+        """The client can't be in the room. Does nothing for one that has ended."""
+        if not self.is_over:
+            self.leave(discard=True)
+            self._answer.refuse(error)
+
+    def leave(self, *, discard: bool, may_return: bool = False) -> None:
+        """It has ended: leave the room now. What runs for it is cancelled soon after. Twice does nothing.
+
+        Args:
+            discard: the handler receives nothing any more of what the client has published.
+            may_return: the connection has ended, so its user may be on the way back.
+        """
+        if not self.is_over:
+            self._left(discard=discard)
+            self._seat.leave(may_return=may_return)
+
+    def _left(self, *, discard: bool) -> None:
         self.is_over = True
         if self.intake is not None:
             self.intake.close(discard=discard)
-        self._app.client_news.discard(self.name, self._peer)
         self._stop_timer()
-        self._stand_in = None
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CANCEL_GRACE)
         self._forget(self)
@@ -394,14 +359,9 @@ class SubscriptionLife:
         """What runs for it has raised `error`."""
         if isinstance(error, ConnectionClosed) and error.info is self._peer.closed:
             return
-        if isinstance(error, Refused):
-            reply: ProtocolError | None = error.error
-        else:
-            reply = error_of(error)
+        reply = error.error if isinstance(error, Refused) else error_of(error)
         if reply is None:
             logger.error("the handler of %r failed", Subscription(self), exc_info=error)
-        if self.is_over:
-            return
         if not self.is_accepted:
             self.refuse(codes.INTERNAL if reply is None else reply)
         elif isinstance(error, BrokerUnavailable | RoomUnavailable):
@@ -410,7 +370,3 @@ class SubscriptionLife:
             self.end(codes.UNSUBSCRIBED, str(error))
         else:
             self.end(codes.SUBSCRIPTION_FAILED, "")
-
-
-def _json(raw: Raw | None) -> Any:
-    return None if raw is None else msgspec.json.decode(raw)

@@ -38,7 +38,7 @@ class ServerSide:
         self.result = result
         self._done.set()
 
-    def refuse(self, life: SubscriptionLife, error: ProtocolError) -> None:
+    def refuse(self, error: ProtocolError) -> None:
         """It is not."""
         self.error = error
         self._done.set()

@@ -20,25 +20,24 @@ from weakref import ref
 import trio
 from msgspec import Raw
 
-from verbtrio.base.calls import single
 from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
 from verbtrio.base.timers import Timer
 from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
-from verbtrio.guards.quotas import Slot, user_key
+from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS, Bucket, Meter
-from verbtrio.multiplex.calls import Call, RunningCalls, error_of
-from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.admission import Admission
+from verbtrio.multiplex.calls import Call, RunningCalls
+from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.pulse import Due, Pulse
-from verbtrio.multiplex.life import SubscriptionLife
-from verbtrio.multiplex.server_side import ServerSide, at_position, exception_of, push_of
+from verbtrio.multiplex.room_commands import RoomCommands
+from verbtrio.multiplex.server_side import ServerSide, exception_of, push_of
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.subscription import Subscription
 from verbtrio.multiplex.subscriptions import Subscriptions
-from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
+from verbtrio.multiplex.tokens import OVER, Ended
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import (
@@ -50,7 +49,7 @@ from verbtrio.protocols.commands import (
     SendRequest,
     SubscribeRequest,
 )
-from verbtrio.protocols.replies import ConnectResult, RefreshResult, Reply, RPCResult, SubscribeResult
+from verbtrio.protocols.replies import RefreshResult, Reply, RPCResult
 
 logger = logging.getLogger("verbtrio.clients")
 
@@ -89,18 +88,15 @@ class ClientSession:
         self._settings = settings
         self._slot = slot
         self._inbox = inbox
-        self._address = address
         self._nursery: trio.Nursery | None = None
         self._subscriptions = Subscriptions(peer, app, settings, self._start)
+        self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
+        self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
         self._calls: RunningCalls
         self._meter: Bucket | Meter | None = None
-        self._pulse = Pulse(
-            settings.ping, settings.pong_timeout, trio.current_time() + peer.limits.handshake_timeout
-        )
+        self._pulse = Pulse(settings.ping, settings.pong_timeout, trio.current_time() + peer.limits.handshake_timeout)
         self._timer: Timer | None = None
-        self._is_connected = self._is_connecting = self._is_unusable = False
-        self._is_admitted = False
-        self._user_id: str | None = None
+        self._is_connected = self._is_unusable = False
         peer.owner = self
 
     @property
@@ -276,7 +272,7 @@ class ClientSession:
         if method == "rpc":
             self._call(number, request)
         elif method == "publish":
-            return subscriptions.publish(number, request)
+            return self._rooms.publish(number, request)
         elif method == "subscribe":
             subscriptions.subscribe(number, request)
         elif method == "unsubscribe":
@@ -290,13 +286,13 @@ class ClientSession:
         elif method == "refresh":
             return self._refresh(number, request)
         elif method == "presence":
-            return subscriptions.presence(number, request)
+            return self._rooms.presence(number, request)
         elif method == "presence_stats":
-            return subscriptions.presence_stats(number, request)
+            return self._rooms.presence_stats(number, request)
         elif method == "history":
-            return subscriptions.history(number, request)
+            return self._rooms.history(number, request)
         else:
-            return subscriptions.refresh(number, request)
+            return self._rooms.refresh(number, request)
         return None
 
     # Calls and messages
@@ -345,108 +341,22 @@ class ClientSession:
     # Connecting
 
     async def _connect(self, command: int, request: ConnectRequest) -> None:
-        """The first command: who the client is.
+        """The first command.
 
         Raises:
-            Refused, Ended: it is not let in.
+            Refused, Ended: the client is not let in.
         """
-        if self._is_connecting:
-            raise Ended(BAD)
-        self._is_connecting = True
-        client, settings = self.client, self._settings
-        expiry = await self._authenticate(request.token)
-        client.name, client.version, client.sent_headers = request.name, request.version, request.headers
-        data = await self._ask_application(request)
-        found = await self._subscribe_by_server(request)
-        self._admit()
-        address = self._address
-        result = ConnectResult(
-            client=client.id,
-            expires=expiry.expires,
-            ttl=expiry.ttl,
-            data=data,
-            subs={name: result for name, (result, _) in found.items()},
-            ping=round(settings.ping),
-            pong=True,
-            node="" if address is None else address[0],
-            session="" if address is None else address[1],
-        )
+        if (admitted := await self._admission.connect(request)) is None:
+            return
+        result, expiry, lives = admitted
+        self._meet_shared_limits()
         self._is_connected = True
         self._pulse.connected(trio.current_time())
         self._pulse.expires = expiry.due
         self._schedule()
         self._peer.reply(Reply(id=command, connect=result))
-        for _, life in found.values():
+        for life in lives:
             life.open()
-
-    async def _authenticate(self, token: str) -> Expiry:
-        client, settings = self.client, self._settings
-        if token:
-            if settings.auth is None:
-                raise Ended(INVALID)
-            client.claims = await connection_claims(settings.auth, token)
-        elif settings.auth is not None and not settings.anonymous and client.user is None:
-            raise Refused(codes.UNAUTHORIZED)
-        self._user_id = user_key(client.user)
-        return Expiry(client.claims, settings.token_slack)
-
-    async def _ask_application(self, request: ConnectRequest) -> Raw | None:
-        """Call the application's own function for clients that connect."""
-        call = self._settings.connect
-        if call is None:
-            return None
-        try:
-            result = call.function(*call.arguments(self.client, request.data, is_binary=self._peer.encoding.is_binary))
-            if hasattr(result, "__await__"):
-                result = await result
-            return self._form(result)
-        except ConnectionClosed:
-            raise
-        except Exception as raised:
-            error = single(raised)
-            if (reply := error_of(error)) is not None:
-                raise Refused(reply) from error
-            logger.error("the function %s for %r that connects failed", call.name, self.client, exc_info=error)
-            raise Refused(codes.INTERNAL) from error
-
-    async def _subscribe_by_server(
-        self, request: ConnectRequest
-    ) -> dict[str, tuple[SubscribeResult, SubscriptionLife]]:
-        """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
-        names = channels_in(self.client.claims)
-        if self._settings.personal is not None and self._user_id is not None:
-            names.append(self._settings.personal.replace("{user}", self._user_id))
-        begun: list[tuple[ServerSide, SubscriptionLife]] = []
-        for name in dict.fromkeys(names):
-            outcome = ServerSide()
-            try:
-                wanted = at_position(request.subs.get(name), name)
-                begun.append((outcome, self._subscriptions.subscribe_by_server(wanted, outcome)))
-            except Refused as refused:
-                logger.info("%r is not subscribed to %r by the server: %s", self.client, name, refused)
-        found: dict[str, tuple[SubscribeResult, SubscriptionLife]] = {}
-        with trio.move_on_after(self._peer.limits.handshake_timeout):
-            for outcome, _ in begun:
-                await outcome.wait()
-        for outcome, life in begun:
-            if outcome.result is not None and not life.is_over:
-                found[life.name] = (outcome.result, life)
-                continue
-            life.leave(discard=True)
-            logger.info("%r is not subscribed to %r by the server: %s", self.client, life.name, outcome.error)
-        return found
-
-    def _admit(self) -> None:
-        """Register the client.
-
-        Raises:
-            Ended: there is no room for another connection of its user.
-        """
-        client = self.client
-        if (full := self._app.admit_client(client, self._peer, self._slot, self._user_id)) is not None:
-            raise Ended(CloseInfo(Cause.RATE, codes.CONNECTION_LIMIT, full.message))
-        self._is_admitted = True
-        self._meet_shared_limits()
 
     async def _refresh(self, command: int, request: RefreshRequest) -> None:
         """Another token for the connection.
@@ -454,19 +364,7 @@ class ClientSession:
         Raises:
             Refused, Ended: it is not accepted.
         """
-        settings = self._settings
-        if settings.auth is None:
-            raise Refused(codes.NOT_AVAILABLE)
-        try:
-            claims = await connection_claims(settings.auth, request.token)
-        except Refused as refused:
-            if refused.error is codes.TOKEN_EXPIRED:
-                raise Ended(OVER) from refused
-            raise
-        if user_key(claims) != self._user_id:
-            raise Ended(INVALID)
-        self.client.claims = claims
-        expiry = Expiry(claims, settings.token_slack)
+        expiry = await self._admission.refresh(request.token)
         self._pulse.expires = expiry.due
         self._schedule()
         result = RefreshResult(client=self.client.id, expires=expiry.expires, ttl=expiry.ttl)
@@ -506,9 +404,7 @@ class ClientSession:
         self._subscriptions.leave_all(discard=info.cause not in PEERS_ENDS)
         if self._nursery is not None:
             self._calls.cancel_all()
-        if self._is_admitted:
-            self._is_admitted = False
-            self._app.leave_client(self.client, self._user_id)
+        self._admission.leave()
 
 
 _CHANNEL_METHODS = frozenset(

@@ -11,8 +11,8 @@ from msgspec import Raw
 from verbtrio.base.signatures import asked_for, name_of_task
 from verbtrio.base.types import JSON, DecodeHook
 from verbtrio.connection.annotations import annotation_of
+from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.data import DataDecoder
-from verbtrio.multiplex.subscription import Subscription
 from verbtrio.rooms.rules import RoomRule, check_annotations
 
 

@@ -55,7 +55,6 @@ SUBSCRIPTION_FAILED = 2503
 """The subscription's handler, or the room's task, has failed. (The protocol leaves this code to servers.)"""
 
 
-
 def check_unsubscribe(code: object) -> None:
     """Raise `ValueError` where `code` is not one for the end of a subscription: 2000 to 2999."""
     if not isinstance(code, int) or isinstance(code, bool) or not 2000 <= code <= 2999:

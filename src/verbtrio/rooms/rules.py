@@ -17,7 +17,7 @@ from verbtrio.base.signatures import asked_for, name_of_task
 from verbtrio.rooms.member import Member
 from verbtrio.rooms.patterns import RoomPattern, Value
 from verbtrio.rooms.room_task import RoomTask
-from verbtrio.rooms.settings import RoomGuard, RoomSettings
+from verbtrio.rooms.settings import Opening, RoomGuard, RoomSettings
 
 CACHED_NAMES = 1024
 """Names whose rule is remembered, at most."""
@@ -122,6 +122,11 @@ class RoomTable:
         other = self._equal(pattern)
         settings = RoomSettings() if other is None else other.settings
         self._put(RoomRule(pattern, replace(settings, tasks=(*settings.tasks, task))))
+
+    def open(self, pattern: str | RoomPattern, opening: Opening) -> None:
+        """Open the rooms of a pattern that was added to clients, by this."""
+        rule = self._rules[_as_pattern(pattern)]
+        self._put(RoomRule(rule.pattern, replace(rule.settings, opening=opening)))
 
     def match(self, name: str) -> RoomRule | None:
         """What the room `name` has: the most specific of the rules whose pattern matches."""
