@@ -14,7 +14,7 @@ What it has:
 
 - `/connection/websocket`, `/connection/http_stream`, `/connection/sse`, `/emulation`, for pages of any origin.
 - Tokens signed with HMAC and the secret "secret"; without one a client is anonymous. A token's `channels` and the
-  personal channel "#user", are subscribed by the server.
+  personal channel "#user" are subscribed by the server.
 - In every channel: subscribe, publish, presence, join and leave (told to everybody), history of 100 for 300 s, and
   recovery for everybody. In "smallhistory:..." the history is of 2.
 - No calls: `rpc` is answered with error 108.

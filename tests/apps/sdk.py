@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import msgspec
+import trio
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from tests.support.node import VARIABLE
-from verbtrio import App, CallError, Client, Denied, History, Subscription
+from verbtrio import App, CallError, Client, Denied, History, Limits, Subscription, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.base.types import JSON
 
@@ -45,6 +46,13 @@ app.centrifuge(
     personal="#{user}",
 )
 
+MAX_ROOMS, MAX_CALLS = 3, 2
+LIMITED = Limits(max_rooms=MAX_ROOMS, max_calls=MAX_CALLS, call_timeout=0.2, max_connections_per_user=1)
+HASTY = Limits(max_messages_per_second=10, message_burst=10)
+
+app.centrifuge("/limited", auth=auth, anonymous=True, limits=LIMITED)
+app.centrifuge("/hasty", limits=HASTY)
+
 # Rooms
 
 HISTORY = History(size=100, ttl=300)
@@ -76,6 +84,15 @@ async def chat(sub: Subscription[Say], room: str) -> None:
             await sub.unsubscribe(2500, "once more")
         else:
             await sub.publish({"text": said.text.upper()})
+
+
+@app.ws("/plain/{room}")
+async def plain(ws: WebSocket[JSON], room: str) -> None:
+    """The same rooms without any protocol: what comes in is said to all."""
+    async with ws.join(room) as members:
+        await ws.send("here")
+        async for message in ws:
+            members.broadcast(message)
 
 
 # Calls
@@ -121,6 +138,11 @@ async def crash(client: Client) -> JSON:
     raise RuntimeError("a secret of the application's")
 
 
+@app.call("wait")
+async def wait(client: Client) -> None:
+    await trio.sleep_forever()
+
+
 @app.call("message")
 async def message(client: Client, data: JSON) -> None:
     client.send_nowait(data)
@@ -161,6 +183,12 @@ async def publish(client: Client, data: tuple[str, list[JSON]]) -> None:
     room, publications = data
     for publication in publications:
         await app.room(room).publish(publication)
+
+
+@app.call("kick")
+async def kick(client: Client, data: tuple[str, str]) -> int:
+    room, user = data
+    return app.room(room).kick(user=user, reason="out")
 
 
 # For the browser

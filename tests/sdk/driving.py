@@ -51,9 +51,9 @@ class Way:
     def __str__(self) -> str:
         return f"{self.sdk}-{self.transport}-{'protobuf' if self.protobuf else 'json'}"
 
-    def target(self, url: str) -> Line:
+    def target(self, url: str, path: str) -> Line:
         """Where to connect to, as the driver's `open` wants it."""
-        address = f"{url}/connection/{self.transport}"
+        address = f"{url}{path}/{self.transport}"
         if self.transport == "websocket":
             return {"endpoint": address.replace("http", "ws", 1)}
         return {
@@ -89,10 +89,12 @@ class Driver:
         self._reader.start()
 
     def client(self, way: Way, url: str, **options: Any) -> Client:
-        """A client, not connected yet. Options: `token`; `tokens`, which `getToken` gives one by one; `data`."""
+        """A client, not connected yet. Options: `path` of the endpoint; `token`; `tokens`, which `getToken` gives one by
+        one; `data`."""
+        path = options.pop("path", "/connection")
         name = f"client {next(self._names)}"
         self._events[name] = []
-        target: Line = {"transports": options.pop("transports")} if "transports" in options else way.target(url)
+        target: Line = {"transports": options.pop("transports")} if "transports" in options else way.target(url, path)
         self.call("open", client=name, protobuf=way.protobuf, **{**target, **options})
         return Client(self, name, way)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
-from tests.apps.sdk import TOKEN_SLACK, auth
+from tests.apps.sdk import auth
 from tests.sdk.conftest import Connect, Unique
-from tests.sdk.driving import WAYS, Way
+from tests.sdk.driving import Way
 
 EXPIRED = -10.0
 
@@ -96,29 +95,3 @@ def test_an_end_without_a_reason(way: Way, client: Connect, unique: Unique) -> N
     other.rpc("end", {"user": user, "code": 4999, "reason": ""})
 
     assert ada.expect("disconnected")["code"] == 4999
-
-
-def test_times(client: Connect, unique: Unique) -> None:
-    """What takes seconds, at the same time for all: a token is refreshed when it is over; a connection whose token is
-    not, is closed, and no other is; pings are answered."""
-    users = {way: unique("ada") for way in WAYS}
-    refreshing = [client(way, tokens=[token(users[way], expires_in=1), token(users[way])]) for way in WAYS]
-    expiring = [client(way, tokens=[token(users[way], expires_in=1)]) for way in WAYS]
-    idle = [client(way) for way in WAYS]
-    every = [*refreshing, *expiring, *idle]
-    begin = time.monotonic()
-    ids = [each.connect()["client"] for each in every]
-
-    for each in refreshing:
-        assert [each.expect("get_token") for _ in range(2)]
-    for each in expiring:
-        each.expect("connecting", code=3005, reason="connection expired")
-    lasted = time.monotonic() - begin
-
-    assert lasted >= 1 + TOKEN_SLACK
-    assert [each.rpc("who")["id"] for each in refreshing] == ids[: len(refreshing)]
-    assert [each.rpc("who")["id"] for each in idle] == ids[-len(idle) :]
-    for each in [*refreshing, *idle]:
-        assert each.events("connecting", "disconnected", "error") == [
-            {"event": "connecting", "code": 0, "reason": "connect called"}
-        ]

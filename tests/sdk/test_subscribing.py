@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.apps.sdk import auth
 from tests.sdk.conftest import Connect, Unique
-from tests.sdk.driving import Client, SDKError, Way
+from tests.sdk.driving import WAYS, Client, SDKError, Way
+from tests.support.process import Server
 
 EXPIRED = -10.0
 
@@ -72,10 +75,9 @@ def test_publications_keep_their_order(ada: Client, bob: Client, unique: Unique)
     assert bob.received(room, 20) == list(range(20))
 
 
-def test_unanswered_publications_keep_their_order_in_a_websocket(ada: Client, bob: Client, unique: Unique) -> None:
-    """Without one, each command has a request of its own, and they overtake each other."""
-    if ada.way.transport != "websocket":
-        pytest.skip("commands overtake each other")
+@pytest.mark.parametrize("way", [way for way in WAYS if way.transport == "websocket"], ids=str)
+def test_unanswered_publications_keep_their_order(ada: Client, bob: Client, unique: Unique) -> None:
+    """In a WebSocket. Elsewhere each command has a request of its own, and they overtake each other."""
     room = unique("open:")
     bob.subscribe(room)
 
@@ -263,3 +265,43 @@ def test_a_hundred_subscriptions(ada: Client, bob: Client, unique: Unique) -> No
         bob.rpc("publish", [room, [room]])
 
     assert [ada.received(room, 1) for room in rooms] == [[room] for room in rooms]
+
+
+def test_a_large_publication(ada: Client, bob: Client, unique: Unique) -> None:
+    """Of characters that take several bytes: where chunks are decoded one by one, none may be split."""
+    room = unique("open:")
+    ada.subscribe(room)
+    text = "ß😀" * 7_000
+
+    bob.rpc("publish", [room, [text, text[::-1]]])
+
+    assert ada.received(room, 2) == [text, text[::-1]]
+
+
+def test_removed_from_a_room(ada: Client, bob: Client, unique: Unique) -> None:
+    room = unique("open:")
+    ada.subscribe(room)
+    bob.subscribe(room)
+
+    assert bob.rpc("kick", [room, "ada"]) == 1
+
+    ended = ada.expect("unsubscribed", room)
+    assert (ended["code"], ended["reason"]) == (2000, "out")
+    bob.publish(room, "without her")
+    assert bob.received(room, 1) == ["without her"]
+    assert ada.rpc("nothing") is None
+    assert ada.events("publication") == []
+
+
+def test_plain_websockets_are_in_the_same_rooms(ada: Client, server: Server, unique: Unique) -> None:
+    room = unique("small:")
+    with connect(f"{server.url.replace('http', 'ws', 1)}/plain/{room}") as plain:
+        assert plain.recv(10) == "here"
+        ada.subscribe(room)
+
+        ada.publish(room, {"from": "the SDK"})
+        plain.send('{"from": "the plain one"}')
+        said = [json.loads(plain.recv(10)) for _ in range(2)]
+
+    assert ada.received(room, 2) == [{"from": "the SDK"}, {"from": "the plain one"}]
+    assert [message["from"] for message in said] == ["the SDK", "the plain one"]
