@@ -9,6 +9,9 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import Meta, Raw, Struct
 
+from verbtrio.protocols.commands import Command
+from verbtrio.protocols.replies import Push, Reply
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
@@ -21,13 +24,18 @@ COUNT = st.integers(0, 2**32 - 1)
 def documents() -> st.SearchStrategy[Raw]:
     """JSON, with characters as they are or escaped."""
     return st.builds(
-        lambda value, ascii: Raw(json.dumps(value, ensure_ascii=ascii).encode()), JSON_VALUES, st.booleans()
+        lambda value, escaped: Raw(json.dumps(value, ensure_ascii=escaped).encode()), JSON_VALUES, st.booleans()
     )
 
 
 def structs(kind: Any) -> st.SearchStrategy[Any]:
-    """Structs of this kind, with anything in their fields that the protocol's messages can have."""
-    return st.builds(kind, **{name: _values(hint) for name, hint in fields(kind).items()})
+    """Structs of this kind, with anything in their fields that the protocol's messages can have. Of a command, reply or
+    push, that is one thing."""
+    values = {name: _values(hint) for name, hint in fields(kind).items()}
+    if kind not in (Command, Reply, Push):
+        return st.builds(kind, **values)
+    head, *others = values
+    return st.one_of([st.builds(kind, **{head: values[head], other: values[other]}) for other in others])
 
 
 def fields(kind: Any) -> dict[str, Any]:
