@@ -34,6 +34,8 @@ ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""
 SDK_PACKAGES = {"centrifuge": "^5.8", "ws": "^8", "eventsource": "^4"}
 """The JavaScript SDK of the Centrifuge protocol, and what it needs beside Node: npm's packages for tests/sdk."""
+PROTOC = "grpcio-tools==1.72.2"
+"""A protoc of version 6.30. What it generates takes runtimes from 6.30 to 7: the next major version is its last."""
 BENCH_PACKAGES = {"cc": "build-essential"}
 REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 """The same for the benchmark and for the check that counts instructions."""
@@ -106,6 +108,17 @@ def newest(session: nox.Session) -> None:
     bare = {name.partition("[")[0] for name in names}
     session.log(", ".join(line for line in str(versions).splitlines() if line.partition("==")[0].lower() in bare))
     session.run(*PYTEST, *session.posargs, env=bytecode(session) | sdk_packages(session))
+
+
+@nox.session
+def protobuf(session: nox.Session) -> None:
+    """Write src/verbtrio/protocols/client_pb2.py from client.proto."""
+    session.install(PROTOC)
+    # Relative to src, so that its name is no other package's: all of a process share one pool.
+    definition = Path("src/verbtrio/protocols/client.proto")
+    session.run("python", "-m", "grpc_tools.protoc", "-I", "src", "--python_out=src", str(definition))
+    written = definition.with_name("client_pb2.py")
+    written.write_text(f"# Written by `nox -s protobuf`, from client.proto, with {PROTOC}.\n" + written.read_text())
 
 
 @nox.session

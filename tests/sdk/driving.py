@@ -89,8 +89,8 @@ class Driver:
         self._reader.start()
 
     def client(self, way: Way, url: str, **options: Any) -> Client:
-        """A client, not connected yet. Options: `path` of the endpoint; `token`; `tokens`, which `getToken` gives one by
-        one; `data`."""
+        """A client, not connected yet. Options: `path`, the endpoint's; `token`; `tokens`, which `getToken` gives one
+        by one; `data`."""
         path = options.pop("path", "/connection")
         name = f"client {next(self._names)}"
         self._events[name] = []

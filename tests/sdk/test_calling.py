@@ -10,7 +10,6 @@ from tests.apps.sdk import auth
 from tests.sdk.conftest import Connect, Unique
 from tests.sdk.driving import JS, WAYS, Client, SDKError, Way
 
-
 only_js = pytest.mark.parametrize("way", [way for way in WAYS if way.sdk == JS], ids=str)
 """The Python SDK sends no messages, and shows none."""
 

@@ -6,16 +6,18 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+import trio
+
 from verbtrio.base.close import CloseInfo
+from verbtrio.base.types import Data
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import Answer, SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.seat import Seat
-from verbtrio.multiplex.server_side import ServerSide
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
-from verbtrio.protocols.commands import ChannelRequest, SubscribeRequest
+from verbtrio.protocols.commands import NO_DATA, ChannelRequest, SubscribeRequest
 from verbtrio.protocols.replies import Empty, Reply, SubscribeResult
 from verbtrio.rooms.rules import RoomRule
 
@@ -46,6 +48,38 @@ class CommandAnswer:
 
     def refuse(self, error: ProtocolError) -> None:
         self._peer.reply(Reply(id=self._command, error=error))
+
+
+class ServerSide:
+    """How a subscription comes out that the server makes, for those who wait for it.
+
+    Args:
+        data, presence: as in `Client.subscribe`.
+
+    Attributes:
+        result: what the client is to be told; `None` where it was refused, or is not decided.
+        error: why it was refused.
+    """
+
+    def __init__(self, data: Data = None, presence: Any = None) -> None:
+        self.given = (data, presence)
+        self.result: SubscribeResult | None = None
+        self.error: ProtocolError | None = None
+        self._done = trio.Event()
+
+    def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
+        """The client is accepted."""
+        self.result = result
+        self._done.set()
+
+    def refuse(self, error: ProtocolError) -> None:
+        """It is not."""
+        self.error = error
+        self._done.set()
+
+    async def wait(self) -> None:
+        """Wait for either."""
+        await self._done.wait()
 
 
 class Subscriptions:
@@ -87,6 +121,8 @@ class Subscriptions:
         """
         self._check_new(request.channel)
         rule = self._open_rule(request.channel, request.token)
+        if request.data != NO_DATA:  # it may be a view of the whole message, which would be kept with it
+            request = msgspec.structs.replace(request, data=request.data.copy())
         self._begin(request, rule, CommandAnswer(self._peer, command))
 
     def subscribe_by_server(
@@ -125,9 +161,7 @@ class Subscriptions:
 
     def _begin(self, request: SubscribeRequest, rule: RoomRule | None, answer: Answer, **how: Any) -> SubscriptionLife:
         name, peer, app = request.channel, self._peer, self._app
-        life = SubscriptionLife(
-            request, Seat(name, rule, peer, app), peer, app, self._settings, answer, self._forget, **how
-        )
+        life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self._forget, **how)
         self._by_name[name] = life
         if life.waits:
             self._running += 1
