@@ -65,7 +65,9 @@ class PresenceResult(Struct, frozen=True, omit_defaults=True):
     presence: dict[str, ClientInfo] = {}
 
 
-class PresenceStatsResult(Struct, frozen=True, omit_defaults=True):
+class PresenceStatsResult(Struct, frozen=True):
+    """The numbers are never left out: to the JavaScript SDK, one that is missing is not 0."""
+
     num_clients: int = 0
     num_users: int = 0
 
