@@ -73,14 +73,16 @@ def test_history_of_another_epoch(ada: Client, unique: Unique) -> None:
     assert raised.value.code == 112
 
 
-def test_history_is_the_subscribers(ada: Client, bob: Client, unique: Unique) -> None:
-    """And only of a room that has one."""
-    room, plain = unique("open:"), unique("plain:")
-    ada.subscribe(plain)
+def test_who_may_ask_for_history(ada: Client, bob: Client, unique: Unique) -> None:
+    """Who is in the room, or may subscribe without being asked anything more."""
+    open_room, handled, plain = unique("open:"), unique("chat:"), unique("plain:")
+    ada.subscribe(handled)
+    bob.rpc("publish", [open_room, ["said"]])
 
-    for where, code in ((room, 103), (plain, 108)):
+    assert data(bob.history(open_room, limit=1)) == ["said"]
+    for room, code in ((handled, 103), (unique("feed:"), 103), (plain, 108), (unique("nowhere:"), 102)):
         with pytest.raises(SDKError) as raised:
-            ada.history(where, limit=1)
+            bob.history(room, limit=1)
         assert raised.value.code == code
 
 

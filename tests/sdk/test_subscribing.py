@@ -138,12 +138,17 @@ def test_presence(ada: Client, bob: Client, unique: Unique) -> None:
     assert bob.call("presence_stats", channel=room) == {"clients": 2, "users": 2}
 
 
-def test_presence_is_the_subscribers(ada: Client, bob: Client, unique: Unique) -> None:
-    open_room, plain = unique("open:"), unique("plain:")
+def test_who_may_ask_for_presence(ada: Client, bob: Client, unique: Unique) -> None:
+    """Who is in the room, or may subscribe without being asked anything more."""
+    open_room, handled, tokened, plain = unique("open:"), unique("chat:"), unique("token:"), unique("plain:")
     ada.subscribe(open_room)
-    bob.subscribe(plain)
+    ada.subscribe(handled)
+    ada.subscribe(tokened, token=token("ada", tokened))
+    ada.subscribe(plain)
 
-    for room, code in ((open_room, 103), (plain, 108)):
+    assert bob.call("presence_stats", channel=open_room) == {"clients": 1, "users": 1}
+    assert bob.presence(open_room) == ada.presence(open_room)
+    for room, code in ((handled, 103), (tokened, 103), (plain, 108), (unique("nowhere:"), 102)):
         for what in ("presence", "presence_stats"):
             with pytest.raises(SDKError) as raised:
                 bob.call(what, channel=room)

@@ -60,6 +60,17 @@ def test_nobody_is_kept_out(ada: Client, suites: Server, unique: Unique) -> None
     assert ada.call("presence_stats", channel=room) == {"clients": 1, "users": 1}
 
 
+def test_who_is_there_is_told_to_those_who_are_not(ada: Client, unique: Unique) -> None:
+    """The suites look whether a client that has unsubscribed is gone."""
+    room = unique("channel")
+    ada.subscribe(room)
+    ada.unsubscribe(room)
+
+    assert ada.call("presence_stats", channel=room) == {"clients": 0, "users": 0}
+    assert ada.presence(room) == {}
+    assert ada.history(room)["offset"] == 0
+
+
 def test_the_api_asks_for_its_key(suites: Server) -> None:
     for method in ("publish", "history"):
         assert httpx.post(f"{suites.url}/api/{method}", json={"channel": "a"}).status_code == 401
