@@ -61,7 +61,9 @@ class Empty(Struct, frozen=True):
     """The result of unsubscribe, publish and ping."""
 
 
-class PresenceResult(Struct, frozen=True, omit_defaults=True):
+class PresenceResult(Struct, frozen=True):
+    """The map is never left out: the JavaScript SDK passes it on as it comes."""
+
     presence: dict[str, ClientInfo] = {}
 
 
