@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import hypercorn.protocol.ws_stream
 import pytest
 import trio.testing
 import trio_websocket
@@ -366,6 +367,57 @@ async def test_headers_of_middleware_are_on_every_answer(autojump_clock: Clock) 
         rejection = await rejected(service)
         assert rejection.status_code == 418
         assert (b"x-stamp", b"1") in (rejection.headers or ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "agreed"),
+    [
+        (b"Sec-WebSocket-Protocol:\r\n", b""),
+        (b"Sec-WebSocket-Protocol: \t \r\n", b""),
+        (b"Sec-WebSocket-Protocol: ,, ,\r\n", b""),
+        (b"Sec-WebSocket-Protocol:\r\nSec-WebSocket-Protocol: ,v1,\r\n", b"v1"),
+        (b"Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol:\r\n", b"v1"),
+    ],
+)
+async def test_an_empty_offer_of_subprotocols(lines: bytes, agreed: bytes, autojump_clock: Clock) -> None:
+    """It is none: the Centrifuge SDK for Python sends it."""
+    app, seen = App(), list[Any]()
+
+    @app.ws("/ws", subprotocols=["v1"])
+    async def handler(ws: WebSocket) -> None:
+        seen.append(ws.subprotocol)
+
+    async with serving(app) as service:
+        stream = service.open_stream()
+        answer = await shake_hands(stream, headers=lines)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert answer.lower().count(b"sec-websocket-protocol") == bool(agreed)
+        await trio.aclose_forcefully(stream)
+        await service.wait_ended(10)
+    assert seen == [agreed.decode() or None]
+
+
+@pytest.mark.parametrize("value", [b"", b",", b" , ,"])
+async def test_an_empty_offer_as_hypercorn_parses_it(value: bytes, autojump_clock: Clock) -> None:
+    """Over plain ASGI the server parses the header: hypercorn offers the empty name."""
+    app, seen = App(), list[Any]()
+
+    @app.ws("/ws", subprotocols=["v1"])
+    async def handler(ws: WebSocket) -> None:
+        seen.append(ws.subprotocol)
+
+    offered = hypercorn.protocol.ws_stream.Handshake([(b"sec-websocket-protocol", value)], "1.1").subprotocols
+    assert offered
+    assert set(offered) == {""}
+    to_app, received = trio.open_memory_channel[Any](10)
+    sent, from_app = trio.open_memory_channel[Any](10)
+    to_app.send_nowait({"type": "websocket.connect"})
+    scope: dict[str, Any] = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": []}
+    async with app.lifespan(), trio.open_nursery() as nursery:
+        nursery.start_soon(app, {**scope, "subprotocols": offered}, received.receive, sent.send)
+        answer = await from_app.receive()
+        to_app.send_nowait({"type": "websocket.disconnect", "code": 1000, "reason": ""})
+    assert (answer["type"], answer["subprotocol"], seen) == ("websocket.accept", None, [None])
 
 
 async def test_a_subprotocol_that_middleware_has_agreed_on(autojump_clock: Clock) -> None:

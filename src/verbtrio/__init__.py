@@ -33,6 +33,7 @@ from verbtrio.base.close import Cause as Cause
 from verbtrio.base.close import CloseInfo as CloseInfo
 from verbtrio.base.errors import AuthenticationError as AuthenticationError
 from verbtrio.base.errors import BrokerUnavailable as BrokerUnavailable
+from verbtrio.base.errors import CallError as CallError
 from verbtrio.base.errors import ConnectionClosed as ConnectionClosed
 from verbtrio.base.errors import Denied as Denied
 from verbtrio.base.errors import HandshakeError as HandshakeError
@@ -67,6 +68,8 @@ from verbtrio.http.streaming import JSONArray as JSONArray
 from verbtrio.http.streaming import Stream as Stream
 from verbtrio.hub.statistics import Statistics as Statistics
 from verbtrio.hub.users import Users as Users
+from verbtrio.multiplex.client import Client as Client
+from verbtrio.multiplex.client import Subscription as Subscription
 from verbtrio.rooms.member import Member as Member
 from verbtrio.rooms.presence import PresenceWatch as PresenceWatch
 from verbtrio.rooms.room import Room as Room

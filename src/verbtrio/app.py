@@ -29,11 +29,11 @@ from verbtrio.hub.users import Users
 from verbtrio.messages.custom import check_hooks
 from verbtrio.rooms.room import Room, check_name
 from verbtrio.routes.asyncapi import document
+from verbtrio.routes.centrifuge import ClientRoutes
 from verbtrio.routes.channels import channels, description_endpoint
 from verbtrio.routes.mounted import mounted
 from verbtrio.routes.paths import PathRouter
 from verbtrio.routes.rooms import RoomDeclarations
-from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import UNSET, RouteSettings
 from verbtrio.server import not_trio
 from verbtrio.server.lifespan import AppLifespan
@@ -44,7 +44,7 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 logs.set_up()  # when verbtrio is imported: so that what is logged before an app is served has its level, too
 
 
-class App(Shared, Background, RoomDeclarations, Routes, Starlette):
+class App(Shared, Background, RoomDeclarations, ClientRoutes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Apart from what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -126,7 +126,7 @@ class App(Shared, Background, RoomDeclarations, Routes, Starlette):
             _taking_over, self, proxies, http2_websockets=http2_websockets, http2_cleartext=http2_cleartext
         )
         Background.__init__(self, lambda: self._life.hub is not None)
-        RoomDeclarations.__init__(self, lambda: self._life.hub is not None)
+        RoomDeclarations.__init__(self, lambda: self._life.hub is not None, decode)
         self._life: AppLifespan = AppLifespan(
             self,
             lifespan=lifespan,
@@ -143,7 +143,7 @@ class App(Shared, Background, RoomDeclarations, Routes, Starlette):
             origins=Origins(allowed_origins, require=require_origin),
             decode=decode,
         )
-        Routes.__init__(self, self.router.routes, self._life.hub_here, settings)
+        ClientRoutes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
         self.broker = _checked(broker)
 

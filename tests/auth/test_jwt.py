@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jwt
 import pytest
@@ -21,6 +21,7 @@ from trio.abc import Clock
 
 from tests.auth.test_jwks import Server
 from tests.support.keys import document, private_pem, public_jwk, public_pem, signed_with
+from verbtrio import AuthenticationError
 from verbtrio.auth.jwt import MAX_TOKEN_CHARACTERS, JWTAuth
 from verbtrio.middleware import Upgrade, UpgradeRequest
 
@@ -294,6 +295,11 @@ class TestSources:
     async def test_no_subprotocols(self, auth: JWTAuth, subprotocols: list[str]) -> None:
         assert (await ask(auth, subprotocols=subprotocols))[0].status_code == 401
 
+    async def test_empty_subprotocols(self, auth: JWTAuth) -> None:
+        """hypercorn's parser leaves them in. They are no offers, and so no tokens."""
+        assert (await ask(auth, subprotocols=["", "bearer", "", VALID]))[1]["user"]["id"] == 1
+        assert (await ask(auth, subprotocols=["bearer", ""], query=f"token={VALID}"))[1]["user"]["id"] == 1
+
     async def test_precedence(self, auth: JWTAuth) -> None:
         """Header, subprotocol, query; the first that is there decides, valid or not."""
         one, two, three = (signed(claims(id=number)) for number in (1, 2, 3))
@@ -414,6 +420,140 @@ class TestDoorTable:
         ):
             response, _ = await ask(auth, header=f"Bearer {token}")
             assert response.status_code == 101
+
+
+class TestExpiry:
+    """Expired is not the same as invalid: a client with an expired token need only get another one."""
+
+    STRICT: ClassVar[dict[str, Any]] = {
+        "audience": "chat",
+        "issuer": "https://login.example",
+        "require": ["exp", "sub"],
+    }
+    GOOD: ClassVar[dict[str, Any]] = {"aud": "chat", "iss": "https://login.example", "sub": "ada", "exp": PAST}
+
+    async def failure(self, auth: JWTAuth, token: str) -> AuthenticationError:
+        with pytest.raises(AuthenticationError) as caught:
+            await auth.authenticate(token)
+        assert auth.verify(token) is None
+        assert (caught.value.status, str(caught.value)) == (401, "Unauthorized")
+        assert caught.value.__cause__ is None
+        return caught.value
+
+    async def test_expired(self, auth: JWTAuth) -> None:
+        assert (await self.failure(auth, signed(claims(exp=PAST)))).is_expired
+        assert (await self.failure(JWTAuth(KEY, **self.STRICT), signed(json.dumps(self.GOOD).encode()))).is_expired
+        assert not AuthenticationError(401, "Unauthorized").is_expired
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"aud": "another"},
+            {"aud": None},
+            {"aud": ["another"]},
+            {"iss": "elsewhere"},
+            {"sub": 5},
+            {"sub": None},
+            {"jti": 5},
+            {"nbf": FUTURE},
+            {"iat": FUTURE},
+            {"iat": "yesterday"},
+        ],
+        ids=str,
+    )
+    async def test_expired_and_wrong_in_another_way(self, wrong: dict[str, Any]) -> None:
+        """Another one of its kind would not be accepted either."""
+        payload = {name: value for name, value in (self.GOOD | wrong).items() if value is not None}
+        assert not (await self.failure(JWTAuth(KEY, **self.STRICT), signed(json.dumps(payload).encode()))).is_expired
+
+    async def test_expired_and_signed_by_somebody_else(self, auth: JWTAuth) -> None:
+        """Nobody learns anything of a token that is not ours."""
+        forged = signed(claims(exp=PAST), key="another secret of thirty-two bytes!")
+        assert not (await self.failure(auth, forged)).is_expired
+        assert not (await self.failure(auth, signed(claims(exp=PAST), b'{"alg":"none"}'))).is_expired
+        assert not (await self.failure(auth, signed(claims(exp=PAST))[:-1])).is_expired
+
+    @pytest.mark.parametrize("token", INVALID.values(), ids=INVALID)
+    async def test_invalid(self, auth: JWTAuth, token: str) -> None:
+        name = next(name for name, value in INVALID.items() if value == token)
+        only_expired = ("expired", "expired now", "exp true", "exp zero", "exp negative")
+        assert (await self.failure(auth, token)).is_expired == (name in only_expired)
+
+    async def test_expired_and_not_sufficient(self) -> None:
+        """A newer one would be refused with 403."""
+        auth = JWTAuth(KEY).requiring(roles=["admin"], scopes=["chat:write"])
+        for roles, scope, is_expired in (
+            (["admin"], "chat:write", True),
+            (["member"], "chat:write", False),
+            (["admin"], "", False),
+        ):
+            error = await self.failure(auth, signed(claims(exp=PAST, roles=roles, scope=scope)))
+            assert error.is_expired == is_expired
+
+    async def test_within_the_leeway(self) -> None:
+        auth = JWTAuth(KEY, leeway=60)
+        just, long = (signed(claims(exp=int(time.time()) - seconds)) for seconds in (5, 100))
+        assert (await auth.authenticate(just))["id"] == 1
+        assert (await self.failure(auth, long)).is_expired
+
+    async def test_with_fetched_keys(self, autojump_clock: Clock) -> None:
+        auth = JWTAuth(jwks_url="https://keys.example")
+        auth._key_set = Server("a")
+        assert (await self.failure(auth, signed_with("a", {"exp": PAST}))).is_expired
+        assert not (await self.failure(auth, signed_with("b", {"exp": PAST}, kid="a"))).is_expired
+        assert not (await self.failure(auth, signed_with("b", {"exp": PAST}))).is_expired
+
+
+class TestIssuing:
+    """The two tokens of the Centrifuge protocol."""
+
+    def test_a_connections(self, auth: JWTAuth) -> None:
+        token = auth.connection_token(
+            "ada", info={"name": "Ada"}, channels=["news", "chat:1"], expires_in=900, claims={"roles": ["member"]}
+        )
+        got = auth.verify(token)
+        assert got is not None
+        assert got.pop("exp") - got.pop("iat") == pytest.approx(900, abs=1)
+        assert got == {"sub": "ada", "info": {"name": "Ada"}, "channels": ["news", "chat:1"], "roles": ["member"]}
+
+    def test_a_subscriptions(self, auth: JWTAuth) -> None:
+        got = auth.verify(auth.subscription_token("ada", "chat:1", info=0, expires_in=900))
+        assert got is not None
+        assert got.pop("exp") - got.pop("iat") == pytest.approx(900, abs=1)
+        assert got == {"sub": "ada", "channel": "chat:1", "info": 0}
+
+    def test_what_is_not_given_is_left_out(self, auth: JWTAuth) -> None:
+        times = ("iat", "exp")
+        for token, expected in (
+            (auth.connection_token(""), {"sub": ""}),
+            (auth.subscription_token("", "chat:1"), {"sub": "", "channel": "chat:1"}),
+        ):
+            assert {name: value for name, value in (auth.verify(token) or {}).items() if name not in times} == expected
+
+    def test_issuer_and_audience(self) -> None:
+        auth = JWTAuth(KEY, issuer="chat", audience="clients")
+        assert (auth.verify(auth.connection_token("ada")) or {})["iss"] == "chat"
+        assert (auth.verify(auth.subscription_token("ada", "chat:1")) or {})["aud"] == "clients"
+
+    def test_mistakes(self, auth: JWTAuth) -> None:
+        untyped: Any = auth
+        connection, subscription = untyped.connection_token, untyped.subscription_token
+        with pytest.raises(TypeError, match="a str, not int: give the id, as text"):
+            connection(1)
+        with pytest.raises(TypeError, match="a str, not dict: give the id, as text"):
+            subscription({"id": 1}, "chat:1")
+        with pytest.raises(TypeError, match=r"channels is a sequence: \['news'\]"):
+            connection("ada", channels="news")
+        with pytest.raises(TypeError, match="a str, not 1"):
+            connection("ada", channels=[1])
+        with pytest.raises(TypeError, match="a str, not None"):
+            subscription("ada", None)
+        with pytest.raises(ValueError, match="not empty"):
+            connection("ada", channels=[""])
+        with pytest.raises(ValueError, match="not empty"):
+            subscription("ada", "")
+        with pytest.raises(ValueError, match="claims has info, sub: write"):
+            connection("ada", claims={"sub": "bob", "info": 1, "roles": []})
 
 
 class TestKeys:

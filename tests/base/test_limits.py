@@ -19,6 +19,8 @@ def test_the_defaults() -> None:
         max_connections_per_client=None,
         max_connections_per_user=None,
         max_rooms=1000,
+        max_calls=32,
+        call_timeout=30.0,
         max_messages_per_second=None,
         max_messages_per_second_per_client=None,
         max_messages_per_second_per_user=None,

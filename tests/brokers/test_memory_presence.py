@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -165,3 +166,17 @@ def test_equal_info_is_kept_once() -> None:
     table.enter("a", "c2", "ann", info)
     here = table._rooms["a"]
     assert here.connections["c1"].info is here.connections["c2"].info is here.users["ann"].info
+
+
+@pytest.mark.parametrize(("tabs", "most"), [(1, 180), (10, 110)])
+def test_what_a_connection_costs(tabs: int, most: int) -> None:
+    """In a room of 10,000, with its user, beside its id, the user's, and what it gives."""
+    connections = [(f"c{number}", f"u{number // tabs}") for number in range(10_000)]
+    table = PresenceTable()
+    tracemalloc.start()
+    try:
+        for connection, user in connections:
+            table.enter("a", connection, user, None)
+        assert tracemalloc.get_traced_memory()[0] / len(connections) <= most
+    finally:
+        tracemalloc.stop()

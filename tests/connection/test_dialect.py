@@ -205,6 +205,19 @@ class TestAnEnd:
             assert (dialect.asked, [info.cause for info in dialect.left]) == ([], [Cause.GONE])
             forget(dialects)
 
+    async def test_of_a_peer_that_a_write_finds_gone(self, dialects: list[Dialect], autojump_clock: Clock) -> None:
+        """The transport has not reported it, but there is nobody to write to."""
+        app = App()
+        app.ws("/ws")(idle)
+        async with serving(app) as service:
+            client = await service.connect()
+            (dialect,) = dialects
+            dialect.peer.end(CloseInfo(Cause.GONE, 1006))
+            assert (dialect.asked, dialect.left) == ([], [CloseInfo(Cause.GONE, 1006)])
+            await client.aclose()
+            await service.wait_ended(30)
+            forget(dialects)
+
     @pytest.mark.parametrize(
         ("sent", "cause", "code"),
         [(b"\x81\x02hi", Cause.PROTOCOL, 1002), (b"\x81\xfe\x04\x00" + bytes(4 + 1024), Cause.SIZE, 1009)],
@@ -213,7 +226,7 @@ class TestAnEnd:
     async def test_of_the_wires_is_the_wires(
         self, sent: bytes, cause: Cause, code: int, dialects: list[Dialect], autojump_clock: Clock
     ) -> None:
-        """The Close frame has gone out before the connection hears of it: last words would come behind it."""
+        """Its Close frame has gone out before the connection hears of it: last words would come behind that."""
         app = App(limits=Limits(max_message_bytes=1000))
         app.ws("/ws")(idle)
         async with serving(app) as service:
@@ -229,6 +242,19 @@ class TestAnEnd:
             assert int.from_bytes(received[2:4], "big") == code
             (dialect,) = dialects
             assert (dialect.asked, [info.cause for info in dialect.left]) == ([], [cause])
+            forget(dialects)
+
+    @pytest.mark.parametrize("cause", [Cause.PROTOCOL, Cause.SIZE])
+    async def test_of_its_own_for_the_same_cause(
+        self, cause: Cause, dialects: list[Dialect], autojump_clock: Clock
+    ) -> None:
+        """A command that can't be read is no violation of RFC 6455: what was answered before goes out."""
+        app = App()
+        app.ws("/ws")(idle)
+        async with serving(app) as service:
+            client = await service.connect()
+            dialects[0].peer.end(CloseInfo(cause, 3501, "bad request"))
+            assert await conversation(client) == (["last words"], 4000, f"because: {cause}")
             forget(dialects)
 
 

@@ -15,7 +15,8 @@ from tests.rooms.test_presence import ROOM, enter, messages, present, team
 from tests.support.memory import Service, serving
 from verbtrio import App
 from verbtrio.brokers import ConnectionChange, MemoryBroker, Present, PresentConnection
-from verbtrio.messages.frame import Frame, PresenceFrame
+from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import PresenceFrame
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.settling import Settling
 from verbtrio.testing.brokers import RecordingProcess

@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from verbtrio import (
     JSON,
     App,
+    AuthenticationError,
+    CallError,
     Cause,
     CloseInfo,
     ConnectionClosed,
@@ -331,6 +333,23 @@ assert_type(Chat().x, int)
 
 api = app.group("/api", limits=Limits(max_connections=10))
 assert_type(api, Group)
+
+
+assert_type(auth.connection_token("1", info={"name": "Ada"}, channels=["news"], claims={"roles": ["member"]}), str)
+assert_type(auth.subscription_token("1", "private:red", expires_in=900), str)
+
+
+async def is_over(token: str) -> bool:
+    try:
+        await auth.authenticate(token)
+    except AuthenticationError as error:
+        return error.is_expired
+    return False
+
+
+def rename(name: str) -> None:
+    if not name:
+        raise CallError(422, "a name is not empty", temporary=False)
 
 
 @api.get("/me", middleware=[auth])

@@ -107,8 +107,8 @@ BAD: dict[str, tuple[RawHeaders, int]] = {
     "two lengths": (request(Content_Length=[b"0", b"5"]), 400),
     "a body in chunks": (request(Transfer_Encoding=b"chunked"), 400),
     "subprotocol not ASCII": (request(Sec_WebSocket_Protocol=b"caf\xe9"), 400),
-    "subprotocol empty": (request(Sec_WebSocket_Protocol=b""), 400),
     "subprotocol no list": (request(Sec_WebSocket_Protocol=b"a b"), 400),
+    "subprotocol no list, after an empty one": (request(Sec_WebSocket_Protocol=[b"", b"a b"]), 400),
     "a control character anywhere": (request(Cookie=b"a=\x01"), 400),
     "two origins": (request(Origin=[b"http://a", b"http://b"]), 400),
 }
@@ -217,6 +217,30 @@ class TestSubprotocols:
 
     def test_none_offered(self) -> None:
         assert check(request()).subprotocols == []
+
+    @pytest.mark.parametrize("over", ["http1", "http2"])
+    @pytest.mark.parametrize(
+        ("values", "offered"),
+        [
+            ([b""], []),
+            ([b" \t"], []),
+            ([b","], []),
+            ([b" ,\t, "], []),
+            ([b"", b""], []),
+            ([b"", b"b, a", b","], ["b", "a"]),
+            ([b",b,, ,a, "], ["b", "a"]),
+            ([b"\t,\tb\t,\ta\t"], ["b", "a"]),
+        ],
+    )
+    def test_empty_elements_are_no_offers(self, over: str, values: list[bytes], offered: list[str]) -> None:
+        """RFC 9110 section 5.6.1.2. Some clients send the header although they have nothing to offer."""
+        if over == "http1":
+            handshake = check(request(Sec_WebSocket_Protocol=values))
+        else:
+            headers = [(b"sec-websocket-protocol", value) for value in values]
+            handshake = check_http2([(b"sec-websocket-version", b"13"), *headers])
+        assert handshake.subprotocols == offered
+        assert b"sec-websocket-protocol" not in accept(handshake)
 
     def test_one_is_chosen(self) -> None:
         handshake = check(request(Sec_WebSocket_Protocol=b"b, a"))

@@ -22,6 +22,7 @@ import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
+from verbtrio.auth.centrifuge_claims import connection_claims, subscription_claims
 from verbtrio.auth.jwks import KeySet, KeysUnavailable
 from verbtrio.base.errors import AuthenticationError
 from verbtrio.guards.middleware import CallNext, Upgrade, UpgradeRequest
@@ -138,13 +139,68 @@ class JWTAuth:
         headers = {"kid": next(iter(self._keys))} if self._keys else None
         return jwt.encode(payload, self._signing_key, algorithm=self._algorithms[0], headers=headers)
 
+    def connection_token(
+        self,
+        user: str,
+        *,
+        info: Any = None,
+        channels: Sequence[str] = (),
+        expires_in: float = 3600.0,
+        claims: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Return a token with which a client of the Centrifuge protocol connects (see `issue`).
+
+        Args:
+            user: the user's id; "" for an anonymous user.
+            info: what others may know of the user (in presence, joins, leaves and what the user publishes): any JSON.
+                `None`: nothing.
+            channels: the rooms that the server subscribes the client to.
+            expires_in: seconds until the client needs another token.
+            claims: further claims.
+
+        Raises:
+            TypeError: `user` or a channel is not a `str`, or `channels` is one.
+            ValueError: a channel is empty, or `claims` has what another argument sets; or there is no key to sign with.
+        """
+        return self.issue(connection_claims(user, info, channels, claims or {}), expires_in=expires_in)
+
+    def subscription_token(self, user: str, channel: str, *, info: Any = None, expires_in: float = 3600.0) -> str:
+        """Return a token with which a client of the Centrifuge protocol subscribes to `channel` (see `issue`).
+
+        Args:
+            user: the id of the connection's user; "" for an anonymous user.
+            channel: the room. The token is for no other.
+            info: what others may know of the user in this room: any JSON. `None`: nothing more.
+            expires_in: seconds until the client needs another token.
+
+        Raises:
+            TypeError: `user` or `channel` is not a `str`.
+            ValueError: `channel` is empty; or there is no key to sign with.
+        """
+        return self.issue(subscription_claims(user, channel, info), expires_in=expires_in)
+
     def verify(self, token: str) -> dict[str, Any] | None:
         """Return the claims of `token`, or `None` if it is not valid, for whatever reason.
 
         With a `jwks_url`, only the keys that `authenticate` has fetched are used.
         """
+        try:
+            return self._decode(token)
+        except jwt.ExpiredSignatureError:
+            return None
+
+    def _decode(self, token: str, *, verify_exp: bool = True) -> dict[str, Any] | None:
+        """The claims of `token`; `None` if it is not valid.
+
+        Raises:
+            jwt.ExpiredSignatureError: it is signed by the key, and its `exp` is over. Claims that PyJWT looks at later
+                (the issuer, the audience, the subject) may be wrong, too.
+        """
         if len(token) > MAX_TOKEN_CHARACTERS:
             return None
+        checks = self._checks
+        if not verify_exp:
+            checks = checks | {"options": checks["options"] | {"verify_exp": False}}
         try:
             key: Any = self._key
             if key is None:
@@ -152,8 +208,10 @@ class JWTAuth:
                 key = self._key_set.known(kid) if self._key_set is not None else self._keys.get(kid)
                 if key is None:
                     return None
-            claims: dict[str, Any] = jwt.decode(token, key, algorithms=self._algorithms, **self._checks)
+            claims: dict[str, Any] = jwt.decode(token, key, algorithms=self._algorithms, **checks)
             float(claims.get("exp", 0))  # an absurd time: OverflowError
+        except jwt.ExpiredSignatureError:
+            raise
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
             # Besides its own errors, PyJWT raises whatever decoding a forged token's base64 and JSON does.
             return None
@@ -163,8 +221,8 @@ class JWTAuth:
         """Return the claims of `token`; fetch the keys first if need be. A checkpoint only if keys are fetched.
 
         Raises:
-            AuthenticationError: the token is not valid (401), it lacks what `requiring` asks for (403), or the keys
-                can't be fetched (503).
+            AuthenticationError: the token is not valid (401; `is_expired` where nothing but its `exp` is wrong), it
+                lacks what `requiring` asks for (403), or the keys can't be fetched (503).
         """
         if self._key_set is not None and len(token) <= MAX_TOKEN_CHARACTERS:
             try:
@@ -176,12 +234,21 @@ class JWTAuth:
                     await self._key_set.key(header.get("kid"))
                 except KeysUnavailable:
                     raise AuthenticationError(503, "The token can't be checked now") from None
-        claims = self.verify(token)
+        try:
+            claims = self._decode(token)
+        except jwt.ExpiredSignatureError:
+            rest = self._decode(token, verify_exp=False)
+            is_expired = rest is not None and self._is_sufficient(rest)
+            raise AuthenticationError(401, "Unauthorized", is_expired=is_expired) from None
         if claims is None:
             raise AuthenticationError(401, "Unauthorized")
-        if not self._scopes <= _scopes(claims) or (self._roles and not self._roles & _roles(claims)):
+        if not self._is_sufficient(claims):
             raise AuthenticationError(403, "Forbidden")
         return claims
+
+    def _is_sufficient(self, claims: Mapping[str, Any]) -> bool:
+        """Whether `claims` have what `requiring` asks for."""
+        return self._scopes <= _scopes(claims) and (not self._roles or bool(self._roles & _roles(claims)))
 
     def admit(self, scope: Any, claims: dict[str, Any]) -> None:
         """Put the user, and the connection's deadline, into the scope."""
@@ -267,7 +334,7 @@ def _find_token(request: HTTPConnection) -> tuple[str | None, str | None]:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip(), None
-    offered = list(request.scope.get("subprotocols", ()))
+    offered = [name for name in request.scope.get("subprotocols", ()) if name]  # hypercorn's parser offers empty ones
     if len(offered) >= 2 and offered[0] == SUBPROTOCOL:
         return offered[1], SUBPROTOCOL
     return request.query_params.get("token") or None, None

@@ -3,6 +3,7 @@
 VerbtrioError
 ├─ AuthenticationError    a token is not accepted
 ├─ BrokerUnavailable      the broker can't be reached now: nothing was published
+├─ CallError              a call's own answer to its caller: a code, a message, and whether to try again
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
 ├─ Denied                 a room's guard does not let this member in
 ├─ HandshakeError         the upgrade request is not valid; carries the HTTP answer
@@ -28,10 +29,12 @@ class AuthenticationError(VerbtrioError):
 
     Attributes:
         status: 401 (not valid), 403 (not sufficient for this route) or 503 (it can't be checked now).
+        is_expired: the token is one of ours, and would be accepted if it had not expired: a newer one will do.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, is_expired: bool = False) -> None:
         self.status = status
+        self.is_expired = is_expired
         super().__init__(message)
 
 
@@ -40,6 +43,27 @@ class BrokerUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure 
 
     If the handler does not catch it, the connection ends with 1013, which is not logged as an error.
     """
+
+
+class CallError(VerbtrioError):
+    """Raise it in a call to answer the caller with an error of the application's. It is not logged.
+
+    Attributes:
+        code: what the client decides by.
+        message: the client is shown it: nothing secret.
+        temporary: the client may try again, and the SDKs do so where they can.
+
+    Raises:
+        ValueError: `code` is not from 400 to 1999 (those below are the protocol's), or `message` is empty.
+        TypeError: `code` is not an `int`, or `message` not a `str`.
+    """
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        _check_call_error(code, message)
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+        super().__init__(f"{code} {message}")
 
 
 class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websockets, trio-websocket)
@@ -118,3 +142,14 @@ class RoomUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of
     `str(error)` may be shown to the peer: it says nothing of what the task has raised, which is in the log. If the
     handler does not catch it, the connection ends with 1013, which is not logged as an error.
     """
+
+
+def _check_call_error(code: object, message: object) -> None:
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a call's error code is an int, not {code!r}: CallError(404, 'no such message')")
+    if not isinstance(message, str):
+        raise TypeError(f"a call's error message is a str, not {message!r}: CallError(404, 'no such message')")
+    if not 400 <= code <= 1999:
+        raise ValueError(f"a call's error code is from 400 to 1999, not {code}: the others are the protocol's")
+    if not message:
+        raise ValueError("a call's error message is not empty: say what the client can't have, and why")

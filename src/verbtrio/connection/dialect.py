@@ -10,13 +10,9 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo
+from verbtrio.base.close import CloseInfo
 
 logger = logging.getLogger("verbtrio.connection")
-
-WIRE_ENDS = (*PEERS_ENDS, Cause.SIZE, Cause.PROTOCOL)
-"""Ends that the transport reports. By then a Close frame has been received or sent, or none can be: no data may follow
-(RFC 6455 section 5.5.1), and the code is RFC 6455's."""
 
 
 class Dialect(Protocol):
@@ -27,12 +23,14 @@ class Dialect(Protocol):
     """
 
     def closing(self, info: CloseInfo) -> CloseInfo:
-        """The code and the reason that go out for this end; the cause and the exception stay as they are. What is held
-        for the client is written first.
+        """What is recorded of this end: its code and its reason go out. What is held for the client is written first.
 
-        Called once, before the Close frame is queued, and not for `WIRE_ENDS`. The connection still takes data, and
-        `closed` is not set yet. An end that this method causes itself (what it writes finds the peer gone, or too slow)
-        changes nothing: the one that it was called for counts.
+        Called once, before the Close frame is queued. The connection still takes data, and `closed` is not set yet. An
+        end that this method causes itself (what it writes finds the peer gone, or too slow) changes nothing: the one
+        that it was called for counts.
+
+        Not called for ends that the peer causes, nor for those that the transport reports: by then a Close frame has
+        come or gone, no data may follow (RFC 6455 section 5.5.1), and the code is RFC 6455's.
         """
 
     def ended(self, info: CloseInfo) -> None:
@@ -43,9 +41,7 @@ class Dialect(Protocol):
 
 
 def closing(dialect: Dialect, info: CloseInfo) -> CloseInfo:
-    """What `dialect.closing` says; `info` itself for `WIRE_ENDS`, and where it fails."""
-    if info.cause in WIRE_ENDS:
-        return info
+    """What `dialect.closing` says; `info` itself where it fails."""
     try:
         return dialect.closing(info)
     except Exception:  # a bug of ours: without its end, the connection would never leave

@@ -199,7 +199,7 @@ class Connection:
                 if replies:  # the reply to the Close frame, behind the answers to earlier messages
                     outbox.put_nowait(replies)
                     replies = b""
-                peer.end(CloseInfo(event.cause, event.code, event.reason))
+                peer.end(CloseInfo(event.cause, event.code, event.reason), is_reported=True)
                 if event.cause is Cause.GONE:
                     outbox.shut()
             else:

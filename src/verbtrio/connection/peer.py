@@ -203,18 +203,21 @@ class WebSocketPeer(Generic[T]):
         mine = handled_by.get()
         self.end(CloseInfo(Cause.KICKED if mine is None or mine() is not self.ws else Cause.CLOSED, code, reason))
 
-    def end(self, info: CloseInfo) -> None:
+    def end(self, info: CloseInfo, *, is_reported: bool = False) -> None:
         """End the connection; the first call decides how. It leaves all rooms and lists at once, is not counted any
         more, and its Close frame is queued after everything sent before.
 
         The handler is cancelled `CANCEL_GRACE` later.
+
+        Args:
+            is_reported: the transport has reported the end, and has answered it where there is an answer.
         """
         if self.closed is not None or self.phase is ReadyState.CLOSING:  # the latter: in the middle of `closing`
             return
         if self._dismissed is not None and info.cause not in PEERS_ENDS:
             info = replace(self._dismissed, exception=info.exception)  # the kick came first
         is_open, self.phase = self.phase is ReadyState.OPEN, ReadyState.CLOSING
-        if is_open and self.dialect is not None:
+        if is_open and self.dialect is not None and not is_reported and info.cause not in PEERS_ENDS:
             info = closing(self.dialect, info)
         self.closed = info
         self.inbox.close(discard=info.cause not in PEERS_ENDS)

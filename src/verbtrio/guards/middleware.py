@@ -37,7 +37,7 @@ class UpgradeRequest(HTTPConnection):
     @property
     def subprotocols(self) -> list[str]:
         """The client's offers, in its order of preference."""
-        return list(self.scope.get("subprotocols", ()))
+        return [name for name in self.scope.get("subprotocols", ()) if name]  # hypercorn's parser offers empty ones
 
 
 class Upgrade(Response):

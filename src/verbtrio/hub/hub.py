@@ -27,6 +27,7 @@ from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
+from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
@@ -77,6 +78,8 @@ class Hub:
             limits.max_rooms_with_tasks,
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
+        self.client_news = ConnectionNews()
+        self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host
         self.rooms.asks = shared or bool(room_table)
         self.rooms.relays = shared

@@ -66,6 +66,7 @@ class Frame:
 _TEXT_HEADS = [bytes((0x81, size)) for size in range(126)]
 _BINARY_HEADS = [bytes((0x82, size)) for size in range(126)]
 
+
 class ProtocolFrame(Frame):
     """A message as its protocol has it: it goes out as it is."""
 
@@ -117,15 +118,6 @@ def transient(frame: Frame, room: Hashable, key: str | None, ttl: float | None, 
         check_seconds("ttl", ttl)
     expires = math.inf if ttl is None else now + ttl
     return TransientFrame(frame, None if key is None else (room, key), expires)
-
-
-class PresenceFrame(Frame):
-    """News of who is present in a room, for its members. A client protocol with news of its own passes over it."""
-
-    __slots__ = ()
-
-    def __init__(self, frame: Frame) -> None:
-        self.share(frame)
 
 
 def encode(data: Data) -> Frame:

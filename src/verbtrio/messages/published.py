@@ -45,6 +45,15 @@ class SignedFrame(Frame):
         self.info = info
 
 
+class PresenceFrame(Frame):
+    """Tells members who is present. Clients of a protocol that has its own way to tell so don't get it."""
+
+    __slots__ = ()
+
+    def __init__(self, frame: Frame) -> None:
+        self.share(frame)
+
+
 def check_stamp(frame: Frame, stamp: str) -> None:
     """Raise `TypeError` if a position can't be added to the message: it is not a JSON object."""
     if not _takes_fields(frame.text, frame.payload):

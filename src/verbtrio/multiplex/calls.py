@@ -69,7 +69,7 @@ class Call:
         return (client, self._decoder(data, is_binary=is_binary))
 
 
-def _decoder(function: Callable[..., Any], name: str, hook: DecodeHook | None) -> DataDecoder[Any] | None:
+def _decoder(function: Any, name: str, hook: DecodeHook | None) -> DataDecoder[Any] | None:
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"what clients call is a function (client, data), not {function!r:.100}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -149,7 +149,7 @@ class RunningCalls:
         call: Call,
         arguments: tuple[Any, ...],
         command: int,
-        timeout: float,
+        patience: float,
         answer: Callable[[object], None],
         refuse: Callable[[ProtocolError], None],
     ) -> None:
@@ -157,11 +157,11 @@ class RunningCalls:
 
         Args:
             command: the command's id; 0 for one that is not answered.
-            timeout: seconds that the caller will wait; 0: it does not say.
+            patience: seconds that the caller will wait; 0: it does not say.
             answer: called with what the function has returned.
             refuse: called where there is nothing to answer with.
         """
-        seconds = min(timeout, self._seconds) if timeout > 0 else self._seconds
+        seconds = min(patience, self._seconds) if patience > 0 else self._seconds
         scope = trio.CancelScope(deadline=trio.current_time() + seconds)
         if command:
             self._scopes[command] = scope

@@ -39,6 +39,10 @@ class Carrier(Protocol):
     def is_empty(self) -> bool:
         """Whether nothing is queued, so that what is written goes out at once."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way, in either direction, behind which a pong may stand."""
+
     def write(self, frame: Frame) -> None:
         """Send a message, or queue it within the backlog limit; beyond it `backlog_policy` decides. Does nothing once
         the connection has ended."""
@@ -83,11 +87,15 @@ class WebSocketCarrier:
     def is_empty(self) -> bool:
         return self._peer.outbox.is_empty
 
+    @property
+    def is_busy(self) -> bool:
+        return not self._peer.outbox.is_empty or self._peer.transport.progress().partial_bytes > 0
+
     def write(self, frame: Frame) -> None:
         self._peer.outbox.put_nowait(frame)
 
     async def wait_below(self, size: int) -> None:
         await self._peer.wait_below(size)
 
-    def end(self, info: CloseInfo) -> object:
-        return self._peer.end(info)
+    def end(self, info: CloseInfo) -> None:
+        self._peer.end(info)

@@ -20,6 +20,7 @@ from verbtrio.messages.frame import Frame, ProtocolFrame
 from verbtrio.multiplex.carrier import Carrier
 from verbtrio.protocols import codes
 from verbtrio.protocols.encoding import Encoding
+from verbtrio.protocols.replies import Push, Reply
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Outlet
 
@@ -80,6 +81,14 @@ class ClientPeer:
         elif not self._is_due:
             self._is_due = True
             self._rooms.flush_soon(self)
+
+    def reply(self, reply: Reply) -> None:
+        """Answer a command."""
+        self.hold(self.encoding.reply(reply))
+
+    def push(self, push: Push) -> None:
+        """Tell the client what it has not asked for. No policy drops it."""
+        self.hold(self.encoding.pushed(push))
 
     def put(self, frame: Frame) -> None:
         """Send what an application has for this client alone.

@@ -11,6 +11,7 @@ from verbtrio.base.counters import Counters
 from verbtrio.base.timers import Timers
 from verbtrio.guards.quotas import Denial, Slot
 from verbtrio.multiplex.calls import Call
+from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
@@ -49,7 +50,7 @@ class ClientSettings:
     pong_timeout: float = 10.0
     """Seconds within which a ping has to be answered."""
     token_slack: float = 25.0
-    """Seconds that a client has to bring another token once its token has expired: SDKs ask for one then, not before."""
+    """Seconds that a client has to bring another token once its own has expired: SDKs ask for one then, not before."""
     personal: str | None = None
     """The room that each user is subscribed to by the server: `"#{user}"`."""
     force_join_leave: bool = False
@@ -62,7 +63,9 @@ class ClientSettings:
         if self.ping < 1:
             raise ValueError(f"ping is 1 second at least, not {self.ping!r}: clients are told it in whole seconds")
         if self.auth is not None and not callable(getattr(self.auth, "authenticate", None)):
-            raise TypeError(f"auth is a verbtrio.auth.JWTAuth(...), or has `async authenticate(token)`: {self.auth!r:.100}")
+            raise TypeError(
+                f"auth is a verbtrio.auth.JWTAuth(...), or has `async authenticate(token)`: {self.auth!r:.100}"
+            )
         if self.personal is not None and "{user}" not in self.personal:
             raise ValueError(f'personal is the name of a user\'s own room, like "#{{user}}", not {self.personal!r}')
 
@@ -74,6 +77,7 @@ class App(Protocol):
     host: RoomHost
     timers: Timers
     counters: Counters
+    client_news: ConnectionNews
 
     def admit_client(self, member: Member, peer: Peer, slot: Slot, user_id: str | None) -> Denial | None:
         """Its user is known. Returns why it may not come in; else it is registered."""

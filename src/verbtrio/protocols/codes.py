@@ -55,6 +55,25 @@ SUBSCRIPTION_EXPIRED = 2501
 SUBSCRIPTION_FAILED = 2503
 """The subscription's handler, or the room's task, has failed. (The protocol leaves this code to servers.)"""
 
+
+def check_unsubscribe(code: object) -> None:
+    """Raise `ValueError` where `code` is not one for the end of a subscription: 2000 to 2999."""
+    if not isinstance(code, int) or isinstance(code, bool) or not 2000 <= code <= 2999:
+        raise ValueError(
+            f"a subscription ends with a code from 2000 to 2999, not {code!r}: below 2500 for good, from 2500 on the "
+            "client subscribes again"
+        )
+
+
+def unsubscribe_reason(code: int) -> str:
+    """The protocol's words for the end of a subscription."""
+    return {
+        INSUFFICIENT_STATE: "insufficient state",
+        SUBSCRIPTION_EXPIRED: "subscription expired",
+        SUBSCRIPTION_FAILED: "internal server error",
+    }.get(code, "unsubscribed")
+
+
 # How a connection ends. SDKs connect again, but after 3500 to 3999 and 4500 to 4999.
 CONNECTION_CLOSED = 3000
 SHUTDOWN = 3001

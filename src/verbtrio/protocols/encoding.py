@@ -11,8 +11,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from msgspec import Raw
 
-from verbtrio.messages.frame import Frame, PresenceFrame, ReplyFrame, TransientFrame
-from verbtrio.messages.published import Published, SignedFrame
+from verbtrio.base.position import Position
+from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame
+from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols.commands import Command, EmulationRequest
 from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply
 
@@ -78,8 +79,13 @@ class Encoding(ABC):
 
     def publication(self, frame: Frame) -> Publication:
         """A message of a room, as its subscribers get it."""
-        said, offset = (frame.frame, frame.position.offset) if isinstance(frame, Published) else (frame, 0)
-        return Publication(self.data(said), said.info if isinstance(said, SignedFrame) else None, offset)
+        if isinstance(frame, Published):
+            return self.remembered(frame.frame, frame.position)
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None)
+
+    def remembered(self, frame: Frame, position: Position) -> Publication:
+        """A message of a room's history."""
+        return Publication(self.data(frame), frame.info if isinstance(frame, SignedFrame) else None, position.offset)
 
     def push(self, frame: Frame) -> Frame | None:
         """What has been said in a room, or to a client alone, as it goes out; `None` for what clients of this protocol

@@ -189,15 +189,22 @@ class RoomHost:
             HistoryGap: not all that came after `since` is there.
             RuntimeError: the room has no history.
         """
+        check_since(since)
+        start = Position.parse(since) if isinstance(since, str) else since
+        page = await self.page(key, start, limit, reverse=reverse)
+        if not page.is_complete or (start is None and since is not None):
+            raise HistoryGap(channel_of(key), page.oldest, page.position)
+        return page
+
+    async def page(self, key: Hashable, since: Position | None, limit: int | None, *, reverse: bool) -> Page:
+        """What the room remembers, complete or not.
+
+        Raises:
+            RuntimeError: the room has no history.
+        """
         if (settings := self.history_of(key)) is None:
             raise RuntimeError(without(key, "history", "history=History()"))
-        check_since(since)
-        channel = channel_of(key)
-        start = Position.parse(since) if isinstance(since, str) else since
-        page = await self.session.history(channel, settings, since=start, limit=limit, reverse=reverse)
-        if not page.is_complete or (start is None and since is not None):
-            raise HistoryGap(channel, page.oldest, page.position)
-        return page
+        return await self.session.history(channel_of(key), settings, since=since, limit=limit, reverse=reverse)
 
     async def presence(self, key: Hashable) -> Presences:
         """Who is present.

@@ -34,7 +34,6 @@ class _Joining(NamedTuple):
     user: str
     details: Any
     catch_up: CatchUp | None
-    is_introduced: bool
 
 
 class Joins:
@@ -112,12 +111,12 @@ class Joins:
             begins = since is None  # what it has not been sent, it has not missed
             catch_up = CatchUp(peer, channel, settings.history, position, resuming, self._counters, begins=begins)
         self._rooms.join(name, member, peer if catch_up is None else catch_up)
-        is_introduced = settings.join_leave and introduced
-        if is_introduced:
+        expected = settings.join_leave and introduced
+        if expected:
             self._news.expect(channel, member)
-        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up, is_introduced)
+        joining = _Joining(name, channel, settings, member, peer, user, details, catch_up)
         is_ready = not settings.tasks or self._tasks.is_ready(name)
-        if is_ready and catch_up is None and not is_introduced:
+        if is_ready and catch_up is None and not expected:
             self._enter(joining, info)
             return None
         return Settling(partial(self._settle, joining), on_refused, info)
@@ -153,8 +152,40 @@ class Joins:
         if settling.is_over:
             return
         self._enter(join, settling.info)
-        if join.is_introduced:
+        if join.settings.join_leave:
             await self._news.introduce(join.channel, join.member, join.peer, self._session)
+
+    # The steps of a join, one by one, for members that are told in another way what they come into
+
+    def admit(self, name: str, member: Member, peer: Peer) -> RoomRule | None:
+        """Have a member join; return the room's rule. `peer` has to hold back what is said there for as long as the
+        member is not to be told.
+
+        Raises:
+            Denied, LimitExceeded, RoomUnavailable: as `join`.
+        """
+        rule = self._rule(name)
+        self._checked(name, rule, member, None, None)
+        self._rooms.join(name, member, peer)
+        return rule
+
+    def is_ready(self, name: str, rule: RoomRule | None) -> bool:
+        """Whether `wait_ready` has nothing to wait for."""
+        return rule is None or not rule.settings.tasks or self._tasks.is_ready(name)
+
+    async def wait_ready(self, name: str, rule: RoomRule | None) -> None:
+        """Wait for the room's tasks. If cancelled, nothing has changed.
+
+        Raises:
+            RoomUnavailable: as `RoomTaskTable.wait_started`.
+        """
+        if rule is not None and rule.settings.tasks:
+            await self._tasks.wait_started(name)
+
+    def enter(self, name: str, rule: RoomRule | None, member: Member, user: str, info: Any, details: Any) -> None:
+        """The member is present from now on, if the room has presence. `info`, `details`: plain JSON."""
+        if rule is not None and rule.settings.presence is not None:
+            self._session.enter(channel_of(name), member.id, user, info, details)
 
     def _enter(self, join: _Joining, info: Any) -> None:
         if join.settings.presence is not None:

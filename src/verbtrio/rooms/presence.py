@@ -13,7 +13,8 @@ from verbtrio.base.errors import LimitExceeded
 from verbtrio.base.timers import Timer, Timers
 from verbtrio.brokers.base import Session
 from verbtrio.brokers.records import PresenceChange, Presences, Present
-from verbtrio.messages.frame import Frame, PresenceFrame
+from verbtrio.messages.frame import Frame
+from verbtrio.messages.published import PresenceFrame
 from verbtrio.rooms.member import Member, Peer
 
 WATCH_CHANGES = 1000
@@ -139,14 +140,15 @@ class PresenceNews:
         self._newcomers[room].peers[member] = None
 
     async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
-        """Tell a member who is there. From then on it is told of changes. If cancelled, it may have been told.
+        """Tell a member who is there, if it is expected. From then on it is told of changes. If cancelled, it may have
+        been told.
 
         One of those who come at the same time asks the broker, and tells all of them: when 10,000 come back at once,
         each would have as many users to read.
         """
         newcomers = self._newcomers.get(room)
         if newcomers is None or member not in newcomers.peers:
-            return  # it has left meanwhile
+            return  # it has left meanwhile, or was not expected
         newcomers.peers[member] = peer
         while member in newcomers.peers:
             if newcomers.are_being_told:

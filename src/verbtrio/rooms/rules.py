@@ -17,7 +17,7 @@ from verbtrio.base.signatures import asked_for, name_of_task
 from verbtrio.rooms.member import Member
 from verbtrio.rooms.patterns import RoomPattern, Value
 from verbtrio.rooms.room_task import RoomTask
-from verbtrio.rooms.settings import RoomGuard, RoomSettings
+from verbtrio.rooms.settings import Opening, RoomGuard, RoomSettings
 
 CACHED_NAMES = 1024
 """Names whose rule is remembered, at most."""
@@ -43,7 +43,7 @@ class RoomRule:
         guard, parameters = self.settings.guard, self.pattern.parameters
         asked = () if guard is None else _asked(guard, parameters)
         for function in (*(() if guard is None else (guard,)), *(task.function for task in self.settings.tasks)):
-            _check_annotations(function, parameters)
+            check_annotations(function, parameters)
         object.__setattr__(self, "_asked", asked)
 
     def parameters_of(self, name: str) -> dict[str, Value]:
@@ -123,6 +123,11 @@ class RoomTable:
         settings = RoomSettings() if other is None else other.settings
         self._put(RoomRule(pattern, replace(settings, tasks=(*settings.tasks, task))))
 
+    def open(self, pattern: str | RoomPattern, opening: Opening) -> None:
+        """Open the rooms of a pattern that was added to clients, by this."""
+        rule = self._rules[_as_pattern(pattern)]
+        self._put(RoomRule(rule.pattern, replace(rule.settings, opening=opening)))
+
     def match(self, name: str) -> RoomRule | None:
         """What the room `name` has: the most specific of the rules whose pattern matches."""
         return self._cached(name) if len(name) <= CACHED_LENGTH else self._find(name)
@@ -185,7 +190,7 @@ def _asked(guard: RoomGuard, parameters: Mapping[str, type]) -> tuple[str, ...]:
     return asked_for(guard, f"the guard {name}", parameters.keys(), skip=1)
 
 
-def _check_annotations(function: Callable[..., Any], parameters: Mapping[str, type]) -> None:
+def check_annotations(function: Callable[..., Any], parameters: Mapping[str, type]) -> None:
     """Raise `TypeError` where `id: int` asks for the text of "{id}", or `id: str` for the number of "{id:int}"."""
     for parameter in inspect.signature(function).parameters.values():
         there_is = parameters.get(parameter.name)

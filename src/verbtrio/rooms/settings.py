@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from verbtrio.base.checks import check_count, check_seconds
 from verbtrio.base.signatures import name_of_task
@@ -35,6 +35,20 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What clients of `app.centrifuge` may do in a room. Without one they may do nothing: a room's name alone opens
+    nothing."""
+
+    handler: Any = None
+    """What runs for each subscription: a `SubscriptionHandler`. (It is typed `Any`: its module is further up.)"""
+    subscribe: bool = True
+    publish: bool = False
+    """What they publish is passed on as it is, subscribed or not. (With a handler, that decides.)"""
+    token: bool = False
+    """They need a token of the subscription's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoomSettings:
     """What the rooms of one pattern have. See `App.rooms`.
 
@@ -51,6 +65,7 @@ class RoomSettings:
     guard: RoomGuard | None = None
     tasks: tuple[RoomTask, ...] = ()
     max_members: int | None = None
+    opening: Opening | None = None
 
     def __post_init__(self) -> None:
         if self.history is not None and not isinstance(self.history, History):
@@ -78,6 +93,8 @@ class RoomSettings:
         told += [f"task {task.name}" for task in self.tasks]
         if self.max_members is not None:
             told.append(f"{self.max_members} members at most")
+        if self.opening is not None:
+            told.append("open to clients")
         return ", ".join(told) or "nothing"
 
 

@@ -34,6 +34,8 @@ class StandIn:
         """Hand the peer what has waited, without what was published up to `after`. That may be too much for it, which
         ends then."""
         self.flush()
+        if not self._waiting:
+            return
         now = trio.current_time()
         while self._waiting:
             frame, late = self._waiting.take(math.inf, now)

@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 from verbtrio.base.mistakes import explained
 from verbtrio.base.restart import Restart
+from verbtrio.base.types import DecodeHook
 from verbtrio.brokers.records import History
+from verbtrio.multiplex.subscription_handler import SubscriptionHandler
 from verbtrio.rooms.patterns import RoomPattern
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.rules import RoomTable
-from verbtrio.rooms.settings import Presence, RoomGuard, RoomSettings, as_presence
+from verbtrio.rooms.settings import Opening, Presence, RoomGuard, RoomSettings, as_presence
 
+RoomHandler = TypeVar("RoomHandler", bound=Callable[..., Coroutine[Any, Any, None]])
 RoomTaskFunction = TypeVar("RoomTaskFunction", bound=Callable[..., Coroutine[Any, Any, None]])
 
 
@@ -27,11 +30,13 @@ class RoomDeclarations:
 
     Args:
         is_running: whether the application has started, and not ended.
+        decode: the application's hook, for what clients publish.
     """
 
-    def __init__(self, is_running: Callable[[], bool]) -> None:
+    def __init__(self, is_running: Callable[[], bool], decode: DecodeHook | None = None) -> None:
         self._room_table = RoomTable()
         self._rooms_are_open = is_running
+        self._decode_published = decode
 
     @explained()
     def rooms(
@@ -44,7 +49,10 @@ class RoomDeclarations:
         guard: RoomGuard | None = None,
         task: Callable[..., Coroutine[Any, Any, None]] | None = None,
         max_members: int | None = None,
-    ) -> None:
+        subscribe: bool = False,
+        publish: bool = False,
+        token: bool = False,
+    ) -> Callable[[RoomHandler], RoomHandler]:
         """Give settings to the rooms with names that match `pattern`. (`app.room(name)` is one room.)
 
             app.rooms("chat:{room}", history=History(size=100, ttl=300), presence=True, guard=may_join)
@@ -70,6 +78,20 @@ class RoomDeclarations:
                 so there is no awaiting: look up before the join what it has to know.
             task: a coroutine function: a task of each room's own. As `@app.room_task` with its defaults.
             max_members: how many members there may be in a room; `None` for no bound.
+            subscribe: whether clients of `app.centrifuge` may subscribe to the room. (Plain WebSockets join by your
+                code alone.)
+            publish: whether they may publish in it, subscribed or not; what they send is passed on as it is. Opens the
+                room as `subscribe` does.
+            token: whether they need a token of the subscription's own for it (`JWTAuth.subscription_token`). Opens the
+                room as `subscribe` does, to those who have one.
+
+        As a decorator it opens the room, too, and adds a handler, which runs for each subscription of a client of
+        `app.centrifuge`, and decides what may be published:
+
+            @app.rooms("chat:{room}", history=History())
+            async def chat(sub: Subscription[Say], room: str) -> None:
+                async for said in sub:
+                    await sub.publish({"text": said.text})
 
         Raises:
             TypeError: `pattern` is not a pattern, or matches the same names as another one; a setting has the wrong
@@ -85,8 +107,19 @@ class RoomDeclarations:
             guard=guard,
             tasks=() if task is None else (RoomTask(task, tuple(parsed.parameters)),),
             max_members=max_members,
+            opening=Opening(publish=publish, token=token) if subscribe or publish or token else None,
         )
         self._room_table.add(parsed, settings)
+
+        def decorate(function: RoomHandler) -> RoomHandler:
+            self._check_not_open()
+            if publish:
+                raise TypeError(f"app.rooms({pattern!r}): a handler decides what may be published: leave publish= out")
+            handler = SubscriptionHandler(function, parsed.parameters, self._decode_published)
+            self._room_table.open(parsed, Opening(handler=handler, token=token))
+            return function
+
+        return decorate
 
     @explained()
     def room_task(

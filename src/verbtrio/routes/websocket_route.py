@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from verbtrio.base.errors import NotRunning
 from verbtrio.base.types import EXTENSION, Shared
+from verbtrio.connection.handler import Handler
 from verbtrio.connection.handler_kinds import HandlerKind
 from verbtrio.connection.lifecycle import Connection
 from verbtrio.connection.parameters import ParameterError
@@ -107,7 +108,7 @@ class WebSocketEndpoint(Shared):
         try:
             peer = await self._accept(scope, receive, send, hub)
             if peer is not None:
-                connection = Connection(peer, handler, self._heartbeat, slot)
+                connection = self._connection(peer, handler, slot, hub)
         finally:
             if connection is None:
                 slot.leave(trio.current_time())
@@ -118,6 +119,10 @@ class WebSocketEndpoint(Shared):
             session.remain = partial(connection.run, hub)
         else:
             await connection.run(hub)
+
+    def _connection(self, peer: WebSocketPeer[Any], handler: Handler, slot: Slot, hub: Hub) -> Connection:
+        """The connection of a peer that has been let in."""
+        return Connection(peer, handler, self._heartbeat, slot)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why the page that asks may not come in; `None` where it may."""

@@ -132,7 +132,8 @@ def check_http2(headers: RawHeaders) -> Handshake:
     return Handshake(decoded, None, _subprotocols(decoded))
 
 
-_LISTS = frozenset((b"connection", b"sec-websocket-extensions", b"upgrade"))
+_OFFER = b"sec-websocket-protocol"
+_LISTS = frozenset((b"connection", b"sec-websocket-extensions", _OFFER, b"upgrade"))
 """Headers whose lines form one list (RFC 9110 section 5.3). Joined here, since websockets takes quadratic time."""
 
 
@@ -148,7 +149,9 @@ def _decode(headers: RawHeaders) -> Headers:
             else:
                 decoded[name.decode("latin-1")] = text
         for key, texts in lists.items():
-            decoded[key.decode("latin-1")] = ", ".join(texts)
+            text = ", ".join(texts).strip(" \t")
+            if key != _OFFER or text.strip(", \t"):  # empty elements are ignored (RFC 9110 section 5.6.1.2)
+                decoded[key.decode("latin-1")] = text
     except InvalidHandshake as error:  # a control character, which h11 lets through
         raise HandshakeError(400, str(error)) from error
     return decoded

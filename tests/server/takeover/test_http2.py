@@ -187,6 +187,15 @@ async def test_a_bad_request_ends_its_stream_alone(server: Server, bad: bytes, s
     assert "was ended" not in server.log_text()
 
 
+@pytest.mark.parametrize("values", [[b""], [b","], [b"", b"chat"]])
+async def test_an_empty_offer_of_subprotocols(values: list[bytes], server: Server) -> None:
+    """It is no offer, and no reason to refuse the WebSocket."""
+    fields = [*replaced(CONNECT, b":path", b"/recorder/ws"), *((b"sec-websocket-protocol", v) for v in values)]
+    async with plain(server.port) as wire:
+        await wire.send(HELLO + headers(fields, flags=OPEN))
+        assert await statuses_of(wire, until=1) == {1: b"200"}
+
+
 async def test_a_peer_that_goes_in_the_middle() -> None:
     """What it asked for in the same breath is not begun: nothing would send the answers, and they would all wait."""
     app = App(http2_cleartext=True)

@@ -1,0 +1,190 @@
+"""How one client comes in: who it is, what the application says, what it is subscribed to, and where it is registered."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import trio
+from msgspec import Raw
+
+from verbtrio.base.calls import single
+from verbtrio.base.close import Cause, CloseInfo
+from verbtrio.base.errors import ConnectionClosed
+from verbtrio.guards.quotas import Slot, user_key
+from verbtrio.multiplex.calls import error_of
+from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.server_side import ServerSide, at_position
+from verbtrio.multiplex.settings import App, ClientSettings
+from verbtrio.multiplex.subscriptions import Subscriptions
+from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
+from verbtrio.protocols import codes
+from verbtrio.protocols.codes import Refused
+from verbtrio.protocols.commands import ConnectRequest
+from verbtrio.protocols.replies import ConnectResult
+
+logger = logging.getLogger("verbtrio.clients")
+
+
+class Admission:
+    """One client's admission.
+
+    Args:
+        peer: the client's.
+        app: the app's parts.
+        settings: the endpoint's.
+        slot: its place in the connection counts.
+        subscriptions: the client's.
+        address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
+    """
+
+    def __init__(
+        self,
+        peer: ClientPeer,
+        app: App,
+        settings: ClientSettings,
+        slot: Slot,
+        subscriptions: Subscriptions,
+        address: tuple[str, str] | None,
+    ) -> None:
+        self._peer = peer
+        self._app = app
+        self._settings = settings
+        self._slot = slot
+        self._subscriptions = subscriptions
+        self._address = address
+        self._user_id: str | None = None
+        self._is_registered = False
+
+    @property
+    def _client(self) -> Client:
+        client: Client = self._peer.client
+        return client
+
+    async def connect(self, request: ConnectRequest) -> tuple[ConnectResult, Expiry, list[SubscriptionLife]] | None:
+        """Let the client in. Returns what to tell it, when its token is over, and the subscriptions to be opened once
+        it has been told; `None` where it has gone meanwhile. No checkpoint is between its registration and the return.
+
+        If cancelled, it is not registered.
+
+        Raises:
+            Refused, Ended: it is not let in.
+        """
+        client, settings = self._client, self._settings
+        expiry = await self._authenticate(request.token)
+        client.name, client.version, client.sent_headers = request.name, request.version, request.headers
+        data = await self._ask_application(request)
+        begun = await self._subscribe(request)
+        if self._peer.closed is not None:
+            return None
+        self._register()
+        node, session = self._address or ("", "")
+        result = ConnectResult(
+            client=client.id,
+            expires=expiry.expires,
+            ttl=expiry.ttl,
+            data=data,
+            subs={life.name: outcome.result for life, outcome in begun if outcome.result is not None},
+            ping=round(settings.ping),
+            pong=True,
+            node=node,
+            session=session,
+        )
+        return result, expiry, [life for life, _ in begun]
+
+    async def _authenticate(self, token: str) -> Expiry:
+        client, settings = self._client, self._settings
+        if token:
+            if settings.auth is None:
+                raise Ended(INVALID)
+            client.claims = await connection_claims(settings.auth, token)
+        elif settings.auth is not None and not settings.anonymous and client.user is None:
+            raise Refused(codes.UNAUTHORIZED)
+        self._user_id = user_key(client.user)
+        return Expiry(client.claims, settings.token_slack)
+
+    async def _ask_application(self, request: ConnectRequest) -> Raw | None:
+        """Call the application's own function for clients that connect."""
+        call, peer = self._settings.connect, self._peer
+        if call is None:
+            return None
+        try:
+            result: Any = call.function(*call.arguments(self._client, request.data, is_binary=peer.encoding.is_binary))
+            if hasattr(result, "__await__"):
+                result = await result
+            return None if result is None else peer.encoding.data(peer.encode(result))
+        except Exception as raised:
+            error = single(raised)
+            if isinstance(error, ConnectionClosed) and error.info is peer.closed:
+                return None
+            if (reply := error_of(error)) is not None:
+                raise Refused(reply) from error
+            logger.error("the function %s failed for %r, which connects", call.name, self._client, exc_info=error)
+            raise Refused(codes.INTERNAL) from error
+
+    async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
+        """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
+        names = channels_in(self._client.claims)
+        if self._settings.personal is not None and self._user_id is not None:
+            names.append(self._settings.personal.replace("{user}", self._user_id))
+        begun: list[tuple[SubscriptionLife, ServerSide]] = []
+        for name in dict.fromkeys(names):
+            outcome = ServerSide()
+            wanted = at_position(request.subs.get(name), name)
+            try:
+                begun.append((self._subscriptions.subscribe_by_server(wanted, outcome), outcome))
+            except Refused as refused:
+                self._tell_left_out(name, refused)
+        with trio.move_on_after(self._peer.limits.handshake_timeout):
+            for _, outcome in begun:
+                await outcome.wait()
+        accepted = []
+        for life, outcome in begun:
+            if outcome.result is not None and not life.is_over:
+                accepted.append((life, outcome))
+            else:
+                life.leave(discard=True)
+                self._tell_left_out(life.name, outcome.error or "it is not accepted in time")
+        return accepted
+
+    def _tell_left_out(self, name: str, why: object) -> None:
+        logger.info("%r is not subscribed to %.100r by the server: %s", self._client, name, why)
+
+    def _register(self) -> None:
+        """Register the client.
+
+        Raises:
+            Ended: there is no room for another connection of its user.
+        """
+        full = self._app.admit_client(self._client, self._peer, self._slot, self._user_id)
+        if full is not None:
+            raise Ended(CloseInfo(Cause.RATE, codes.CONNECTION_LIMIT, full.message))
+        self._is_registered = True
+
+    async def refresh(self, token: str) -> Expiry:
+        """Take another token.
+
+        Raises:
+            Refused, Ended: it is not accepted.
+        """
+        settings = self._settings
+        if settings.auth is None:
+            raise Refused(codes.NOT_AVAILABLE)
+        try:
+            claims = await connection_claims(settings.auth, token)
+        except Refused as refused:
+            if refused.error is codes.TOKEN_EXPIRED:
+                raise Ended(OVER) from refused
+            raise
+        if user_key(claims) != self._user_id:
+            raise Ended(INVALID)
+        self._client.claims = claims
+        return Expiry(claims, settings.token_slack)
+
+    def leave(self) -> None:
+        """The client has ended: it is in no list any more."""
+        if self._is_registered:
+            self._is_registered = False
+            self._app.leave_client(self._client, self._user_id)

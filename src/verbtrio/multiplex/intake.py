@@ -1,0 +1,81 @@
+"""What a client has published in a room, and the room's handler has not taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import trio
+
+
+class Intake:
+    """Decoded messages, in order. One task puts, one task gets.
+
+    Args:
+        max_messages, max_bytes: full at so many.
+    """
+
+    __slots__ = ("_bytes", "_is_closed", "_max_bytes", "_max_messages", "_messages", "_waiter")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._messages: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._is_closed = False
+        self._waiter: trio.lowlevel.Task | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._messages) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def put(self, message: Any, size: int) -> None:
+        """Add a message. Once this is closed, it is thrown away."""
+        if self._is_closed:
+            return
+        self._messages.append((message, size))
+        self._bytes += size
+        self._wake()
+
+    async def get(self) -> Any:
+        """Wait for a message. If cancelled, none is lost.
+
+        Raises:
+            trio.EndOfChannel: this is closed, and empty.
+            trio.BusyResourceError: another task waits.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._messages:
+            if self._is_closed:
+                raise trio.EndOfChannel
+            if self._waiter is not None:
+                raise trio.BusyResourceError("another task receives from this subscription: only one may at a time")
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+        message, size = self._messages.popleft()
+        self._bytes -= size
+        return message
+
+    def close(self, *, discard: bool) -> None:
+        """No more messages. With `discard`, those that wait are thrown away."""
+        self._is_closed = True
+        if discard:
+            self._messages.clear()
+            self._bytes = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            trio.lowlevel.reschedule(waiter)
+
+    def _stop_waiting(self, _: Any) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -1,0 +1,98 @@
+"""What a client that comes back to a room has missed, for the reply to its subscribe."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from verbtrio.base.position import Position
+from verbtrio.brokers.records import History, Page, Publication
+from verbtrio.multiplex.settings import App
+from verbtrio.multiplex.tokens import Expiry
+from verbtrio.protocols import codes
+from verbtrio.protocols.codes import Refused
+from verbtrio.protocols.commands import SubscribeRequest
+from verbtrio.protocols.encoding import Encoding
+from verbtrio.protocols.replies import SubscribeResult
+from verbtrio.rooms.naming import channel_of
+from verbtrio.rooms.rules import RoomRule
+
+ERROR_FLAG = 2
+"""The bit of a request's `flag` that asks for an error where the position can't be recovered."""
+RECOVERED_BYTES = 512 * 1024
+"""More than so much is not sent in a reply: the Python SDK takes 1 MiB a message, and would connect again and again."""
+
+
+class Recovery(NamedTuple):
+    """Where a subscription begins.
+
+    Attributes:
+        position: what was published up to here is not pushed any more; `None` in a room without history.
+        messages: what the client has missed.
+        is_recovered: that is all it has missed.
+        was_recovering: it asked for that.
+    """
+
+    position: Position | None
+    messages: tuple[Publication, ...] = ()
+    is_recovered: bool = False
+    was_recovering: bool = False
+
+    def result(self, encoding: Encoding, data: Raw | None, expiry: Expiry | None) -> SubscribeResult:
+        """As the client is told."""
+        position = self.position
+        return SubscribeResult(
+            expires=expiry is not None and expiry.expires,
+            ttl=0 if expiry is None else expiry.ttl,
+            recoverable=position is not None,
+            epoch="" if position is None else position.epoch,
+            publications=[encoding.remembered(message.frame, message.position) for message in self.messages],
+            recovered=self.is_recovered,
+            offset=0 if position is None else position.offset,
+            positioned=position is not None,
+            data=data,
+            was_recovering=self.was_recovering,
+        )
+
+
+NOTHING = Recovery(None)
+"""In a room without history."""
+
+
+async def recover(name: str, rule: RoomRule | None, request: SubscribeRequest, app: App) -> Recovery:
+    """Read what the client has missed since the position in its request. No checkpoint is between the reading and the
+    return. If cancelled, nothing has changed.
+
+    Raises:
+        Refused: the position can't be recovered, and the request asks for an error then.
+        BrokerUnavailable: the broker can't be reached.
+    """
+    history = None if rule is None else rule.settings.history
+    if history is None:
+        return NOTHING
+    channel, session = channel_of(name), app.host.session
+    await session.wait_subscribed(channel)
+    if not request.recover:
+        page = await session.history(channel, history, since=None, limit=0, reverse=False)
+        return Recovery(page.position)
+    page, is_complete = await _since(channel, history, request.offset, request.epoch, app)
+    app.counters.resumes += 1
+    if is_complete and sum(len(message.frame) for message in page.messages) <= RECOVERED_BYTES:
+        return Recovery(page.position, page.messages, is_recovered=True, was_recovering=True)
+    app.counters.history_gaps += 1
+    if request.flag & ERROR_FLAG:
+        raise Refused(codes.UNRECOVERABLE_POSITION)
+    return Recovery(page.position, was_recovering=True)
+
+
+async def _since(channel: str, history: History, offset: int, epoch: str, app: App) -> tuple[Page, bool]:
+    """What came after `offset`, and whether that is all. An empty epoch is any."""
+    session = app.host.session
+    if epoch:
+        page = await session.history(channel, history, since=Position(epoch, offset), limit=None, reverse=False)
+        return page, page.is_complete
+    page = await session.history(channel, history, since=None, limit=None, reverse=False)
+    later = tuple(message for message in page.messages if message.position.offset > offset)
+    is_complete = offset <= page.position.offset and len(later) == page.position.offset - offset
+    return Page(later, page.position, page.oldest), is_complete

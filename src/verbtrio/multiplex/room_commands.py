@@ -1,0 +1,202 @@
+"""What one client asks about rooms, and says in them: publish, presence, history and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from verbtrio.base.errors import BrokerUnavailable, Denied, MessageError
+from verbtrio.base.position import Position
+from verbtrio.guards.quotas import user_key
+from verbtrio.messages.published import SignedFrame
+from verbtrio.multiplex.calls import error_of
+from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.news import info_of
+from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.settings import App, ClientSettings
+from verbtrio.multiplex.subscriptions import Subscriptions, check_channel
+from verbtrio.multiplex.tokens import info_in, subscription_claims
+from verbtrio.protocols import codes
+from verbtrio.protocols.codes import ProtocolError, Refused
+from verbtrio.protocols.commands import ChannelRequest, HistoryRequest, PublishRequest, SubRefreshRequest
+from verbtrio.protocols.replies import (
+    ClientInfo,
+    Empty,
+    HistoryResult,
+    PresenceResult,
+    PresenceStatsResult,
+    Reply,
+    SubRefreshResult,
+)
+from verbtrio.rooms.rules import RoomRule
+
+
+class RoomCommands:
+    """The commands of one client about rooms.
+
+    Args:
+        peer: the client's.
+        app: the app's parts.
+        settings: the endpoint's.
+        subscriptions: the client's.
+    """
+
+    __slots__ = ("_app", "_peer", "_settings", "_subscriptions")
+
+    def __init__(self, peer: ClientPeer, app: App, settings: ClientSettings, subscriptions: Subscriptions) -> None:
+        self._peer = peer
+        self._app = app
+        self._settings = settings
+        self._subscriptions = subscriptions
+
+    def publish(self, command: int, request: PublishRequest) -> Awaitable[None] | None:
+        """The client says something in a room.
+
+        Raises:
+            Refused: it may not, or what it says is not what the room's handler receives.
+        """
+        if not bytes(request.data):
+            raise Refused(codes.BAD_REQUEST)
+        life = self._subscriptions.get(request.channel)
+        if life is not None and life.intake is not None:
+            if life.intake.is_closed:
+                raise Refused(codes.PERMISSION_DENIED)
+            if life.intake.is_full:
+                raise Refused(codes.TOO_MANY_REQUESTS)
+            try:
+                message = life.handler.decode(request.data, is_binary=self._peer.encoding.is_binary)
+            except MessageError as error:
+                self._app.counters.invalid += 1
+                raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
+            life.intake.put(message, len(bytes(request.data)))
+            self._peer.reply(Reply(id=command, publish=Empty()))
+            return None
+        rule = self._publishable(request.channel, life)
+        frame = self._peer.encoding.frame_of(request.data)
+        signed = SignedFrame(frame, self._info(life))
+        if rule.settings.history is not None:
+            return self._publish(command, request.channel, signed)
+        rooms = self._app.rooms
+        if rooms.relays:
+            self._app.host.relay(request.channel, signed, None, None)
+        rooms.deliver(request.channel, signed)
+        self._peer.reply(Reply(id=command, publish=Empty()))
+        return None
+
+    async def _publish(self, command: int, channel: str, frame: SignedFrame) -> None:
+        try:
+            await self._app.host.publish(channel, frame)
+        except BrokerUnavailable as error:
+            raise Refused(error_of(error) or codes.INTERNAL) from error
+        except TypeError as error:  # the room's history adds a field, and this is not a JSON object
+            raise Refused(ProtocolError(codes.BAD_REQUEST.code, "data must be a JSON object here")) from error
+        self._peer.reply(Reply(id=command, publish=Empty()))
+
+    def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:
+        """The rule of a room in which the client may publish as it is."""
+        check_channel(channel)
+        rule = self._app.host.rule(channel)
+        if rule is None:
+            raise Refused(codes.UNKNOWN_CHANNEL)
+        opening = rule.settings.opening
+        if opening is None or not opening.publish or opening.handler is not None:
+            raise Refused(codes.PERMISSION_DENIED)
+        if life is None:
+            if opening.token:
+                raise Refused(codes.PERMISSION_DENIED)
+            try:
+                rule.ask_guard(self._peer.client, channel)
+            except Denied as error:
+                raise Refused(codes.PERMISSION_DENIED) from error
+        elif not life.is_accepted:
+            raise Refused(codes.PERMISSION_DENIED)
+        return rule
+
+    def _info(self, life: SubscriptionLife | None) -> ClientInfo:
+        if life is not None:
+            return life.info
+        client = self._peer.client
+        return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims))
+
+    def _accepted(self, channel: str) -> RoomRule:
+        """The rule of a room that the client is in: only then it may ask about it."""
+        life = self._subscriptions.get(channel)
+        if life is None or not life.is_accepted:
+            raise Refused(codes.PERMISSION_DENIED)
+        if life.rule is None:
+            raise Refused(codes.NOT_AVAILABLE)
+        return life.rule
+
+    async def presence(self, command: int, request: ChannelRequest) -> None:
+        """Who is there.
+
+        Raises:
+            Refused: the client is not in the room, or it has no presence.
+        """
+        clients = await self._present(request.channel)
+        self._peer.reply(Reply(id=command, presence=PresenceResult(clients)))
+
+    async def presence_stats(self, command: int, request: ChannelRequest) -> None:
+        """How many are there. Raises as `presence`."""
+        clients = await self._present(request.channel)
+        users = {info.user for info in clients.values()}
+        self._peer.reply(Reply(id=command, presence_stats=PresenceStatsResult(len(clients), len(users))))
+
+    async def _present(self, channel: str) -> dict[str, ClientInfo]:
+        if self._accepted(channel).settings.presence is None:
+            raise Refused(codes.NOT_AVAILABLE)
+        try:
+            connections = await self._app.host.connections(channel)
+        except BrokerUnavailable as error:
+            raise Refused(error_of(error) or codes.INTERNAL) from error
+        return {connection: info_of(connection, known) for connection, known in connections.items()}
+
+    async def history(self, command: int, request: HistoryRequest) -> None:
+        """What the room remembers.
+
+        Raises:
+            Refused: the client is not in the room, it has no history, or not one with that position.
+        """
+        rule, since = self._accepted(request.channel), request.since
+        if rule.settings.history is None:
+            raise Refused(codes.NOT_AVAILABLE)
+        if request.reverse and since is not None and since.offset == 0:
+            raise Refused(codes.BAD_REQUEST)
+        limit = None if request.limit < 0 else request.limit
+        host, channel = self._app.host, request.channel
+        try:
+            position = None
+            if since is not None:
+                now = (await host.page(channel, None, 0, reverse=False)).position
+                if since.epoch and since.epoch != now.epoch:
+                    raise Refused(codes.UNRECOVERABLE_POSITION)
+                position = Position(now.epoch, since.offset)
+            page = await host.page(channel, position, limit, reverse=request.reverse)
+        except BrokerUnavailable as error:
+            raise Refused(error_of(error) or codes.INTERNAL) from error
+        remembered = self._peer.encoding.remembered
+        self._peer.reply(
+            Reply(
+                id=command,
+                history=HistoryResult(
+                    [remembered(message.frame, message.position) for message in page.messages],
+                    page.position.epoch,
+                    page.position.offset,
+                ),
+            )
+        )
+
+    async def refresh(self, command: int, request: SubRefreshRequest) -> None:
+        """Another token for a subscription.
+
+        Raises:
+            Refused: the client is not in the room, or the token is not accepted.
+        """
+        life = self._subscriptions.get(request.channel)
+        if life is None or not life.is_accepted or not request.token:
+            raise Refused(codes.PERMISSION_DENIED)
+        user = user_key(self._peer.client.user) or ""
+        claims = await subscription_claims(self._settings.auth, request.token, request.channel, user)
+        if life.is_over:
+            raise Refused(codes.PERMISSION_DENIED)
+        expiry = life.take_token(claims)
+        self._peer.reply(Reply(id=command, sub_refresh=SubRefreshResult(expiry.expires, expiry.ttl)))

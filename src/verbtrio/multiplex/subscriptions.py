@@ -1,0 +1,177 @@
+"""The subscriptions of one client: how it comes into rooms, and leaves them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from verbtrio.base.close import CloseInfo
+from verbtrio.multiplex.calls import error_of
+from verbtrio.multiplex.life import Answer, SubscriptionLife
+from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.seat import Seat
+from verbtrio.multiplex.server_side import ServerSide
+from verbtrio.multiplex.settings import App, ClientSettings
+from verbtrio.protocols import codes
+from verbtrio.protocols.codes import ProtocolError, Refused
+from verbtrio.protocols.commands import ChannelRequest, SubscribeRequest
+from verbtrio.protocols.replies import Empty, Reply, SubscribeResult
+from verbtrio.rooms.rules import RoomRule
+
+logger = logging.getLogger("verbtrio.subscriptions")
+
+MAX_CHANNEL_BYTES = 255
+"""A longer name of a channel is refused."""
+
+
+def check_channel(channel: str) -> None:
+    """Raise `Refused` for a name that no channel has."""
+    if len(channel.encode(errors="surrogatepass")) > MAX_CHANNEL_BYTES:
+        raise Refused(codes.BAD_REQUEST)
+
+
+class CommandAnswer:
+    """Answers a client's subscribe."""
+
+    __slots__ = ("_command", "_peer")
+
+    def __init__(self, peer: ClientPeer, command: int) -> None:
+        self._peer = peer
+        self._command = command
+
+    def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
+        self._peer.reply(Reply(id=self._command, subscribe=result))
+        life.open()
+
+    def refuse(self, error: ProtocolError) -> None:
+        self._peer.reply(Reply(id=self._command, error=error))
+
+
+class Subscriptions:
+    """One client's subscriptions, by the rooms' names.
+
+    Args:
+        peer: the client's.
+        app: the app's parts.
+        settings: the endpoint's.
+        start: starts a task in the client's nursery.
+    """
+
+    __slots__ = ("_app", "_by_name", "_peer", "_running", "_settings", "_start")
+
+    def __init__(self, peer: ClientPeer, app: App, settings: ClientSettings, start: Callable[..., None]) -> None:
+        self._peer = peer
+        self._app = app
+        self._settings = settings
+        self._start = start
+        self._by_name: dict[str, SubscriptionLife] = {}
+        self._running = 0  # tasks of subscriptions, of those that have ended and still clean up, too
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> SubscriptionLife | None:
+        return self._by_name.get(name)
+
+    def lives(self) -> tuple[SubscriptionLife, ...]:
+        return tuple(self._by_name.values())
+
+    # Coming in
+
+    def subscribe(self, command: int, request: SubscribeRequest) -> None:
+        """The client wants to be in a room. It is answered at once, or later.
+
+        Raises:
+            Refused: it may not.
+        """
+        self._check_new(request.channel)
+        rule = self._open_rule(request.channel, request.token)
+        self._begin(request, rule, CommandAnswer(self._peer, command))
+
+    def subscribe_by_server(
+        self,
+        request: SubscribeRequest,
+        outcome: ServerSide,
+    ) -> SubscriptionLife:
+        """The server wants the client to be in a room.
+
+        Raises:
+            Refused: it is there already, or in as many rooms as it may be.
+        """
+        self._check_new(request.channel)
+        rule = self._app.host.rule(request.channel)
+        return self._begin(request, rule, outcome, is_server_side=True, given=outcome.given)
+
+    def _check_new(self, channel: str) -> None:
+        check_channel(channel)
+        if channel in self._by_name:
+            raise Refused(codes.ALREADY_SUBSCRIBED)
+        most = self._peer.limits.max_rooms
+        if most is not None and len(self._by_name) >= most:
+            raise Refused(codes.LIMIT_EXCEEDED)
+        if most is not None and self._running >= most + len(self._by_name):
+            raise Refused(codes.TOO_MANY_REQUESTS)  # it comes and goes faster than what it leaves can end
+
+    def _open_rule(self, channel: str, token: str) -> RoomRule:
+        """The rule of a room that clients may subscribe to. A room's name alone opens nothing."""
+        rule = self._app.host.rule(channel)
+        if rule is None:
+            raise Refused(codes.UNKNOWN_CHANNEL)
+        opening = rule.settings.opening
+        if opening is None or not opening.subscribe or (opening.token and not token):
+            raise Refused(codes.PERMISSION_DENIED)
+        return rule
+
+    def _begin(self, request: SubscribeRequest, rule: RoomRule | None, answer: Answer, **how: Any) -> SubscriptionLife:
+        name, peer, app = request.channel, self._peer, self._app
+        life = SubscriptionLife(
+            request, Seat(name, rule, peer, app), peer, app, self._settings, answer, self._forget, **how
+        )
+        self._by_name[name] = life
+        if life.waits:
+            self._running += 1
+            self._start(self._run, life, name=f"subscription to {name!r:.100}")
+            return life
+        try:
+            life.accept_nowait()
+        except Exception as error:  # perhaps the room's guard's
+            reply = error_of(error)
+            if reply is None:
+                logger.error("the subscription of %r to %r failed", peer, name, exc_info=error)
+            life.refuse(codes.INTERNAL if reply is None else reply)
+        return life
+
+    async def _run(self, life: SubscriptionLife) -> None:
+        try:
+            await life.run()
+        finally:
+            self._running -= 1
+
+    def _forget(self, life: SubscriptionLife) -> None:
+        if self._by_name.get(life.name) is life:
+            del self._by_name[life.name]
+
+    # Going
+
+    def unsubscribe(self, command: int, request: ChannelRequest) -> None:
+        """The client does not want to be in the room any more."""
+        life = self._by_name.get(request.channel)
+        if life is not None:
+            life.unsubscribe()
+        self._peer.reply(Reply(id=command, unsubscribe=Empty()))
+
+    def end(self, name: str, code: int, reason: str) -> bool:
+        """See `Client.unsubscribe`."""
+        codes.check_unsubscribe(code)
+        life = self._by_name.get(name)
+        return life is not None and life.end(code, reason)
+
+    def dismissed(self, name: str, info: CloseInfo) -> Callable[[], object]:
+        """The client was removed from a room."""
+        return self._by_name[name].dismissed(info)
+
+    def leave_all(self, *, discard: bool) -> None:
+        """The connection has ended."""
+        for life in self.lives():
+            life.leave(discard=discard, may_return=True)
