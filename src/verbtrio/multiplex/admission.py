@@ -1,4 +1,4 @@
-"""How one client comes in: who it is, what the application says, what it is subscribed to, and where it is registered."""
+"""How one client comes in: who it is, what the application says, what it is subscribed to, where it is registered."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.server_side import ServerSide, at_position
+from verbtrio.multiplex.server_side import at_position
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.subscriptions import Subscriptions
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
@@ -102,7 +102,7 @@ class Admission:
             client.claims = await connection_claims(settings.auth, token)
         elif settings.auth is not None and not settings.anonymous and client.user is None:
             raise Refused(codes.UNAUTHORIZED)
-        self._user_id = user_key(client.user)
+        self._user_id = user_key(client.user) or None  # a token may say that its bearer is nobody: ""
         return Expiry(client.claims, settings.token_slack)
 
     async def _ask_application(self, request: ConnectRequest) -> Raw | None:
@@ -178,7 +178,7 @@ class Admission:
             if refused.error is codes.TOKEN_EXPIRED:
                 raise Ended(OVER) from refused
             raise
-        if user_key(claims) != self._user_id:
+        if (user_key(claims) or None) != self._user_id:
             raise Ended(INVALID)
         self._client.claims = claims
         return Expiry(claims, settings.token_slack)

@@ -1,10 +1,7 @@
-"""Functions that clients call: `@app.call("rename")`, and the calls of one client that are running.
+"""Functions that clients call, and what their callers are told of what they raise. Pure.
 
-    @app.call("rename")
-    async def rename(client: Client, data: Rename) -> Renamed: ...
-
-Each call runs in a task of its own, in the client's nursery, in a scope with the caller's deadline. It ends when it
-returns, when its caller does not want it any more or has gone, or when its time is over.
+@app.call("rename")
+async def rename(client: Client, data: Rename) -> Renamed: ...
 """
 
 from __future__ import annotations
@@ -15,14 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import trio
 from msgspec import Raw
 
-from verbtrio.base.calls import single
 from verbtrio.base.errors import (
     BrokerUnavailable,
     CallError,
-    ConnectionClosed,
     Denied,
     LimitExceeded,
     MessageError,
@@ -34,7 +28,6 @@ from verbtrio.connection.annotations import annotation_of
 from verbtrio.multiplex.data import DataDecoder
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError
-from verbtrio.rooms.member import Member
 
 logger = logging.getLogger("verbtrio.calls")
 
@@ -107,85 +100,3 @@ def error_of(error: Exception) -> ProtocolError | None:
     if isinstance(error, BrokerUnavailable):  # its text may have the broker's address
         return ProtocolError(codes.INTERNAL.code, "not available now", temporary=True)
     return None
-
-
-class RunningCalls:
-    """The calls of one client that have not ended.
-
-    Args:
-        client: the facade.
-        seconds: how long a call may take whose caller does not say.
-        most: how many there may be at once.
-    """
-
-    __slots__ = ("_client", "_most", "_scopes", "_seconds", "count")
-
-    def __init__(self, client: Member, seconds: float, most: int | None) -> None:
-        self._client = client
-        self._seconds = seconds
-        self._most = most
-        self._scopes: dict[int, trio.CancelScope] = {}  # by the command's id, of those that are running
-        self.count = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._most is not None and self.count >= self._most
-
-    def cancel(self, command: int) -> bool:
-        """The caller does not want it any more. Returns whether it was running."""
-        scope = self._scopes.get(command)
-        if scope is None:
-            return False
-        scope.cancel()
-        return True
-
-    def cancel_all(self) -> None:
-        """The client has gone."""
-        for scope in self._scopes.values():
-            scope.cancel()
-
-    async def run(
-        self,
-        call: Call,
-        arguments: tuple[Any, ...],
-        command: int,
-        patience: float,
-        answer: Callable[[object], None],
-        refuse: Callable[[ProtocolError], None],
-    ) -> None:
-        """Run one call, and answer it. Raises no `Exception`. If cancelled, so is the function, and nobody is answered.
-
-        Args:
-            command: the command's id; 0 for one that is not answered.
-            patience: seconds that the caller will wait; 0: it does not say.
-            answer: called with what the function has returned.
-            refuse: called where there is nothing to answer with.
-        """
-        seconds = min(patience, self._seconds) if patience > 0 else self._seconds
-        scope = trio.CancelScope(deadline=trio.current_time() + seconds)
-        if command:
-            self._scopes[command] = scope
-        try:
-            with scope:
-                result = call.function(*arguments)
-                if hasattr(result, "__await__"):
-                    result = await result
-                if command:
-                    answer(result)
-                return
-            if trio.current_time() >= scope.deadline:
-                refuse(codes.TIMEOUT)
-        except Exception as error:
-            self._failed(call, single(error), refuse)
-        finally:
-            self.count -= 1
-            if self._scopes.get(command) is scope:
-                del self._scopes[command]
-
-    def _failed(self, call: Call, error: Exception, refuse: Callable[[ProtocolError], None]) -> None:
-        if isinstance(error, ConnectionClosed) and error.info is self._client.closed:
-            return  # nobody is there
-        reply = error_of(error)
-        if reply is None:
-            logger.error("the call %s of %r failed", call.name, self._client, exc_info=error)
-        refuse(codes.INTERNAL if reply is None else reply)

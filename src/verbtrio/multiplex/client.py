@@ -171,14 +171,18 @@ class Client(Member):
 class Life(Protocol):
     """What the framework keeps about a subscription."""
 
-    name: str
-    claims: Mapping[str, Any]
     nursery: trio.Nursery | None
     intake: Intake | None
     is_server_side: bool
     is_accepted: bool
     is_recovered: bool
     is_over: bool
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def claims(self) -> Mapping[str, Any]: ...
 
     @property
     def data(self) -> Raw: ...

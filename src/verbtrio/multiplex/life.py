@@ -22,22 +22,20 @@ from verbtrio.base.calls import single
 from verbtrio.base.close import CANCEL_GRACE, Cause, CloseInfo
 from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, LimitExceeded, RoomUnavailable
 from verbtrio.base.position import Position
-from verbtrio.base.timers import Timer
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import user_key
 from verbtrio.multiplex.calls import error_of
-from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.intake import Intake
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import NOTHING, Recovery, recover
 from verbtrio.multiplex.seat import Seat
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.tokens import Expiry, subscription_claims
+from verbtrio.multiplex.tokens import Expiry, TokenTimer, subscription_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import SubscribeRequest
-from verbtrio.protocols.replies import ClientInfo, Push, SubscribeResult, UnsubscribePush
-from verbtrio.rooms.room import Room
+from verbtrio.protocols.replies import Push, SubscribeResult, UnsubscribePush
 from verbtrio.rooms.rules import RoomRule
 
 logger = logging.getLogger("verbtrio.subscriptions")
@@ -55,22 +53,17 @@ class Answer(Protocol):
         """The client can't be in the room."""
 
 
-class SubscriptionLife:
+class SubscriptionLife(Seat):
     """What the framework keeps about one subscription.
 
     Args:
-        request: what the client has asked for; for a subscription that the server makes: with its position alone.
-        seat: the client's in the room.
-        peer: the client's.
-        app: the app's parts.
-        settings: the endpoint's.
+        request, rule, peer, app, settings: as in `Seat`.
         answer: told how it comes out.
         forget: called when it has ended, at that moment.
         is_server_side: whether the server makes it.
         given: the data and the public info that the server makes it with, unless a handler accepts it with others.
 
     Attributes:
-        claims: the token's.
         nursery: the handler's, while that runs.
         intake: what the client has published and the handler has not taken; `None` without a handler.
         is_accepted: the client has been told that it is in the room, or is about to be.
@@ -81,18 +74,11 @@ class SubscriptionLife:
     __slots__ = (
         "_after",
         "_answer",
-        "_app",
         "_forget",
         "_given",
         "_is_accepting",
-        "_peer",
         "_presence",
-        "_request",
         "_scope",
-        "_seat",
-        "_settings",
-        "_timer",
-        "claims",
         "intake",
         "is_accepted",
         "is_over",
@@ -104,7 +90,7 @@ class SubscriptionLife:
     def __init__(
         self,
         request: SubscribeRequest,
-        seat: Seat,
+        rule: RoomRule | None,
         peer: ClientPeer,
         app: App,
         settings: ClientSettings,
@@ -114,15 +100,10 @@ class SubscriptionLife:
         is_server_side: bool = False,
         given: tuple[Data, Any] = (None, None),
     ) -> None:
-        self.claims: Mapping[str, Any] = {}
+        super().__init__(request, rule, peer, app, settings)
         self.nursery: trio.Nursery | None = None
         self.is_server_side = is_server_side
         self.is_accepted = self.is_over = self.is_recovered = False
-        self._request = request
-        self._seat = seat
-        self._peer = peer
-        self._app = app
-        self._settings = settings
         self._answer = answer
         self._forget = forget
         self._given = given
@@ -130,47 +111,8 @@ class SubscriptionLife:
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
-        self._timer: Timer | None = None
         limits = peer.limits
         self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
-
-    # What the facade asks
-
-    @property
-    def name(self) -> str:
-        """The room's."""
-        return self._seat.name
-
-    @property
-    def rule(self) -> RoomRule | None:
-        return self._seat.rule
-
-    @property
-    def client(self) -> Client:
-        return self._seat.client
-
-    @property
-    def room(self) -> Room:
-        return Room(self._app.rooms, self.name)
-
-    @property
-    def data(self) -> Raw:
-        return self._request.data
-
-    @property
-    def handler(self) -> Any:
-        """What runs for it; `None`: nothing."""
-        opening = None if self.rule is None else self.rule.settings.opening
-        return None if opening is None else opening.handler
-
-    @property
-    def info(self) -> ClientInfo:
-        """Who the client is, for the others in this room."""
-        return self._seat.info(self.claims)
-
-    async def publish(self, data: Data) -> Position | None:
-        """See `Subscription.publish`."""
-        return await self._seat.publish(data, self.claims)
 
     # Its course
 
@@ -189,8 +131,8 @@ class SubscriptionLife:
         Raises:
             Denied, LimitExceeded, RoomUnavailable: the room does not let the client in.
         """
-        form, info = self._forms(*self._given)
-        self._seat.take()
+        form, info = _forms(self._peer, *self._given)
+        self.join_room()
         self._accepted(NOTHING, form, info)
 
     @trio.lowlevel.enable_ki_protection
@@ -216,7 +158,7 @@ class SubscriptionLife:
         if self._request.token:
             user = user_key(self.client.user) or ""
             self.take_token(await subscription_claims(self._settings.auth, self._request.token, self.name, user))
-        self._seat.take()
+        self.join_room()
         await self._app.host.joins.wait_ready(self.name, self.rule)
         if (handler := self.handler) is None:
             await self.accept_as_given()
@@ -236,7 +178,7 @@ class SubscriptionLife:
         self._app.rooms.check()
         if self.is_accepted or self._is_accepting:
             raise RuntimeError(f"the subscription to {self.name!r:.100} has been accepted already")
-        form, info = self._forms(data, presence)
+        form, info = _forms(self._peer, data, presence)
         self._is_accepting = True
         try:
             recovery = await recover(self.name, self.rule, self._request, self._app)
@@ -247,13 +189,6 @@ class SubscriptionLife:
             raise Denied("The subscription has ended") if closed is None else ConnectionClosed(closed)
         self._accepted(recovery, form, info)
 
-    def _forms(self, data: Data, presence: Any) -> tuple[Raw | None, Any]:
-        """The data as they are sent; and the public info as plain JSON, since the application may change its own object
-        later."""
-        peer = self._peer
-        form = None if data is None else peer.encoding.data(peer.encode(data))
-        return form, None if presence is None else msgspec.json.decode(peer.encode({"info": presence}).payload)["info"]
-
     def _accepted(self, recovery: Recovery, data: Raw | None, presence: Any) -> None:
         self.is_accepted = True
         self.is_recovered = recovery.is_recovered
@@ -263,32 +198,23 @@ class SubscriptionLife:
         self._answer.tell(self, recovery.result(self._peer.encoding, data, expiry))
 
     def open(self) -> None:
-        """The client has been told: from now on it receives what is said in the room. See `Seat.open`."""
+        """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""
         if not self.is_over:
-            tell_joins = self._request.join_leave or self._settings.force_join_leave
-            self._seat.open(self._after, self._presence, self.claims, tell_joins=tell_joins)
+            self.receive_from(self._after, self._presence)
 
     # Its token
 
     def take_token(self, claims: Mapping[str, Any]) -> Expiry:
         """These are the token's claims from now on."""
-        self.claims = claims
-        self._stop_timer()
-        expiry = Expiry(claims, self._settings.token_slack)
-        if expiry.expires:
-            self._timer = self._app.timers.at(expiry.due, self._expire)
-        return expiry
+        if self._token is None:
+            self._token = TokenTimer(self._app.timers, self._settings.token_slack, self._expire)
+        return self._token.take(claims)
 
-    def _expire(self, now: float, when: float) -> None:
+    def _expire(self) -> None:
         if self.is_server_side:
             self._peer.end(CloseInfo(Cause.EXPIRED, codes.EXPIRED_SUBSCRIPTION))
         else:
             self.end(codes.SUBSCRIPTION_EXPIRED, "")
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._app.timers.cancel(self._timer)
-            self._timer = None
 
     # Its end
 
@@ -316,7 +242,7 @@ class SubscriptionLife:
     def dismissed(self, info: CloseInfo) -> Callable[[], object]:
         """The client was removed from the room: see `Peer.dismiss`. It is told soon."""
         self._left(discard=True)
-        self._seat.vacate()
+        self.vacate()
         code = info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
         if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
             code = codes.SUBSCRIPTION_FAILED
@@ -344,13 +270,14 @@ class SubscriptionLife:
         """
         if not self.is_over:
             self._left(discard=discard)
-            self._seat.leave(may_return=may_return)
+            self.leave_room(may_return=may_return)
 
     def _left(self, *, discard: bool) -> None:
         self.is_over = True
         if self.intake is not None:
             self.intake.close(discard=discard)
-        self._stop_timer()
+        if self._token is not None:
+            self._token.stop()
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CANCEL_GRACE)
         self._forget(self)
@@ -364,9 +291,21 @@ class SubscriptionLife:
             logger.error("the handler of %r failed", Subscription(self), exc_info=error)
         if not self.is_accepted:
             self.refuse(codes.INTERNAL if reply is None else reply)
-        elif isinstance(error, BrokerUnavailable | RoomUnavailable):
-            self.end(codes.INSUFFICIENT_STATE, "")
-        elif isinstance(error, Denied | LimitExceeded):
-            self.end(codes.UNSUBSCRIBED, str(error))
         else:
-            self.end(codes.SUBSCRIPTION_FAILED, "")
+            self.end(*_end_for(error))
+
+
+def _forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]:
+    """The data as they are sent; and the public info as plain JSON, since the application may change its own object
+    later."""
+    form = None if data is None else peer.encoding.data(peer.encode(data))
+    return form, None if presence is None else msgspec.json.decode(peer.encode({"info": presence}).payload)["info"]
+
+
+def _end_for(error: Exception) -> tuple[int, str]:
+    """The code and the reason with which a subscription ends whose handler has raised `error`."""
+    if isinstance(error, BrokerUnavailable | RoomUnavailable):
+        return codes.INSUFFICIENT_STATE, ""
+    if isinstance(error, Denied | LimitExceeded):
+        return codes.UNSUBSCRIBED, str(error)
+    return codes.SUBSCRIPTION_FAILED, ""

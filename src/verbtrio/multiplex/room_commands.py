@@ -31,7 +31,7 @@ from verbtrio.rooms.rules import RoomRule
 
 
 class RoomCommands:
-    """The commands of one client about rooms.
+    """The commands of one client about rooms: each method has its command's name.
 
     Args:
         peer: the client's.
@@ -185,7 +185,7 @@ class RoomCommands:
             )
         )
 
-    async def refresh(self, command: int, request: SubRefreshRequest) -> None:
+    async def sub_refresh(self, command: int, request: SubRefreshRequest) -> None:
         """Another token for a subscription.
 
         Raises:

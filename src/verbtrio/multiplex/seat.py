@@ -14,40 +14,90 @@ from verbtrio.guards.quotas import user_key
 from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.settings import App
-from verbtrio.multiplex.tokens import info_in
+from verbtrio.multiplex.settings import App, ClientSettings
+from verbtrio.multiplex.tokens import TokenTimer, info_in
+from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import ClientInfo
+from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomRule
 from verbtrio.rooms.stand_in import StandIn
 
 
 class Seat:
-    """A client's place in a room.
+    """A client's place in a room: what a `SubscriptionLife` is, whatever its course.
 
     Args:
-        name: the room's.
+        request: what the client has asked for; for a subscription that the server makes: with its position alone.
         rule: the room's.
         peer: the client's.
         app: the app's parts.
+        settings: the endpoint's.
     """
 
-    __slots__ = ("_app", "_is_joined", "_peer", "_stand_in", "name", "rule")
+    __slots__ = ("_app", "_is_joined", "_peer", "_request", "_settings", "_stand_in", "_token", "rule")
 
-    def __init__(self, name: str, rule: RoomRule | None, peer: ClientPeer, app: App) -> None:
-        self.name = name
+    def __init__(
+        self,
+        request: SubscribeRequest,
+        rule: RoomRule | None,
+        peer: ClientPeer,
+        app: App,
+        settings: ClientSettings,
+    ) -> None:
         self.rule = rule
+        self._request = request
         self._peer = peer
         self._app = app
+        self._settings = settings
         self._is_joined = False
         self._stand_in: StandIn | None = None
+        self._token: TokenTimer | None = None
+
+    @property
+    def name(self) -> str:
+        """The room's."""
+        return self._request.channel
+
+    @property
+    def room(self) -> Room:
+        return Room(self._app.rooms, self.name)
 
     @property
     def client(self) -> Client:
         client: Client = self._peer.client
         return client
 
-    def take(self) -> None:
-        """Join the room. What is said there waits until `open`.
+    @property
+    def data(self) -> Raw:
+        """What the client has sent with its request."""
+        return self._request.data
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """Those of the subscription's own token."""
+        return {} if self._token is None else self._token.claims
+
+    @property
+    def handler(self) -> Any:
+        """What runs for each subscription to the room; `None`: nothing."""
+        opening = None if self.rule is None else self.rule.settings.opening
+        return None if opening is None else opening.handler
+
+    @property
+    def info(self) -> ClientInfo:
+        """Who the client is, for the others in this room."""
+        client = self.client
+        return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims), info_in(self.claims))
+
+    async def publish(self, data: Data) -> Position | None:
+        """See `Subscription.publish`."""
+        self._app.rooms.check()
+        return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
+
+    # Its course
+
+    def join_room(self) -> None:
+        """Join the room. What is said there waits until `receive_from`.
 
         Raises:
             Denied, LimitExceeded, RoomUnavailable: the room does not let the client in.
@@ -56,27 +106,26 @@ class Seat:
         self._app.host.joins.admit(self.name, self.client, self._stand_in)
         self._is_joined = True
 
-    def open(self, after: Position | None, presence: Any, claims: Mapping[str, Any], *, tell_joins: bool) -> None:
+    def receive_from(self, after: Position | None, presence: Any) -> None:
         """From now on the client receives what is said in the room, what has waited first. Twice does nothing.
 
         Args:
             after: what was published up to here it has already.
             presence: its public info; `None` for that of its tokens.
-            claims: those of the subscription's own token.
-            tell_joins: whether it wants to know who comes and goes.
         """
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is None:
             return
         self._app.rooms.replace(self.name, self.client, self._peer)
         if self.rule is not None and self.rule.settings.presence is not None:
-            if self.rule.settings.join_leave and tell_joins:
+            wants_news = self._request.join_leave or self._settings.force_join_leave
+            if self.rule.settings.join_leave and wants_news:
                 self._app.client_news.add(self.name, self._peer)
-            self._enter(self.rule, presence, claims)
+            self._enter(self.rule, presence)
         stand_in.hand_over(after)  # last: it may be too much for the client, which ends then
 
-    def _enter(self, rule: RoomRule, presence: Any, claims: Mapping[str, Any]) -> None:
-        mine = self.info(claims)
+    def _enter(self, rule: RoomRule, presence: Any) -> None:
+        mine = self.info
         details = {"conn_info": _json(mine.conn_info), "chan_info": _json(mine.chan_info)}
         if presence is not None:
             details["chan_info"] = presence
@@ -84,7 +133,7 @@ class Seat:
         user = user_key(self.client.user) or self.client.id
         self._app.host.joins.enter(self.name, rule, self.client, user, shown, details)
 
-    def leave(self, *, may_return: bool) -> None:
+    def leave_room(self, *, may_return: bool) -> None:
         """Leave the room. `may_return`: see `Rooms.leave`."""
         self.vacate()
         if self._is_joined:
@@ -95,16 +144,6 @@ class Seat:
         """The client is not in the room any more, or is about to leave it: tell it nothing more."""
         self._stand_in = None
         self._app.client_news.discard(self.name, self._peer)
-
-    def info(self, claims: Mapping[str, Any]) -> ClientInfo:
-        """Who the client is, for the others in this room."""
-        client = self.client
-        return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims), info_in(claims))
-
-    async def publish(self, data: Data, claims: Mapping[str, Any]) -> Position | None:
-        """Publish in the client's name. See `Room.publish`."""
-        self._app.rooms.check()
-        return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info(claims)))
 
 
 def _json(raw: Raw | None) -> Any:

@@ -9,43 +9,37 @@ import trio
 
 from verbtrio.base.errors import Denied, LimitExceeded, RoomUnavailable, VerbtrioError
 from verbtrio.base.types import Data
-from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.client import Subscription
+from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
-from verbtrio.protocols.codes import ProtocolError
+from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import Push, SubscribePush, SubscribeResult
 
 
-class ServerSide:
-    """The outcome of one, for those who wait for it.
-
-    Args:
-        data, presence: as in `Client.subscribe`.
-
-    Attributes:
-        result: what the client is to be told; `None` where it was refused, or is not decided.
-        error: why it was refused.
-    """
-
-    def __init__(self, data: Data = None, presence: Any = None) -> None:
-        self.given = (data, presence)
-        self.result: SubscribeResult | None = None
-        self.error: ProtocolError | None = None
-        self._done = trio.Event()
-
-    def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
-        """The client is accepted."""
-        self.result = result
-        self._done.set()
-
-    def refuse(self, error: ProtocolError) -> None:
-        """It is not."""
-        self.error = error
-        self._done.set()
-
-    async def wait(self) -> None:
-        """Wait for either."""
-        await self._done.wait()
+async def subscribe_client(
+    peer: ClientPeer, subscriptions: Subscriptions, name: str, data: Data, presence: Any
+) -> Subscription[Any]:
+    """See `Client.subscribe`."""
+    outcome = ServerSide(data=data, presence=presence)
+    try:
+        life = subscriptions.subscribe_by_server(SubscribeRequest(channel=name), outcome)
+    except Refused as refused:
+        if refused.error is codes.ALREADY_SUBSCRIBED:
+            raise RuntimeError(f"the client is subscribed to {name!r:.100} already") from None
+        raise LimitExceeded(refused.error.message) from None
+    try:
+        await outcome.wait()
+    except trio.Cancelled:
+        life.leave(discard=True)
+        raise
+    if outcome.error is not None:
+        raise exception_of(outcome.error)
+    if outcome.result is not None and not life.is_over:
+        peer.push(push_of(name, outcome.result))
+        life.open()
+    return Subscription(life)
 
 
 def push_of(name: str, result: SubscribeResult) -> Push:

@@ -10,34 +10,30 @@ token's keys) is waited for by the main task, and those behind it come after it;
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 from weakref import ref
 
 import trio
-from msgspec import Raw
 
 from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo
-from verbtrio.base.errors import ConnectionClosed, LimitExceeded, MessageError
-from verbtrio.base.timers import Timer
+from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS, Bucket, Meter
 from verbtrio.multiplex.admission import Admission
-from verbtrio.multiplex.calls import Call, RunningCalls
 from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.pulse import Due, Pulse
 from verbtrio.multiplex.room_commands import RoomCommands
-from verbtrio.multiplex.server_side import ServerSide, exception_of, push_of
+from verbtrio.multiplex.running_calls import RunningCalls
+from verbtrio.multiplex.server_side import subscribe_client
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import Subscriptions
-from verbtrio.multiplex.tokens import OVER, Ended
+from verbtrio.multiplex.tokens import Ended
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import (
@@ -45,11 +41,8 @@ from verbtrio.protocols.commands import (
     Command,
     ConnectRequest,
     RefreshRequest,
-    RPCRequest,
-    SendRequest,
-    SubscribeRequest,
 )
-from verbtrio.protocols.replies import RefreshResult, Reply, RPCResult
+from verbtrio.protocols.replies import RefreshResult, Reply
 
 logger = logging.getLogger("verbtrio.clients")
 
@@ -92,10 +85,9 @@ class ClientSession:
         self._subscriptions = Subscriptions(peer, app, settings, self._start)
         self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
         self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
-        self._calls: RunningCalls
+        self._calls = RunningCalls(peer, settings, app.counters, self._start)
         self._meter: Bucket | Meter | None = None
-        self._pulse = Pulse(settings.ping, settings.pong_timeout, trio.current_time() + peer.limits.handshake_timeout)
-        self._timer: Timer | None = None
+        self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_connected = self._is_unusable = False
         peer.owner = self
 
@@ -123,24 +115,7 @@ class ClientSession:
             raise ConnectionClosed(closed)
         if not self._is_connected:
             raise RuntimeError("the client has not connected yet: subscribe it from there on")
-        outcome = ServerSide(data=data, presence=presence)
-        try:
-            life = self._subscriptions.subscribe_by_server(SubscribeRequest(channel=name), outcome)
-        except Refused as refused:
-            if refused.error is codes.ALREADY_SUBSCRIBED:
-                raise RuntimeError(f"the client is subscribed to {name!r:.100} already") from None
-            raise LimitExceeded(refused.error.message) from None
-        try:
-            await outcome.wait()
-        except trio.Cancelled:
-            life.leave(discard=True)
-            raise
-        if outcome.error is not None:
-            raise exception_of(outcome.error)
-        if outcome.result is not None and not life.is_over:
-            self._peer.push(push_of(name, outcome.result))
-            life.open()
-        return Subscription(life)
+        return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
 
     def unsubscribe(self, name: str, code: int, reason: str) -> bool:
         """See `Client.unsubscribe`."""
@@ -153,13 +128,14 @@ class ClientSession:
         """Handle commands until the connection ends, in a task of the connection's `nursery`. If cancelled, so is
         everything that runs for the client."""
         handled_by.set(ref(self.client))
+        if self._peer.closed is not None:
+            return  # it was gone before it could be told anything
         self._nursery = nursery
         limits = self._peer.limits
-        self._calls = RunningCalls(self.client, limits.call_timeout, limits.max_calls)
         if limits.max_messages_per_second is not None:
             self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
         self._meet_shared_limits()
-        self._schedule()
+        self._clock.start()
         await self._inbox.serve(self._take)
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
@@ -181,12 +157,14 @@ class ClientSession:
         except BadCommands:
             self._peer.end(BAD)
             return None
-        return self._go(commands)
+        later = self._go(commands)
+        return None if later is None else self._go_on(later, commands)
 
     def _go(self, commands: Iterator[Command]) -> Awaitable[None] | None:
-        """Handle commands in place, up to one that has to wait."""
-        count = 0
-        while True:
+        """Handle commands in place, up to one that has to wait: that is returned. `None`: all are handled."""
+        for _ in range(COMMANDS_A_TURN):
+            if self._is_done:
+                return None
             try:
                 command = next(commands, None)
             except BadCommands:
@@ -194,37 +172,33 @@ class ClientSession:
                 return None
             if command is None:
                 return None
-            later = self._handle(command)
-            closed = self._peer.closed
-            if self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS):
-                if inspect.iscoroutine(later):
-                    later.close()
-                return None
-            count += 1
-            if later is not None or count >= COMMANDS_A_TURN:
-                return self._go_on(later, commands)
+            if (later := self._handle(command)) is not None:
+                return later
+        return _checkpoint()
 
     async def _go_on(self, later: Awaitable[None] | None, commands: Iterator[Command]) -> None:
         """Handle the rest of a message: first what has to be waited for."""
-        if later is not None:
-            await later
         peer = self._peer
-        if peer.queued > peer.limits.high_water_bytes:
-            await peer.wait_below(peer.limits.high_water_bytes)  # it asks for more than it takes
-        else:
-            await trio.lowlevel.checkpoint()
-        if self._is_unusable:
-            return
-        rest = self._go(commands)
-        if rest is not None:
-            await rest
+        while later is not None:
+            await later
+            if peer.queued > peer.limits.high_water_bytes:
+                await peer.wait_below(peer.limits.high_water_bytes)  # it asks for more than it takes
+            later = self._go(commands)
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether no more commands are handled. Those that came before the client's own end are."""
+        closed = self._peer.closed
+        return self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS)
 
     def _handle(self, command: Command) -> Awaitable[None] | None:
         method = command.method
         if method is None or (not command.id and method != "send"):
-            if command.id or not self._pulse.pong():  # an unknown request; or an answer that nobody has asked for
+            if command.id or not self._clock.pong():  # an unknown request; or an answer that nobody has asked for
                 self._peer.end(BAD)
             return None
+        if self._peer.closed is not None and method not in _WITHOUT_ANSWER:
+            return None  # it has gone: what it has said before still counts, but it is told nothing
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
             return None
@@ -268,75 +242,18 @@ class ClientSession:
         if method in _CHANNEL_METHODS and not request.channel:
             self._peer.end(BAD)
             return None
-        number, subscriptions = command.id, self._subscriptions
-        if method == "rpc":
-            self._call(number, request)
-        elif method == "publish":
-            return self._rooms.publish(number, request)
-        elif method == "subscribe":
-            subscriptions.subscribe(number, request)
-        elif method == "unsubscribe":
-            subscriptions.unsubscribe(number, request)
-        elif method == "send":
-            self._receive(request)
-        elif method == "ping":
+        if method == "ping":
             raise Refused(codes.NOT_AVAILABLE)
-        elif method == "connect":
-            return self._connect(number, request)
-        elif method == "refresh":
-            return self._refresh(number, request)
-        elif method == "presence":
-            return self._rooms.presence(number, request)
-        elif method == "presence_stats":
-            return self._rooms.presence_stats(number, request)
-        elif method == "history":
-            return self._rooms.history(number, request)
-        else:
-            return self._rooms.refresh(number, request)
-        return None
-
-    # Calls and messages
-
-    def _call(self, command: int, request: RPCRequest) -> None:
-        if not self._settings.calls:
-            raise Refused(codes.NOT_AVAILABLE)
-        call = self._settings.calls.get(request.method)
-        if call is None:
-            raise Refused(codes.METHOD_NOT_FOUND)
-        self._begin(call, request.data, command, request.timeout)
-
-    def _receive(self, request: SendRequest) -> None:
-        """What the client sends without expecting an answer."""
-        if request.cancel:
-            self._calls.cancel(request.cancel)
-        elif (call := self._settings.message) is not None:
-            try:
-                self._begin(call, request.data, 0, 0.0)
-            except Refused as refused:  # nobody can be told
-                logger.info("a message of %r is refused: %s", self.client, refused)
-
-    def _begin(self, call: Call, data: Raw, command: int, timeout: float) -> None:
-        if self._calls.is_full:
-            raise Refused(codes.TOO_MANY_REQUESTS)
-        try:
-            arguments = call.arguments(self.client, data, is_binary=self._peer.encoding.is_binary)
-        except MessageError as error:
-            self._app.counters.invalid += 1
-            raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        self._calls.count += 1
-        answer, refuse = partial(self._answer, command), partial(self._refuse, command)
-        self._start(self._calls.run, call, arguments, command, timeout, answer, refuse, name=f"call {call.name}")
-
-    def _answer(self, command: int, result: object) -> None:
-        """Answer a call with what its function has returned.
-
-        Raises:
-            TypeError: that can't be encoded.
-        """
-        self._peer.reply(Reply(id=command, rpc=RPCResult(self._form(result))))
-
-    def _form(self, data: Data) -> Raw | None:
-        return None if data is None else self._peer.encoding.data(self._peer.encode(data))
+        if method == "send":
+            self._calls.receive(request)
+            return None
+        if method == "connect":
+            return self._connect(command.id, request)
+        if method == "refresh":
+            return self._refresh(command.id, request)
+        owner = self._subscriptions if method in _SUBSCRIBING else self._calls if method == "rpc" else self._rooms
+        later: Awaitable[None] | None = getattr(owner, method)(command.id, request)
+        return later
 
     # Connecting
 
@@ -351,9 +268,7 @@ class ClientSession:
         result, expiry, lives = admitted
         self._meet_shared_limits()
         self._is_connected = True
-        self._pulse.connected(trio.current_time())
-        self._pulse.expires = expiry.due
-        self._schedule()
+        self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))
         for life in lives:
             life.open()
@@ -365,33 +280,9 @@ class ClientSession:
             Refused, Ended: it is not accepted.
         """
         expiry = await self._admission.refresh(request.token)
-        self._pulse.expires = expiry.due
-        self._schedule()
+        self._clock.expires(expiry)
         result = RefreshResult(client=self.client.id, expires=expiry.expires, ttl=expiry.ttl)
         self._peer.reply(Reply(id=command, refresh=result))
-
-    # Time
-
-    def _schedule(self) -> None:
-        self._stop_timer()
-        if self._peer.closed is None:
-            self._timer = self._app.timers.at(self._pulse.next, self._tick)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._app.timers.cancel(self._timer)
-            self._timer = None
-
-    def _tick(self, now: float, when: float) -> None:
-        peer = self._peer
-        if peer.closed is not None:
-            return
-        due = self._pulse.due(now, is_busy=peer.carrier.is_busy or len(self._inbox) > 0)
-        if due is Due.PING:
-            peer.hold(peer.encoding.ping)
-        elif due is not Due.NOTHING:
-            peer.end({Due.STALE: STALE, Due.NO_PONG: NO_PONG, Due.EXPIRED: OVER}[due])
-        self._schedule()
 
     # Its end: see `Owner`
 
@@ -400,13 +291,19 @@ class ClientSession:
 
     def ended(self, info: CloseInfo) -> None:
         """It has ended: it leaves all rooms and lists now. Its calls are cancelled; its handlers soon after."""
-        self._stop_timer()
+        self._clock.stop()
         self._subscriptions.leave_all(discard=info.cause not in PEERS_ENDS)
-        if self._nursery is not None:
-            self._calls.cancel_all()
+        self._calls.cancel_all()
         self._admission.leave()
 
 
 _CHANNEL_METHODS = frozenset(
     ("subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "sub_refresh")
 )
+_SUBSCRIBING = frozenset(("subscribe", "unsubscribe"))
+_WITHOUT_ANSWER = frozenset(("publish", "send"))
+
+
+async def _checkpoint() -> None:
+    """Other tasks have their turn."""
+    await trio.lowlevel.checkpoint()

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import trio
+
 from verbtrio.base.close import CloseInfo
+from verbtrio.base.types import Data
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import Answer, SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.seat import Seat
-from verbtrio.multiplex.server_side import ServerSide
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
@@ -46,6 +47,38 @@ class CommandAnswer:
 
     def refuse(self, error: ProtocolError) -> None:
         self._peer.reply(Reply(id=self._command, error=error))
+
+
+class ServerSide:
+    """How a subscription comes out that the server makes, for those who wait for it.
+
+    Args:
+        data, presence: as in `Client.subscribe`.
+
+    Attributes:
+        result: what the client is to be told; `None` where it was refused, or is not decided.
+        error: why it was refused.
+    """
+
+    def __init__(self, data: Data = None, presence: Any = None) -> None:
+        self.given = (data, presence)
+        self.result: SubscribeResult | None = None
+        self.error: ProtocolError | None = None
+        self._done = trio.Event()
+
+    def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
+        """The client is accepted."""
+        self.result = result
+        self._done.set()
+
+    def refuse(self, error: ProtocolError) -> None:
+        """It is not."""
+        self.error = error
+        self._done.set()
+
+    async def wait(self) -> None:
+        """Wait for either."""
+        await self._done.wait()
 
 
 class Subscriptions:
@@ -125,9 +158,7 @@ class Subscriptions:
 
     def _begin(self, request: SubscribeRequest, rule: RoomRule | None, answer: Answer, **how: Any) -> SubscriptionLife:
         name, peer, app = request.channel, self._peer, self._app
-        life = SubscriptionLife(
-            request, Seat(name, rule, peer, app), peer, app, self._settings, answer, self._forget, **how
-        )
+        life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self._forget, **how)
         self._by_name[name] = life
         if life.waits:
             self._running += 1

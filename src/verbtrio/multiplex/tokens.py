@@ -7,7 +7,7 @@ second it gives up.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.errors import AuthenticationError
+from verbtrio.base.timers import Timer, Timers
 from verbtrio.guards.quotas import user_key
 from verbtrio.multiplex.settings import Authenticator
 from verbtrio.protocols import codes
@@ -41,7 +42,7 @@ async def connection_claims(auth: Authenticator, token: str) -> dict[str, Any]:
         Ended: it is not valid.
     """
     try:
-        return await auth.authenticate(token)
+        claims = await auth.authenticate(token)
     except AuthenticationError as error:
         if error.is_expired:
             raise Refused(codes.TOKEN_EXPIRED) from error
@@ -50,6 +51,9 @@ async def connection_claims(auth: Authenticator, token: str) -> dict[str, Any]:
         if error.status == 403:
             raise Refused(codes.PERMISSION_DENIED) from error
         raise Ended(INVALID) from error
+    if "channel" in claims:  # a subscription's token, which may be meant for less
+        raise Ended(INVALID)
+    return claims
 
 
 async def subscription_claims(auth: Authenticator | None, token: str, channel: str, user: str) -> dict[str, Any]:
@@ -83,6 +87,44 @@ def info_in(claims: Mapping[str, Any]) -> Raw | None:
     """The public info in a token."""
     info = claims.get("info")
     return None if info is None else Raw(msgspec.json.encode(info))
+
+
+class TokenTimer:
+    """Calls a function when a token is over, but for another token that comes before.
+
+    Args:
+        timers: the app's.
+        slack: seconds that a token counts for after it has expired.
+        on_over: the function.
+    """
+
+    __slots__ = ("_on_over", "_slack", "_timer", "_timers", "claims")
+
+    def __init__(self, timers: Timers, slack: float, on_over: Callable[[], object]) -> None:
+        self._timers = timers
+        self._slack = slack
+        self._on_over = on_over
+        self._timer: Timer | None = None
+        self.claims: Mapping[str, Any] = {}
+        """Those of the token that counts."""
+
+    def take(self, claims: Mapping[str, Any]) -> Expiry:
+        """This token counts from now on."""
+        self.claims = claims
+        self.stop()
+        expiry = Expiry(claims, self._slack)
+        if expiry.expires:
+            self._timer = self._timers.at(expiry.due, self._over)
+        return expiry
+
+    def stop(self) -> None:
+        """Call nothing any more."""
+        if self._timer is not None:
+            self._timers.cancel(self._timer)
+            self._timer = None
+
+    def _over(self, now: float, when: float) -> None:
+        self._on_over()
 
 
 class Expiry:
