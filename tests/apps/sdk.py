@@ -177,6 +177,14 @@ async def end(client: Client, data: Ending) -> int:
     return ended
 
 
+@app.call("leave")
+async def leave(client: Client, data: int) -> None:
+    """Send many messages, and then the last words."""
+    for number in range(data):
+        client.send_nowait(number)
+    client.close_nowait(4500, "that was all")
+
+
 @app.call("publish")
 async def publish(client: Client, data: tuple[str, list[JSON]]) -> None:
     """Publish on the server's behalf."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.apps.sdk import auth
 from tests.sdk.conftest import Connect, Unique
-from tests.sdk.driving import Way
+from tests.sdk.driving import JS, Way
 
 EXPIRED = -10.0
 
@@ -95,3 +95,15 @@ def test_an_end_without_a_reason(way: Way, client: Connect, unique: Unique) -> N
     other.rpc("end", {"user": user, "code": 4999, "reason": ""})
 
     assert ada.expect("disconnected")["code"] == 4999
+
+
+def test_an_end_behind_many_messages(way: Way, client: Connect) -> None:
+    """The client reads to the end, and knows the last words, although the response that carries it ends at once."""
+    ada = client(way)
+    ada.connect()
+
+    ada.begin("rpc", method="leave", data=300)
+
+    assert ada.expect("disconnected") == {"event": "disconnected", "code": 4500, "reason": "that was all"}
+    if way.sdk == JS:  # the Python SDK shows no messages
+        assert [event["data"] for event in ada.events("message")] == list(range(300))
