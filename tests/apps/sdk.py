@@ -52,6 +52,7 @@ HASTY = Limits(max_messages_per_second=10, message_burst=10)
 
 app.centrifuge("/limited", auth=auth, anonymous=True, limits=LIMITED)
 app.centrifuge("/hasty", limits=HASTY)
+app.centrifuge("/members", auth=auth)
 
 # Rooms
 

@@ -34,6 +34,17 @@ def test_with_a_token(way: Way, client: Connect, unique: Unique) -> None:
     assert ada.rpc("who")["user"]["sub"] == user
 
 
+def test_where_a_token_is_needed(way: Way, client: Connect) -> None:
+    """Without one, the SDK is told so for good."""
+    ada, bob = client(way, path="/members"), client(way, path="/members", token=token("bob"))
+
+    ada.call("connect")
+    bob.connect()
+
+    assert ada.expect("disconnected") == {"event": "disconnected", "code": 101, "reason": "unauthorized"}
+    assert bob.rpc("add", {"a": 1, "b": 2}) == 3
+
+
 def test_data_both_ways(way: Way, client: Connect) -> None:
     ada = client(way, data={"greeting": "grüß dich 😀"})
 
