@@ -103,6 +103,21 @@ def test_unsubscribe(ada: Client, bob: Client, unique: Unique) -> None:
     ada.subscribe(room)
 
 
+def test_subscribing_and_unsubscribing_without_waiting(ada: Client, unique: Unique) -> None:
+    """Commands that overtake each other included: in the end the client is in the room, once."""
+    room = unique("open:")
+
+    calls = [ada.begin(do, channel=room) for _ in range(10) for do in ("subscribe", "unsubscribe")]
+    for call in calls:
+        ada.driver.result(call)
+    ada.call("subscribe", channel=room)
+    ada.call("ready", channel=room)  # an event might be of an earlier turn
+
+    ada.publish(room, "here")
+    assert ada.received(room, 1) == ["here"]
+    assert ada.call("presence_stats", channel=room) == {"clients": 1, "users": 1}
+
+
 @pytest.mark.parametrize(("prefix", "code"), [("chat:closed", 103), ("token:", 103), ("feed:", 103), ("nowhere:", 102)])
 def test_rooms_that_are_closed(ada: Client, unique: Unique, prefix: str, code: int) -> None:
     """The SDK does not try again, and the connection goes on."""
