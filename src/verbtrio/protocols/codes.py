@@ -126,6 +126,9 @@ _BY_CAUSE = {
 }
 """The other causes keep RFC 6455's codes: 1002, 1007, 1009."""
 
+_BY_APPLICATION = (Cause.CLOSED, Cause.KICKED)
+"""What their reason says, the application has written."""
+
 FIRST_OWN = 3000
 """Codes from here on are the protocol's, or the application's own: they go out as they are."""
 
@@ -149,7 +152,8 @@ def closing(info: CloseInfo) -> CloseInfo:
             code = CONNECTION_LIMIT
         else:
             code = _BY_CAUSE.get(info.cause, code)
-    said = info.reason if code == info.code else _REASONS.get(code, info.reason)
+    is_own = code == info.code or info.cause in _BY_APPLICATION  # others are written for plain WebSockets
+    said = info.reason if is_own else _REASONS.get(code, info.reason)
     reason = said.strip() or _REASONS.get(code) or "disconnected"
     if _is_json(reason):
         reason = fitting_reason(f"closed: {reason}")
