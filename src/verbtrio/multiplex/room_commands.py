@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable
 
-from verbtrio.base.errors import BrokerUnavailable, Denied, MessageError
+from verbtrio.base.errors import BrokerUnavailable, MessageError
 from verbtrio.base.position import Position
 from verbtrio.guards.quotas import user_key
 from verbtrio.messages.published import SignedFrame
@@ -29,6 +30,8 @@ from verbtrio.protocols.replies import (
 )
 from verbtrio.rooms.rules import RoomRule
 from verbtrio.rooms.settings import Opening
+
+logger = logging.getLogger("verbtrio.clients")
 
 
 class RoomCommands:
@@ -57,9 +60,9 @@ class RoomCommands:
         """
         if not bytes(request.data):
             raise Refused(codes.BAD_REQUEST)
-        life = self._subscriptions.get(request.channel)
+        life = self._subscriptions.publishing(request.channel)
         if life is not None and life.intake is not None:
-            if life.intake.is_closed:
+            if life.intake.is_closed or not life.is_accepted:
                 raise Refused(codes.PERMISSION_DENIED)
             if life.intake.is_full:
                 raise Refused(codes.TOO_MANY_REQUESTS)
@@ -137,8 +140,10 @@ class RoomCommands:
             raise Refused(codes.PERMISSION_DENIED)
         try:
             rule.ask_guard(self._peer.client, channel)
-        except Denied as error:
-            raise Refused(codes.PERMISSION_DENIED) from error
+        except Exception as error:  # the guard's: the application's own
+            if (reply := error_of(error)) is None:
+                logger.error("the guard of %r failed for %r", channel, self._peer, exc_info=error)
+            raise Refused(reply or codes.INTERNAL) from error
 
     async def presence(self, command: int, request: ChannelRequest) -> None:
         """Who is there.
