@@ -178,6 +178,13 @@ async def end(client: Client, data: Ending) -> int:
     return ended
 
 
+@app.call("repeat")
+async def repeat(client: Client, data: tuple[str, str, int]) -> None:
+    """Publish a text many times over, as one message: more than the client would be let send."""
+    room, text, times = data
+    await app.room(room).publish(text * times)
+
+
 @app.call("leave")
 async def leave(client: Client, data: int) -> None:
     """Send many messages, and then the last words."""
