@@ -108,6 +108,19 @@ def test_an_end_without_a_reason(way: Way, client: Connect, unique: Unique) -> N
     assert ada.expect("disconnected")["code"] == 4999
 
 
+def test_a_reason_that_is_json(way: Way, client: Connect, unique: Unique) -> None:
+    """It does not go out as such: the JavaScript SDK would take it for advice, and stay away."""
+    user = unique("ada")
+    ada, other = client(way, token=token(user)), client(way)
+    ada.connect()
+    other.connect()
+
+    other.rpc("end", {"user": user, "code": 4000, "reason": "12"})
+
+    ada.expect("connecting", code=4000, reason="closed: 12")
+    ada.expect("connected")
+
+
 def test_an_end_behind_many_messages(way: Way, client: Connect) -> None:
     """The client reads to the end, and knows the last words, although the response that carries it ends at once."""
     ada = client(way)
