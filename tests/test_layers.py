@@ -86,6 +86,7 @@ LAYERS: dict[str, list[str]] = {
         "middleware",
         "csrf",
         "security_headers",
+        "cross_origin",
     ],
     "auth": ["jwks", "centrifuge_claims", "jwt", "__init__"],
     "connection": [
@@ -135,6 +136,8 @@ LAYERS: dict[str, list[str]] = {
         "clock",
         "session",
         "websocket",
+        "streamed",
+        "stream_response",
     ],
     "hub": ["statistics", "users", "process", "flusher", "drain", "hub"],
     "server.tasks": ["supervised", "family", "background"],
@@ -193,6 +196,7 @@ LAYERS: dict[str, list[str]] = {
         "paths",
         "rooms",
         "client_endpoint",
+        "streamed_endpoint",
         "centrifuge",
     ],
     # The doors: what applications import.

@@ -11,8 +11,8 @@ import pytest
 from msgspec import Raw
 
 from verbtrio.base.position import Position
-from verbtrio.messages.frame import Frame, PresenceFrame, ReplyFrame, TransientFrame, encode, transient
-from verbtrio.messages.published import Published, SignedFrame
+from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame, encode, transient
+from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols import client_pb2
 from verbtrio.protocols.encoding import Encoding, in_one_line
 from verbtrio.protocols.json_encoding import ASCII, JSON

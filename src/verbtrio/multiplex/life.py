@@ -181,7 +181,7 @@ class SubscriptionLife(Seat):
         form, info = _forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
         finally:
             self._is_accepting = False
         if self.is_over:
@@ -195,7 +195,7 @@ class SubscriptionLife(Seat):
         self._after = recovery.position
         self._presence = presence
         expiry = Expiry(self.claims, self._settings.token_slack)
-        self._answer.tell(self, recovery.result(self._peer.encoding, data, expiry))
+        self._answer.tell(self, recovery.result(data, expiry))
 
     def open(self) -> None:
         """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""

@@ -52,6 +52,7 @@ COMMANDS_A_TURN = 32
 BAD = CloseInfo(Cause.PROTOCOL, codes.BAD_PROTOCOL, codes.reason_of(codes.BAD_PROTOCOL))
 STALE = CloseInfo(Cause.UNAUTHENTICATED, codes.STALE, codes.reason_of(codes.STALE))
 NO_PONG = CloseInfo(Cause.HEARTBEAT, codes.NO_PONG)
+INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
@@ -151,6 +152,9 @@ class ClientSession:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
         if self._is_unusable:
             self._peer.end(BAD)
+            return None
+        if isinstance(message, str) and self._peer.encoding.is_binary:
+            self._peer.end(INAPPROPRIATE)
             return None
         try:
             commands = iter(self._peer.encoding.commands(message))

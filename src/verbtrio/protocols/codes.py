@@ -89,6 +89,7 @@ STALE = 3502
 FORCE_DISCONNECT = 3503
 CONNECTION_LIMIT = 3504
 CHANNEL_LIMIT = 3505
+INAPPROPRIATE_PROTOCOL = 3506
 DENIED = 3507
 TOO_MANY_ERRORS = 3509
 
@@ -107,6 +108,7 @@ _REASONS = {
     FORCE_DISCONNECT: "force disconnect",
     CONNECTION_LIMIT: "connection limit",
     CHANNEL_LIMIT: "channel limit",
+    INAPPROPRIATE_PROTOCOL: "inappropriate protocol",
     DENIED: "permission denied",
     TOO_MANY_ERRORS: "too many errors",
 }
