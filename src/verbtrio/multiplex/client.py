@@ -195,6 +195,8 @@ class Life(Protocol):
     @property
     def room(self) -> Room: ...
 
+    def check(self) -> None: ...
+
     async def accept(self, data: Data, presence: Any) -> None: ...
 
     async def accept_as_given(self) -> None: ...
@@ -327,6 +329,7 @@ class Subscription(Generic[T, U]):
 
     async def _next(self) -> T:
         life = self._life
+        life.check()
         if life.intake is None:
             raise RuntimeError(f"the room {life.name!r:.100} has no handler, so nothing is received here")
         if not life.is_accepted:
