@@ -130,11 +130,6 @@ class Connection:
         assert peer.closed is not None, "it has been ended above"
         logger.debug("%r ended: %s %d %r", peer, peer.closed.cause, peer.closed.code, peer.closed.reason)
 
-    @property
-    def comes_back(self) -> bool:
-        """Whether its client connects again by itself, soon after the end."""
-        return self.peer.dialect is not None
-
     def drain(self) -> None:
         """End the connection because the server shuts down."""
         self.peer.end(DRAINED)

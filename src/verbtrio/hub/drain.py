@@ -118,7 +118,8 @@ class Drain:
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
         for stream in tuple(self.streams):
             stream.drain()
-        returning = [connection for connection in self.connections if connection.comes_back]
+        # Clients of a protocol of their own come back by themselves.
+        returning = [connection for connection in self.connections if connection.peer.dialect is not None]
         later = set(returning) if len(returning) >= SPREAD_FROM else set()
         for one in (*self.sessions, *(self.connections - later)):
             one.drain()
