@@ -75,9 +75,12 @@ class Admission:
             Refused, Ended: it is not let in.
         """
         client, settings = self._client, self._settings
-        expiry = await self._authenticate(request.token)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
-        data = await self._ask_application(request)
+        with trio.move_on_after(self._peer.limits.call_timeout) as scope:
+            expiry = await self._authenticate(request.token)
+            data = await self._ask_application(request)
+        if scope.cancelled_caught:
+            raise Refused(codes.TIMEOUT)
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None
