@@ -24,7 +24,7 @@ from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS, Bucket, Meter
-from verbtrio.multiplex.admission import Admission
+from verbtrio.multiplex.admission import SERVER, Admission
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.peer import ClientPeer
@@ -302,7 +302,7 @@ class ClientSession:
         """
         expiry = await self._admission.refresh(request.token)
         self._clock.expires(expiry)
-        result = RefreshResult(client=self.client.id, expires=expiry.expires, ttl=expiry.ttl)
+        result = RefreshResult(client=self.client.id, version=SERVER, expires=expiry.expires, ttl=expiry.ttl)
         self._peer.reply(Reply(id=command, refresh=result))
 
     # Its end: see `Owner`
