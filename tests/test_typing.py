@@ -158,20 +158,25 @@ class TestTheSample:
             lines = [json.dumps({"id": number, **command}) for number, command in enumerate(commands, 1)]
             await client.send_message("\n".join(lines))
             come: dict[Any, Any] = {}
-            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+
+            async def listen() -> None:
                 while True:
                     for line in str(await client.get_message()).splitlines():
                         reply = json.loads(line)
                         come[reply.get("id", reply.get("push", {}).get("channel"))] = reply
-                        if reply.get("id") == 8:
+                        if 8 in come and "unsubscribe" in come.get("talk:a", {}).get("push", {}):
+                            come["talk:a"], over = {}, come["talk:a"]["push"]["unsubscribe"]
+                            assert over == {"code": 2000, "reason": "bye"}
                             await client.send_message(json.dumps({"id": 9, "rpc": {"method": "leave"}}))
+
+            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+                await listen()
         assert come[1]["connect"]["data"] == {"welcome": come[1]["connect"]["client"]}
         assert list(come[1]["connect"]["subs"]) == ["#1"]
         assert come[2]["subscribe"] == {"data": {"topic": "a"}}
         assert come[3]["error"] == {"code": 103, "message": "not for you"}
         assert come[6]["rpc"] == {"data": {"type": "Said", "by": "the server", "text": "Ben", "ref": None}}
         assert come[7]["error"] == {"code": 422, "message": "a name is not empty"}
-        assert come["talk:a"]["push"]["unsubscribe"] == {"code": 2000, "reason": "bye"}
         assert come[8]["rpc"] == {}
         assert come["news"]["push"] == {"channel": "news", "subscribe": {"data": {"since": "now"}}}
         assert closed.value.reason is not None
