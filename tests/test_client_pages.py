@@ -123,7 +123,6 @@ class TestCentrifuge:
     async def test_the_deadline_is_the_callers(self, names: dict[str, Any], autojump_clock: Clock) -> None:
         seen: list[Any] = []
 
-        @names["app"].call("wait")
         async def wait(client: Any) -> None:
             seen.append(trio.current_effective_deadline() - trio.current_time())
             try:
@@ -131,6 +130,7 @@ class TestCentrifuge:
             finally:
                 seen.append("over")
 
+        names["app"].call("wait")(wait)
         async with serving_clients(names["app"]) as served:
             ada = await served.client(token=token())
             (with_timeout, cancel) = (json.loads(block) for block in blocks("centrifuge", "json"))

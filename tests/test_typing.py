@@ -11,9 +11,9 @@ from typing import Any, get_args, get_origin
 
 import pytest
 import trio
-import trio_websocket
 from trio.abc import Clock
 
+from tests.support.commands import serving_clients
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from tests.typed import sample_app
@@ -143,44 +143,26 @@ class TestTheSample:
             await client.aclose()
 
     async def test_clients(self, autojump_clock: Clock) -> None:
-        async with serving(app) as service:
-            client = await service.connect("/connection/websocket")
-            commands: list[dict[str, Any]] = [
-                {"connect": {"token": sample_app.auth.connection_token("1", claims={"name": "Ada"})}},
-                {"subscribe": {"channel": "talk:a"}},
-                {"subscribe": {"channel": "talk:secret"}},
-                {"publish": {"channel": "talk:a", "data": {"type": "Say", "text": "hi"}}},
-                {"publish": {"channel": "talk:a", "data": {"type": "Say", "text": "bye"}}},
-                {"rpc": {"method": "rename", "data": {"name": "Ben"}}},
-                {"rpc": {"method": "rename", "data": {"name": ""}}},
-                {"rpc": {"method": "follow"}},
-            ]
-            lines = [json.dumps({"id": number, **command}) for number, command in enumerate(commands, 1)]
-            await client.send_message("\n".join(lines))
-            come: dict[Any, Any] = {}
-
-            async def listen() -> None:
-                while True:
-                    for line in str(await client.get_message()).splitlines():
-                        reply = json.loads(line)
-                        come[reply.get("id", reply.get("push", {}).get("channel"))] = reply
-                        if 8 in come and "unsubscribe" in come.get("talk:a", {}).get("push", {}):
-                            come["talk:a"], over = {}, come["talk:a"]["push"]["unsubscribe"]
-                            assert over == {"code": 2000, "reason": "bye"}
-                            await client.send_message(json.dumps({"id": 9, "rpc": {"method": "leave"}}))
-
-            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
-                await listen()
-        assert come[1]["connect"]["data"] == {"welcome": come[1]["connect"]["client"]}
-        assert list(come[1]["connect"]["subs"]) == ["#1"]
-        assert come[2]["subscribe"] == {"data": {"topic": "a"}}
-        assert come[3]["error"] == {"code": 103, "message": "not for you"}
-        assert come[6]["rpc"] == {"data": {"type": "Said", "by": "the server", "text": "Ben", "ref": None}}
-        assert come[7]["error"] == {"code": 422, "message": "a name is not empty"}
-        assert come[8]["rpc"] == {}
-        assert come["news"]["push"] == {"channel": "news", "subscribe": {"data": {"since": "now"}}}
-        assert closed.value.reason is not None
-        assert (closed.value.reason.code, closed.value.reason.reason) == (4000, "bye")
+        async with serving_clients(app) as served:
+            client = await served.open()
+            connected = await client.result(
+                "connect", token=sample_app.auth.connection_token("1", claims={"name": "Ada"})
+            )
+            assert connected["data"] == {"welcome": connected["client"]}
+            assert list(connected["subs"]) == ["#1"]
+            assert await client.result("subscribe", channel="talk:a") == {"data": {"topic": "a"}}
+            assert await client.refused("subscribe", channel="talk:secret") == 103
+            for text in ("hi", "bye"):
+                await client.result("publish", channel="talk:a", data={"type": "Say", "text": text})
+            renamed = await client.result("rpc", method="rename", data={"name": "Ben"})
+            assert renamed == {"data": {"type": "Said", "by": "the server", "text": "Ben", "ref": None}}
+            assert await client.refused("rpc", method="rename", data={"name": ""}) == 422
+            assert await client.result("rpc", method="follow") == {}
+            await served.settle()
+            assert client.of("subscribe", "news") == [{"data": {"since": "now"}}]
+            assert client.of("unsubscribe", "talk:a") == [{"code": 2000, "reason": "bye"}]
+            await client.say(client.command("rpc", method="leave"))
+            assert await client.end() == (4000, "bye")
 
     def test_its_description(self) -> None:
         described = app.asyncapi_document(title="Sample", version="1.0.0")
