@@ -180,6 +180,87 @@ class TestCentrifuge:
             ]
 
 
+@page("from-socketio-phoenix")
+class TestFromOthers:
+    async def test_what_is_said_in_rooms(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        async with serving_clients(names["app"]) as served:
+            ada, ben = [await served.client(token=names["sign"](user)) for user in ("ada", "ben")]
+            for one in (ada, ben):
+                await one.result("subscribe", channel="chat:a")
+            await ada.result("publish", channel="chat:a", data={"type": "typing"})
+            await ada.result("publish", channel="chat:a", data={"type": "say", "text": "hi"})
+            assert (await ada.ask("publish", channel="chat:a", data={"type": "shout"}))["error"]["code"] == 107
+            said = {"type": "said", "text": "hi"}
+            assert [push["pub"]["data"] for push in await heard(ada)] == [said]
+            assert [push["pub"]["data"] for push in await heard(ben)] == [{"type": "typing"}, said]
+            assert await ada.refused("subscribe", channel="admin:x") == 103
+
+    async def test_recovery(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        async with serving_clients(names["app"]) as served:
+            ada = await served.client(token=names["sign"]("ada"))
+            first = await ada.result("subscribe", channel="board:1")
+            assert [push["message"]["data"] for push in await heard(ada)] == [{"board": 1, "all": "..."}]
+            await ada.result("unsubscribe", channel="board:1")
+            await served.app.room("board:1").publish({"text": "missed"})
+            again = await ada.result(
+                "subscribe", channel="board:1", recover=True, epoch=first["epoch"], offset=first.get("offset", 0)
+            )
+            assert [one["data"] for one in again["publications"]] == [{"text": "missed"}]
+            assert await heard(ada) == []
+
+    async def test_calls(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        async with serving_clients(names["app"]) as served:
+            ada = await served.open()
+            token = names["sign"]("ada")
+            assert (await ada.result("connect", token=token))["data"] == {"hello": "ada"}
+            assert await ada.result("rpc", method="rename", data="Eve") == {"data": {"name": "Eve"}}
+            assert await ada.refused("rpc", method="rename", data="") == 1001
+            mallory = await served.open()
+            assert await mallory.refused("connect", token=names["sign"]("mallory")) == 103
+
+    async def test_sending(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        names["app"].call("hello")(names["hello"])
+        async with serving_clients(names["app"]) as served:
+            ada, seven = [await served.client(token=names["sign"](user)) for user in ("ada", "7")]
+            await ada.result("rpc", method="hello")
+            hello = {"message": {"data": {"hello": 1}}}
+            assert await heard(ada) == [hello, hello]
+            assert await heard(seven) == [hello, hello, hello]
+
+    async def test_managing(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        names["app"].call("manage")(names["manage"])
+        async with serving_clients(names["app"]) as served:
+            seven, ada = [await served.client(token=names["sign"](user)) for user in ("7", "ada")]
+            await ada.say(ada.command("rpc", method="manage"))
+            assert await seven.end() == (3503, "force disconnect")
+            assert await ada.end() == (3503, "force disconnect")
+            assert [list(push) for push in ada.pushes] == [["channel", "subscribe"], ["channel", "unsubscribe"]]
+            eve = await served.client(token=names["sign"]("eve"))
+            assert await names["log_out"]("eve") == 1
+            assert await eve.end() == (4500, "logged out")
+
+    async def test_channels(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        async with serving_clients(names["app"]) as served:
+            ada = await served.client(token=names["sign"]("ada"))
+            assert (await ada.ask("subscribe", channel="room:101"))["error"]["message"] == "unauthorized"
+            assert (await ada.result("subscribe", channel="room:1"))["data"] == {"topic": "..."}
+            await ada.result("publish", channel="room:1", data={"body": "hey"})
+            feed, shout = await heard(ada)
+            assert feed["message"]["data"] == {"room": 1, "feed": []}
+            assert shout["pub"]["data"] == {"body": "hey"}
+            await ada.result("subscribe", channel="team:red")
+            (present,) = (await ada.result("presence", channel="team:red"))["presence"].values()
+            assert present["chan_info"] == {"status": "online"}
+
+    def test_both_sides(self, names: dict[str, Any]) -> None:
+        rows = re.findall(r"<table>.*?</table>", text_of("from-socketio-phoenix"), re.DOTALL)
+        assert len(rows) > 10
+        for row in rows:
+            theirs, ours = re.findall(r"^```(\w+)$", row, re.MULTILINE)
+            assert theirs in ("js", "elixir")
+            assert ours == "python"
+
+
 PRELUDE = """
 import { createRequire } from "node:module";
 
