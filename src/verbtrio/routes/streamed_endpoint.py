@@ -228,15 +228,19 @@ class EmulationEndpoint(Endpoint):
             asked = encoding.emulation_request(body)
         except BadCommands:
             return self._refuse(scope, 400, "Bad Request")
-        carrier = hub.streamed_clients.get(asked.session)
-        if carrier is None or asked.node != hub.streamed_clients.node:
+        if asked.node != hub.streamed_clients.node:  # the client connects again
             return self._refuse(scope, 404, "Not Found")
+        taken = Response(status_code=204, headers=self._cross_origin.headers(scope))
+        carrier = hub.streamed_clients.get(asked.session)
+        if carrier is None:
+            # It has ended, or never was. The client learns how from the stream: after another answer the JavaScript SDK
+            # would close that before it has read to its end.
+            return taken
         if carrier.peer.encoding.is_binary is not encoding.is_binary:
             return self._refuse(scope, 400, "Bad Request")
         with trio.move_on_after(carrier.limits.send_timeout):
-            if await carrier.receive(asked.data):
-                return Response(status_code=204, headers=self._cross_origin.headers(scope))
-            return self._refuse(scope, 404, "Not Found")
+            await carrier.receive(asked.data)
+            return taken
         return self._refuse(scope, 503, "Service Unavailable")
 
 
