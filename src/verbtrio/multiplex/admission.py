@@ -29,6 +29,9 @@ from verbtrio.protocols.replies import ConnectResult, SubscribeResult
 
 logger = logging.getLogger("verbtrio.clients")
 
+SERVER = "verbtrio"
+"""What clients are told as the server's version: no number, which would tell more than they need."""
+
 
 class Admission:
     """One client's admission.
@@ -75,9 +78,12 @@ class Admission:
             Refused, Ended: it is not let in.
         """
         client, settings = self._client, self._settings
-        expiry = await self._authenticate(request.token)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
-        data = await self._ask_application(request)
+        with trio.move_on_after(self._peer.limits.call_timeout) as scope:
+            expiry = await self._authenticate(request.token)
+            data = await self._ask_application(request)
+        if scope.cancelled_caught:
+            raise Refused(codes.TIMEOUT)
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None
@@ -85,6 +91,7 @@ class Admission:
         node, session = self._address or ("", "")
         result = ConnectResult(
             client=client.id,
+            version=SERVER,
             expires=expiry.expires,
             ttl=expiry.ttl,
             data=data,
