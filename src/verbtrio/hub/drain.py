@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -15,6 +16,11 @@ logger = logging.getLogger("verbtrio.hub")
 
 CUT_SECONDS = 0.5
 """Seconds for closing the connections that are cut at the drain's deadline."""
+
+SPREAD_FROM = 100
+"""So many connections whose clients come back by themselves, or more, are not all ended at the same moment."""
+SPREAD_STEP = 0.02
+"""Seconds between two steps of that."""
 
 MAX_GIVEN_UP_SHOWN = 3
 """How many of the connections that were given up the log names."""
@@ -101,8 +107,9 @@ class Drain:
             self._changed.unpark_all()
 
     async def run(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
-        that something shielded still holds are then given up: their sockets are closed, with one line in the log.
+        """End every connection, with 1012 or its protocol's code, and wait until they are gone, for the drain's time
+        limit at most. Connections that something shielded still holds are then given up: their sockets are closed, with
+        one line in the log.
 
         No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
         """
@@ -111,13 +118,42 @@ class Drain:
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
         for stream in tuple(self.streams):
             stream.drain()
-        for one in (*self.sessions, *self.connections):
+        # Clients of a protocol of their own come back by themselves.
+        returning = [connection for connection in self.connections if connection.peer.dialect is not None]
+        later = set(returning) if len(returning) >= SPREAD_FROM else set()
+        for one in (*self.sessions, *(self.connections - later)):
             one.drain()
         for one in (*self.sessions, *self.ending):
             one.hurry(self._deadline)
+        await self._spread(tuple(later))
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self.ending or self.sessions:
                 await self._changed.park()
+        await self._give_up()
+
+    async def _spread(self, connections: Sequence[Connection]) -> None:
+        """End connections one after the other, in half of the drain's time: their clients come back by themselves, each
+        within a second, and would all come at once. If cancelled, those that are left end at once."""
+        begun, half = trio.current_time(), self._seconds / 2
+        ended = 0
+        try:
+            while ended < len(connections):
+                await trio.sleep(SPREAD_STEP)
+                due = len(connections) * (trio.current_time() - begun) / half
+                while ended < min(due, len(connections)):
+                    self._end(connections[ended])
+                    ended += 1
+        finally:
+            for connection in connections[ended:]:
+                self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        connection.drain()
+        if connection in self.ending:
+            connection.hurry(self._deadline)
+
+    async def _give_up(self) -> None:
+        """Close the sockets of connections that have not ended."""
         left, self.ending = self.ending, set()
         if left:
             shown = "; ".join([describe_unfinished(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import trio
 from msgspec import Raw
 
@@ -16,6 +17,7 @@ from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
 from verbtrio.multiplex.server_side import at_position
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
@@ -23,7 +25,7 @@ from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in,
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
 from verbtrio.protocols.commands import ConnectRequest
-from verbtrio.protocols.replies import ConnectResult
+from verbtrio.protocols.replies import ConnectResult, SubscribeResult
 
 logger = logging.getLogger("verbtrio.clients")
 
@@ -73,9 +75,12 @@ class Admission:
             Refused, Ended: it is not let in.
         """
         client, settings = self._client, self._settings
-        expiry = await self._authenticate(request.token)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
-        data = await self._ask_application(request)
+        with trio.move_on_after(self._peer.limits.call_timeout) as scope:
+            expiry = await self._authenticate(request.token)
+            data = await self._ask_application(request)
+        if scope.cancelled_caught:
+            raise Refused(codes.TIMEOUT)
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None
@@ -86,7 +91,7 @@ class Admission:
             expires=expiry.expires,
             ttl=expiry.ttl,
             data=data,
-            subs={life.name: outcome.result for life, outcome in begun if outcome.result is not None},
+            subs=_within_bounds({life.name: outcome.result for life, outcome in begun if outcome.result is not None}),
             ping=round(settings.ping),
             pong=True,
             node=node,
@@ -136,6 +141,8 @@ class Admission:
             try:
                 begun.append((self._subscriptions.subscribe_by_server(wanted, outcome), outcome))
             except Refused as refused:
+                if refused.error is codes.LIMIT_EXCEEDED:
+                    raise Ended(CloseInfo(Cause.RATE, codes.CHANNEL_LIMIT)) from refused
                 self._tell_left_out(name, refused)
         with trio.move_on_after(self._peer.limits.handshake_timeout):
             for _, outcome in begun:
@@ -188,3 +195,18 @@ class Admission:
         if self._is_registered:
             self._is_registered = False
             self._app.leave_client(self._client, self._user_id)
+
+
+def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:
+    """The results of the subscriptions that the server makes, with as much of what the client has missed as one reply
+    may have. The other rooms are not recovered."""
+    left = RECOVERED_BYTES
+    fitting: dict[str, SubscribeResult] = {}
+    for name, result in results.items():
+        size = size_of(result.publications)
+        if size > left:
+            fitting[name] = msgspec.structs.replace(result, publications=[], recovered=False)
+        else:
+            fitting[name] = result
+            left -= size
+    return fitting

@@ -8,7 +8,7 @@ from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.timers import Timer, Timers
 from verbtrio.connection.inbox import Inbox
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.pulse import Due, Pulse
+from verbtrio.multiplex.pulse import NEVER, Due, Pulse
 from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.multiplex.tokens import OVER, Expiry
 from verbtrio.protocols import codes
@@ -33,19 +33,24 @@ class Clock:
     __slots__ = ("_inbox", "_peer", "_pulse", "_timer", "_timers")
 
     def __init__(self, peer: ClientPeer, settings: ClientSettings, timers: Timers, inbox: Inbox) -> None:
-        stale = trio.current_time() + peer.limits.handshake_timeout
         self._peer = peer
-        self._pulse = Pulse(settings.ping, settings.pong_timeout, stale)
+        self._pulse = Pulse(settings.ping, settings.pong_timeout)
         self._timers = timers
         self._inbox = inbox
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """From now on the client has to say who it is."""
+        """From now on the client has to say who it is; or, where it was refused, to go."""
+        self._pulse.stale = trio.current_time() + self._peer.limits.handshake_timeout
+        self._schedule()
+
+    def connecting(self) -> None:
+        """It has said who it is. What takes its time now is the application."""
+        self._pulse.stale = NEVER
         self._schedule()
 
     def connected(self, expiry: Expiry) -> None:
-        """It has said who it is: from now on it is pinged."""
+        """It is let in: from now on it is pinged."""
         self._pulse.connected(trio.current_time())
         self.expires(expiry)
 

@@ -20,7 +20,15 @@ from msgspec import Raw
 
 from verbtrio.base.calls import single
 from verbtrio.base.close import CANCEL_GRACE, Cause, CloseInfo
-from verbtrio.base.errors import BrokerUnavailable, ConnectionClosed, Denied, LimitExceeded, RoomUnavailable
+from verbtrio.base.errors import (
+    BrokerUnavailable,
+    CallError,
+    ConnectionClosed,
+    Denied,
+    LimitExceeded,
+    MessageError,
+    RoomUnavailable,
+)
 from verbtrio.base.position import Position
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import user_key
@@ -40,7 +48,7 @@ from verbtrio.rooms.rules import RoomRule
 
 logger = logging.getLogger("verbtrio.subscriptions")
 
-_NOT_WANTED = ProtocolError(codes.INTERNAL.code, "the subscription has ended", temporary=True)
+NOT_WANTED = ProtocolError(codes.INTERNAL.code, "the subscription has ended", temporary=True)
 
 
 class Answer(Protocol):
@@ -77,6 +85,7 @@ class SubscriptionLife(Seat):
         "_forget",
         "_given",
         "_is_accepting",
+        "_is_told",
         "_presence",
         "_scope",
         "intake",
@@ -107,7 +116,7 @@ class SubscriptionLife(Seat):
         self._answer = answer
         self._forget = forget
         self._given = given
-        self._is_accepting = False
+        self._is_accepting = self._is_told = False
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
@@ -135,7 +144,6 @@ class SubscriptionLife(Seat):
         self.join_room()
         self._accepted(NOTHING, form, info)
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Do what has to be waited for, and run the handler. Raises no `Exception`. If cancelled, the subscription
         ends."""
@@ -152,14 +160,19 @@ class SubscriptionLife(Seat):
             if self.intake is not None:
                 self.intake.close(discard=True)  # from now on the client is told that it may not publish
             if not self.is_accepted:
-                self.refuse(_NOT_WANTED)
+                self.refuse(NOT_WANTED)
 
     async def _run(self) -> None:
         if self._request.token:
             user = user_key(self.client.user) or ""
-            self.take_token(await subscription_claims(self._settings.auth, self._request.token, self.name, user))
+            claims = await subscription_claims(self._settings.auth, self._request.token, self.name, user)
+            if self.is_over:
+                return
+            self.take_token(claims)
         self.join_room()
         await self._app.host.joins.wait_ready(self.name, self.rule)
+        if self.is_over:
+            return
         if (handler := self.handler) is None:
             await self.accept_as_given()
             return
@@ -181,7 +194,7 @@ class SubscriptionLife(Seat):
         form, info = _forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
         finally:
             self._is_accepting = False
         if self.is_over:
@@ -195,11 +208,12 @@ class SubscriptionLife(Seat):
         self._after = recovery.position
         self._presence = presence
         expiry = Expiry(self.claims, self._settings.token_slack)
-        self._answer.tell(self, recovery.result(self._peer.encoding, data, expiry))
+        self._answer.tell(self, recovery.result(data, expiry))
 
     def open(self) -> None:
         """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""
         if not self.is_over:
+            self._is_told = True
             self.receive_from(self._after, self._presence)
 
     # Its token
@@ -223,7 +237,7 @@ class SubscriptionLife(Seat):
         if self.is_accepted:
             self.leave(discard=False)
         else:
-            self.refuse(_NOT_WANTED)
+            self.refuse(NOT_WANTED)
 
     def end(self, code: int, reason: str) -> bool:
         """End it, and tell the client. Returns whether it was there.
@@ -249,10 +263,10 @@ class SubscriptionLife(Seat):
         return partial(self._tell_ended, code, info.reason)
 
     def _tell_ended(self, code: int, reason: str) -> None:
-        if self.is_accepted:
+        if self._is_told:
             said = UnsubscribePush(code, reason or codes.unsubscribe_reason(code))
             self._peer.push(Push(channel=self.name, unsubscribe=said))
-        else:
+        elif not self.is_accepted:
             self._answer.refuse(ProtocolError(codes.PERMISSION_DENIED.code, reason or codes.PERMISSION_DENIED.message))
 
     def refuse(self, error: ProtocolError) -> None:
@@ -266,15 +280,21 @@ class SubscriptionLife(Seat):
 
         Args:
             discard: the handler receives nothing any more of what the client has published.
-            may_return: the connection has ended, so its user may be on the way back.
+            may_return: the connection has ended, so its user may be on the way back. Unless `discard`, what the client
+                has published before may still come, until `no_more_published`.
         """
         if not self.is_over:
-            self._left(discard=discard)
+            self._left(discard=discard, is_open=may_return and not discard)
             self.leave_room(may_return=may_return)
 
-    def _left(self, *, discard: bool) -> None:
-        self.is_over = True
+    def no_more_published(self) -> None:
+        """The handler receives what waits for it, and no more."""
         if self.intake is not None:
+            self.intake.close(discard=False)
+
+    def _left(self, *, discard: bool, is_open: bool = False) -> None:
+        self.is_over = True
+        if self.intake is not None and not is_open:
             self.intake.close(discard=discard)
         if self._token is not None:
             self._token.stop()
@@ -287,7 +307,7 @@ class SubscriptionLife(Seat):
         if isinstance(error, ConnectionClosed) and error.info is self._peer.closed:
             return
         reply = error.error if isinstance(error, Refused) else error_of(error)
-        if reply is None:
+        if reply is None or (self.is_accepted and isinstance(error, MessageError)):
             logger.error("the handler of %r failed", Subscription(self), exc_info=error)
         if not self.is_accepted:
             self.refuse(codes.INTERNAL if reply is None else reply)
@@ -308,4 +328,6 @@ def _end_for(error: Exception) -> tuple[int, str]:
         return codes.INSUFFICIENT_STATE, ""
     if isinstance(error, Denied | LimitExceeded):
         return codes.UNSUBSCRIBED, str(error)
+    if isinstance(error, CallError):
+        return codes.SUBSCRIPTION_FAILED if error.temporary else codes.UNSUBSCRIBED, error.message
     return codes.SUBSCRIPTION_FAILED, ""

@@ -30,24 +30,22 @@ class Pulse:
     Args:
         interval: seconds between two pings.
         timeout: seconds within which each has to be answered.
-        stale: when it has to have said who it is.
 
     Attributes:
+        stale: when it has to have said who it is.
         expires: when its token is over.
     """
 
-    __slots__ = ("_interval", "_next_ping", "_pong", "_stale", "_timeout", "expires")
+    __slots__ = ("_interval", "_next_ping", "_pong", "_timeout", "expires", "stale")
 
-    def __init__(self, interval: float, timeout: float, stale: float) -> None:
+    def __init__(self, interval: float, timeout: float) -> None:
         self._interval = interval
         self._timeout = timeout
-        self._stale = stale
-        self._next_ping = self._pong = self.expires = NEVER
+        self._next_ping = self._pong = self.expires = self.stale = NEVER
 
     def connected(self, now: float) -> None:
-        """It has said who it is. The first ping comes after a random part of the interval, half at least, so that
+        """It is let in. The first ping comes after a random part of the interval, half at least, so that
         clients that come back at the same time are not all pinged at the same time ever after."""
-        self._stale = NEVER
         self._next_ping = now + self._interval * random.uniform(0.5, 1)
 
     def pong(self) -> bool:
@@ -58,7 +56,7 @@ class Pulse:
     @property
     def next(self) -> float:
         """When `due` has to be asked again."""
-        return min(self._stale, self._next_ping, self._pong, self.expires)
+        return min(self.stale, self._next_ping, self._pong, self.expires)
 
     def due(self, now: float, *, is_busy: bool) -> Due:
         """What is due at `now`. A `PING` is due once.
@@ -66,7 +64,7 @@ class Pulse:
         Args:
             is_busy: an answer may be on its way, behind something else.
         """
-        if now >= self._stale:
+        if now >= self.stale:
             return Due.STALE
         if now >= self.expires:
             return Due.EXPIRED

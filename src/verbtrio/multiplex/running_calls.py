@@ -34,23 +34,29 @@ class RunningCalls:
         settings: the endpoint's: the functions.
         counters: the app's.
         start: starts a task in the client's nursery.
+        on_end: called when such a task has ended.
+
+    Attributes:
+        running: how many there are.
     """
 
-    __slots__ = ("_count", "_counters", "_peer", "_scopes", "_settings", "_start")
+    __slots__ = ("_counters", "_on_end", "_peer", "_scopes", "_settings", "_start", "running")
 
     def __init__(
-        self, peer: ClientPeer, settings: ClientSettings, counters: Counters, start: Callable[..., None]
+        self,
+        peer: ClientPeer,
+        settings: ClientSettings,
+        counters: Counters,
+        start: Callable[..., None],
+        on_end: Callable[[], None],
     ) -> None:
         self._peer = peer
         self._settings = settings
         self._counters = counters
         self._start = start
         self._scopes: dict[int, trio.CancelScope] = {}  # by the command's id
-        self._count = 0
-
-    def __len__(self) -> int:
-        """How many have not ended."""
-        return self._count
+        self._on_end = on_end
+        self.running = 0
 
     def rpc(self, command: int, request: RPCRequest) -> None:
         """The client calls a function. It is answered later.
@@ -83,29 +89,31 @@ class RunningCalls:
 
     def _begin(self, call: Call, data: Raw, command: int, patience: float) -> None:
         peer, most = self._peer, self._peer.limits.max_calls
-        if most is not None and self._count >= most:
+        if most is not None and self.running >= most:
             raise Refused(codes.TOO_MANY_REQUESTS)
         try:
             arguments = call.arguments(peer.client, data, is_binary=peer.encoding.is_binary)
         except MessageError as error:
             self._counters.invalid += 1
             raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        self._count += 1
-        self._start(self._run, call, arguments, command, patience, name=f"call {call.name} #{command}")
+        longest = peer.limits.call_timeout
+        scope = trio.CancelScope(deadline=trio.current_time() + (min(patience, longest) if patience > 0 else longest))
+        if command:
+            self._scopes[command] = scope  # from now on: its caller may not want it any more before it has begun
+        self.running += 1
+        self._start(self._run, call, arguments, command, scope, name=f"call {call.name} #{command}")
 
-    async def _run(self, call: Call, arguments: tuple[Any, ...], command: int, patience: float) -> None:
+    async def _run(self, call: Call, arguments: tuple[Any, ...], command: int, scope: trio.CancelScope) -> None:
         """Run one call, and answer it. Raises no `Exception`. If cancelled, so is the function, and nobody is answered.
 
         Args:
             command: the command's id; 0 for one that is not answered.
-            patience: seconds that the caller will wait; 0: it does not say.
+            scope: the call's own.
         """
-        longest = self._peer.limits.call_timeout
-        scope = trio.CancelScope(deadline=trio.current_time() + (min(patience, longest) if patience > 0 else longest))
-        if command:
-            self._scopes[command] = scope
         try:
             with scope:
+                if scope.cancel_called:
+                    return  # a plain function would not notice
                 result = call.function(*arguments)
                 if hasattr(result, "__await__"):
                     result = await result
@@ -116,9 +124,10 @@ class RunningCalls:
         except Exception as error:
             self._failed(call, command, single(error))
         finally:
-            self._count -= 1
+            self.running -= 1
             if self._scopes.get(command) is scope:
                 del self._scopes[command]
+            self._on_end()
 
     def _answer(self, command: int, result: object) -> None:
         """Answer with what the function has returned.

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import trio
 
-from verbtrio.base.errors import Denied, LimitExceeded, RoomUnavailable, VerbtrioError
+from verbtrio.base.errors import ConnectionClosed, Denied, LimitExceeded, RoomUnavailable, VerbtrioError
 from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.peer import ClientPeer
@@ -16,29 +16,40 @@ from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import Push, SubscribePush, SubscribeResult
+from verbtrio.rooms.room import check_name
 
 
 async def subscribe_client(
     peer: ClientPeer, subscriptions: Subscriptions, name: str, data: Data, presence: Any
 ) -> Subscription[Any]:
     """See `Client.subscribe`."""
+    check_name(name)
+    if not name:
+        raise ValueError("a client is subscribed to a room by its name, which is not empty")
     outcome = ServerSide(data=data, presence=presence)
     try:
         life = subscriptions.subscribe_by_server(SubscribeRequest(channel=name), outcome)
     except Refused as refused:
         if refused.error is codes.ALREADY_SUBSCRIBED:
             raise RuntimeError(f"the client is subscribed to {name!r:.100} already") from None
+        if refused.error is codes.BAD_REQUEST:
+            raise ValueError(
+                f"the name of a room that clients subscribe to has 255 bytes at most: {name!r:.100}"
+            ) from None
         raise LimitExceeded(refused.error.message) from None
     try:
         await outcome.wait()
     except trio.Cancelled:
         life.leave(discard=True)
         raise
+    if peer.closed is not None:
+        raise ConnectionClosed(peer.closed)
     if outcome.error is not None:
         raise exception_of(outcome.error)
-    if outcome.result is not None and not life.is_over:
-        peer.push(push_of(name, outcome.result))
-        life.open()
+    if outcome.result is None or life.is_over:  # it was accepted, and ended before this task could run
+        raise Denied("The subscription has ended")
+    peer.push(push_of(name, outcome.result))
+    life.open()
     return Subscription(life)
 
 

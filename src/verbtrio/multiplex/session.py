@@ -17,7 +17,7 @@ from weakref import ref
 
 import trio
 
-from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo
+from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
@@ -52,6 +52,7 @@ COMMANDS_A_TURN = 32
 BAD = CloseInfo(Cause.PROTOCOL, codes.BAD_PROTOCOL, codes.reason_of(codes.BAD_PROTOCOL))
 STALE = CloseInfo(Cause.UNAUTHENTICATED, codes.STALE, codes.reason_of(codes.STALE))
 NO_PONG = CloseInfo(Cause.HEARTBEAT, codes.NO_PONG)
+INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
@@ -82,13 +83,15 @@ class ClientSession:
         self._slot = slot
         self._inbox = inbox
         self._nursery: trio.Nursery | None = None
-        self._subscriptions = Subscriptions(peer, app, settings, self._start)
+        self._subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
         self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
         self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
-        self._calls = RunningCalls(peer, settings, app.counters, self._start)
+        self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
+        self._own: Bucket | None = None
         self._meter: Bucket | Meter | None = None
         self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_connected = self._is_unusable = False
+        self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
         peer.owner = self
 
     @property
@@ -125,7 +128,8 @@ class ClientSession:
     # Its course
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Handle commands until the connection ends, in a task of the connection's `nursery`. If cancelled, so is
+        """Handle commands until the connection ends, in a task of the connection's `nursery`; then wait for what runs
+        for the client to end, `CANCEL_GRACE` at most: whoever called this cancels the rest. If cancelled, so is
         everything that runs for the client."""
         handled_by.set(ref(self.client))
         if self._peer.closed is not None:
@@ -133,10 +137,19 @@ class ClientSession:
         self._nursery = nursery
         limits = self._peer.limits
         if limits.max_messages_per_second is not None:
-            self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
+            self._own = self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
         self._meet_shared_limits()
         self._clock.start()
         await self._inbox.serve(self._take)
+        self._subscriptions.no_more_published()
+        with trio.move_on_after(CANCEL_GRACE):
+            while self._subscriptions.running or self._calls.running:
+                self._quiet = trio.Event()
+                await self._quiet.wait()
+
+    def _task_ended(self) -> None:
+        if self._quiet is not None:
+            self._quiet.set()
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
         self.nursery.start_soon(function, *args, name=name)
@@ -144,13 +157,15 @@ class ClientSession:
     def _meet_shared_limits(self) -> None:
         """Its messages count towards the rates that it shares with others, as far as those are known."""
         if self._slot.buckets:
-            own = self._meter if isinstance(self._meter, Bucket) else None
-            self._meter = Meter(own, self._slot.buckets)
+            self._meter = Meter(self._own, self._slot.buckets)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
         if self._is_unusable:
             self._peer.end(BAD)
+            return None
+        if isinstance(message, str) and self._peer.encoding.is_binary:
+            self._peer.end(INAPPROPRIATE)
             return None
         try:
             commands = iter(self._peer.encoding.commands(message))
@@ -263,7 +278,13 @@ class ClientSession:
         Raises:
             Refused, Ended: the client is not let in.
         """
-        if (admitted := await self._admission.connect(request)) is None:
+        self._clock.connecting()
+        try:
+            admitted = await self._admission.connect(request)
+        except Refused:
+            self._clock.start()  # it is of no more use, and has to go
+            raise
+        if admitted is None:
             return
         result, expiry, lives = admitted
         self._meet_shared_limits()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
 from verbtrio.multiplex.calls import error_of
-from verbtrio.multiplex.life import Answer, SubscriptionLife
+from verbtrio.multiplex.life import NOT_WANTED, Answer, SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
-from verbtrio.protocols.commands import ChannelRequest, SubscribeRequest
+from verbtrio.protocols.commands import NO_DATA, ChannelRequest, SubscribeRequest
 from verbtrio.protocols.replies import Empty, Reply, SubscribeResult
 from verbtrio.rooms.rules import RoomRule
 
@@ -46,7 +48,8 @@ class CommandAnswer:
         life.open()
 
     def refuse(self, error: ProtocolError) -> None:
-        self._peer.reply(Reply(id=self._command, error=error))
+        if self._peer.closed is None:
+            self._peer.reply(Reply(id=self._command, error=error))
 
 
 class ServerSide:
@@ -89,23 +92,41 @@ class Subscriptions:
         app: the app's parts.
         settings: the endpoint's.
         start: starts a task in the client's nursery.
+        on_end: called when such a task has ended.
+
+    Attributes:
+        running: how many such tasks there are, those of subscriptions that have ended and still clean up among them.
     """
 
-    __slots__ = ("_app", "_by_name", "_peer", "_running", "_settings", "_start")
+    __slots__ = ("_app", "_by_name", "_late", "_on_end", "_peer", "_settings", "_start", "running")
 
-    def __init__(self, peer: ClientPeer, app: App, settings: ClientSettings, start: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        peer: ClientPeer,
+        app: App,
+        settings: ClientSettings,
+        start: Callable[..., None],
+        on_end: Callable[[], None],
+    ) -> None:
         self._peer = peer
         self._app = app
         self._settings = settings
         self._start = start
         self._by_name: dict[str, SubscriptionLife] = {}
-        self._running = 0  # tasks of subscriptions, of those that have ended and still clean up, too
+        self._late: dict[str, SubscriptionLife] = {}  # those that the client's end has ended, until all is handled
+        self._on_end = on_end
+        self.running = 0
 
     def __len__(self) -> int:
         return len(self._by_name)
 
     def get(self, name: str) -> SubscriptionLife | None:
         return self._by_name.get(name)
+
+    def publishing(self, name: str) -> SubscriptionLife | None:
+        """The subscription in which the client publishes. What it has published before its end is handled after that,
+        perhaps."""
+        return self._by_name.get(name) or self._late.get(name)
 
     def lives(self) -> tuple[SubscriptionLife, ...]:
         return tuple(self._by_name.values())
@@ -120,6 +141,8 @@ class Subscriptions:
         """
         self._check_new(request.channel)
         rule = self._open_rule(request.channel, request.token)
+        if request.data != NO_DATA:  # it may be a view of the whole message, which would be kept with it
+            request = msgspec.structs.replace(request, data=request.data.copy())
         self._begin(request, rule, CommandAnswer(self._peer, command))
 
     def subscribe_by_server(
@@ -143,7 +166,7 @@ class Subscriptions:
         most = self._peer.limits.max_rooms
         if most is not None and len(self._by_name) >= most:
             raise Refused(codes.LIMIT_EXCEEDED)
-        if most is not None and self._running >= most + len(self._by_name):
+        if most is not None and self.running >= most + len(self._by_name):
             raise Refused(codes.TOO_MANY_REQUESTS)  # it comes and goes faster than what it leaves can end
 
     def _open_rule(self, channel: str, token: str) -> RoomRule:
@@ -161,7 +184,7 @@ class Subscriptions:
         life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self._forget, **how)
         self._by_name[name] = life
         if life.waits:
-            self._running += 1
+            self.running += 1
             self._start(self._run, life, name=f"subscription to {name!r:.100}")
             return life
         try:
@@ -177,7 +200,8 @@ class Subscriptions:
         try:
             await life.run()
         finally:
-            self._running -= 1
+            self.running -= 1
+            self._on_end()
 
     def _forget(self, life: SubscriptionLife) -> None:
         if self._by_name.get(life.name) is life:
@@ -200,9 +224,27 @@ class Subscriptions:
 
     def dismissed(self, name: str, info: CloseInfo) -> Callable[[], object]:
         """The client was removed from a room."""
-        return self._by_name[name].dismissed(info)
+        life = self._by_name[name]
+        return partial(self._tell_dismissed, life, life.dismissed(info))
+
+    def _tell_dismissed(self, life: SubscriptionLife, tell: Callable[[], object]) -> None:
+        if life.name in self._by_name and life.is_accepted:
+            return  # the client has unsubscribed by itself meanwhile, and subscribed again: it would take it for that
+        tell()
 
     def leave_all(self, *, discard: bool) -> None:
-        """The connection has ended."""
+        """The connection has ended. Unless `discard`, what the client has published before is still handled, up to
+        `no_more_published`."""
+        if not discard:
+            self._late = {life.name: life for life in self.lives() if life.is_accepted}
         for life in self.lives():
-            life.leave(discard=discard, may_return=True)
+            if life.is_accepted:
+                life.leave(discard=discard, may_return=True)
+            else:
+                life.refuse(NOT_WANTED)  # whoever waits for it is told
+
+    def no_more_published(self) -> None:
+        """All that the client has published has been handled: handlers receive what waits, and no more."""
+        for life in self._late.values():
+            life.no_more_published()
+        self._late.clear()

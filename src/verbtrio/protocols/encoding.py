@@ -7,14 +7,14 @@ for each encoding: a `Frame` remembers what an encoding has made of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from msgspec import Raw
 
 from verbtrio.base.position import Position
 from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
-from verbtrio.protocols.commands import Command
+from verbtrio.protocols.commands import Command, EmulationRequest
 from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply
 
 
@@ -28,8 +28,17 @@ class Encoding(ABC):
     """The empty reply, by which the server asks whether the client is there."""
 
     @abstractmethod
-    def commands(self, message: str | bytes) -> list[Command]:
-        """The commands in a message, in order.
+    def commands(self, message: str | bytes) -> Iterator[Command]:
+        """The commands in a message, in order. Each is decoded when it is asked for: a message of 1 MiB can hold more
+        of them than may be decoded in one go.
+
+        Raises:
+            BadCommands: by the iterator, where it comes to what can't be read.
+        """
+
+    @abstractmethod
+    def emulation_request(self, body: bytes) -> EmulationRequest:
+        """What is in the body of a request to the emulation endpoint.
 
         Raises:
             BadCommands: it can't be read.
@@ -53,7 +62,8 @@ class Encoding(ABC):
 
     @abstractmethod
     def frame_of(self, data: Raw) -> Frame:
-        """What a client publishes, to be passed on as it is."""
+        """What a client of this encoding publishes as it is, as a message that all encodings can tell. (One that is
+        empty in Protobuf, and left out in JSON, becomes `null`.)"""
 
     def reply(self, reply: Reply) -> ReplyFrame:
         """A reply as it goes out."""
@@ -98,3 +108,14 @@ class Encoding(ABC):
             push = Push(message=MessagePush(self.data(frame)))
         made = Frame(self.encode_push(push), text=not self.is_binary)
         return TransientFrame(made, frame.key, frame.expires) if isinstance(frame, TransientFrame) else made
+
+
+_LINE_BREAKS = bytes.maketrans(b"\n\r", b"  ")
+
+
+def in_one_line(json: bytes) -> bytes:
+    """Valid JSON without a line break: in JSON, line breaks stand between tokens only, where a space does as well.
+
+    Replies are lines, and a server-sent event ends its lines with "\\r", too.
+    """
+    return json.translate(_LINE_BREAKS) if b"\n" in json or b"\r" in json else json
