@@ -193,7 +193,9 @@ def judge(mark: Mark, cost: float, peer: float) -> bool:
     better = ratio < mark.ratio * (1 - TOLERANCE)
     verdict = "WORSE" if worse else "better: lower the mark in benchmarks/regress.py" if better else "fine"
     promise = "" if mark.at_most == math.inf else f" (at most {mark.at_most:.3f} of {mark.peer})"
-    print(f"{mark.load}: {mark.server:<24} {cost:>10,.0f}  ratio {ratio:.3f}, mark {mark.ratio:.3f}{promise}  {verdict}")
+    print(
+        f"{mark.load}: {mark.server:<24} {cost:>10,.0f}  ratio {ratio:.3f}, mark {mark.ratio:.3f}{promise}  {verdict}"
+    )
     return not worse
 
 
