@@ -107,7 +107,7 @@ class RoomDeclarations:
             guard=guard,
             tasks=() if task is None else (RoomTask(task, tuple(parsed.parameters)),),
             max_members=max_members,
-            opening=Opening(publish=publish, token=token) if subscribe or publish or token else None,
+            opening=_opening(subscribe, publish, token),
         )
         self._room_table.add(parsed, settings)
 
@@ -178,3 +178,13 @@ class RoomDeclarations:
                 "app.rooms(pattern, ...) and @app.room_task(pattern) must be called before the app has started; one of "
                 "its rooms is app.room(name)"
             )
+
+
+def _opening(subscribe: bool, publish: bool, token: bool) -> Opening | None:
+    """What clients may do; `None`: nothing.
+
+    Raises:
+        TypeError: one of these is not `True` or `False`.
+    """
+    Opening(subscribe=subscribe, publish=publish, token=token)  # checks all three
+    return Opening(publish=publish, token=token) if subscribe or publish or token else None
