@@ -25,6 +25,7 @@ from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError
 from verbtrio.protocols.commands import METHODS
 
+PAGES = ["centrifuge", "from-socketio-phoenix"]
 SECRET = "a secret of thirty-two bytes, or more"
 AUTH = JWTAuth(SECRET)
 

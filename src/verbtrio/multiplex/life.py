@@ -123,10 +123,6 @@ class SubscriptionLife(Seat):
         limits = peer.limits
         self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
 
-    def check(self) -> None:
-        """Raise `RuntimeError` in any other thread than the app's."""
-        self._app.rooms.check()
-
     # Its course
 
     @property

@@ -89,6 +89,10 @@ class Seat:
         client = self.client
         return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims), info_in(self.claims))
 
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other thread than the app's."""
+        self._app.rooms.check()
+
     async def publish(self, data: Data) -> Position | None:
         """See `Subscription.publish`."""
         self._app.rooms.check()
