@@ -156,7 +156,8 @@ class Client(Member):
             Denied, LimitExceeded, RoomUnavailable: the client can't be in the room, and is not. (`RoomUnavailable` also
                 where the broker can't be reached, or the room's handler has failed.)
             RuntimeError: it is subscribed already; or it has not connected yet.
-            TypeError, ValueError: `name` is not text; or it is empty, or has more than 255 bytes.
+            TypeError: `name` is not text; or `data` or `presence` can't be encoded.
+            ValueError: `name` is empty, or has more than 255 bytes.
         """
         return await self._session.subscribe(name, data=data, presence=presence)
 

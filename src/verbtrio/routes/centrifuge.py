@@ -145,7 +145,9 @@ class ClientRoutes(Routes):
         cross_origin = CrossOrigin(settings.origins)
         for name in ("http_stream", "sse"):
             streamed = StreamedEndpoint(name, full, hub, cross_origin, settings, clients, binary)
-            self._add(Route(f"{path}/{name}", streamed, methods=streamed.methods, middleware=wrapped))
+            self._add(Route(f"{path}/{name}", streamed, methods=[streamed.method], middleware=wrapped))
+            # A preflight request has no cookie or token: middleware would refuse it.
+            self._add(Route(f"{path}/{name}", streamed, methods=["OPTIONS"]))
         self._add_emulation(starlette_path(emulation), cross_origin, settings.limits.max_message_bytes, binary)
 
     def _add_emulation(self, path: str, cross_origin: CrossOrigin, max_bytes: int, binary: Encoding | None) -> None:
@@ -154,7 +156,7 @@ class ClientRoutes(Routes):
             endpoint.share(cross_origin, max_bytes)
             return
         endpoint = self._emulation[path] = EmulationEndpoint(self._hub_now, cross_origin, max_bytes, binary)
-        self._add(Route(path, endpoint, methods=endpoint.methods))
+        self._add(Route(path, endpoint, methods=[endpoint.method, "OPTIONS"]))
 
 
 def _protobuf() -> Encoding | None:

@@ -78,15 +78,15 @@ class RoomDeclarations:
                 so there is no awaiting: look up before the join what it has to know.
             task: a coroutine function: a task of each room's own. As `@app.room_task` with its defaults.
             max_members: how many members there may be in a room; `None` for no bound.
-            subscribe: whether clients of `app.centrifuge` may subscribe to the room. (Plain WebSockets join by your
-                code alone.)
+            subscribe: whether clients of `app.centrifuge` may subscribe to the room, and ask who is in it, and what it
+                remembers, subscribed or not. (Plain WebSockets join by your code alone.)
             publish: whether they may publish in it, subscribed or not; what they send is passed on as it is. Opens the
                 room as `subscribe` does.
             token: whether they need a token of the subscription's own for it (`JWTAuth.subscription_token`). Opens the
-                room as `subscribe` does, to those who have one.
+                room as `subscribe` does, to those who have one; only subscribers may ask.
 
         As a decorator it opens the room, too, and adds a handler, which runs for each subscription of a client of
-        `app.centrifuge`, and decides what may be published:
+        `app.centrifuge`, and decides what may be published. Only subscribers may ask:
 
             @app.rooms("chat:{room}", history=History())
             async def chat(sub: Subscription[Say], room: str) -> None:
