@@ -25,6 +25,7 @@ from verbtrio.base.close import CANCEL_GRACE, Cause
 from verbtrio.hub.drain import SPREAD_FROM
 from verbtrio.multiplex.peer import MESSAGE_BYTES
 from verbtrio.multiplex.recovery import RECOVERED_BYTES
+from verbtrio.multiplex.setbacks import MOST_SECONDS
 from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.multiplex.streamed import StreamedClients
 from verbtrio.multiplex.subscriptions import MAX_CHANNEL_BYTES
@@ -335,6 +336,7 @@ def test_figures() -> None:
         f"`token_slack` ({settings.token_slack:g} s)",
         f"{RECOVERED_BYTES // 1024} KiB of missed messages",
         f"up to {MESSAGE_BYTES // 1024} KiB",
+        f"up to {MOST_SECONDS:g} s: until then",
         f"of more than {MAX_CHANNEL_BYTES} bytes",
         f"Of {SPREAD_FROM} clients and more",
         f"`Limits.handshake_timeout` ({limits.handshake_timeout:g} s)",
