@@ -79,6 +79,8 @@ class Admission:
             data = await self._ask_application(request)
         if scope.cancelled_caught:
             raise Refused(codes.TIMEOUT)
+        if self._peer.closed is not None:
+            return None  # it has left all rooms: nothing would take it out of those that it came into now
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None

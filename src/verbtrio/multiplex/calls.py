@@ -78,8 +78,8 @@ def _decoder(function: Any, name: str, hook: DecodeHook | None) -> DataDecoder[A
             continue
         if len(arguments) == 1:
             return None
-        parameter = list(signature.parameters.values())[1]
-        kind = annotation_of(function, parameter) if parameter.kind is not parameter.VAR_POSITIONAL else parameter.empty
+        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_POSITIONAL]
+        kind = annotation_of(function, parameters[1]) if len(parameters) > 1 else inspect.Parameter.empty
         return DataDecoder(JSON if kind is inspect.Parameter.empty else kind, hook)
     raise TypeError(f"{name} is called with (client, data), or with (client): write `async def {name}(client, data)`")
 

@@ -40,7 +40,7 @@ class RunningCalls:
         running: how many there are.
     """
 
-    __slots__ = ("_counters", "_on_end", "_peer", "_scopes", "_settings", "_start", "running")
+    __slots__ = ("_counters", "_on_end", "_peer", "_scopes", "_settings", "_start", "_unanswered", "running")
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class RunningCalls:
         self._settings = settings
         self._counters = counters
         self._start = start
-        self._scopes: dict[int, trio.CancelScope] = {}  # by the command's id
+        self._unanswered: set[trio.CancelScope] = set()
+        self._scopes: dict[int, trio.CancelScope] = {}  # of those, by the command's id; of two with the same, the later
         self._on_end = on_end
         self.running = 0
 
@@ -84,7 +85,7 @@ class RunningCalls:
 
     def cancel_all(self) -> None:
         """The client has gone."""
-        for scope in self._scopes.values():
+        for scope in self._unanswered:
             scope.cancel()
 
     def _begin(self, call: Call, data: Raw, command: int, patience: float) -> None:
@@ -99,6 +100,7 @@ class RunningCalls:
         longest = peer.limits.call_timeout
         scope = trio.CancelScope(deadline=trio.current_time() + (min(patience, longest) if patience > 0 else longest))
         if command:
+            self._unanswered.add(scope)
             self._scopes[command] = scope  # from now on: its caller may not want it any more before it has begun
         self.running += 1
         self._start(self._run, call, arguments, command, scope, name=f"call {call.name} #{command}")
@@ -125,6 +127,7 @@ class RunningCalls:
             self._failed(call, command, single(error))
         finally:
             self.running -= 1
+            self._unanswered.discard(scope)
             if self._scopes.get(command) is scope:
                 del self._scopes[command]
             self._on_end()
