@@ -26,10 +26,16 @@ SYSTEM_PACKAGES = {
     "chromedriver": "chromium-driver",
     "cc": "build-essential",
     "nginx": "nginx-light",
+    "node": "nodejs",
+    "npm": "npm",
 }
 """Commands the tests run, and the Debian packages that bring them."""
 ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""
+SDK_PACKAGES = {"centrifuge": "^5.8", "ws": "^8", "eventsource": "^4"}
+"""The JavaScript SDK of the Centrifuge protocol, and what it needs beside Node: npm's packages for tests/sdk."""
+PROTOC = "grpcio-tools==1.72.2"
+"""A protoc of version 6.30. What it generates takes runtimes from 6.30 to 7: the next major version is its last."""
 BENCH_PACKAGES = {"cc": "build-essential"}
 REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 """The same for the benchmark and for the check that counts instructions."""
@@ -75,7 +81,7 @@ def tests(session: nox.Session) -> None:
     """All tests. Arguments go to pytest: `nox -s tests -- tests/rooms/test_local.py`."""
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
-    session.run(*PYTEST, *session.posargs, env=bytecode(session) | asyncapi_schema(session))
+    session.run(*PYTEST, *session.posargs, env=bytecode(session) | asyncapi_schema(session) | sdk_packages(session))
 
 
 @nox.session
@@ -84,7 +90,7 @@ def lowest(session: nox.Session) -> None:
     install_system_packages(session)
     lowest = [entry.partition(",")[0].replace(">=", "==") for entry in PYPROJECT["project"]["dependencies"]]
     session.install("-e", ".", *lowest, *groups("test"))
-    session.run(*PYTEST, *session.posargs, env=bytecode(session))
+    session.run(*PYTEST, *session.posargs, env=bytecode(session) | sdk_packages(session))
 
 
 @nox.session
@@ -101,7 +107,18 @@ def newest(session: nox.Session) -> None:
     versions = session.run("python", "-m", "pip", "freeze", silent=True)
     bare = {name.partition("[")[0] for name in names}
     session.log(", ".join(line for line in str(versions).splitlines() if line.partition("==")[0].lower() in bare))
-    session.run(*PYTEST, *session.posargs, env=bytecode(session))
+    session.run(*PYTEST, *session.posargs, env=bytecode(session) | sdk_packages(session))
+
+
+@nox.session
+def protobuf(session: nox.Session) -> None:
+    """Write src/verbtrio/protocols/client_pb2.py from client.proto."""
+    session.install(PROTOC)
+    # Relative to src, so that its name is no other package's: all of a process share one pool.
+    definition = Path("src/verbtrio/protocols/client.proto")
+    session.run("python", "-m", "grpc_tools.protoc", "-I", "src", "--python_out=src", str(definition))
+    written = definition.with_name("client_pb2.py")
+    written.write_text(f"# Written by `nox -s protobuf`, from client.proto, with {PROTOC}.\n" + written.read_text())
 
 
 @nox.session
@@ -148,7 +165,7 @@ def autobahn(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Serve all examples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".[sessions]")
-    session.run("python", "examples/demo.py")
+    session.run("python", "examples/demo.py", env=sdk_packages(session))
 
 
 @nox.session
@@ -250,3 +267,17 @@ def asyncapi_schema(session: nox.Session) -> dict[str, str | None]:
     with tarfile.open(folder / package) as archive:
         archive.extract("package/schemas/3.0.0.json", folder, filter="data")
     return {"ASYNCAPI_SCHEMA": str(folder / "package/schemas/3.0.0.json")}
+
+
+def sdk_packages(session: nox.Session) -> dict[str, str | None]:
+    """Install the JavaScript SDK, once; without npm or a network, its tests skip, and with CI=true they fail."""
+    folder = Path(session.create_tmp()) / "npm"
+    installed = [folder / "node_modules" / name / "package.json" for name in SDK_PACKAGES]
+    if shutil.which("npm") is not None and not all(file.exists() for file in installed):
+        packages = [f"{name}@{version}" for name, version in SDK_PACKAGES.items()]
+        command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        session.run_install(*command, *packages, external=True, success_codes=range(256))
+    if not all(file.exists() for file in installed):
+        session.warn("the JavaScript SDK can't be had from npm: its tests don't run")
+        return {}
+    return {"SDK_NPM": str(folder)}

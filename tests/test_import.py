@@ -19,7 +19,17 @@ def imported() -> set[str]:
 
 @pytest.mark.parametrize(
     "heavy",
-    ["hypercorn.trio", "h2", "wsproto", "websockets", "trio_websocket", "jwt", "cryptography", "prometheus_client"],
+    [
+        "hypercorn.trio",
+        "h2",
+        "wsproto",
+        "websockets",
+        "trio_websocket",
+        "jwt",
+        "cryptography",
+        "prometheus_client",
+        "google.protobuf",
+    ],
 )
 def test_what_only_serving_needs_is_not_imported(heavy: str, imported: set[str]) -> None:
     assert "verbtrio.app" in imported

@@ -35,6 +35,10 @@ from verbtrio.guards.origin import Origins, parse_origin, server_origin
 from verbtrio.guards.quotas import client_key, user_key
 from verbtrio.http.sse import last_event_id
 from verbtrio.messages.decoder import Decoder
+from verbtrio.protocols.commands import BadCommands
+from verbtrio.protocols.encoding import Encoding
+from verbtrio.protocols.json_encoding import JSON
+from verbtrio.protocols.protobuf_encoding import protobuf
 from verbtrio.rooms.patterns import RoomPattern
 from verbtrio.security import CSRFProtection
 from verbtrio.server.takeover.http1_upgrade import upgrade_in
@@ -297,6 +301,53 @@ def test_a_message(name: str) -> None:
         assert growth(take(Decoder(kind)), lambda size: MESSAGES[name](20 * size)) < TOO_MUCH, kind
     for function in (token_in, is_pong):
         assert growth(function, lambda size: MESSAGES[name](20 * size)) < TOO_MUCH, function
+
+
+LINES: dict[str, Callable[[int], str]] = {
+    "data": lambda size: '{"publish":{"data":' + "[" * size + "]" * size + "}}",
+    "ignored": lambda size: '{"a":[' + "{}," * size + "{}]}",
+    "positions": lambda size: '{"connect":{"subs":{' + ",".join(f'"{number}":{{}}' for number in range(size)) + "}}}",
+    "commands": lambda size: '{"id":1}\n' * size,
+    "empty commands": lambda size: "{}\n" * size,
+    "line breaks": lambda size: "\n" * size,
+    "blank lines": lambda size: " \r\n" * size,
+}
+
+
+def read_commands(encoding: Encoding) -> Callable[[str | bytes], object]:
+    def function(message: str | bytes) -> object:
+        try:
+            return [encoding.frame_of(found.publish.data) for found in encoding.commands(message) if found.publish]
+        except BadCommands:
+            return None
+
+    return function
+
+
+@pytest.mark.parametrize("name", [*MESSAGES, *LINES])
+def test_commands_in_json(name: str) -> None:
+    if name in LINES:
+        assert growth(read_commands(JSON), lambda size: LINES[name](10 * size)) < TOO_MUCH
+    else:
+        data = MESSAGES[name]
+        assert growth(read_commands(JSON), lambda size: f'{{"publish":{{"data":{data(20 * size)}}}}}') < TOO_MUCH
+        assert growth(protobuf().frame_of, lambda size: msgspec.Raw(data(20 * size).encode())) < TOO_MUCH
+
+
+COMMANDS: dict[str, Callable[[int], bytes]] = {
+    "empty commands": lambda size: b"\x00" * size,
+    "publications": lambda size: b"\x05\x3a\x03\x0a\x01a" * size,
+    # 1000 bytes each, in a field that is ignored: what copies the rest of the message for each shows.
+    "large commands": lambda size: (b"\xec\x07\xa2\x06\xe8\x07" + b"a" * 1000) * size,
+    "a long length": lambda size: b"\x80" * size,
+    "lengths in a long form": lambda size: b"\x80\x80\x80\x80\x00" * size,
+    "no end": lambda size: b"\x00" * size + b"\x05",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_in_protobuf(name: str) -> None:
+    assert growth(read_commands(protobuf()), COMMANDS[name]) < TOO_MUCH
 
 
 FRAMES = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
 import trio
@@ -33,8 +33,7 @@ from verbtrio.base.errors import (
     LimitExceeded,
     RoomUnavailable,
 )
-from verbtrio.connection.handler import Handler
-from verbtrio.connection.peer import WebSocketPeer, handled_by
+from verbtrio.connection.peer import handled_by
 
 logger = logging.getLogger("verbtrio.connection")
 
@@ -43,9 +42,36 @@ _REFUSALS = (BrokerUnavailable, Denied, HistoryGap, LimitExceeded, RoomUnavailab
 handler's. Each client that comes again would be a traceback in the log."""
 
 
+class Handled(Protocol):
+    """A connection, so far as this knows it: a `WebSocketPeer`, or one that an HTTP response carries."""
+
+    nursery: trio.Nursery | None
+
+    @property
+    def ws(self) -> Any:
+        """What applications hold of it."""
+
+    @property
+    def closed(self) -> CloseInfo | None: ...
+
+    def end(self, info: CloseInfo) -> object: ...
+
+
+PeerT = TypeVar("PeerT", bound=Handled)
+
+
+PeerT_contra = TypeVar("PeerT_contra", bound=Handled, contravariant=True)
+
+
+class Runs(Protocol[PeerT_contra]):
+    """What is run: a `Handler`, or what is one for another kind of connection."""
+
+    def run(self, peer: PeerT_contra, /) -> Awaitable[None]: ...
+
+
 async def handle(
-    peer: WebSocketPeer[Any],
-    handler: Handler,
+    peer: PeerT,
+    handler: Runs[PeerT],
     may_begin: Callable[[], Awaitable[bool]],
     on_failure: Callable[[Exception], None],
 ) -> None:
@@ -82,13 +108,13 @@ async def handle(
         handled_by.set(None)
 
 
-def describe_unfinished(peer: WebSocketPeer[Any]) -> str:
+def describe_unfinished(peer: Handled) -> str:
     """The connection, and which of its tasks have not ended, for the log."""
     tasks = [] if peer.nursery is None else sorted(task.name for task in peer.nursery.child_tasks)
     return f"{peer!r} ({', '.join(tasks) or 'its handler, or a hook'})"
 
 
-def _end(peer: WebSocketPeer[Any], nursery: trio.Nursery, error: BaseException | None) -> None:
+def _end(peer: Handled, nursery: trio.Nursery, error: BaseException | None) -> None:
     """The handler has returned, or raised `error`: end the connection, while its nursery's children end."""
     scope = nursery.cancel_scope
     # What children have raised so far, and whose cancellation it is: Trio has no public names for either before all
@@ -109,7 +135,7 @@ def _end(peer: WebSocketPeer[Any], nursery: trio.Nursery, error: BaseException |
         peer.end(DRAINED)
 
 
-def _failure_of(peer: WebSocketPeer[Any], error: BaseException) -> Exception | None:
+def _failure_of(peer: Handled, error: BaseException) -> Exception | None:
     """The exceptions in `error`, without the connection's own `ConnectionClosed`, which a handler may let pass. Several
     are one group."""
     group, _ = BaseExceptionGroup("", [error]).split(Exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -15,6 +16,11 @@ logger = logging.getLogger("verbtrio.hub")
 
 CUT_SECONDS = 0.5
 """Seconds for closing the connections that are cut at the drain's deadline."""
+
+SPREAD_FROM = 100
+"""So many clients that come back by themselves, or more, are not all ended at the same moment."""
+SPREAD_STEP = 0.02
+"""Seconds between two steps of that."""
 
 MAX_GIVEN_UP_SHOWN = 3
 """How many of the connections that were given up the log names."""
@@ -32,7 +38,13 @@ class Drainable(Protocol):
 
 
 class Streaming(Protocol):
-    """A client that an HTTP response carries. The drain ends it, and the server waits for its response."""
+    """A client that an HTTP response carries. The drain ends it, and the server waits for its response.
+
+    Attributes:
+        returns_at_once: its client comes back by itself, within a second.
+    """
+
+    returns_at_once: bool
 
     def drain(self) -> None:
         """End, because the server shuts down."""
@@ -101,23 +113,53 @@ class Drain:
             self._changed.unpark_all()
 
     async def run(self) -> None:
-        """End every connection with 1012 and wait until they are gone, for the drain's time limit at most. Connections
-        that something shielded still holds are then given up: their sockets are closed, with one line in the log.
+        """End every connection, with 1012 or its protocol's code, and wait until they are gone, for the drain's time
+        limit at most. Connections that something shielded still holds are then given up: their sockets are closed, with
+        one line in the log.
 
         No connection is let in from now on. If cancelled, the connections still end, but are not waited for.
         """
         self.begun = True
         self.until.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
-        for stream in tuple(self.streams):
-            stream.drain()
-        for one in (*self.sessions, *self.connections):
+        # Clients of a protocol of their own come back by themselves.
+        later: set[Connection | Streaming] = {one for one in self.connections if one.peer.dialect is not None}
+        later.update(stream for stream in self.streams if stream.returns_at_once)
+        if len(later) < SPREAD_FROM:
+            later = set()
+        for one in (*self.sessions, *(self.connections - later), *(self.streams - later)):
             one.drain()
-        for one in (*self.sessions, *self.ending):
-            one.hurry(self._deadline)
+        for begun in (*self.sessions, *self.ending):
+            begun.hurry(self._deadline)
+        await self._spread(tuple(later))
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self.ending or self.sessions:
                 await self._changed.park()
+        await self._give_up()
+
+    async def _spread(self, clients: Sequence[Connection | Streaming]) -> None:
+        """End clients one after the other, in half of the time that is left for the drain: they come back by themselves,
+        each within a second, and would all come at once. If cancelled, those that are left end at once."""
+        begun = trio.current_time()
+        half = (self._deadline - begun) / 2
+        ended = 0
+        try:
+            while ended < len(clients) and (passed := trio.current_time() - begun) < half:
+                while ended < len(clients) * passed / half:
+                    self._end(clients[ended])
+                    ended += 1
+                await trio.sleep(SPREAD_STEP)
+        finally:
+            for client in clients[ended:]:
+                self._end(client)
+
+    def _end(self, client: Connection | Streaming) -> None:
+        client.drain()
+        if isinstance(client, Connection) and client in self.ending:
+            client.hurry(self._deadline)
+
+    async def _give_up(self) -> None:
+        """Close the sockets of connections that have not ended."""
         left, self.ending = self.ending, set()
         if left:
             shown = "; ".join([describe_unfinished(connection.peer) for connection in islice(left, MAX_GIVEN_UP_SHOWN)])

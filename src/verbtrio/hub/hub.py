@@ -28,6 +28,7 @@ from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.multiplex.news import ConnectionNews
+from verbtrio.multiplex.streamed import StreamedClients
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
@@ -79,6 +80,7 @@ class Hub:
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
         self.client_news = ConnectionNews()
+        self.streamed_clients = StreamedClients()
         self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host
         self.rooms.asks = shared or bool(room_table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import trio
 from msgspec import Raw
 
@@ -16,6 +17,7 @@ from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
 from verbtrio.multiplex.server_side import at_position
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
@@ -23,9 +25,12 @@ from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in,
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
 from verbtrio.protocols.commands import ConnectRequest
-from verbtrio.protocols.replies import ConnectResult
+from verbtrio.protocols.replies import ConnectResult, SubscribeResult
 
 logger = logging.getLogger("verbtrio.clients")
+
+SERVER = "verbtrio"
+"""What clients are told as the server's version: no number, which would tell more than they need."""
 
 
 class Admission:
@@ -88,10 +93,11 @@ class Admission:
         node, session = self._address or ("", "")
         result = ConnectResult(
             client=client.id,
+            version=SERVER,
             expires=expiry.expires,
             ttl=expiry.ttl,
             data=data,
-            subs={life.name: outcome.result for life, outcome in begun if outcome.result is not None},
+            subs=_within_bounds({life.name: outcome.result for life, outcome in begun if outcome.result is not None}),
             ping=round(settings.ping),
             pong=True,
             node=node,
@@ -141,6 +147,8 @@ class Admission:
             try:
                 begun.append((self._subscriptions.subscribe_by_server(wanted, outcome), outcome))
             except Refused as refused:
+                if refused.error is codes.LIMIT_EXCEEDED:
+                    raise Ended(CloseInfo(Cause.RATE, codes.CHANNEL_LIMIT)) from refused
                 self._tell_left_out(name, refused)
         with trio.move_on_after(self._peer.limits.handshake_timeout):
             for _, outcome in begun:
@@ -193,3 +201,18 @@ class Admission:
         if self._is_registered:
             self._is_registered = False
             self._app.leave_client(self._client, self._user_id)
+
+
+def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:
+    """The results of the subscriptions that the server makes, with as much of what the client has missed as one reply
+    may have. The other rooms are not recovered."""
+    left = RECOVERED_BYTES
+    fitting: dict[str, SubscribeResult] = {}
+    for name, result in results.items():
+        size = size_of(result.publications)
+        if size > left:
+            fitting[name] = msgspec.structs.replace(result, publications=[], recovered=False)
+        else:
+            fitting[name] = result
+            left -= size
+    return fitting

@@ -123,6 +123,10 @@ class SubscriptionLife(Seat):
         limits = peer.limits
         self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
 
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other thread than the app's."""
+        self._app.rooms.check()
+
     # Its course
 
     @property
@@ -144,7 +148,6 @@ class SubscriptionLife(Seat):
         self.join_room()
         self._accepted(NOTHING, form, info)
 
-    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Do what has to be waited for, and run the handler. Raises no `Exception`. If cancelled, the subscription
         ends."""
@@ -195,7 +198,7 @@ class SubscriptionLife(Seat):
         form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
         finally:
             self._is_accepting = False
         if self.is_over:
@@ -209,7 +212,7 @@ class SubscriptionLife(Seat):
         self._after = recovery.position
         self._presence = presence
         expiry = Expiry(self.claims, self._settings.token_slack)
-        self._answer.tell(self, recovery.result(self._peer.encoding, data, expiry))
+        self._answer.tell(self, recovery.result(data, expiry))
 
     def open(self) -> None:
         """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""

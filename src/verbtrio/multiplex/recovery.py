@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Raw
 
 from verbtrio.base.position import Position
-from verbtrio.brokers.records import History, Page, Publication
+from verbtrio.brokers.records import History, Page
 from verbtrio.multiplex.settings import App
 from verbtrio.multiplex.tokens import Expiry
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.encoding import Encoding
-from verbtrio.protocols.replies import SubscribeResult
+from verbtrio.protocols.replies import Publication, SubscribeResult
 from verbtrio.rooms.naming import channel_of
 from verbtrio.rooms.rules import RoomRule
 
@@ -29,25 +30,25 @@ class Recovery(NamedTuple):
 
     Attributes:
         position: what was published up to here is not pushed any more; `None` in a room without history.
-        messages: what the client has missed.
+        publications: what the client has missed.
         is_recovered: that is all it has missed.
         was_recovering: it asked for that.
     """
 
     position: Position | None
-    messages: tuple[Publication, ...] = ()
+    publications: Sequence[Publication] = ()
     is_recovered: bool = False
     was_recovering: bool = False
 
-    def result(self, encoding: Encoding, data: Raw | None, expiry: Expiry | None) -> SubscribeResult:
+    def result(self, data: Raw | None, expiry: Expiry) -> SubscribeResult:
         """As the client is told."""
         position = self.position
         return SubscribeResult(
-            expires=expiry is not None and expiry.expires,
-            ttl=0 if expiry is None else expiry.ttl,
+            expires=expiry.expires,
+            ttl=expiry.ttl,
             recoverable=position is not None,
             epoch="" if position is None else position.epoch,
-            publications=[encoding.remembered(message.frame, message.position) for message in self.messages],
+            publications=list(self.publications),
             recovered=self.is_recovered,
             offset=0 if position is None else position.offset,
             positioned=position is not None,
@@ -60,7 +61,9 @@ NOTHING = Recovery(None)
 """In a room without history."""
 
 
-async def recover(name: str, rule: RoomRule | None, request: SubscribeRequest, app: App) -> Recovery:
+async def recover(
+    name: str, rule: RoomRule | None, request: SubscribeRequest, app: App, encoding: Encoding
+) -> Recovery:
     """Read what the client has missed since the position in its request. No checkpoint is between the reading and the
     return. If cancelled, nothing has changed.
 
@@ -79,11 +82,18 @@ async def recover(name: str, rule: RoomRule | None, request: SubscribeRequest, a
     page, is_complete = await _since(channel, history, request.offset, request.epoch, app)
     app.counters.resumes += 1
     if is_complete and sum(len(message.frame) for message in page.messages) <= RECOVERED_BYTES:
-        return Recovery(page.position, page.messages, is_recovered=True, was_recovering=True)
+        publications = [encoding.remembered(message.frame, message.position) for message in page.messages]
+        if size_of(publications) <= RECOVERED_BYTES:
+            return Recovery(page.position, publications, is_recovered=True, was_recovering=True)
     app.counters.history_gaps += 1
     if request.flag & ERROR_FLAG:
         raise Refused(codes.UNRECOVERABLE_POSITION)
     return Recovery(page.position, was_recovering=True)
+
+
+def size_of(publications: Sequence[Publication]) -> int:
+    """Bytes that they take in a reply, but for their offsets and the like."""
+    return sum(len(bytes(publication.data)) for publication in publications)
 
 
 async def _since(channel: str, history: History, offset: int, epoch: str, app: App) -> tuple[Page, bool]:

@@ -29,6 +29,7 @@ from verbtrio.protocols.replies import (
     SubRefreshResult,
 )
 from verbtrio.rooms.rules import RoomRule
+from verbtrio.rooms.settings import Opening
 
 logger = logging.getLogger("verbtrio.clients")
 
@@ -96,24 +97,11 @@ class RoomCommands:
 
     def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:
         """The rule of a room in which the client may publish as it is."""
-        check_channel(channel)
-        rule = self._app.host.rule(channel)
-        if rule is None:
-            raise Refused(codes.UNKNOWN_CHANNEL)
-        opening = rule.settings.opening
-        if opening is None or not opening.publish or opening.handler is not None:
+        rule, opening = self._opening(channel)
+        if not opening.publish or opening.handler is not None:
             raise Refused(codes.PERMISSION_DENIED)
-        if life is None:
-            if opening.token:
-                raise Refused(codes.PERMISSION_DENIED)
-            try:
-                rule.ask_guard(self._peer.client, channel)
-            except Exception as error:  # the guard's: the application's own
-                if (reply := error_of(error)) is None:
-                    logger.error("the guard of %r failed for %r", channel, self._peer, exc_info=error)
-                raise Refused(reply or codes.INTERNAL) from error
-        elif not life.is_accepted:
-            raise Refused(codes.PERMISSION_DENIED)
+        if life is None or not life.is_accepted:
+            self._ask_guard(rule, opening, channel)
         return rule
 
     def _info(self, life: SubscriptionLife | None) -> ClientInfo:
@@ -122,20 +110,46 @@ class RoomCommands:
         client = self._peer.client
         return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims))
 
-    def _accepted(self, channel: str) -> RoomRule:
-        """The rule of a room that the client is in: only then it may ask about it."""
+    def _askable(self, channel: str) -> RoomRule:
+        """The rule of a room that the client may ask about: it is in it, or may subscribe as it is."""
         life = self._subscriptions.get(channel)
-        if life is None or not life.is_accepted:
+        if life is not None and life.is_accepted:
+            if life.rule is None:
+                raise Refused(codes.NOT_AVAILABLE)
+            return life.rule
+        rule, opening = self._opening(channel)
+        if opening.handler is not None:
             raise Refused(codes.PERMISSION_DENIED)
-        if life.rule is None:
-            raise Refused(codes.NOT_AVAILABLE)
-        return life.rule
+        self._ask_guard(rule, opening, channel)
+        return rule
+
+    def _opening(self, channel: str) -> tuple[RoomRule, Opening]:
+        """What clients may do in a room, and its rule."""
+        check_channel(channel)
+        rule = self._app.host.rule(channel)
+        if rule is None:
+            raise Refused(codes.UNKNOWN_CHANNEL)
+        opening = rule.settings.opening
+        if opening is None:
+            raise Refused(codes.PERMISSION_DENIED)
+        return rule, opening
+
+    def _ask_guard(self, rule: RoomRule, opening: Opening, channel: str) -> None:
+        """Raise `Refused` if the client, which is not in the room, could not subscribe as it is."""
+        if opening.token:
+            raise Refused(codes.PERMISSION_DENIED)
+        try:
+            rule.ask_guard(self._peer.client, channel)
+        except Exception as error:  # the guard's: the application's own
+            if (reply := error_of(error)) is None:
+                logger.error("the guard of %r failed for %r", channel, self._peer, exc_info=error)
+            raise Refused(reply or codes.INTERNAL) from error
 
     async def presence(self, command: int, request: ChannelRequest) -> None:
         """Who is there.
 
         Raises:
-            Refused: the client is not in the room, or it has no presence.
+            Refused: the client may not ask, or the room has no presence.
         """
         clients = await self._present(request.channel)
         self._peer.reply(Reply(id=command, presence=PresenceResult(clients)))
@@ -147,7 +161,7 @@ class RoomCommands:
         self._peer.reply(Reply(id=command, presence_stats=PresenceStatsResult(len(clients), len(users))))
 
     async def _present(self, channel: str) -> dict[str, ClientInfo]:
-        if self._accepted(channel).settings.presence is None:
+        if self._askable(channel).settings.presence is None:
             raise Refused(codes.NOT_AVAILABLE)
         try:
             connections = await self._app.host.connections(channel)
@@ -159,9 +173,9 @@ class RoomCommands:
         """What the room remembers.
 
         Raises:
-            Refused: the client is not in the room, it has no history, or not one with that position.
+            Refused: the client may not ask, or the room has no history, or not one with that position.
         """
-        rule, since = self._accepted(request.channel), request.since
+        rule, since = self._askable(request.channel), request.since
         if rule.settings.history is None:
             raise Refused(codes.NOT_AVAILABLE)
         if request.reverse and since is not None and since.offset == 0:

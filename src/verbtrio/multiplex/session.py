@@ -24,7 +24,7 @@ from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS, Bucket, Meter
-from verbtrio.multiplex.admission import Admission
+from verbtrio.multiplex.admission import SERVER, Admission
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.peer import ClientPeer
@@ -52,6 +52,7 @@ COMMANDS_A_TURN = 32
 BAD = CloseInfo(Cause.PROTOCOL, codes.BAD_PROTOCOL, codes.reason_of(codes.BAD_PROTOCOL))
 STALE = CloseInfo(Cause.UNAUTHENTICATED, codes.STALE, codes.reason_of(codes.STALE))
 NO_PONG = CloseInfo(Cause.HEARTBEAT, codes.NO_PONG)
+INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
@@ -162,6 +163,9 @@ class ClientSession:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
         if self._is_unusable:
             self._peer.end(BAD)
+            return None
+        if isinstance(message, str) and self._peer.encoding.is_binary:
+            self._peer.end(INAPPROPRIATE)
             return None
         try:
             commands = iter(self._peer.encoding.commands(message))
@@ -298,7 +302,7 @@ class ClientSession:
         """
         expiry = await self._admission.refresh(request.token)
         self._clock.expires(expiry)
-        result = RefreshResult(client=self.client.id, expires=expiry.expires, ttl=expiry.ttl)
+        result = RefreshResult(client=self.client.id, version=SERVER, expires=expiry.expires, ttl=expiry.ttl)
         self._peer.reply(Reply(id=command, refresh=result))
 
     # Its end: see `Owner`

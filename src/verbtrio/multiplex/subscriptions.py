@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from verbtrio.base.close import CloseInfo
@@ -17,7 +18,7 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
-from verbtrio.protocols.commands import ChannelRequest, SubscribeRequest
+from verbtrio.protocols.commands import NO_DATA, ChannelRequest, SubscribeRequest
 from verbtrio.protocols.replies import Empty, Reply, SubscribeResult
 from verbtrio.rooms.rules import RoomRule
 
@@ -140,6 +141,8 @@ class Subscriptions:
         """
         self._check_new(request.channel)
         rule = self._open_rule(request.channel, request.token)
+        if request.data != NO_DATA:  # it may be a view of the whole message, which would be kept with it
+            request = msgspec.structs.replace(request, data=request.data.copy())
         self._begin(request, rule, CommandAnswer(self._peer, command))
 
     def subscribe_by_server(

@@ -89,6 +89,7 @@ STALE = 3502
 FORCE_DISCONNECT = 3503
 CONNECTION_LIMIT = 3504
 CHANNEL_LIMIT = 3505
+INAPPROPRIATE_PROTOCOL = 3506
 DENIED = 3507
 TOO_MANY_ERRORS = 3509
 
@@ -107,6 +108,7 @@ _REASONS = {
     FORCE_DISCONNECT: "force disconnect",
     CONNECTION_LIMIT: "connection limit",
     CHANNEL_LIMIT: "channel limit",
+    INAPPROPRIATE_PROTOCOL: "inappropriate protocol",
     DENIED: "permission denied",
     TOO_MANY_ERRORS: "too many errors",
 }
@@ -127,11 +129,11 @@ _BY_CAUSE = {
 }
 """The other causes keep RFC 6455's codes: 1002, 1007, 1009."""
 
-_BY_APPLICATION = (Cause.CLOSED, Cause.KICKED)
-"""What their reason says, the application has written."""
+_OFTEN_GIVEN = (Cause.CLOSED, Cause.KICKED)
+"""Causes for which an application may give a code and a reason of its own."""
 
-FIRST_OWN = 3000
-"""Codes from here on are the protocol's, or the application's own: they go out as they are."""
+# Codes below are RFC 6455's, codes above are an application's, and verbtrio's own for plain clients (4401, 4408).
+_FIRST, _LAST = 3000, 3999
 
 
 def reason_of(code: int) -> str:
@@ -142,28 +144,33 @@ def reason_of(code: int) -> str:
 def closing(info: CloseInfo) -> CloseInfo:
     """`info`, with the code and the reason that go out in this protocol.
 
-    The reason is never empty, and never JSON: after an empty one the JavaScript SDK connects again, whatever the code;
-    one that it can parse it takes for advice.
+    The protocol's codes go out as they are, and so does what an application has given from 4000 on. The reason is
+    never empty, and never JSON: after an empty one the JavaScript SDK connects again, whatever the code; one that it
+    can parse it takes for advice.
     """
     if info.cause in PEERS_ENDS:
         return info
-    code = info.code
-    if code < FIRST_OWN:
-        if info.cause is Cause.RATE and code == TRY_AGAIN_LATER:
-            code = CONNECTION_LIMIT
-        else:
-            code = _BY_CAUSE.get(info.cause, code)
-    is_own = code == info.code or info.cause in _BY_APPLICATION  # others are written for plain WebSockets
-    said = info.reason if is_own else _REASONS.get(code, info.reason)
-    reason = said.strip() or _REASONS.get(code) or "disconnected"
+    code = _code(info)
+    is_kept = code == info.code or info.cause in _OFTEN_GIVEN
+    reason = info.reason.strip() if is_kept else ""
+    reason = reason or _REASONS.get(code) or info.reason.strip() or "disconnected"
     if _is_json(reason):
         reason = fitting_reason(f"closed: {reason}")
     return replace(info, code=code, reason=reason)
 
 
+def _code(info: CloseInfo) -> int:
+    if _FIRST <= info.code <= _LAST or (info.code > _LAST and info.cause in _OFTEN_GIVEN):
+        return info.code
+    if info.code == TRY_AGAIN_LATER:  # what is not available now is no reason to stay away for good
+        return CONNECTION_LIMIT if info.cause is Cause.RATE else SERVER_ERROR
+    return _BY_CAUSE.get(info.cause, info.code)
+
+
 def _is_json(text: str) -> bool:
+    """Whether JavaScript's `JSON.parse` takes it, as Python's does: 1e999 and a lone surrogate, too."""
     try:
-        json.loads(text)  # it takes all that JavaScript's does; msgspec refuses what JavaScript takes, such as 1e999
+        json.loads(text)
     except ValueError:
         return False
     return True

@@ -2,22 +2,34 @@
 
 A command has an `id`, which its reply has, too, and one request. Fields that are not listed are ignored. A field that
 is left out has its zero value, in JSON as in Protobuf.
+
+A `Raw` may be a view of the line that it came in, and keeps all of it. Who keeps one keeps its `copy()`.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 NO_DATA: Final = Raw(b"")
+
+MAX_ENTRIES: Final = 4096
+"""The most entries of `ConnectRequest.subs` and `headers`. They are decoded in one go, while all others wait."""
+
+# What is not within these bounds, in either encoding, can't be read.
+UInt32: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Int32: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Offset: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
 class StreamPosition(msgspec.Struct, frozen=True):
     """A place in a channel's history. An empty epoch is any."""
 
-    offset: int = 0
+    offset: Offset = 0
     epoch: str = ""
 
 
@@ -29,12 +41,12 @@ class SubscribeRequest(msgspec.Struct, frozen=True):
     token: str = ""
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: Offset = 0
     data: Raw = NO_DATA
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
-    flag: int = 0
+    flag: Int64 = 0
 
 
 class ConnectRequest(msgspec.Struct, frozen=True):
@@ -43,10 +55,10 @@ class ConnectRequest(msgspec.Struct, frozen=True):
 
     token: str = ""
     data: Raw = NO_DATA
-    subs: dict[str, SubscribeRequest] = {}
+    subs: Annotated[dict[str, SubscribeRequest], Meta(max_length=MAX_ENTRIES)] = {}
     name: str = ""
     version: str = ""
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Meta(max_length=MAX_ENTRIES)] = {}
 
 
 class ChannelRequest(msgspec.Struct, frozen=True):
@@ -64,7 +76,7 @@ class HistoryRequest(msgspec.Struct, frozen=True):
     """`limit`: so many; 0 for the position alone; negative: all."""
 
     channel: str = ""
-    limit: int = 0
+    limit: Int32 = 0
     since: StreamPosition | None = None
     reverse: bool = False
 
@@ -78,7 +90,7 @@ class SendRequest(msgspec.Struct, frozen=True):
     (Other servers ignore it.)"""
 
     data: Raw = NO_DATA
-    cancel: int = 0
+    cancel: UInt32 = 0
 
 
 class RPCRequest(msgspec.Struct, frozen=True):
@@ -86,7 +98,7 @@ class RPCRequest(msgspec.Struct, frozen=True):
 
     data: Raw = NO_DATA
     method: str = ""
-    timeout: float = 0.0
+    timeout: Seconds = 0.0
 
 
 class RefreshRequest(msgspec.Struct, frozen=True):
@@ -101,7 +113,7 @@ class SubRefreshRequest(msgspec.Struct, frozen=True):
 class Command(msgspec.Struct, frozen=True):
     """One command. One of its requests is set; where there are several, the first counts."""
 
-    id: int = 0
+    id: UInt32 = 0
     connect: ConnectRequest | None = None
     subscribe: SubscribeRequest | None = None
     unsubscribe: ChannelRequest | None = None
@@ -125,6 +137,15 @@ class Command(msgspec.Struct, frozen=True):
 
 
 METHODS: Final = Command.__struct_fields__[1:]
+
+
+class EmulationRequest(NamedTuple):
+    """The body of a request that brings the commands of a client without a WebSocket."""
+
+    session: str
+    node: str
+    data: str | bytes
+    """A message with commands."""
 
 
 class BadCommands(Exception):  # noqa: N818 -- says what the client has sent

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Raw
 
 from verbtrio.messages.frame import Frame, ReplyFrame
-from verbtrio.protocols.commands import BadCommands, Command
-from verbtrio.protocols.encoding import Encoding
+from verbtrio.protocols.commands import BadCommands, Command, EmulationRequest
+from verbtrio.protocols.encoding import Encoding, in_one_line
 from verbtrio.protocols.replies import Push, Reply
-
-_decoder = msgspec.json.Decoder(Command)
-_encoder = msgspec.json.Encoder()
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class _Pushed(msgspec.Struct, frozen=True):
     push: Push
+
+
+class _EmulationBody(msgspec.Struct, frozen=True):
+    session: str = ""
+    node: str = ""
+    data: str = ""
+
+
+_command = msgspec.json.Decoder(Command)
+_emulation_body = msgspec.json.Decoder(_EmulationBody)
+_encoder = msgspec.json.Encoder()
+
+# What JSON takes for white space is skipped without a step of Python's for each line of it.
+_LINE = re.compile(r"[^ \t\r\n][^\n]*")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+# RecursionError: some thousand "[" nest deeper than msgspec goes. UnicodeError: bytes that are not UTF-8.
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
 class JSONEncoding(Encoding):
@@ -29,16 +43,21 @@ class JSONEncoding(Encoding):
     is_binary = False
     ping = ReplyFrame(b"{}", text=True)
 
-    def commands(self, message: str | bytes) -> list[Command]:
-        found = []
+    def commands(self, message: str | bytes) -> Iterator[Command]:
         try:
-            for line in (message.encode() if isinstance(message, str) else message).split(b"\n"):
-                if line and not line.isspace():
-                    found.append(_decoder.decode(line))
-        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-            # RecursionError: 100 KB of "[" nest deeper than any honest command.
+            # Decoded as a whole: msgspec does not look at the bytes of a `Raw`, and those go on to others.
+            text = message if isinstance(message, str) else message.decode()
+            for line in _LINE.finditer(text):
+                yield _command.decode(line[0])
+        except _UNREADABLE as error:
             raise BadCommands(str(error)) from error
-        return found
+
+    def emulation_request(self, body: bytes) -> EmulationRequest:
+        try:
+            request = _emulation_body.decode(body)
+        except _UNREADABLE as error:
+            raise BadCommands(str(error)) from error
+        return EmulationRequest(request.session, request.node, request.data)
 
     def encode(self, reply: Reply) -> bytes:
         return _encoder.encode(reply)
@@ -50,13 +69,13 @@ class JSONEncoding(Encoding):
         return b"\n".join(messages)
 
     def data(self, frame: Frame) -> Raw:
-        if frame.is_json:
-            return Raw(frame.payload)
         payload = frame.payload
+        if frame.is_json:
+            return Raw(in_one_line(payload))
         return Raw(_encoder.encode(payload.decode() if frame.text else payload))
 
     def frame_of(self, data: Raw) -> Frame:
-        return Frame(bytes(data), text=True, is_json=True)
+        return Frame(in_one_line(bytes(data)) or b"null", text=True, is_json=True)
 
 
 class ASCIIEncoding(JSONEncoding):

@@ -61,11 +61,15 @@ class Empty(Struct, frozen=True):
     """The result of unsubscribe, publish and ping."""
 
 
-class PresenceResult(Struct, frozen=True, omit_defaults=True):
+class PresenceResult(Struct, frozen=True):
+    """The map is never left out: the JavaScript SDK passes it on as it comes."""
+
     presence: dict[str, ClientInfo] = {}
 
 
-class PresenceStatsResult(Struct, frozen=True, omit_defaults=True):
+class PresenceStatsResult(Struct, frozen=True):
+    """The numbers are never left out: to the JavaScript SDK, one that is missing is not 0."""
+
     num_clients: int = 0
     num_users: int = 0
 

@@ -6,20 +6,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from verbtrio.base.limits import Limits
 from verbtrio.base.mistakes import explained
+from verbtrio.guards.cross_origin import CrossOrigin
 from verbtrio.guards.middleware import MiddlewareFunction, as_middleware
 from verbtrio.hub.hub import Hub
 from verbtrio.multiplex.calls import Call
 from verbtrio.multiplex.settings import Authenticator, ClientSettings
 from verbtrio.protocols.encoding import Encoding
 from verbtrio.protocols.json_encoding import JSON
+from verbtrio.protocols.protobuf_encoding import protobuf
 from verbtrio.routes.client_endpoint import ClientEndpoint
 from verbtrio.routes.http_routes import starlette_path
 from verbtrio.routes.routing import Routes
 from verbtrio.routes.settings import RouteSettings
+from verbtrio.routes.streamed_endpoint import EmulationEndpoint, StreamedEndpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +33,7 @@ class ClientRoutes(Routes):
     def __init__(self, routes: list[BaseRoute], hub: Callable[[], Hub], settings: RouteSettings) -> None:
         super().__init__(routes, hub, settings)
         self._calls: dict[str, Call] = {}
+        self._emulation: dict[str, EmulationEndpoint] = {}
 
     @explained()
     def call(self, name: str) -> Callable[[F], F]:
@@ -53,8 +57,6 @@ class ClientRoutes(Routes):
             TypeError: it is not a function `(client, data)` or `(client)`; or JSON has no form for what it takes.
             ValueError: there is a function of that name, or the name is empty.
         """
-        if not isinstance(name, str):
-            raise TypeError(f'the name of a call is text: @app.call("rename"), not {name!r:.100}')
         if not name or name in self._calls:
             raise ValueError(f"the name of a call is not empty, and there is one of each: {name!r:.100}")
 
@@ -83,12 +85,15 @@ class ClientRoutes(Routes):
         token_slack: float = 25.0,
         personal: str | None = None,
         force_join_leave: bool = False,
+        emulation: str = "/emulation",
     ) -> None:
         """Add an endpoint for the SDKs of the Centrifuge protocol.
 
             app.centrifuge("/connection", auth=JWTAuth(key))
 
-        It has a WebSocket at `path` + "/websocket".
+        It adds a WebSocket at `path` + "/websocket" and, for clients that can't have one, `path` + "/http_stream" and
+        `path` + "/sse"; what those clients send comes to `emulation`. Clients speak JSON, or Protobuf where the extra
+        `protobuf` is installed.
 
         Clients subscribe to rooms that `app.rooms` opens to them, and call functions of `@app.call`.
 
@@ -106,6 +111,9 @@ class ClientRoutes(Routes):
             token_slack: seconds that a client has to bring another token once its token has expired. (SDKs ask for one
                 then, not before.)
             personal: the name of a room that each user is subscribed to when it connects: `"#{user}"`.
+            emulation: where the commands of clients without a WebSocket come to: the JavaScript SDK's
+                `emulationEndpoint`, which has the same default. The middleware of this endpoint is not around it: a
+                command has the secret name of its session, and nothing else. Endpoints may share one path.
             force_join_leave: tell all subscribers who comes and goes, in rooms with `join_leave`, and not only those
                 who ask.
 
@@ -128,6 +136,32 @@ class ClientRoutes(Routes):
         )
         settings = self._current.override(limits, None, compression, allowed_origins, require_origin)
         wrapped = as_middleware(middleware)
-        encodings: dict[str, Encoding] = {"centrifuge-json": JSON}
-        endpoint = ClientEndpoint(self._prefix + path, self._hub_now, settings, clients, encodings)
+        hub, full = self._hub_now, self._prefix + path
+        binary = _protobuf()
+        encodings: dict[str, Encoding] = {} if binary is None else {"centrifuge-protobuf": binary}
+        encodings["centrifuge-json"] = JSON
+        endpoint = ClientEndpoint(full, hub, settings, clients, encodings)
         self._add(WebSocketRoute(f"{path}/websocket", endpoint, middleware=wrapped))
+        cross_origin = CrossOrigin(settings.origins)
+        for name in ("http_stream", "sse"):
+            streamed = StreamedEndpoint(name, full, hub, cross_origin, settings, clients, binary)
+            self._add(Route(f"{path}/{name}", streamed, methods=[streamed.method], middleware=wrapped))
+            # A preflight request has no cookie or token: middleware would refuse it.
+            self._add(Route(f"{path}/{name}", streamed, methods=["OPTIONS"]))
+        self._add_emulation(starlette_path(emulation), cross_origin, settings.limits.max_message_bytes, binary)
+
+    def _add_emulation(self, path: str, cross_origin: CrossOrigin, max_bytes: int, binary: Encoding | None) -> None:
+        """Have the commands of an endpoint's clients come to `path`, as those of others may already."""
+        if (endpoint := self._emulation.get(path)) is not None:
+            endpoint.share(cross_origin, max_bytes)
+            return
+        endpoint = self._emulation[path] = EmulationEndpoint(self._hub_now, cross_origin, max_bytes, binary)
+        self._add(Route(path, endpoint, methods=[endpoint.method, "OPTIONS"]))
+
+
+def _protobuf() -> Encoding | None:
+    """The Protobuf encoding; `None` where it is not installed."""
+    try:
+        return protobuf()
+    except ImportError:
+        return None

@@ -22,6 +22,8 @@ def channels(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[Channel]
         elif isinstance(route, WebSocketRoute | Route) and isinstance(
             endpoint := route.endpoint, WebSocketEndpoint | EventStreamEndpoint
         ):
+            if isinstance(endpoint, WebSocketEndpoint) and not endpoint.is_described:
+                continue
             receives = endpoint.receives if isinstance(endpoint, WebSocketEndpoint) else None
             yield Channel(prefix + route.path_format, receives, endpoint.sends, endpoint.description)
 

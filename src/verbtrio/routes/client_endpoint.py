@@ -31,6 +31,8 @@ class ClientEndpoint(WebSocketEndpoint):
         encodings: by their subprotocols; a client that offers none of them speaks JSON.
     """
 
+    is_described = False
+
     def __init__(
         self,
         path: str,

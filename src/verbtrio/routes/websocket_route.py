@@ -48,6 +48,9 @@ class WebSocketEndpoint(Shared):
         sends, description: for the AsyncAPI document.
     """
 
+    is_described = True
+    """Whether the AsyncAPI document has it: whether its messages are the handler's own."""
+
     def __init__(
         self,
         path: str,
