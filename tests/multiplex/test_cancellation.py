@@ -14,7 +14,7 @@ import trio
 from trio.abc import Clock, Instrument
 
 from tests.support.commands import KEY, ClientService, Speaker, serving_clients, token
-from verbtrio import App, Cause, CloseInfo, Client, Member, Room, Subscription
+from verbtrio import App, Cause, Client, CloseInfo, Member, Room, Subscription
 from verbtrio.auth import JWTAuth
 from verbtrio.brokers import History
 from verbtrio.multiplex.life import SubscriptionLife
@@ -162,7 +162,7 @@ class Seen:
 
     def clear(self) -> None:
         for kept in (self.nurseries, self.sessions, self.lives, self.calls):
-            kept.clear()  # type: ignore[attr-defined]  # lists of several kinds
+            kept.clear()
 
     # What may end
 

@@ -65,7 +65,7 @@ class TestClosing:
     @given(
         st.sampled_from([cause for cause in Cause if cause not in PEERS_ENDS]),
         st.sampled_from([1000, 1008, 1011, 1013, 3000, 3503, 4000, 4999]),
-        st.text(max_size=30) | st.sampled_from(["12", " 1 ", "null", "[]", '"x"', "1e999", "-0", "NaN", '"\\ud800"', "{}"]),
+        st.text(max_size=30) | st.sampled_from(["12", " 1 ", "null", "[]", '"x"', "1e999", "-0", "NaN", "{}"]),
     )  # fmt: skip
     def test_a_reason_is_never_empty_and_never_json(self, cause: Cause, code: int, reason: str) -> None:
         said = codes.closing(CloseInfo(cause, code, reason)).reason

@@ -35,7 +35,7 @@ class TestAToken:
         async with serving_clients(app_with()) as clients:
             speaker = await clients.open()
             result = await speaker.result("connect")
-            assert result.keys() == {"client", "ping", "pong"}
+            assert result.keys() == {"client", "version", "ping", "pong"}
             assert (result["ping"], result["pong"]) == (25, True)
 
     async def test_is_needed_with_it(self, autojump_clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Pings, and the answers to them: when the first one comes, how long an answer may take, which ones were not asked for."""
+"""Pings and their answers: when the first one comes, how long an answer may take, and which ones nobody asked for."""
 
 from __future__ import annotations
 

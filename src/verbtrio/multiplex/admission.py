@@ -84,8 +84,6 @@ class Admission:
             data = await self._ask_application(request)
         if scope.cancelled_caught:
             raise Refused(codes.TIMEOUT)
-        if self._peer.closed is not None:
-            return None  # it has left all rooms: nothing would take it out of those that it came into now
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None
@@ -137,6 +135,8 @@ class Admission:
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
         """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
+        if self._peer.closed is not None:
+            return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
         if self._settings.personal is not None and self._user_id is not None:
             names.append(self._settings.personal.replace("{user}", self._user_id))

@@ -156,8 +156,8 @@ class RunningCalls:
         try:
             with runner.scope as scope:
                 while (job := runner.job) is not None:
-                    if scope.cancel_called:
-                        return  # a plain function would not notice
+                    if scope.cancel_called:  # a plain function would not notice
+                        await trio.lowlevel.checkpoint_if_cancelled()
                     result = job.call.function(*job.arguments)
                     if hasattr(result, "__await__"):
                         result = await result
