@@ -412,7 +412,9 @@ class TestAClientThatDoesNotRead:
             await service.settle()
             numbers = [said["n"] for said in client.published()]
             assert 5 < len(numbers) < 30
-            assert numbers == list(range(100))[-len(numbers) :] if policy == "drop_oldest" else list(range(len(numbers)))
+            assert (
+                numbers == list(range(100))[-len(numbers) :] if policy == "drop_oldest" else list(range(len(numbers)))
+            )
             assert service.app.statistics().dropped == 100 - len(numbers)
 
     @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])

@@ -138,8 +138,8 @@ class Drain:
         await self._give_up()
 
     async def _spread(self, clients: Sequence[Connection | Streaming]) -> None:
-        """End clients one after the other, in half of the time that is left for the drain: they come back by themselves,
-        each within a second, and would all come at once. If cancelled, those that are left end at once."""
+        """End clients one after the other, in half of the time that is left for the drain: they come back by
+        themselves, each within a second, and would all come at once. If cancelled, those that are left end at once."""
         begun = trio.current_time()
         half = (self._deadline - begun) / 2
         ended = 0
