@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import msgspec
 import pytest
@@ -21,6 +23,10 @@ TIMEOUT = {"code": 100, "message": "timeout", "temporary": True}
 
 class Rename(msgspec.Struct):
     name: str
+
+
+class Large(msgspec.Struct, weakref=True):
+    text: str
 
 
 class Recorder:
@@ -292,6 +298,75 @@ class TestTheTime:
         async with serving_clients(app) as clients:
             speaker = await clients.client()
             assert await speaker.result("rpc", method="stubborn", timeout=1) == {"data": "done"}
+
+
+class TestOneAfterAnother:
+    """A task that has run a call may run the next one: nothing of the one is the other's."""
+
+    async def test_they_do_not_share_what_ends_them(self, autojump_clock: Clock) -> None:
+        app, recorder = app_with()
+
+        @app.call("fail")
+        async def fail(client: Client) -> None:
+            raise Denied
+
+        async with serving_clients(app) as clients:
+            speaker = await clients.client()
+
+            async def done(seconds: float, **how: Any) -> None:
+                assert await speaker.result("rpc", method="wait", data=seconds, **how) == {"data": "done"}
+                await clients.settle()
+
+            await done(0.1, timeout=1)
+            await done(5)
+            assert (await speaker.ask("rpc", method="wait", data=5, timeout=1))["error"] == TIMEOUT
+            await done(5, timeout=20)
+            assert await speaker.refused("rpc", method="fail") == 103
+            await done(0.1)
+            call = speaker.command("rpc", method="wait", data=5)
+            await speaker.say(call)
+            await clients.settle()
+            await speaker.say({"send": {"cancel": call["id"]}})
+            await clients.settle()
+            await done(0.1)
+            await speaker.say({"send": {"cancel": call["id"]}}, {"send": {"cancel": speaker.lines[-1]["id"]}})
+            await clients.settle()
+            await done(0.1)
+            await trio.sleep(100)
+            await done(0.1)
+            assert recorder.running == 0
+
+    async def test_they_do_not_share_a_context(self, autojump_clock: Clock) -> None:
+        app, _ = app_with()
+        variable: ContextVar[int] = ContextVar("variable", default=0)
+
+        @app.call("count")
+        async def count(client: Client) -> int:
+            variable.set(variable.get() + 1)
+            await trio.lowlevel.checkpoint()
+            return variable.get()
+
+        async with serving_clients(app) as clients:
+            speaker = await clients.client()
+            for _ in range(3):
+                assert await speaker.result("rpc", method="count") == {"data": 1}
+                await clients.settle()
+
+    async def test_what_one_has_had_is_not_kept(self, autojump_clock: Clock) -> None:
+        app, _ = app_with()
+        kept: list[ref[Large]] = []
+
+        @app.call("large")
+        async def large(client: Client, data: Large) -> Large:
+            result = Large(data.text)
+            kept.extend((ref(data), ref(result)))
+            return result
+
+        async with serving_clients(app) as clients:
+            speaker = await clients.client()
+            await speaker.result("rpc", method="large", data={"text": "x"})
+            await clients.settle()
+            assert [one() for one in kept] == [None, None]
 
 
 class TestAMessage:

@@ -118,6 +118,28 @@ class TestAToken:
             assert "recovered" not in result["subs"]["history:b"]
             assert result["subs"]["history:b"]["was_recovering"] is True
 
+    async def test_recovers_within_one_replys_bounds(self, autojump_clock: Clock) -> None:
+        recovered: dict[str, bool] = {}
+
+        async def chat(sub: Subscription, name: str) -> None:
+            await sub.accept()
+            await trio.sleep(1)
+            recovered[name] = sub.is_recovered
+
+        app = app_with()
+        app.rooms("history:{name}", history=History())(chat)
+        async with serving_clients(app) as clients:
+            for room in ("history:a", "history:b"):
+                await app.room(room).publish("x" * 300_000)
+            speaker = await clients.open()
+            channels = ["history:a", "history:b"]
+            subs = {room: {"recover": True, "offset": 0, "epoch": ""} for room in channels}
+            result = await speaker.result("connect", token=token(channels=channels), subs=subs)
+            told = {room: each.get("recovered", False) for room, each in result["subs"].items()}
+            assert told == {"history:a": True, "history:b": False}
+            await trio.sleep(2)
+            assert recovered == {"a": True, "b": False}
+
     async def test_pushes_come_behind_the_reply(self, autojump_clock: Clock) -> None:
         app = app_with()
         app.rooms("here:{name}", presence=True, join_leave=True)

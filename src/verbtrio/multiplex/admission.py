@@ -101,6 +101,8 @@ class Admission:
             node=node,
             session=session,
         )
+        for life, _ in begun:
+            life.is_recovered = result.subs[life.name].recovered
         return result, expiry, [life for life, _ in begun]
 
     async def _authenticate(self, token: str) -> Expiry:
