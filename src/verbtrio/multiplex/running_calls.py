@@ -156,13 +156,14 @@ class RunningCalls:
         try:
             with runner.scope as scope:
                 while (job := runner.job) is not None:
-                    if scope.cancel_called:
-                        return  # a plain function would not notice
+                    if scope.cancel_called:  # a plain function would not notice
+                        await trio.lowlevel.checkpoint_if_cancelled()
                     result = job.call.function(*job.arguments)
                     if hasattr(result, "__await__"):
                         result = await result
                     self._answer(job.command, result)
                     self._ended(runner)
+                    del job, result  # perhaps large, and of no use to a task that waits
                     if self._idle is None and not scope.cancel_called:
                         await self._wait_for_job(runner)
                 return
