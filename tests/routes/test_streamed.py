@@ -412,7 +412,9 @@ class TestAClientThatDoesNotRead:
             await service.settle()
             numbers = [said["n"] for said in client.published()]
             assert 5 < len(numbers) < 30
-            assert numbers == list(range(100))[-len(numbers) :] if policy == "drop_oldest" else list(range(len(numbers)))
+            assert (
+                numbers == list(range(100))[-len(numbers) :] if policy == "drop_oldest" else list(range(len(numbers)))
+            )
             assert service.app.statistics().dropped == 100 - len(numbers)
 
     @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
@@ -423,7 +425,7 @@ class TestAClientThatDoesNotRead:
             await client.ask("subscribe", channel="open:x")
             await service.settle()
             room = service.app.room("open:x")
-            (member,) = room.here
+            member: Any = next(iter(room.here))
             for number in range(100):
                 room.broadcast({"n": number})
             ids = [client.command("ping") for _ in range(20)]

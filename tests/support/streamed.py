@@ -147,7 +147,9 @@ class Streamed:
         if self.kind == "protobuf":
             while data and (end := _end_of(data)) is not None:
                 start = end[0]
-                reply = MessageToDict(client_pb2.Reply.FromString(data[start : end[1]]), preserving_proto_field_name=True)
+                reply = MessageToDict(
+                    client_pb2.Reply.FromString(data[start : end[1]]), preserving_proto_field_name=True
+                )
                 self.lines.append(_unpacked(reply))
                 data = data[end[1] :]
             self._rest = data
@@ -155,7 +157,11 @@ class Streamed:
         break_ = b"\n\n" if self.kind == "sse" else b"\n"
         whole, found, self._rest = data.rpartition(break_)
         text = whole + found
-        lines = text.decode().split("\n") if self.kind != "sse" else [line for e in parse(text) for line in e.data.split("\n")]
+        lines = (
+            text.decode().split("\n")
+            if self.kind != "sse"
+            else [line for e in parse(text) for line in e.data.split("\n")]
+        )
         self.lines += [json.loads(line) for line in lines if line]
 
     async def connect(self, *, pair: Any = None, path: str = "/connection", **request: Any) -> Streamed:
@@ -210,15 +216,14 @@ class Streamed:
 
     def published(self, channel: str | None = None) -> list[Any]:
         """The data of the publications that were pushed."""
-        return [
-            push["pub"]["data"] for push in self.pushes if "pub" in push and channel in (None, push.get("channel"))
-        ]
+        return [push["pub"]["data"] for push in self.pushes if "pub" in push and channel in (None, push.get("channel"))]
 
     async def reply(self, number: int) -> Any:
         """Wait for the reply to a command."""
         with trio.fail_after(300):
             while not (replies := self.replies(number)):
-                assert not (self.is_over or self.is_cut), f"over instead: {self.lines}"
+                assert not self.is_over, f"over instead: {self.lines}"
+                assert not self.is_cut, f"cut instead: {self.lines}"
                 await self._news.wait()
         assert len(replies) == 1, "a command is answered once"
         return replies[0]
@@ -228,8 +233,10 @@ class Streamed:
         await self.ended()
         assert self.is_over, "it was cut off"
         last = self.lines[-1]
-        assert set(last) == {"push"} and set(last["push"]) == {"disconnect"}, last
-        return last["push"]["disconnect"]["code"], last["push"]["disconnect"]["reason"]
+        assert set(last) == {"push"}, last
+        assert set(last["push"]) == {"disconnect"}, last
+        said = last["push"]["disconnect"]
+        return said["code"], said["reason"]
 
     async def ended(self) -> None:
         """Wait until the response has ended, one way or the other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import trio
@@ -246,7 +247,7 @@ class EmulationEndpoint(Endpoint):
             return self._refuse(scope, 400, "Bad Request")
         if len(body) > carrier.limits.max_message_bytes:  # another endpoint's clients may send more
             return self._refuse(scope, 413, TOO_LARGE)
-        with trio.move_on_after(0.0 if carrier.is_crowded else carrier.limits.send_timeout):
+        with suppress(trio.WouldBlock), trio.move_on_after(carrier.limits.send_timeout):
             if await carrier.receive(asked.data):
                 return Response(status_code=204, headers=self._cross_origin.headers(scope))
             return self._refuse(scope, 404, "Not Found")
@@ -264,8 +265,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes | None:
         ClientDisconnect: the client has left.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            return None
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > max_bytes:
+                return None
     return bytes(body)
