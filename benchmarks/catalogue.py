@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import build
+from benchmarks.dialects import Centrifuge, Dialect, SocketIO
 from benchmarks.loads import Load
 
 FOLDER = Path(__file__).parent / "servers"
@@ -53,6 +54,8 @@ class Server:
     tls: bool = False
     own: bool = False
     """Its rooms send a message back to who sent it, too."""
+    dialect: Dialect | None = None
+    """The protocol that its clients speak within the messages; `None`: the messages are the load's."""
     tool: Callable[[], str | None] = lambda: None
     """What else is missing, as a sentence."""
 
@@ -130,15 +133,18 @@ def no_bun() -> str | None:
     return None if bun_binary() else "no bun (npm brings it)"
 
 
-def node(place: Place) -> Sequence[str]:
-    return ["env", f"NODE_PATH={npm_folder()}", "node", str(FOLDER / "node_ws.js")]
+def node(script: str) -> Command:
+    return lambda place: ["env", f"NODE_PATH={npm_folder()}", "node", str(FOLDER / script)]
 
 
-def no_node() -> str | None:
-    if shutil.which("node") is None:
-        return "no node"
-    folder = npm_folder()
-    return None if folder and (folder / "ws").exists() else "no ws (npm brings it)"
+def no_node(package: str) -> Callable[[], str | None]:
+    def missing() -> str | None:
+        if shutil.which("node") is None:
+            return "no node"
+        folder = npm_folder()
+        return None if folder and (folder / package).exists() else f"no {package} (npm brings it)"
+
+    return missing
 
 
 def minimal(place: Place) -> Sequence[str]:
@@ -155,6 +161,7 @@ BARE = hypercorn(f"{PACKAGE}.verbtrio_bare:app")
 FULL = hypercorn(f"{PACKAGE}.verbtrio_full:app")
 GUARDS = hypercorn(f"{PACKAGE}.verbtrio_guards:app")
 ROOMS = hypercorn(f"{PACKAGE}.verbtrio_rooms:app")
+CLIENTS = hypercorn(f"{PACKAGE}.verbtrio_clients:app")
 VERBTRIO = ("verbtrio",)
 REFERENCE = "verbtrio"
 """The server that the others are compared with."""
@@ -164,6 +171,8 @@ FEATURES = frozenset({"echo", "chat", "chat-json"})
 GUARDED = frozenset({"echo", "connect", "latency", "idle", "big"})
 IN_A_ROOM = frozenset({"chat", "fanout", "fanout-burst"})
 """What the price of a history and of presence shows in."""
+SUBSCRIBED = frozenset({"echo", "chat", "fanout", "fanout-burst", "connect"})
+"""What shows the price of subscriptions and calls. (A connection subscribes, too.)"""
 NO_SAMPLE = frozenset({"echo", "fanout", "fanout-burst", "chat", "connect", "latency", "big", "idle"})
 
 SERVERS = [
@@ -176,6 +185,26 @@ SERVERS = [
     Server("verbtrio-history", "verbtrio, history", ROOMS, VERBTRIO, "/history", IN_A_ROOM, own=True),
     Server("verbtrio-presence", "verbtrio, presence", ROOMS, VERBTRIO, "/presence", IN_A_ROOM),
     Server("verbtrio-both", "verbtrio, history and presence", ROOMS, VERBTRIO, "/both", IN_A_ROOM, own=True),
+    Server(
+        "verbtrio-clients",
+        "verbtrio, Centrifuge protocol",
+        CLIENTS,
+        VERBTRIO,
+        "",
+        SUBSCRIBED,
+        own=True,
+        dialect=Centrifuge(),
+    ),
+    Server(
+        "verbtrio-clients-history",
+        "verbtrio, Centrifuge protocol, history",
+        CLIENTS,
+        VERBTRIO,
+        "",
+        IN_A_ROOM,
+        own=True,
+        dialect=Centrifuge("remembered"),
+    ),
     Server("hypercorn", "hypercorn (trio), bare ASGI", hypercorn(f"{PACKAGE}.bare_asgi:app"), ("hypercorn",), tls=True),
     Server("quart-trio", "quart-trio", hypercorn(f"{PACKAGE}.quart_trio_app:app"), ("quart_trio",)),
     Server("trio-websocket", "trio-websocket", module("trio_websocket_server"), ("trio_websocket",)),
@@ -188,10 +217,19 @@ SERVERS = [
     Server("socketify", "socketify", module("socketify_server"), ("socketify",), own=True),
     Server("bun", "Bun, native publish", bun("bun_native.js"), tool=no_bun, tls=True),
     Server("bun-page", "Bun, the page's code", bun("bun_page.js"), loads=SAMPLE_ONLY, tool=no_bun),
-    Server("node-ws", "Node, ws", node, tool=no_node, tls=True),
+    Server("node-ws", "Node, ws", node("node_ws.js"), tool=no_node("ws"), tls=True),
+    Server(
+        "socketio",
+        "Node, Socket.IO",
+        node("socketio.js"),
+        loads=SUBSCRIBED,
+        own=True,
+        dialect=SocketIO(),
+        tool=no_node("socket.io"),
+    ),
     Server("minimal", "minimal C (the limit)", minimal, loads=NO_SAMPLE, tool=no_minimal),
 ]
 BY_NAME = {server.name: server for server in SERVERS}
 
 if __name__ == "__main__":
-    print(bun_package(), "ws")  # what npm has to bring
+    print(bun_package(), "ws", "socket.io")  # what npm has to bring

@@ -105,8 +105,9 @@ class Run:
             process = fleet[server.name]
             process.resume()
             if number == 1:
-                verify(load, process.port, server.prefix, own=server.own)
-            cell["values"] = values = generator.run(load, process, server.prefix, self.seconds, own=server.own)
+                verify(load, process.port, server.prefix, own=server.own, dialect=server.dialect)
+            spoken = load if server.dialect is None else server.dialect.translate(load)
+            cell["values"] = values = generator.run(spoken, process, server.prefix, self.seconds, own=server.own)
             if not process.alive:
                 raise ServerError(f"it died: {process.last_words()}")
             process.settle()

@@ -15,6 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
+from benchmarks.dialects import ROOM_MODES, Dialect
 from benchmarks.loads import MESSAGE, TALK, Load
 from benchmarks.process import ServerError
 
@@ -29,20 +30,23 @@ def changed(message: str) -> str:
     return message.replace("xx", "yy")
 
 
-def verify(load: Load, port: int, prefix: str, *, own: bool = False) -> None:
+def verify(load: Load, port: int, prefix: str, *, own: bool = False, dialect: Dialect | None = None) -> None:
     """Raise `ServerError` unless the server at `port` echoes, or tells everybody else, exactly what it should.
 
     With `own`, a room's messages come back to those who sent them, too.
     """
+
+    def client() -> Client:
+        if dialect is not None:
+            return Speaker(port, dialect, load)
+        return Client(port, prefix + load.path, tls=load.tls)
+
     try:
-        with Client(port, prefix + load.path, tls=load.tls) as ana:
+        with client() as ana:
             if load.path == "/echo":
                 _echo(ana, str(load.options["payload"]))
                 return
-            with (
-                Client(port, prefix + load.path, tls=load.tls) as ben,
-                Client(port, prefix + load.path, tls=load.tls) as cy,
-            ):
+            with client() as ben, client() as cy:
                 _room([ana, ben, cy], sample=load.path == "/json", own=own)
     except (OSError, TimeoutError) as error:
         raise ServerError(f"{load.path}: {type(error).__name__}: {error}") from error
@@ -166,3 +170,24 @@ class Client:
         for data in self._protocol.data_to_send():
             if data:
                 self.socket.sendall(data)
+
+
+class Speaker(Client):
+    """A client that speaks a protocol of its own within the messages: what it sends and receives is their data."""
+
+    def __init__(self, port: int, dialect: Dialect, load: Load) -> None:
+        super().__init__(port, dialect.path)
+        self._say = dialect.say if load.mode in ROOM_MODES else dialect.ask
+        self._dialect = dialect
+        self._heard: list[str] = []
+        super().send(dialect.hello(load))
+        while dialect.ready not in super().receive():
+            pass
+
+    def send(self, text: str) -> None:
+        super().send(self._say(text))
+
+    def receive(self) -> str:
+        while not self._heard:
+            self._heard += self._dialect.heard(super().receive())
+        return self._heard.pop(0)

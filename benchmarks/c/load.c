@@ -11,6 +11,7 @@
 
 typedef struct {
     const char *mode, *path, *payload;
+    const char *hello;      /* what each client says first, where the server's protocol asks for that; see `ready_text` */
     const char *flood_path; /* another one for those who flood, who may be dropped there */
     int port, clients, size, window, rate, quiet, flood;
     int flood_every; /* milliseconds after which one more begins to flood; 0: all from the beginning */
@@ -25,6 +26,8 @@ static Conn *conns;
 static int total; /* the connections there are */
 static uint8_t *message;
 static size_t message_size;
+static uint8_t *hello;
+static size_t hello_size;
 static uint64_t delivered, sent; /* messages */
 static bool running = false;     /* whether clients send */
 
@@ -137,6 +140,17 @@ static void turn(int timeout) {
     }
 }
 
+/* Have some clients say their hello, and wait until all of them are ready. */
+static void greet(Conn *begin, Conn *end) {
+    double limit = seconds_now() + patience;
+    for (Conn *conn = begin; conn < end; conn++) put(conn, hello, hello_size);
+    for (Conn *conn = begin; conn < end; conn++)
+        while (!conn->ready) {
+            if (conn->closed || seconds_now() > limit) fail("the server does not answer a client's hello");
+            turn(20);
+        }
+}
+
 /* Open all connections, some at a time so that the server can work while we do, and answer its pings meanwhile. */
 static void open_all(int port, const char *path) {
     for (int begin = 0; begin < total; begin += BATCH) {
@@ -148,6 +162,7 @@ static void open_all(int port, const char *path) {
             upgrade(&conns[i], port, options.flood_path && floods(i) ? options.flood_path : options.members ? room : path);
         }
         for (int i = begin; i < end; i++) await_upgrade(&conns[i]);
+        if (hello) greet(conns + begin, conns + end);
         turn(0);
     }
 }
@@ -201,9 +216,9 @@ static void close_all(void) {
 
 /* Send `messages` and wait for all that comes of them. For those who count instructions instead of time. */
 static void count_only(void) {
-    uint64_t each = on_messages == on_chat ? listeners() : 1, all = each * (uint64_t)options.messages;
+    uint64_t each = on_messages == on_chat || each_turn == fanout_turn ? listeners() : 1, all = each * (uint64_t)options.messages;
     double limit = seconds_now() + options.seconds;
-    while (delivered < all && seconds_now() < limit) turn(100);
+    while (delivered < all && seconds_now() < limit) each_turn(), turn(100);
     if (delivered < all) fail("%llu of %llu messages came", (unsigned long long)delivered, (unsigned long long)all);
     close_all();
     printf("{\"messages\": %llu}\n", (unsigned long long)delivered);
@@ -218,7 +233,7 @@ static void measure(void) {
     for (int i = 0; i < total; i++) conns[i].got = 0;
     delivered = 0;
     running = true;
-    bool any_size = options.flood_path || !strcmp(options.path + strlen(options.path) - 4, "json");
+    bool any_size = mark || options.flood_path || !strcmp(options.path + strlen(options.path) - 4, "json");
     expected = any_size ? 0 : (uint64_t)options.size;
     if (on_messages == on_echo)
         for (int i = 0; i < total; i++)
@@ -274,7 +289,7 @@ typedef struct {
     Conn conn;
     uint8_t answer[2048];
     size_t size;
-    bool open;
+    bool open, leaves;
 } Visitor;
 
 static void arrive(Visitor *visitor) {
@@ -288,6 +303,12 @@ static void arrive(Visitor *visitor) {
 
 static uint64_t unclean; /* visits that ended without the server's Close frame */
 
+/* Leave once there is nothing more to wait for; return whether the server has said goodbye, too. */
+static bool leave(Visitor *visitor) {
+    if (!visitor->leaves && (!hello || visitor->conn.ready)) visitor->leaves = true, put_close(&visitor->conn);
+    return visitor->conn.close_seen;
+}
+
 /* Whether the visit has ended. */
 static bool visit(Visitor *visitor) {
     Conn *conn = &visitor->conn;
@@ -295,7 +316,7 @@ static bool visit(Visitor *visitor) {
     if (count < 0) return unclean++, true;
     if (visitor->open) {
         parse(conn, visitor->answer, (size_t)count);
-        return conn->close_seen;
+        return leave(visitor);
     }
     visitor->size += (size_t)count;
     uint8_t *rest = after_head(visitor->answer, visitor->size);
@@ -303,8 +324,8 @@ static bool visit(Visitor *visitor) {
     visitor->open = true;
     parse(conn, rest, visitor->size - (size_t)(rest - visitor->answer));
     visitor->size = 0;
-    put_close(conn);
-    return conn->close_seen;
+    if (hello) put(conn, hello, hello_size);
+    return leave(visitor);
 }
 
 /* Make `messages` visits. For those who count instructions instead of time. */
@@ -373,6 +394,9 @@ static void read_options(int count, char **arguments) {
             if (!strcmp(name, numbers[j].name)) *numbers[j].number = atoi(value), known = true;
         if (!strcmp(name, "path")) options.path = value;
         else if (!strcmp(name, "flood_path")) options.flood_path = value;
+        else if (!strcmp(name, "hello")) options.hello = value;
+        else if (!strcmp(name, "ready")) ready_text = value;
+        else if (!strcmp(name, "mark")) mark = *value;
         else if (!strcmp(name, "payload")) options.payload = value, options.size = (int)strlen(value);
         else if (!strcmp(name, "seconds")) options.seconds = atof(value);
         else if (!strcmp(name, "warmup")) options.warmup = atof(value);
@@ -381,7 +405,7 @@ static void read_options(int count, char **arguments) {
     }
     if (options.clients < 1 || options.clients > 20000 || options.size < 1 || options.size > 128 * 1024 || options.rate < 1 ||
         options.members < 0 || (options.members ? options.clients % options.members || options.members < 2 : !strcmp(options.mode, "rooms")) ||
-        options.seconds > 600 || !options.payload || strlen(options.path) < 4)
+        options.seconds > 600 || !options.hello != !ready_text || !options.payload || strlen(options.path) < 4)
         fail("an option is out of its range");
 }
 
@@ -401,6 +425,11 @@ int main(int count, char **arguments) {
 
     message = malloc((size_t)options.size + 14);
     message_size = build(message, TEXT, options.payload, (size_t)options.size);
+    if (options.hello) {
+        size_t size = strlen(options.hello);
+        hello = malloc(size + 14);
+        hello_size = build(hello, TEXT, options.hello, size);
+    }
 
     if (!strcmp(options.mode, "connect")) return handshakes(), 0;
     bool fanout = !strcmp(options.mode, "fanout");

@@ -1,6 +1,9 @@
 /* A WebSocket client's wire (RFC 6455), as little of it as a load generator needs: connect, upgrade, send a frame
  * built beforehand, count the messages that come back. Frames are told apart by their headers; payloads are skipped,
  * only their lengths are looked at. Pings are answered. With -DTLS the same runs over OpenSSL.
+ *
+ * Where a protocol of its own is spoken in the messages, two things in them are looked for: a text by which a client
+ * knows that it is ready, and a character that stands once in each message of the protocol that counts.
  */
 #ifndef WIRE_H
 #define WIRE_H
@@ -30,6 +33,8 @@ static int patience = 5; /* seconds without any progress after which a server co
 typedef struct {
     int fd;
     bool closed, close_seen, waits; /* waits: EPOLLOUT is asked for */
+    bool ready;                     /* `ready_text` has come */
+    int matched;                    /* how much of it has */
     uint8_t head[14];               /* the header of the frame that is being read */
     int head_len;
     uint64_t left;                  /* bytes of its payload that have not come yet */
@@ -48,6 +53,8 @@ typedef struct {
 static int poller = -1;
 static bool tls = false;
 static uint64_t expected = 0; /* the length every message has to have, 0: any */
+static const char *ready_text = NULL;
+static char mark = 0; /* count this character, not messages: one may hold several of the protocol's */
 #ifdef TLS
 static SSL_CTX *tls_context;
 #endif
@@ -184,10 +191,22 @@ static int frame_end(Conn *conn) {
         if (expected && conn->size != expected)
             fail("a message of %llu bytes instead of %llu", (unsigned long long)conn->size, (unsigned long long)expected);
         conn->size = 0;
-        done = 1;
+        done = !mark;
     }
     conn->control_len = 0;
     return done;
+}
+
+/* Look for what counts in a part of a message; return how many marks there are. `ready_text` has no two beginnings. */
+static int look(Conn *conn, const uint8_t *data, size_t size) {
+    int found = 0;
+    for (size_t i = 0; ready_text && !conn->ready && i < size; i++) {
+        conn->matched = data[i] == (uint8_t)ready_text[conn->matched] ? conn->matched + 1 : data[i] == (uint8_t)ready_text[0];
+        conn->ready = !ready_text[conn->matched];
+    }
+    const uint8_t *end = data + size;
+    for (const uint8_t *at = data; mark && (at = memchr(at, mark, (size_t)(end - at))); at++) found++;
+    return found;
 }
 
 /* Count the messages in what arrived. */
@@ -197,6 +216,7 @@ static int parse(Conn *conn, const uint8_t *data, size_t size) {
         if (conn->left) {
             size_t share = conn->left < size ? (size_t)conn->left : size;
             if (conn->head[0] & 8) memcpy(conn->control + conn->control_len, data, share), conn->control_len += (int)share;
+            else done += look(conn, data, share);
             conn->left -= share, data += share, size -= share;
             if (!conn->left) done += frame_end(conn);
             continue;

@@ -295,7 +295,6 @@ class StreamedService:
         """No client is left in any list."""
         statistics = self.app.statistics()
         assert (statistics.streams, statistics.rooms, statistics.memberships, statistics.users) == (0, 0, 0, 0)
-        assert len(self.hub.streamed_clients) == 0
         assert len(self.hub.client_news) == 0
         assert self.timers == 0
 
@@ -311,6 +310,7 @@ async def serving_streams(app: App, asgi: Any = None) -> AsyncIterator[StreamedS
             await client.leave()
         await service.wait_ended(30)
         clients.assert_nobody()
+        assert len(clients.hub.streamed_clients) == 0
         assert len(clients.hub.quotas) == 0
     gc.collect()
     left = [thing for thing in _of_clients() if id(thing) not in before]

@@ -113,6 +113,12 @@ class ClientPeer:
         frames = held.copy()
         held.clear()  # always the same list: rooms know it
         if len(frames) > 1:
+            if carrier.is_empty:
+                joined = encoding.pushed_together(frames)
+                if len(joined) <= MESSAGE_BYTES:
+                    if len(joined):
+                        carrier.write(joined)
+                    return
             made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
             ready = [frame for frame in made if frame is not None]
             for batch in _batches(ready):

@@ -1,13 +1,17 @@
 """The calls of one client: each in a task of its own, in the client's nursery, in a scope with the caller's deadline.
 
 A call ends when it returns, when its caller does not want it any more or has gone, or when its time is over.
+
+A task and a scope cost more than most calls do. So one task whose call has returned waits for the client's next call,
+and runs it in the same scope: with that call's name, deadline and context. It ends with its last call's deadline.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from contextvars import copy_context
+from typing import Any, NamedTuple
 
 import trio
 from msgspec import Raw
@@ -26,6 +30,30 @@ from verbtrio.protocols.replies import Reply, RPCResult
 logger = logging.getLogger("verbtrio.calls")
 
 
+class _Job(NamedTuple):
+    """A call, and how it is answered: `command` is the command's id; 0 for one that is not."""
+
+    call: Call
+    arguments: tuple[Any, ...]
+    command: int
+
+    @property
+    def name(self) -> str:
+        return f"call {self.call.name} #{self.command}"
+
+
+class _Runner:
+    """A task that runs calls, one at a time. Without a `job` it waits for one, as `task`."""
+
+    __slots__ = ("job", "scope", "task")
+
+    task: trio.lowlevel.Task
+
+    def __init__(self, job: _Job, scope: trio.CancelScope) -> None:
+        self.job: _Job | None = job
+        self.scope = scope
+
+
 class RunningCalls:
     """One client's calls, and what it sends without expecting an answer.
 
@@ -34,13 +62,13 @@ class RunningCalls:
         settings: the endpoint's: the functions.
         counters: the app's.
         start: starts a task in the client's nursery.
-        on_end: called when such a task has ended.
+        on_end: called when a call has ended.
 
     Attributes:
-        running: how many there are.
+        running: how many calls there are.
     """
 
-    __slots__ = ("_counters", "_on_end", "_peer", "_scopes", "_settings", "_start", "running")
+    __slots__ = ("_counters", "_idle", "_on_end", "_peer", "_scopes", "_settings", "_start", "_unanswered", "running")
 
     def __init__(
         self,
@@ -54,8 +82,10 @@ class RunningCalls:
         self._settings = settings
         self._counters = counters
         self._start = start
-        self._scopes: dict[int, trio.CancelScope] = {}  # by the command's id
+        self._unanswered: set[trio.CancelScope] = set()
+        self._scopes: dict[int, trio.CancelScope] = {}  # of those, by the command's id; of two with the same, the later
         self._on_end = on_end
+        self._idle: _Runner | None = None
         self.running = 0
 
     def rpc(self, command: int, request: RPCRequest) -> None:
@@ -84,11 +114,14 @@ class RunningCalls:
 
     def cancel_all(self) -> None:
         """The client has gone."""
-        for scope in self._scopes.values():
+        for scope in self._unanswered:
             scope.cancel()
+        if self._idle is not None:
+            self._idle.scope.cancel()
 
     def _begin(self, call: Call, data: Raw, command: int, patience: float) -> None:
-        peer, most = self._peer, self._peer.limits.max_calls
+        peer, limits = self._peer, self._peer.limits
+        most, longest = limits.max_calls, limits.call_timeout
         if most is not None and self.running >= most:
             raise Refused(codes.TOO_MANY_REQUESTS)
         try:
@@ -96,38 +129,71 @@ class RunningCalls:
         except MessageError as error:
             self._counters.invalid += 1
             raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        longest = peer.limits.call_timeout
-        scope = trio.CancelScope(deadline=trio.current_time() + (min(patience, longest) if patience > 0 else longest))
+        deadline = trio.current_time() + (min(patience, longest) if patience > 0 else longest)
+        scope = self._hand_over(_Job(call, arguments, command), deadline)
         if command:
+            self._unanswered.add(scope)
             self._scopes[command] = scope  # from now on: its caller may not want it any more before it has begun
         self.running += 1
-        self._start(self._run, call, arguments, command, scope, name=f"call {call.name} #{command}")
 
-    async def _run(self, call: Call, arguments: tuple[Any, ...], command: int, scope: trio.CancelScope) -> None:
-        """Run one call, and answer it. Raises no `Exception`. If cancelled, so is the function, and nobody is answered.
+    def _hand_over(self, job: _Job, deadline: float) -> trio.CancelScope:
+        """Have a task run `job`: the one that waits, or a new one. Returns the scope."""
+        runner, self._idle = self._idle, None
+        if runner is None or runner.scope.cancel_called:
+            runner = _Runner(job, trio.CancelScope(deadline=deadline))
+            self._start(self._run, runner, name=job.name)
+            return runner.scope
+        runner.job = job
+        runner.scope.deadline = deadline
+        runner.task.name = job.name
+        runner.task.context = copy_context()
+        trio.lowlevel.reschedule(runner.task)
+        return runner.scope
 
-        Args:
-            command: the command's id; 0 for one that is not answered.
-            scope: the call's own.
-        """
+    async def _run(self, runner: _Runner) -> None:
+        """Run calls, and answer them. Raises no `Exception`. If cancelled, so is the function that it runs, and nobody
+        is answered."""
         try:
-            with scope:
-                if scope.cancel_called:
-                    return  # a plain function would not notice
-                result = call.function(*arguments)
-                if hasattr(result, "__await__"):
-                    result = await result
-                self._answer(command, result)
+            with runner.scope as scope:
+                while (job := runner.job) is not None:
+                    if scope.cancel_called:
+                        return  # a plain function would not notice
+                    result = job.call.function(*job.arguments)
+                    if hasattr(result, "__await__"):
+                        result = await result
+                    self._answer(job.command, result)
+                    self._ended(runner)
+                    if self._idle is None and not scope.cancel_called:
+                        await self._wait_for_job(runner)
                 return
-            if trio.current_time() >= scope.deadline:
-                self._refuse(command, codes.TIMEOUT)
+            if runner.job is not None and trio.current_time() >= scope.deadline:
+                self._refuse(runner.job.command, codes.TIMEOUT)
         except Exception as error:
-            self._failed(call, command, single(error))
+            if runner.job is not None:
+                self._failed(runner.job.call, runner.job.command, single(error))
         finally:
-            self.running -= 1
-            if self._scopes.get(command) is scope:
-                del self._scopes[command]
-            self._on_end()
+            if runner.job is not None:
+                self._ended(runner)
+
+    async def _wait_for_job(self, runner: _Runner) -> None:
+        """If cancelled, no job is lost."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._idle = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._idle, runner.task = runner, trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _ended(self, runner: _Runner) -> None:
+        """The job of `runner` has."""
+        assert runner.job is not None
+        command, runner.job = runner.job.command, None
+        self.running -= 1
+        self._unanswered.discard(runner.scope)
+        if self._scopes.get(command) is runner.scope:
+            del self._scopes[command]
+        self._on_end()
 
     def _answer(self, command: int, result: object) -> None:
         """Answer with what the function has returned.

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from msgspec import Raw
 
 from verbtrio.base.position import Position
-from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame
+from verbtrio.messages.frame import Frame, ProtocolFrame, ReplyFrame, TransientFrame
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols.commands import Command, EmulationRequest
 from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply
@@ -67,15 +67,30 @@ class Encoding(ABC):
 
     def reply(self, reply: Reply) -> ReplyFrame:
         """A reply as it goes out."""
-        return ReplyFrame(self.encode(reply), text=not self.is_binary)
+        return self._for_one(self.encode(reply))
 
     def pushed(self, push: Push) -> ReplyFrame:
         """A push to one client that no policy may drop: what has become of a subscription."""
-        return ReplyFrame(self.encode_push(push), text=not self.is_binary)
+        return self._for_one(self.encode_push(push))
+
+    def _for_one(self, payload: bytes) -> ReplyFrame:
+        frame = ReplyFrame(payload, text=not self.is_binary)
+        frame.pushes = {self.name: (payload, None)}
+        return frame
 
     def joined(self, frames: Sequence[Frame]) -> Frame:
         """Frames of this encoding as one message."""
         return Frame(self.join([frame.payload for frame in frames]), text=not self.is_binary)
+
+    def pushed_together(self, frames: Sequence[Frame]) -> Frame:
+        """What has been said in rooms, or to a client alone, as one message; an empty one where clients of this
+        protocol learn all of that in another way."""
+        name = self.name
+        try:
+            found = [payload for frame in frames if (payload := frame.pushes[name][0])]  # type: ignore[index]  # below
+        except (TypeError, KeyError):  # what nobody has been told in this encoding
+            found = [payload for frame in frames if (payload := self._pushed(frame)[0])]
+        return Frame(self.join(found), text=not self.is_binary)
 
     def publication(self, frame: Frame) -> Publication:
         """A message of a room, as its subscribers get it."""
@@ -90,24 +105,32 @@ class Encoding(ABC):
     def push(self, frame: Frame) -> Frame | None:
         """What has been said in a room, or to a client alone, as it goes out; `None` for what clients of this protocol
         learn in another way. Made once for all clients of this encoding."""
+        return self._pushed(frame)[1]
+
+    def _pushed(self, frame: Frame) -> tuple[bytes, Frame | None]:
         made = frame.pushes
         if made is None:
             made = frame.pushes = {}
         elif self.name in made:
             return made[self.name]
-        push = made[self.name] = self._made(frame)
-        return push
+        pushed = made[self.name] = self._made(frame)
+        return pushed
 
-    def _made(self, frame: Frame) -> Frame | None:
+    def _made(self, frame: Frame) -> tuple[bytes, Frame | None]:
+        if isinstance(frame, ProtocolFrame):
+            return frame.payload, None
         if isinstance(frame, PresenceFrame):
-            return None
+            return b"", None
         room: Hashable = frame.room
         if isinstance(room, str):
             push = Push(channel=room, pub=self.publication(frame))
         else:  # to all connections, those of a route, of a user, or one alone
             push = Push(message=MessagePush(self.data(frame)))
-        made = Frame(self.encode_push(push), text=not self.is_binary)
-        return TransientFrame(made, frame.key, frame.expires) if isinstance(frame, TransientFrame) else made
+        payload = self.encode_push(push)
+        made = Frame(payload, text=not self.is_binary)
+        if isinstance(frame, TransientFrame):
+            made = TransientFrame(made, frame.key, frame.expires)
+        return payload, made
 
 
 _LINE_BREAKS = bytes.maketrans(b"\n\r", b"  ")

@@ -57,8 +57,6 @@ class ClientRoutes(Routes):
             TypeError: it is not a function `(client, data)` or `(client)`; or JSON has no form for what it takes.
             ValueError: there is a function of that name, or the name is empty.
         """
-        if not isinstance(name, str):
-            raise TypeError(f'the name of a call is text: @app.call("rename"), not {name!r:.100}')
         if not name or name in self._calls:
             raise ValueError(f"the name of a call is not empty, and there is one of each: {name!r:.100}")
 

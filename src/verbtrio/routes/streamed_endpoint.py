@@ -153,13 +153,8 @@ class StreamedEndpoint(Endpoint):
     ) -> None:
         """Serve one client until nothing of it is left: its session beside the response."""
         scope, streamed = request.scope, hub.streamed_clients
-        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: ended(info))
+        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: hub.leave_stream(carrier, info))
         session_name = streamed.add(carrier)
-
-        def ended(info: Any) -> None:
-            streamed.discard(session_name)
-            hub.leave_stream(carrier, info)
-
         peer = carrier.peer = ClientPeer(carrier, encoding, hub.rooms)
         address = (streamed.node, session_name)
         session = ClientSession(peer, hub, self._clients, slot, carrier.inbox, address)
@@ -172,14 +167,17 @@ class StreamedEndpoint(Endpoint):
         if not first.strip():  # it says nothing, and learns of no session in which it could
             carrier.end(BAD)
         failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_run_session, session, carrier)
-            try:
-                await response(scope, request.receive, send)
-            except Exception as error:  # the application's error handlers expect no groups
-                failure = error
-            finally:
-                carrier.end(CLIENT_GONE)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_run_session, session, carrier)
+                try:
+                    await response(scope, request.receive, send)
+                except Exception as error:  # the application's error handlers expect no groups
+                    failure = error
+                finally:
+                    carrier.end(CLIENT_GONE)
+        finally:
+            streamed.discard(session_name)  # until now a command finds it, and does nothing
         if failure is not None:
             raise failure
 
@@ -248,9 +246,10 @@ class EmulationEndpoint(Endpoint):
         if len(body) > carrier.limits.max_message_bytes:  # another endpoint's clients may send more
             return self._refuse(scope, 413, TOO_LARGE)
         with suppress(trio.WouldBlock), trio.move_on_after(carrier.limits.send_timeout):
-            if await carrier.receive(asked.data):
-                return Response(status_code=204, headers=self._cross_origin.headers(scope))
-            return self._refuse(scope, 404, "Not Found")
+            # One that has ended takes nothing, and its response says how: after any other answer than this one, the
+            # JavaScript SDK would not read that to its end.
+            await carrier.receive(asked.data)
+            return Response(status_code=204, headers=self._cross_origin.headers(scope))
         return self._refuse(scope, 503, "Service Unavailable")
 
 
