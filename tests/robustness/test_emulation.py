@@ -524,8 +524,8 @@ class TestWhereItIs:
             await stranger.connect(path="/two/connection")
             assert await client.say({"send": {}}) == 204
             client._emulation, stranger._emulation = stranger._emulation, client._emulation
-            for one in (client, stranger):
-                assert await one.say({"send": {}}) == 404, "another node"
+            for each in (client, stranger):
+                assert await each.say({"send": {}}) == 404, "another node"
             await client.leave()
             await stranger.leave()
 

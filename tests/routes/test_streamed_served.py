@@ -12,14 +12,13 @@ import h2.config
 import h2.connection
 import h2.events
 import httpx
-import pytest
 import trio
 
 from tests.apps.streamed import auth
 from tests.support.process import Server, hypercorn
 from tests.support.streamed import KINDS, Streamed, emulated, encode
 
-LOGGED = ["-w", "0", "--log-level", "debug", "--access-logfile", "-", "--error-logfile", "-", "--debug"]
+LOGGED = ["--log-level", "debug", "--access-logfile", "-", "--error-logfile", "-", "--debug"]
 
 
 class Door:
@@ -27,19 +26,24 @@ class Door:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.opened: list[trio.SocketStream] = []
 
     def open_stream(self, pair: Any = None) -> trio.SocketStream:
         connected = socket.create_connection(("127.0.0.1", self._port))
-        return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+        self.opened.append(trio.SocketStream(trio.socket.from_stdlib_socket(connected)))
+        return self.opened[-1]
 
 
 @asynccontextmanager
 async def clients_of(server: Server) -> AsyncIterator[Callable[[str], Streamed]]:
-    door: Any = Door(server.port)
+    door = Door(server.port)
+    service: Any = door
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            yield lambda kind: Streamed(door, nursery, kind)
+            yield lambda kind: Streamed(service, nursery, kind)
             nursery.cancel_scope.cancel()
+    for stream in door.opened:
+        await trio.aclose_forcefully(stream)
 
 
 async def statistics_of(server: Server) -> Any:
@@ -91,22 +95,21 @@ async def test_a_shutdown_and_a_log() -> None:
         assert secret.rpartition(".")[2] not in log
 
 
-async def test_each_batch_is_one_chunk() -> None:
+async def each_batch_is_one_chunk(server: Server) -> None:
     """The JavaScript SDK decodes each by itself."""
-    with hypercorn("tests.apps.streamed:app", "-w", "0") as server:
-        with trio.fail_after(30):
-            body = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open:x"}}'
-            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-                head = f"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-                await stream.send_all(head.encode() + body)
-                received = b""
-                while b'"id":2' not in received:
-                    received += await stream.receive_some()
-                async with httpx.AsyncClient() as client:
-                    assert (await client.post(f"{server.url}/say")).status_code == 204
-                while b'"n":59' not in received or not received.endswith(b"\n\r\n"):
-                    received += await stream.receive_some()
-        chunks = list(_chunks(received.partition(b"\r\n\r\n")[2]))
+    with trio.fail_after(30):
+        body = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open:x"}}'
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            head = f"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            await stream.send_all(head.encode() + body)
+            received = b""
+            while b'"id":2' not in received:
+                received += await stream.receive_some()
+            async with httpx.AsyncClient() as client:
+                assert (await client.post(f"{server.url}/say")).status_code == 204
+            while b'"n":59' not in received or not received.endswith(b"\n\r\n"):
+                received += await stream.receive_some()
+    chunks = _chunks(received.partition(b"\r\n\r\n")[2])
     said = [json.loads(line) for chunk in chunks for line in chunk.splitlines()]
     assert [line["push"]["pub"]["data"]["n"] for line in said if "push" in line] == list(range(60))
     assert all(chunk.endswith(b"\n") for chunk in chunks)
@@ -124,12 +127,12 @@ def _chunks(body: bytes) -> list[bytes]:
     return found
 
 
-class Over2:
+class HTTP2Peer:
     """One HTTP/2 connection with prior knowledge: the response, and requests for commands beside it."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self.bodies: dict[int, bytes] = {}
         self.statuses: dict[int, int] = {}
         self.over: set[int] = set()
@@ -154,7 +157,7 @@ class Over2:
                 for event in self._h2.receive_data(data):
                     if isinstance(event, h2.events.ResponseReceived):
                         assert event.headers is not None
-                        self.statuses[event.stream_id] = int(dict(event.headers)[":status"])
+                        self.statuses[event.stream_id] = int(dict(event.headers)[b":status"])
                     elif isinstance(event, h2.events.DataReceived):
                         self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
                         self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -166,10 +169,11 @@ class Over2:
         return [json.loads(line) for line in self.bodies.get(number, b"").splitlines()]
 
 
-async def test_over_http2() -> None:
-    with hypercorn("tests.apps.streamed:app", "-w", "0") as server:
+async def test_over_http1_and_http2() -> None:
+    with hypercorn("tests.apps.streamed:app") as server:
+        await each_batch_is_one_chunk(server)
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
-            peer = Over2(stream)
+            peer = HTTP2Peer(stream)
             await peer.begin()
             main = await peer.request("/connection/http_stream", b'{"id":1,"connect":{}}')
             await peer.until(lambda: len(peer.lines(main)) == 1)
@@ -198,22 +202,25 @@ def _without_info(line: Any) -> Any:
     return line
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_without_the_take_over(kind: str) -> None:
+async def test_without_the_take_over() -> None:
     """The same, but for the last words: hypercorn tells an app of its shutdown when the requests have ended."""
-    with hypercorn("tests.apps.streamed:plain", "-w", "0", "--graceful-timeout", "0.3") as server:
+    with hypercorn("tests.apps.streamed:plain", "--graceful-timeout", "1") as server:
         async with clients_of(server) as new:
-            client, gone = await new(kind).connect(), await new(kind).connect()
-            for one in (client, gone):
-                await one.ask("subscribe", channel="open:x")
-            await client.ask("publish", channel="open:x", data={"text": "hi"})
-            while client.published() != [{"text": "hi"}]:
-                await trio.sleep(0.01)
-            await gone.leave()
-            while (figures := await statistics_of(server))["streams"] != 1:
+            clients = []
+            for kind in KINDS:
+                client, gone = await new(kind).connect(), await new(kind).connect()
+                clients.append(client)
+                for one in (client, gone):
+                    await one.ask("subscribe", channel="open:x")
+                await client.ask("publish", channel="open:x", data={"from": kind})
+                while not client.published() or client.published()[-1] != {"from": kind}:
+                    await trio.sleep(0.01)
+                await gone.leave()
+            while (figures := await statistics_of(server))["streams"] != 3:
                 await trio.sleep(0.02)
-            assert figures["ended"] == {"gone": 1}
+            assert figures["ended"] == {"gone": 3}
             server.process.terminate()
-            await client.ended()
+            for client in clients:
+                await client.ended()
         assert server.stop() == 0
         assert "Traceback" not in server.log_text()

@@ -6,7 +6,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any
 
 import trio
 from starlette.exceptions import HTTPException
