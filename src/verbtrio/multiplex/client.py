@@ -103,7 +103,7 @@ class Client(Member):
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        """Its subscriptions now, by the rooms' names."""
+        """The subscriptions that it has been let in by, and that have not ended, by the rooms' names."""
         return self._session.subscriptions
 
     async def send(self, data: Data) -> None:

@@ -109,7 +109,7 @@ class ClientSession:
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        return {life.name: Subscription(life) for life in self._subscriptions.lives()}
+        return {life.name: Subscription(life) for life in self._subscriptions.lives() if life.is_accepted}
 
     async def subscribe(self, name: str, *, data: Data, presence: Any) -> Subscription[Any]:
         """See `Client.subscribe`."""
