@@ -536,6 +536,14 @@ class TestWhereItIs:
             client = await service.new("sse").connect(path="/red/connection")
             assert client.lines[0]["connect"]["data"] == {"team": "red"}
 
+    @pytest.mark.parametrize(("path", "base"), [("/", ""), ("/connection/", "/connection")])
+    async def test_a_path_that_ends_with_a_slash(self, path: str, base: str, autojump_clock: Clock) -> None:
+        app = App()
+        app.centrifuge(path)
+        async with serving_streams(app) as service:
+            client = await service.new("http_stream").connect(path=base)
+            assert client.status == 200
+
     def test_a_group_has_no_half_of_it(self) -> None:
         group = App().group("/api")
         assert not hasattr(group, "centrifuge")

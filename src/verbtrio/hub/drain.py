@@ -123,18 +123,17 @@ class Drain:
         self.until.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
         # Clients of a protocol of their own come back by themselves.
-        later: list[Connection | Streaming] = [one for one in self.connections if one.peer.dialect is not None]
-        later += [stream for stream in self.streams if stream.returns_at_once]
-        if len(later) < SPREAD_FROM:
-            later = []
-        waiting = {id(one) for one in later}
-        everything: list[Drainable | Connection | Streaming] = [*self.sessions, *self.connections, *self.streams]
-        for one in everything:
-            if id(one) not in waiting:
-                one.drain()
+        connections = [connection for connection in self.connections if connection.peer.dialect is not None]
+        streams = [stream for stream in self.streams if stream.returns_at_once]
+        if len(connections) + len(streams) < SPREAD_FROM:
+            connections, streams = [], []
+        for one in (*self.sessions, *self.connections.difference(connections)):
+            one.drain()
+        for stream in self.streams.difference(streams):
+            stream.drain()
         for begun in (*self.sessions, *self.ending):
             begun.hurry(self._deadline)
-        await self._spread(later)
+        await self._spread([*connections, *streams])
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self.ending or self.sessions:
                 await self._changed.park()
