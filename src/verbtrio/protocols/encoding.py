@@ -67,13 +67,14 @@ class Encoding(ABC):
 
     def reply(self, reply: Reply) -> ReplyFrame:
         """A reply as it goes out."""
-        return self._for_one(self.encode(reply))
+        payload = self.encode(reply)
+        frame = ReplyFrame(payload, text=not self.is_binary)
+        frame.pushes = {self.name: (payload, None)}
+        return frame
 
     def pushed(self, push: Push) -> ReplyFrame:
         """A push to one client that no policy may drop: what has become of a subscription."""
-        return self._for_one(self.encode_push(push))
-
-    def _for_one(self, payload: bytes) -> ReplyFrame:
+        payload = self.encode_push(push)
         frame = ReplyFrame(payload, text=not self.is_binary)
         frame.pushes = {self.name: (payload, None)}
         return frame
