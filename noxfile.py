@@ -165,7 +165,7 @@ def autobahn(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Serve all examples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".[sessions]")
-    session.run("python", "examples/demo.py")
+    session.run("python", "examples/demo.py", env=sdk_packages(session))
 
 
 @nox.session

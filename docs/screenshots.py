@@ -180,6 +180,21 @@ def teamchat(browser: Browser) -> None:
     browser.until(lambda: bob.part("typing").text, "it is told that she types")
 
 
+def centrifuge(browser: Browser) -> None:
+    ada, bob = browser.connect_all()
+    ada.say("Who has the keys?")
+    bob.wait_count("message")
+    bob.click("cut")
+    bob.wait_state("lost")
+    ada.say("Found them!")
+    ada.wait_count("own", 2)
+    bob.click("connect")
+    bob.wait_line("info", "Missed, and here now: 1")
+    ada.click("roll")
+    ada.wait_count("sent")
+    bob.wait_count("message", 3)
+
+
 def converse(first: Panel, second: Panel, question: str, answer: str) -> None:
     first.say(question)
     second.wait_count("message")
@@ -208,6 +223,7 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "validation": validation,
     "lifecycle": lifecycle,
     "teamchat": teamchat,
+    "centrifuge": centrifuge,
     "guarded": index,
     "wss": index,
 }

@@ -9,6 +9,7 @@ from examples import (
     answers,
     auth,
     broadcast,
+    centrifuge,
     echo,
     heartbeat,
     lifecycle,
@@ -35,6 +36,7 @@ samples = {
     "validation": validation.app,
     "lifecycle": lifecycle.app,
     "teamchat": teamchat.app,
+    "centrifuge": centrifuge.app,
     "guarded": App(),  # it and wss have no page of their own: only their code is shown
     "wss": App(),
 }

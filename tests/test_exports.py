@@ -28,10 +28,12 @@ INTERNAL = {
     "Peer": "the framework's record behind a `Member`",
     "WebSocketPeer": "the same behind a `WebSocket`",
     "SubscriberPeer": "the same behind an `EventSubscriber`",
+    "ClientPeer": "the same behind a `Client`",
+    "Life": "the same behind a `Subscription`",
     "Rooms": "behind `Room`",
     "RoomHost": "behind `Room`, too",
     "Broker": "from `verbtrio.brokers`",
-    "Session": "from `verbtrio.brokers`; applications give a `Broker`",
+    "Session": "a broker's, from `verbtrio.brokers`; and a client's, behind a `Client`",
     "UserTable": "behind `Users`",
     "Memberships": "made with a `WebSocket`; applications have each `Membership`",
 }

@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.abc import Clock
 
+from tests.support.commands import serving_clients
 from tests.support.http import Exchange
 from tests.support.memory import serving
 from tests.typed import sample_app
@@ -140,6 +141,28 @@ class TestTheSample:
             assert sample_app.everywhere()["peer"] == 0
             assert await client.get_message() == "hello"
             await client.aclose()
+
+    async def test_clients(self, autojump_clock: Clock) -> None:
+        async with serving_clients(app) as served:
+            client = await served.open()
+            connected = await client.result(
+                "connect", token=sample_app.auth.connection_token("1", claims={"name": "Ada"})
+            )
+            assert connected["data"] == {"welcome": connected["client"]}
+            assert list(connected["subs"]) == ["#1"]
+            assert await client.result("subscribe", channel="talk:a") == {"data": {"topic": "a"}}
+            assert await client.refused("subscribe", channel="talk:secret") == 103
+            for text in ("hi", "bye"):
+                await client.result("publish", channel="talk:a", data={"type": "Say", "text": text})
+            renamed = await client.result("rpc", method="rename", data={"name": "Ben"})
+            assert renamed == {"data": {"type": "Said", "by": "the server", "text": "Ben", "ref": None}}
+            assert await client.refused("rpc", method="rename", data={"name": ""}) == 422
+            assert await client.result("rpc", method="follow") == {}
+            await served.settle()
+            assert client.of("subscribe", "news") == [{"data": {"since": "now"}}]
+            assert client.of("unsubscribe", "talk:a") == [{"code": 2000, "reason": "bye"}]
+            await client.say(client.command("rpc", method="leave"))
+            assert await client.end() == (4000, "bye")
 
     def test_its_description(self) -> None:
         described = app.asyncapi_document(title="Sample", version="1.0.0")

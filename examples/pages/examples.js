@@ -15,8 +15,10 @@
  * repeats                 the server sends a message to its sender, too
  * giveUp(client, event)   after a lost connection: a reason not to reconnect
  * lossHint                a sentence added to the "connection lost" line
+ * Client                  the panel's class, where it is not page.js that connects
  */
 
+import { centrifuge } from "./centrifuge.js";
 import { teamchat } from "./teamchat.js";
 
 const PLAIN = {
@@ -114,6 +116,8 @@ export const EXAMPLES = {
     ...WITH_LOGIN,
     address: (client) => client.pass && socketAddress("ws", { token: client.pass }),
   }),
+
+  centrifuge: centrifuge(WITH_LOGIN),
 
   heartbeat: {
     ...PLAIN,

@@ -3,16 +3,16 @@
  *
  * A page says which example it is (<body data-example="...">), and has one or
  * two <section class="client">. Each is filled from the page's templates and
- * becomes a Client. What differs from example to example is in examples.js;
- * how the server's messages look in the list is in LINES. Elements are found
- * by their data-role.
+ * becomes a Client: a Panel (in panel.js) with a WebSocket. What differs from
+ * example to example is in examples.js; how the server's messages look in the
+ * list is in LINES.
  */
 
 import { EXAMPLES } from "./examples.js";
+import { Panel } from "./panel.js";
 
 const FIRST_DELAY = 500; // ms: the longest first wait before reconnecting
 const MAX_DELAY = 10_000; // ms: no wait is longer than this
-const MAX_LINES = 200; // the message list forgets its oldest lines
 
 const CLOSE_NAMES = {
   1000: "closed by the server",
@@ -50,85 +50,25 @@ function parse(frame) {
 }
 
 /* A panel and its WebSocket: connects, reconnects, sends, and shows it all. */
-class Client {
-  constructor(section, example) {
-    this.section = section;
-    this.example = example;
-    this.state = "disconnected";
-    this.address = null; // where the socket connects, and reconnects
-    this.socket = null;
-    this.listeners = null; // an AbortController for the socket's listeners
-    this.timer = null; // the reconnection countdown
-    this.attempt = 0; // reconnections tried since the last welcome
-    this.hasOpened = false; // since the person last asked to connect
-    this.setUp();
+class Client extends Panel {
+  socket = null;
+  listeners = null; // an AbortController for the socket's listeners
+  timer = null; // the reconnection countdown
+
+  get isOpen() {
+    return this.socket?.readyState === WebSocket.OPEN;
   }
 
-  part(role) {
-    return this.section.querySelector(`[data-role="${role}"]`);
-  }
-
-  parts(role) {
-    return this.section.querySelectorAll(`[data-role="${role}"]`);
-  }
-
-  setUp() {
-    this.part("connect").addEventListener("click", () => this.connect());
-    this.part("disconnect").addEventListener("click", () => this.disconnect());
-    this.part("form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.sendTyped();
-    });
-    // A page that is left may be kept for the "Back" button, but not its socket.
-    addEventListener("pagehide", (event) => {
-      if (event.persisted) this.letGo();
-    });
-    addEventListener("pageshow", (event) => {
-      if (event.persisted && this.state !== "disconnected") this.open();
-    });
-    this.example.setUp?.(this);
-    this.show("disconnected", this.example.idle ?? "Disconnected");
-    if (this.example.connectsAlone) this.connect();
-  }
-
-  // -- what the person asks for
-
-  connect() {
-    const address = this.example.address(this);
-    if (!address) return;
-    if (this.state === "disconnected" || address !== this.address) {
-      this.attempt = 0;
-      this.hasOpened = false;
-    }
-    this.address = address;
-    this.open();
-  }
-
-  disconnect() {
-    const text = this.retries ? "You gave up reconnecting" : "You disconnected";
-    this.letGo();
-    this.show("disconnected", "Disconnected");
-    this.addLine({ kind: "info", text });
-  }
-
-  sendTyped() {
-    const input = this.part("input");
-    const text = input.value;
-    if (text.trim() === "" || this.socket?.readyState !== WebSocket.OPEN) return;
+  submit(text) {
     if (this.example.submit) return this.example.submit(this, text);
     const { body, note } = this.example.compose(this, text);
     this.send(body);
     if (!this.example.repeats) this.addLine({ kind: "own", who: "You", text, note });
-    input.value = "";
+    this.part("input").value = "";
   }
 
   send(body) {
     this.socket.send(typeof body === "string" ? body : JSON.stringify(body));
-  }
-
-  /* Whether a lost connection is being opened again, or waits for that. */
-  get retries() {
-    return this.state === "lost" || (this.state === "connecting" && this.attempt > 0);
   }
 
   // -- the socket's life
@@ -206,64 +146,6 @@ class Client {
     this.show("lost", `Lost (${why}). Reconnecting in ${seconds} s, attempt ${this.attempt}`);
     this.timer = setTimeout(() => this.countDown(why, due), Math.min(left, 1000));
   }
-
-  // -- what the person sees
-
-  show(state, text) {
-    const list = this.part("messages");
-    const follows = isAtEnd(list); // a longer status makes the list shorter
-    this.state = state;
-    const status = this.part("status");
-    status.dataset.state = state;
-    status.textContent = text;
-    this.showButtons();
-    if (follows) list.scrollTop = list.scrollHeight;
-  }
-
-  showButtons() {
-    const [connect, disconnect] = [this.part("connect"), this.part("disconnect")];
-    const [send, login] = [this.part("send"), this.part("login")];
-    const focused = document.activeElement; // before it may go away
-    const address = this.example.address(this);
-    const there = this.state !== "disconnected" && !this.retries && address === this.address;
-    for (const element of this.section.querySelectorAll("[data-when]")) {
-      element.hidden = (element.dataset.when === "connected") !== (this.state === "connected");
-    }
-    connect.hidden = connect.disabled = !address || there;
-    connect.textContent = this.retries
-      ? "Retry now"
-      : (this.state === "connected" && this.example.moveLabel) || "Connect";
-    disconnect.hidden = disconnect.disabled = this.state === "disconnected";
-    disconnect.textContent = this.retries
-      ? "Give up"
-      : this.state === "connecting" ? "Cancel" : "Disconnect";
-    send.disabled = this.state !== "connected";
-    // One button at a time is the primary one: what a person most likely wants next.
-    const logIn = login && !login.hidden && login.querySelector("button");
-    const primary = connect.hidden ? logIn || send : connect;
-    for (const button of this.section.querySelectorAll("button")) {
-      button.classList.toggle("primary", button === primary);
-    }
-    // A control that goes away under the keyboard hands the focus on.
-    if (this.section.contains(focused) && (focused.disabled || focused.closest("[hidden]"))) {
-      const next = primary === send ? this.part("input") : primary;
-      (this.state === "connecting" ? disconnect : next).focus();
-    }
-  }
-
-  addLine(line) {
-    const list = this.part("messages");
-    const follows = isAtEnd(list);
-    const item = lineElement(line);
-    list.append(item);
-    while (list.children.length > MAX_LINES) list.firstElementChild.remove();
-    if (follows || line.kind === "own") list.scrollTop = list.scrollHeight;
-    return item;
-  }
-}
-
-function isAtEnd(list) {
-  return list.scrollHeight - list.scrollTop - list.clientHeight < 40;
 }
 
 /* Full jitter: anywhere between no wait and a longest wait that doubles. */
@@ -271,23 +153,7 @@ function backOff(attempt) {
   return Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** (attempt - 1));
 }
 
-function lineElement({ kind, who, text, note, at }) {
-  const date = Number.isNaN(Date.parse(at)) ? new Date() : new Date(at);
-  const item = element("li");
-  item.dataset.kind = kind;
-  if (who) item.append(element("span", { className: "who", textContent: `${who}:` }), " ");
-  item.append(element("span", { className: "text", textContent: text }), " ");
-  if (note) item.append(element("span", { className: "note", textContent: note }), " ");
-  const textContent = date.toLocaleTimeString([], { hourCycle: "h23" }); // short, wherever that is
-  item.append(element("time", { dateTime: date.toISOString(), textContent }));
-  return item;
-}
-
-function element(tag, properties = {}) {
-  return Object.assign(document.createElement(tag), properties);
-}
-
-/* Fill a section from the page's templates, then make it a Client. */
+/* Fill a section from the page's templates, then make it a panel. */
 function makePanel(section, example) {
   section.append(contentOf("template[data-role='panel']"));
   for (const slot of section.querySelectorAll("slot")) {
@@ -296,7 +162,8 @@ function makePanel(section, example) {
   const name = section.querySelector("[data-role='username'], [data-role='login-username']");
   if (name) name.value = section.dataset.username;
   section.querySelector("h2").textContent = section.getAttribute("aria-label");
-  return new Client(section, example);
+  const Kind = example.Client ?? Client;
+  new Kind(section, example).setUp();
 }
 
 function contentOf(template) {

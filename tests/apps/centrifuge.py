@@ -27,8 +27,6 @@ from typing import Any
 
 import jwt
 import msgspec
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -57,10 +55,7 @@ class Authenticator:
         return {**claims, "sub": str(claims.get("sub", ""))}
 
 
-app = App(
-    allowed_origins=["*"],
-    middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
-)
+app = App(allowed_origins=["*"])
 app.centrifuge(
     "/connection",
     auth=Authenticator(),

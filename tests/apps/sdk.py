@@ -52,6 +52,7 @@ HASTY = Limits(max_messages_per_second=10, message_burst=10)
 
 app.centrifuge("/limited", auth=auth, anonymous=True, limits=LIMITED)
 app.centrifuge("/hasty", limits=HASTY)
+app.centrifuge("/members", auth=auth)
 
 # Rooms
 
@@ -175,6 +176,21 @@ async def end(client: Client, data: Ending) -> int:
     for publication in data.publish:
         await app.room(data.room).publish(publication)
     return ended
+
+
+@app.call("repeat")
+async def repeat(client: Client, data: tuple[str, str, int]) -> None:
+    """Publish a text many times over, as one message: more than the client would be let send."""
+    room, text, times = data
+    await app.room(room).publish(text * times)
+
+
+@app.call("leave")
+async def leave(client: Client, data: int) -> None:
+    """Send many messages, and then the last words."""
+    for number in range(data):
+        client.send_nowait(number)
+    client.close_nowait(4500, "that was all")
 
 
 @app.call("publish")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from trio.abc import Clock
 
 from tests.support.memory import serving
-from verbtrio import App, Room, WebSocket
+from verbtrio import App, Client, Room, Subscription, WebSocket
 from verbtrio.auth import JWTAuth
 
 METHODS = ("get", "post", "put", "patch", "delete")
 ADDERS = ("ws", "sse", *METHODS)
+CENTRIFUGE = "auth, anonymous, connect, message, "
 
 
 async def chat(ws: WebSocket) -> None: ...
@@ -141,10 +143,55 @@ class TestKeywords:
             assert "(it takes " in str(caught.value)
             assert "middleware" in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("keyword", "instead"),
+        [
+            *((name, "write `ping=`") for name in ("heartbeat", "ping_interval")),
+            *((name, "write `pong_timeout=`") for name in ("ping_timeout", "pong_time_out")),
+            *((name, "write `auth=`") for name in ("jwt", "tokens", "authenticate")),
+            *((name, "write `connect=`") for name in ("on_connect", "open", "on_connecting")),
+            *((name, "write `message=`") for name in ("on_message", "receive")),
+            *((name, "write `allowed_origins=`") for name in ("origins", "cors")),
+            *((name, "write `middleware=`") for name in ("dependencies", "guards", "guard")),
+            ("allow_anonymous", "write `anonymous=`"),
+            ("user_personal_channel", "write `personal=`"),
+            *(
+                (name, "what clients may do is declared by `@app.call` and `app.rooms`")
+                for name in ("rpc", "namespaces")
+            ),
+            ("whatever", "leave it out"),
+        ],
+    )
+    def test_that_an_endpoint_for_clients_has_not(self, keyword: str, instead: str) -> None:
+        add: Any = App().centrifuge
+        with pytest.raises(TypeError) as caught:
+            add("/connection", **{keyword: chat})
+        assert str(caught.value).startswith(f"app.centrifuge() takes no {keyword!r}: {instead} (it takes {CENTRIFUGE}")
+
     def test_signatures_are_as_they_were(self) -> None:
         """For `help`, and editors."""
         assert list(inspect.signature(App.ws).parameters)[:3] == ["self", "path", "open"]
         assert App.get.__doc__ is not None
+
+
+class TestCalls:
+    def test_without_a_name(self) -> None:
+        call: Any = App().call
+        with pytest.raises(TypeError, match=r'app\.call takes a name: write @app\.call\("rename"\) above chat'):
+            call(chat)
+        with pytest.raises(TypeError, match=r'app\.call takes a name: app\.call\("rename"\)'):
+            call()
+        with pytest.raises(TypeError, match=r"app\.call takes a name, a str: .* not 5"):
+            call(5)
+
+    def test_with_more(self) -> None:
+        call: Any = App().call
+        with pytest.raises(TypeError, match=r"write @app\.call\(name\) above chat, or app\.call\(name\)\(chat\)"):
+            call("rename", chat)
+        with pytest.raises(
+            TypeError, match=r"no 'timeout': callers say .*`Limits\.call_timeout`.*\(it takes nothing else"
+        ):
+            call("rename", timeout=5)
 
 
 def misspelt(name: str, arguments: str) -> type:
@@ -367,6 +414,72 @@ HABITS = {
     "close_code": "ws.closed",
     "send_denial_response": "middleware",
 }
+
+
+OF_CLIENTS = {
+    Client: {
+        **dict.fromkeys(("emit", "push", "send_json"), "await client.send(data)"),
+        **dict.fromkeys(("publish", "broadcast", "to"), "app.room(name).broadcast(data)"),
+        **dict.fromkeys(("join", "enter_room"), "await client.subscribe(name)"),
+        **dict.fromkeys(("leave", "leave_room"), "client.unsubscribe(name)"),
+        **dict.fromkeys(("close", "kick"), "await client.disconnect(code, reason)"),
+        **dict.fromkeys(("on", "call", "rpc", "receive"), "@app.call(name)"),
+        **dict.fromkeys(("rooms", "channels"), "client.subscriptions"),
+        **dict.fromkeys(("data", "assigns"), "client.state"),
+        **dict.fromkeys(("token", "info"), "client.claims"),
+        "handshake": "client.headers",
+    },
+    Subscription: {
+        **dict.fromkeys(("send", "send_nowait", "push", "emit", "reply"), "await sub.client.send(data)"),
+        **dict.fromkeys(("broadcast", "broadcast_from"), "await sub.publish(data)"),
+        **dict.fromkeys(("reject", "deny"), 'raise Denied("why")'),
+        **dict.fromkeys(("leave", "close", "disconnect", "kick"), "await sub.unsubscribe(code, reason)"),
+        **dict.fromkeys(("history", "presence"), "await sub.room.history()"),
+        **dict.fromkeys(("recv", "messages"), "async for said in sub"),
+        **dict.fromkeys(("channel", "topic"), "sub.name"),
+        **dict.fromkeys(("assigns", "state"), "sub.client.state"),
+        **dict.fromkeys(("params", "payload"), "sub.data"),
+        **dict.fromkeys(("token", "info"), "sub.claims"),
+        **dict.fromkeys(("id", "ws", "socket"), "sub.client"),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OF_CLIENTS)
+class TestClients:
+    """What clients have in Socket.IO, Phoenix and Centrifugo's library."""
+
+    def test_under_another_name(self, kind: Any) -> None:
+        some = object.__new__(kind)
+        for name, instead in OF_CLIENTS[kind].items():
+            assert not hasattr(some, name)
+            with pytest.raises(AttributeError) as caught:
+                getattr(some, name)
+            assert caught.value.name == name
+            assert str(caught.value).startswith(f"a verbtrio.{kind.__name__} has no {name!r}; use ")
+            assert instead in str(caught.value)
+
+    def test_what_is_there(self, kind: Any) -> None:
+        """No sentence stands before what there is, nor names what there is not."""
+        holders = {"client": Client, "sub": Subscription, "room": Room}
+        for name in OF_CLIENTS[kind]:
+            with pytest.raises(AttributeError) as caught:
+                getattr(kind, name)
+            for path in re.findall(r"`(?:await )?((?:client|sub)\.[\w.]+)", str(caught.value)):
+                owner, *parts = path.split(".")
+                for part in parts:
+                    assert hasattr(holders[owner], part) or part == "claims", path
+                    owner = part
+
+
+async def test_blocks_and_loops_of_a_subscription() -> None:
+    some: Any = object.__new__(Subscription)
+    with pytest.raises(TypeError, match="write `async for said in sub`"):
+        for _ in some:
+            pass
+    with pytest.raises(TypeError, match=r"leave `async with sub` out, and write `await sub\.accept\(\)`"):
+        async with some:
+            pass
 
 
 class TestConnections:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -27,7 +29,18 @@ from tests.support.http import Exchange
 from tests.support.memory import Service, serving
 from tests.test_exports import EXPORTED
 from tests.test_layers import imports
-from verbtrio import App, EventStream, EventSubscriber, History, JSONArray, Membership, Stream, WebSocket
+from verbtrio import (
+    App,
+    Client,
+    EventStream,
+    EventSubscriber,
+    History,
+    JSONArray,
+    Membership,
+    Stream,
+    Subscription,
+    WebSocket,
+)
 from verbtrio.auth import JWTAuth
 from verbtrio.base.close import Cause
 from verbtrio.base.threads import same_thread_check
@@ -39,7 +52,8 @@ AUTH = JWTAuth(key="a key of more than thirty-two bytes")
 
 
 class World:
-    """A served app: one WebSocket that only listens, with a message unread; one that echoes; and an event stream."""
+    """A served app: one WebSocket that only listens, with a message unread; one that echoes; an event stream; and a
+    client of the Centrifuge protocol, with two subscriptions: one has a message unread, one is not accepted yet."""
 
     app: App
     service: Service
@@ -48,6 +62,9 @@ class World:
     kept: Membership
     subscriber: EventSubscriber
     peer: SubscriberPeer
+    client: Client
+    sub: Subscription[Any]
+    waiting: Subscription[Any]
     clients: list[trio_websocket.WebSocketConnection]
     events: Exchange
 
@@ -64,9 +81,10 @@ class World:
                 len(ws._peer.inbox),
                 (ws._peer.outbox.size, list(ws._peer.outbox.held)),
             )
-            for ws in cast("tuple[WebSocket[Any], ...]", self.app.connections.here)
+            for ws in self.app.connections.here
+            if isinstance(ws, WebSocket)
         ]
-        one = self.peer
+        one, client = self.peer, self.client
         all_of_it = (
             self.app.statistics(),
             {key: list(hub.rooms.members(key)) for key in hub.rooms},
@@ -74,6 +92,11 @@ class World:
             sockets,
             (one.closed, one._waiting and list(one._waiting._entries), list(one.held), one.dropped, one._body.deadline),
             (self.membership._left, self.membership._scope.cancel_called),
+            (client.closed, client.subscriptions, client.dropped, client._peer.held, client._peer.queued),
+            [
+                (sub, sub.is_over, sub._life.intake and list(sub._life.intake._messages))
+                for sub in (self.sub, self.waiting)
+            ],
             dict(hub.quotas._taken),
             (len(hub.timers), hub.draining, hub.until_drain.cancel_called, self.app._life.hub is hub),
             (len(hub.rooms._dismissed), self.app._background, list(hub.room_table)),
@@ -93,7 +116,7 @@ class World:
     async def shut_down(self) -> None:
         await self.service.shut_down()
         await self.service.wait_ended(5)
-        assert self.app.statistics().ended == {Cause.DRAIN: 4}
+        assert self.app.statistics().ended == {Cause.DRAIN: 5}
 
 
 async def as_somebody(request: Any, call_next: Any) -> Response:
@@ -125,17 +148,37 @@ async def world() -> AsyncIterator[World]:
         here.kept = ws.join("kept:a")
         await trio.sleep_forever()
 
+    app.centrifuge("/connection", ping=1e9)  # a virtual clock does not wait for a thread
+
+    @app.rooms("subs:{name}", history=History(), presence=True)
+    async def listen(sub: Subscription[Any], name: str) -> None:
+        if name == "a":
+            here.sub, here.client = sub, sub.client
+            await sub.accept()
+        else:
+            here.waiting = sub
+        await trio.sleep_forever()
+
     async with serving(app) as service:
         here.service = service
         here.clients = [await service.connect(path) for path in ("/quiet", "/ws", "/kept")]
         here.events = await Exchange(service.open_stream()).request("/events/hall")
         await here.clients[0].send_message("unread")
+        here.clients.append(await service.connect("/connection/websocket"))
+        commands = [
+            {"id": 1, "connect": {}},
+            {"id": 2, "subscribe": {"channel": "subs:a"}},
+            {"id": 3, "subscribe": {"channel": "subs:b"}},
+        ]
+        await here.clients[-1].send_message("\n".join(map(json.dumps, commands)))
+        await trio.testing.wait_all_tasks_blocked()
+        await here.clients[-1].send_message(json.dumps({"id": 4, "publish": {"channel": "subs:a", "data": "unread"}}))
         await trio.testing.wait_all_tasks_blocked()
         (here.subscriber,) = (one for one in app.room("hall").here if isinstance(one, EventSubscriber))
         here.peer = cast("SubscriberPeer", here.subscriber._peer)
         yield here
         # `serving` looks for what is left: nothing that this test holds.
-        del here.ws, here.membership, here.kept, here.subscriber, here.peer
+        del here.ws, here.membership, here.kept, here.subscriber, here.peer, here.client, here.sub, here.waiting
 
 
 Call = Callable[[World], Any]
@@ -178,6 +221,12 @@ CHECKED: dict[str, Call] = {
     "Users.disconnect_nowait of nobody": lambda w: w.app.users.disconnect_nowait("nobody"),
     "Member.send_nowait of a subscriber": lambda w: w.subscriber.send_nowait("x"),
     "Member.close_nowait of a subscriber": lambda w: w.subscriber.close_nowait(),
+    "Member.send_nowait of a client": lambda w: w.client.send_nowait("x"),
+    "Client.close_nowait": lambda w: w.client.close_nowait(),
+    "Client.unsubscribe": lambda w: w.client.unsubscribe("subs:a"),
+    "Client.unsubscribe from elsewhere": lambda w: w.client.unsubscribe("nowhere"),
+    "Room.broadcast to a subscription": lambda w: w.sub.room.broadcast("x"),
+    "Room.kick of a client": lambda w: w.sub.room.kick(w.client),
     "App.statistics": lambda w: w.app.statistics(),
     "AppCollector.collect": lambda w: list(AppCollector(w.app).collect()),
 }
@@ -204,6 +253,15 @@ CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
     "Users.disconnect": lambda w: w.app.users.disconnect("ada"),
     "Users.disconnect of a subscriber": lambda w: w.app.users.disconnect("bob"),
     "Users.disconnect of nobody": lambda w: w.app.users.disconnect("nobody"),
+    "Client.send": lambda w: w.client.send("x"),
+    "Client.disconnect": lambda w: w.client.disconnect(),
+    "Client.subscribe": lambda w: w.client.subscribe("elsewhere"),
+    "Subscription.accept": lambda w: w.waiting.accept(),
+    "Subscription.receive": lambda w: w.sub.receive(),
+    "Subscription.__anext__": lambda w: anext(w.sub),
+    "Subscription.publish": lambda w: w.sub.publish("x"),
+    "Subscription.unsubscribe": lambda w: w.sub.unsubscribe(),
+    "Subscription.unsubscribe of one that waits": lambda w: w.waiting.unsubscribe(),
     "Membership.__aenter__": lambda w: w.membership.__aenter__(),
     "Membership.__aexit__": lambda w: w.membership.__aexit__(None, None, None),
 }
@@ -260,6 +318,20 @@ READ: dict[str, Call] = {
     "Member.user": lambda w: w.subscriber.user,
     "Member.closed of a subscriber": lambda w: w.subscriber.closed,
     "EventSubscriber.__repr__": lambda w: repr(w.subscriber),
+    "Client.user": lambda w: w.client.user,
+    "Client.nursery": lambda w: w.client.nursery,
+    "Client.subscriptions": lambda w: w.client.subscriptions,
+    "Client.__repr__": lambda w: repr(w.client),
+    **{
+        f"Subscription.{name}": partial(lambda name, w: getattr(w.sub, name), name)
+        for name in (
+            *("name", "client", "user", "room", "claims", "data", "nursery"),
+            *("is_server_side", "is_accepted", "is_over", "is_recovered"),
+        )
+    },
+    "Subscription.__repr__": lambda w: repr(w.sub),
+    "Subscription.__aiter__": lambda w: aiter(w.sub),
+    "Subscription.__class_getitem__": lambda w: Subscription[str],
     "App.room": lambda w: w.app.room("hall"),
     "App.connections": lambda w: w.app.connections,
     "App.users": lambda w: w.app.users,
@@ -291,12 +363,16 @@ ROUTES: dict[str, Call] = {
     "Routes.sse": lambda w: w.app.sse("/late/:room"),
     "Routes.group": lambda w: w.app.group("/late"),
     "App.asyncapi": lambda w: w.app.asyncapi(title="x", version="1"),
+    "ClientRoutes.centrifuge": lambda w: w.app.centrifuge("/late"),
+    "ClientRoutes.call": lambda w: w.app.call("late")(lambda client: None),
 }
-"""Adds a route, in whatever thread the app is written: one entry more in a list, and nobody waits for one."""
+"""Adds a route, or a function that clients call, in whatever thread the app is written: one entry more in a list, and
+nobody waits for one."""
 
 SENTENCES = {
     *("WebSocket.__iter__", "WebSocket.__aenter__", "WebSocket.__aexit__"),
     *("Membership.__enter__", "Membership.__exit__", "Room.__iter__"),
+    *("Subscription.__iter__", "Subscription.__aenter__", "Subscription.__aexit__"),
 }
 """What is there only to say what to write instead (see test_mistakes): it reads nothing, and changes nothing."""
 
@@ -493,10 +569,10 @@ async def test_allowed(name: str, elsewhere: Any, autojump_clock: Clock) -> None
 @pytest.mark.parametrize("name", ROUTES)
 async def test_routes_may_be_added(name: str, autojump_clock: Clock) -> None:
     async with world() as w:
-        before, routes = w.state(), len(w.app.routes)
+        before, there = w.state(), len(w.app.routes) + len(w.app._calls)
         await in_a_thread(lambda: ROUTES[name](w))
         assert w.state() == before
-        assert len(w.app.routes) == routes + 1
+        assert len(w.app.routes) + len(w.app._calls) > there
         await w.check_served()
         await w.shut_down()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from contextlib import AbstractAsyncContextManager
+from itertools import count
 from typing import Any
 
 import httpx
@@ -312,6 +313,47 @@ class TestTeamchat:
             for since, expected in (("nonsense", [gap, history, state]), (None, [history, state])):
                 assert await self.join(bob, since) == expected
                 await bob.send({"type": "leave", "room": "random"})
+
+
+class TestCentrifuge:
+    """In the protocol's commands. (What is published is in tests/examples/test_centrifuge.py.)"""
+
+    async def test_a_client(self, sample: Sample) -> None:
+        numbers = count(1)
+        login = await sample.post("/login", json={"username": "ada", "password": "password"})
+        async with sample.connect("/connection/websocket") as ada:
+
+            async def ask(**command: Any) -> Any:
+                number = next(numbers)
+                await ada.send({"id": number, **command})
+                reply = await ada.receive()
+                assert reply.pop("id") == number
+                return reply
+
+            connected = await ask(connect=login.json())
+            me = connected["connect"].pop("client")
+            assert 3590 <= connected["connect"].pop("ttl") <= 3600
+            rooms = {"user": "ada", "name": "Ada", "rooms": ["general", "random", "leads"]}
+            assert connected["connect"] == {
+                "version": "verbtrio",
+                "expires": True,
+                "data": rooms,
+                "ping": 25,
+                "pong": True,
+            }
+
+            subscribed = await ask(subscribe={"channel": "chat:leads"})
+            assert subscribed["subscribe"].pop("epoch")
+            topic = {"topic": "Who does what"}
+            assert subscribed == {"subscribe": {"recoverable": True, "positioned": True, "data": topic}}
+            present = {me: {"user": "ada", "client": me, "conn_info": {"name": "Ada"}}}
+            assert await ask(presence={"channel": "chat:leads"}) == {"presence": {"presence": present}}
+            assert await ask(unsubscribe={"channel": "chat:leads"}) == {"unsubscribe": {}}
+
+            refused = {"code": 1001, "message": "You are not in this room"}
+            assert await ask(rpc={"method": "roll", "data": {"room": "leads"}}) == {"error": refused}
+            await ada.send({"id": next(numbers), "rpc": {"method": "cut"}})
+            assert await ada.closed() == (4000, "you cut the line")
 
 
 class TestHeartbeat:

@@ -31,6 +31,8 @@ from verbtrio.auth import JWTAuth
 from verbtrio.brokers import History
 
 EXPIRED = int(time.time()) - 3600
+LEFT = {"code": 2000, "reason": "unsubscribed"}
+FAILED = {"code": 2503, "reason": "internal server error"}
 ENDED = {"code": 100, "message": "the subscription has ended", "temporary": True}
 
 
@@ -176,7 +178,7 @@ class TestAHandler:
         ("make", "error", "end"),
         [
             (lambda: Denied("no"), {"code": 103, "message": "no"}, {"code": 2000, "reason": "no"}),
-            (lambda: Denied(""), {"code": 103, "message": "permission denied"}, {"code": 2000, "reason": "unsubscribed"}),
+            (lambda: Denied(""), {"code": 103, "message": "permission denied"}, LEFT),
             (lambda: CallError(400, "why"), {"code": 400, "message": "why"}, {"code": 2000, "reason": "why"}),
             (
                 lambda: CallError(400, "soon", temporary=True),
@@ -194,11 +196,11 @@ class TestAHandler:
                 {"code": 100, "message": "not available now", "temporary": True},
                 {"code": 2500, "reason": "insufficient state"},
             ),
-            (lambda: MessageError("what?"), {"code": 107, "message": "what?"}, {"code": 2503, "reason": "internal server error"}),
+            (lambda: MessageError("what?"), {"code": 107, "message": "what?"}, FAILED),
             (
                 lambda: Failure("a secret"),
                 {"code": 100, "message": "internal server error", "temporary": True},
-                {"code": 2503, "reason": "internal server error"},
+                FAILED,
             ),
             (
                 lambda: ExceptionGroup("", [ExceptionGroup("", [Denied("no")])]),
@@ -253,7 +255,7 @@ class TestAHandler:
             speaker = await clients.client()
             await speaker.result("subscribe", channel="chat:a")
             await trio.sleep(2)
-            assert speaker.of("unsubscribe") == [{"code": 2503, "reason": "internal server error"}]
+            assert speaker.of("unsubscribe") == [FAILED]
             assert [type(error) for error in errors(caplog)] == [Failure]
 
     async def test_unsubscribes(self, autojump_clock: Clock) -> None:
@@ -276,7 +278,7 @@ class TestAHandler:
             await speaker.result("subscribe", channel="chat:coded")
             assert await speaker.refused("subscribe", channel="chat:not accepted") == 103
             await clients.settle()
-            assert speaker.of("unsubscribe", "chat:a") == [{"code": 2000, "reason": "unsubscribed"}]
+            assert speaker.of("unsubscribe", "chat:a") == [LEFT]
             assert speaker.of("unsubscribe", "chat:coded") == [{"code": 2600, "reason": "go"}]
             assert speaker.of("unsubscribe", "chat:not accepted") == []
             assert ended == ["ended)>"] * 3
@@ -409,7 +411,7 @@ class TestARoom:
             del first
             await clients.settle()
             assert speaker.published() == ["before"]
-            assert speaker.pushes[-1] == {"channel": room, "unsubscribe": {"code": 2000, "reason": "unsubscribed"}}
+            assert speaker.pushes[-1] == {"channel": room, "unsubscribe": LEFT}
             assert other.published() == ["before", "after"]
             app.room(room).close(code=4001, reason="over")
             await clients.settle()

@@ -18,7 +18,10 @@ from verbtrio.protocols.replies import Empty, Push, Reply
 
 BOTH = pytest.mark.parametrize("encoding", [JSON, ASCII], ids=lambda encoding: encoding.name)
 
-NEVER_LEFT_OUT = {"presence": {"presence": {}}, "presence_stats": {"num_clients": 0, "num_users": 0}}
+NEVER_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "presence": {"presence": {}},
+    "presence_stats": {"num_clients": 0, "num_users": 0},
+}
 """In results, although they have their zero value: the JavaScript SDK passes them on as they come."""
 
 

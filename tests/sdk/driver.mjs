@@ -124,6 +124,7 @@ const methods = {
         clients.delete(client);
     },
     subscribe,
+    ready: ({ centrifuge }, { channel }) => centrifuge.getSubscription(channel).ready(5000),
     unsubscribe: ({ centrifuge }, { channel }) => centrifuge.getSubscription(channel).unsubscribe(),
     publish: ({ centrifuge, form }, { channel, data }) => centrifuge.publish(channel, form.out(data)),
     send: ({ centrifuge, form }, { data }) => centrifuge.send(form.out(data)),

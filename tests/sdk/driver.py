@@ -161,6 +161,10 @@ class Driver:
             )
         await subscription.subscribe()
 
+    async def ready(self, client: str, channel: str) -> None:
+        """Wait until the subscription is in the state "subscribed"."""
+        await self.clients[client][0].get_subscription(channel).ready()
+
     async def connect(self, client: str) -> None:
         await self.clients[client][0].connect()
 

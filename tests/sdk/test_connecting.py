@@ -8,7 +8,7 @@ import pytest
 
 from tests.apps.sdk import auth
 from tests.sdk.conftest import Connect, Unique
-from tests.sdk.driving import Way
+from tests.sdk.driving import JS, Way
 
 EXPIRED = -10.0
 
@@ -32,6 +32,17 @@ def test_with_a_token(way: Way, client: Connect, unique: Unique) -> None:
     ada.connect()
 
     assert ada.rpc("who")["user"]["sub"] == user
+
+
+def test_where_a_token_is_needed(way: Way, client: Connect) -> None:
+    """Without one, the SDK is told so for good."""
+    ada, bob = client(way, path="/members"), client(way, path="/members", token=token("bob"))
+
+    ada.call("connect")
+    bob.connect()
+
+    assert ada.expect("disconnected") == {"event": "disconnected", "code": 101, "reason": "unauthorized"}
+    assert bob.rpc("add", {"a": 1, "b": 2}) == 3
 
 
 def test_data_both_ways(way: Way, client: Connect) -> None:
@@ -95,3 +106,15 @@ def test_an_end_without_a_reason(way: Way, client: Connect, unique: Unique) -> N
     other.rpc("end", {"user": user, "code": 4999, "reason": ""})
 
     assert ada.expect("disconnected")["code"] == 4999
+
+
+def test_an_end_behind_many_messages(way: Way, client: Connect) -> None:
+    """The client reads to the end, and knows the last words, although the response that carries it ends at once."""
+    ada = client(way)
+    ada.connect()
+
+    ada.begin("rpc", method="leave", data=300)
+
+    assert ada.expect("disconnected") == {"event": "disconnected", "code": 4500, "reason": "that was all"}
+    if way.sdk == JS:  # the Python SDK shows no messages
+        assert [event["data"] for event in ada.events("message")] == list(range(300))

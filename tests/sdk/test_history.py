@@ -159,6 +159,25 @@ def test_what_is_remembered_of_a_small_history(ada: Client, bob: Client, unique:
     assert ada.received(room, 2) == [1, 2]
 
 
+def test_more_than_a_client_takes_in_one_message(ada: Client, bob: Client, unique: Unique) -> None:
+    """The Python SDK takes 1 MiB. It is told that it has missed something, or gets a part; and stays connected."""
+    room = unique("open:")
+    ada.subscribe(room)
+    ada.disconnect()
+
+    for _ in range(12):
+        bob.rpc("repeat", [room, "x", 100_000])
+    ada.connect()
+
+    again = ada.expect("subscribed", room)
+    assert (again["was_recovering"], again["recovered"]) == (True, False)
+    page = ada.history(room, limit=-1)
+    assert page["offset"] == 12
+    assert [each["offset"] for each in page["publications"]] == list(range(1, len(page["publications"]) + 1))
+    assert len(page["publications"]) >= 1
+    assert len(ada.events("connecting")) == 2
+
+
 def test_no_recovery_without_a_history(ada: Client, bob: Client, unique: Unique) -> None:
     room = unique("plain:")
     first = ada.subscribe(room)

@@ -22,6 +22,7 @@ from verbtrio import (
     AuthenticationError,
     CallError,
     Cause,
+    Client,
     CloseInfo,
     ConnectionClosed,
     Denied,
@@ -47,6 +48,7 @@ from verbtrio import (
     ServerSentEvent,
     Statistics,
     Stream,
+    Subscription,
     Users,
     WebSocket,
     last_event_id,
@@ -347,9 +349,94 @@ async def is_over(token: str) -> bool:
     return False
 
 
-def rename(name: str) -> None:
-    if not name:
+# Clients with many rooms on one connection
+
+
+class Rename(msgspec.Struct):
+    name: str
+
+
+async def connected(client: Client, data: JSON) -> dict[str, str]:
+    assert_type(client.user, Any)
+    assert_type(client.id, str)
+    assert_type(client.name, str)
+    assert_type(client.transport, str)
+    client.nursery.start_soon(trio.sleep, 1)
+    return {"welcome": client.id}
+
+
+def heard(client: Client, data: Say) -> None:
+    client.send_nowait(Said("you", data.text))
+
+
+app.centrifuge(
+    "/connection",
+    auth=auth,
+    anonymous=True,
+    connect=connected,
+    message=heard,
+    limits=Limits(max_calls=8, call_timeout=5),
+    allowed_origins=["https://example.com"],
+    ping=20,
+    personal="#{user}",
+)
+
+app.rooms("news", subscribe=True)
+app.rooms("board:{name}", publish=True, history=History())
+app.rooms("paid:{name}", token=True)
+
+
+@app.rooms("talk:{name}", presence=True, join_leave=True)
+async def talk(sub: Subscription[Say, Claims], name: str) -> None:
+    assert_type(sub.user, Claims)
+    assert_type(sub.client, Client)
+    assert_type(sub.room, Room)
+    assert_type(sub.data, bytes)
+    if name == "secret":
+        raise Denied("not for you")
+    await sub.accept(data={"topic": name})
+    assert_type(sub.is_recovered, bool)
+    first = await sub.receive()
+    assert_type(first, Say)
+    async for said in sub:
+        assert_type(said, Say)
+        position = await sub.publish(Said("somebody", said.text))
+        assert_type(position, Position | None)
+        if said.text == "bye":
+            await sub.unsubscribe(2000, "bye")
+
+
+async def listens(sub: Subscription) -> None:
+    async for anything in sub:
+        await sub.client.send(anything)
+
+
+app.rooms("lists:{name}")(listens)
+
+
+@app.call("rename")
+async def rename(client: Client, data: Rename) -> Said:
+    if not data.name:
         raise CallError(422, "a name is not empty", temporary=False)
+    for name, sub in client.subscriptions.items():
+        assert_type(name, str)
+        assert_type(sub.is_accepted, bool)
+    return Said("the server", data.name)
+
+
+@app.call("follow")
+async def follow(client: Client) -> None:
+    assert_type(client.unsubscribe("news", code=2500, reason="anew"), bool)
+    news = await client.subscribe("news", data={"since": "now"}, presence={"status": "online"})
+    assert_type(news, Subscription[Any])
+
+
+@app.call("leave")
+async def leave(client: Client) -> None:
+    await client.disconnect(4000, "bye")
+
+
+assert_type(rename.__name__, str)
 
 
 @api.get("/me", middleware=[auth])

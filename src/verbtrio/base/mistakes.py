@@ -1,4 +1,5 @@
-"""Error messages that say what to write instead of another framework's names, or of what is nearly right. Pure."""
+"""Error messages that say what to write instead of another framework's arguments, or of what is nearly right. (For its
+attributes: `habits`.) Pure."""
 
 from __future__ import annotations
 
@@ -6,48 +7,11 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Never, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from starlette.middleware import Middleware
 
-C = TypeVar("C", bound=type)
 M = TypeVar("M", bound=Callable[..., Any])
-
-# For each attribute that other libraries' WebSockets have: what to use instead.
-_SEND = "`await ws.send(data)`: a str goes as text, bytes as binary, anything else as JSON"
-_RECEIVE = "`await ws.receive()`; the annotation says what it returns: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
-_ITERATE = "`async for message in ws`; the annotation says what it gives: `WebSocket[str]`, `WebSocket[dict[str, Any]]`"
-_STATE = "`ws.ready_state`, or `ws.closed`, which says how it ended"
-_HOOKS = 'the hooks of the route: `app.ws("/ws", open=, message=, close=, error=)`, or `async for message in ws`'
-_HEARTBEAT = "nothing: pings are sent automatically; `Heartbeat(...)` says how often, `ws.send` sends your own"
-_ROOM = "`ws.join(room)`, and `app.room(room).broadcast(data, exclude=ws)`"
-_CLOSE = "`await ws.close(code, reason)`"
-_ENDED = "`ws.closed`, which has `code` and `reason` once the connection has ended"
-
-_WEBSOCKET = {
-    "accept": "nothing: the upgrade is accepted before the handler begins; middleware may deny it",
-    "send_denial_response": "middleware: it denies the upgrade by returning a response",
-    **dict.fromkeys(("send_json", "send_text", "send_bytes", "send_str", "send_message", "write_message"), _SEND),
-    "emit": f"{_SEND}. For several: `ws.route.broadcast(data)`",
-    **dict.fromkeys(("receive_text", "receive_json", "receive_bytes", "receive_str"), _RECEIVE),
-    **dict.fromkeys(("recv", "get_message", "read_message", "recv_messages"), _RECEIVE),
-    **dict.fromkeys(("iter_text", "iter_json", "iter_bytes"), _ITERATE),
-    **dict.fromkeys(("client_state", "application_state", "readyState", "open", "is_open"), _STATE),
-    **dict.fromkeys(("on", "once", "add_event_listener", "addEventListener"), _HOOKS),
-    **dict.fromkeys(("onopen", "onmessage", "onclose", "onerror"), _HOOKS),
-    **dict.fromkeys(("on_open", "on_message", "on_close", "on_error"), _HOOKS),
-    **dict.fromkeys(("ping", "pong"), _HEARTBEAT),
-    "broadcast": "`ws.route.broadcast(data, exclude=ws)`, or a room's: `app.room(name).broadcast(data)`",
-    **dict.fromkeys(("subscribe", "publish", "to", "enter_room", "join_room"), _ROOM),
-    **dict.fromkeys(("unsubscribe", "leave_room"), "`await ws.leave(room)`"),
-    **dict.fromkeys(("disconnect", "terminate", "aclose", "wait_closed"), _CLOSE),
-    **dict.fromkeys(("close_code", "close_reason", "closeCode"), _ENDED),
-    "path": "`ws.url.path`",
-    "query": "`ws.query_params`",
-    "remote_address": "`ws.client`",
-    "request": "`ws` itself: `ws.headers`, `ws.query_params`, `ws.cookies`, `ws.client`, `ws.params`",
-    "data": "`ws.state`, for whatever belongs to the connection",
-}
 
 _HOOK_NAMES = {
     **dict.fromkeys(("on_open", "onopen", "onOpen", "on_connect", "connect"), "open"),
@@ -63,11 +27,25 @@ _KEYWORDS = {
     **dict.fromkeys(("ping_interval", "ping_timeout"), "heartbeat"),
     **dict.fromkeys(("origin", "origins", "cors"), "allowed_origins"),
     "protocols": "subprotocols",
+    **dict.fromkeys(("public", "allow_subscribe_for_client"), "subscribe"),
+    **dict.fromkeys(("allow_publish_for_client", "allow_publish_for_subscriber", "writable"), "publish"),
+    **dict.fromkeys(("private", "subscription_token", "require_token"), "token"),
+    **dict.fromkeys(("allow_presence_for_client", "allow_presence_for_subscriber"), "presence"),
     **dict.fromkeys(("history_size", "history_ttl", "remember", "replay"), "history"),
     **dict.fromkeys(("auth", "authorize", "allow", "permission", "permissions", "can_join", "middleware"), "guard"),
     **dict.fromkeys(("capacity", "limit", "max_clients", "max_users"), "max_members"),
 }
 """Other frameworks' names for keywords."""
+_CLIENT_KEYWORDS = {
+    **dict.fromkeys(("jwt", "tokens", "authenticator", "authenticate", "authorize"), "auth"),
+    **dict.fromkeys(("heartbeat", "ping_interval"), "ping"),
+    **dict.fromkeys(("ping_timeout", "heartbeat_timeout"), "pong_timeout"),
+    **dict.fromkeys(("open", "on_open", "on_connecting"), "connect"),
+    **dict.fromkeys(("allow_anonymous", "anonymous_users", "allow_anonymous_connect_without_token"), "anonymous"),
+    **dict.fromkeys(("user_personal_channel", "personal_channel"), "personal"),
+    **dict.fromkeys(("guard", "guards"), "middleware"),
+}
+"""The same for `app.centrifuge`, where the first table has none that it takes."""
 _RESPONSE = "the handler returns a response with its status, headers and type"
 _NO_DOCUMENT = "leave it out: HTTP routes have no OpenAPI document"
 _NO_KEYWORDS = {
@@ -76,51 +54,17 @@ _NO_KEYWORDS = {
     "include_in_schema": _NO_DOCUMENT,
     **dict.fromkeys(("methods", "method"), "each method has its own: get, post, put, patch and delete"),
     **dict.fromkeys(("endpoint", "handler", "func", "route"), "a handler is decorated"),
+    "timeout": "callers say how long they wait, and `Limits.call_timeout` bounds it",
+    **dict.fromkeys(("rpc", "calls", "namespaces"), "what clients may do is declared by `@app.call` and `app.rooms`"),
 }
 """Keywords of other frameworks for which there is no keyword here."""
-NO_DECORATORS = ("sse", "group", "rooms")
-_PATH, _PATTERN = ("path", '"/path"'), ("pattern", '"game:{id}"')
+NO_DECORATORS = ("sse", "group", "centrifuge")
+_PATH = ("path", '"/path"')
+_FIRST = {"pattern": ("pattern", '"game:{id}"'), "name": ("name", '"rename"')}
 """What the first argument of a method is called, and an example of it. (Not "{room}", which is what a room's task
 calls its first parameter.)"""
 _AMBIGUOUS = {"connect", "receive", "disconnect"}
 """Names that methods other than hooks may well have."""
-
-
-class Habit:
-    """An attribute of other libraries' WebSockets: reading it raises `AttributeError`, with what to use instead.
-
-    (With a `__getattr__`, reading any attribute would take three times as long under Python 3.11.)
-    """
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> Never:
-        text = f"a verbtrio.WebSocket has no {self._name!r}; use {_WEBSOCKET[self._name]}"
-        raise AttributeError(text, name=self._name, obj=owner if instance is None else instance)
-
-
-def with_habits(kind: C) -> C:
-    """Add a `Habit` to the class for each attribute that other libraries' WebSockets have and the class has not.
-
-    An instance may still set an attribute of that name. Type checkers do not see these attributes.
-    """
-    for name in _WEBSOCKET:
-        if not hasattr(kind, name):
-            setattr(kind, name, Habit(name))
-    for name, method in {"__iter__": _no_iteration, "__aenter__": _no_block, "__aexit__": _no_block}.items():
-        setattr(kind, name, method)
-    return kind
-
-
-def _no_iteration(self: object) -> Never:
-    raise TypeError("receiving has to wait: write `async for message in ws` (ws.scope has the ASGI scope)")
-
-
-async def _no_block(self: object, *_: object) -> Never:
-    raise TypeError("a connection ends when its handler does: leave `async with ws` out")
 
 
 def no_injection(marker: str, name: str, receiver: str) -> str | None:
@@ -142,14 +86,14 @@ def no_injection(marker: str, name: str, receiver: str) -> str | None:
 
 
 def explained(*keywords: str) -> Callable[[M], M]:
-    """Decorate a method that adds something for a path, or for a pattern of room names. If it is called with wrong
+    """Decorate a method that adds something for a path, a pattern of room names, or a name. If it is called with wrong
     arguments, the error says what to write instead.
 
     Args:
         keywords: the keywords that it takes. Default: those of its signature.
 
     Raises:
-        TypeError: the path or pattern is missing or not a `str`; or the method does not take an argument.
+        TypeError: the first argument is missing or not a `str`; or the method does not take an argument.
         ValueError: the path does not begin with "/".
     """
 
@@ -164,7 +108,7 @@ def explained(*keywords: str) -> Callable[[M], M]:
                 if habit not in known and habit != first.name:
                     raise TypeError(f"app.{name}() takes no {habit!r}: {_keyword(habit, known)}")
             given = (*positional, *(options[key] for key in options if key == first.name))
-            what, example = _PATTERN if first.name == "pattern" else _PATH
+            what, example = _FIRST.get(first.name, _PATH)
             if not given:
                 raise TypeError(f"app.{name} takes a {what}: app.{name}({example})")
             if not isinstance(given[0], str):
@@ -191,10 +135,10 @@ def _no_text(method: str, given: object, what: str, example: str) -> str:
 
 def _keyword(habit: str, known: Sequence[str]) -> str:
     """What to write instead of the keyword `habit`."""
-    near = [_KEYWORDS.get(habit), *get_close_matches(habit, known, n=1)]
+    near = [_KEYWORDS.get(habit), _CLIENT_KEYWORDS.get(habit), *get_close_matches(habit, known, n=1)]
     name = next((one for one in near if one in known), None)
     instead = _NO_KEYWORDS.get(habit, "leave it out") if name is None else f"write `{name}=`"
-    return f"{instead} (it takes {', '.join(known)})"
+    return f"{instead} (it takes {', '.join(known) or 'nothing else'})"
 
 
 def _one_too_many(method: str, extra: object, what: str) -> str:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from verbtrio.base.close import NORMAL_CLOSURE
 from verbtrio.base.errors import ConnectionClosed, MessageError
-from verbtrio.base.mistakes import with_habits
+from verbtrio.base.habits import with_habits
 from verbtrio.base.position import Position
 from verbtrio.base.types import Data, Hook, ReadyState
 from verbtrio.connection.membership import Membership

@@ -29,13 +29,15 @@ class CrossOrigin:
     def refusal(self, scope: Scope) -> str | None:
         """Why a request is refused; `None` if it is not.
 
-        One without an `Origin` that the browser says is of the same origin, or the user's own, is let in: browsers
-        leave `Origin` out of such GETs.
+        Browsers leave `Origin` out of GETs of the same origin, and of those for images and scripts, whatever page has
+        them. What they say in `Sec-Fetch-Site` (Fetch Metadata) tells one from the other.
         """
         headers = Headers(scope=scope)
-        origins, hosts = headers.getlist("origin"), headers.getlist("host")
-        if not origins and headers.getlist("sec-fetch-site") in (["same-origin"], ["none"]):
-            return None
+        origins, hosts, site = headers.getlist("origin"), headers.getlist("host"), headers.getlist("sec-fetch-site")
+        if not origins and site:
+            if site in (["same-origin"], ["none"]) or self._is_open:
+                return None
+            return "its browser says that a page of another origin has sent it, and not which one"
         own = server_origin(scope.get("scheme", "http"), hosts[0]) if len(hosts) == 1 else None
         refusals = [each.refusal(origins, own, session="session" in scope) for each in self.origins]
         return None if None in refusals else refusals[0]
@@ -46,11 +48,14 @@ class CrossOrigin:
         if origin is None:
             return {"vary": "Origin"}
         said = {"access-control-allow-origin": origin, "vary": "Origin"}
-        if not any(
-            "*" in each.allowed for each in self.origins
-        ):  # with "*" nobody has named the pages that may use a visitor's cookies
+        if not self._is_open:  # otherwise nobody has named the pages that may use a visitor's cookies
             said["access-control-allow-credentials"] = "true"
         return said
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether all pages may send requests."""
+        return any("*" in each.allowed for each in self.origins)
 
     def preflight(self, scope: Scope, method: str) -> Response:
         """The answer to a browser that asks whether a page may send a request."""

@@ -72,6 +72,7 @@ class SubscriberPeer:
     """
 
     subscriber: EventSubscriber
+    returns_at_once = False  # after `retry`: its client's default is 3 s
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ CUT_SECONDS = 0.5
 """Seconds for closing the connections that are cut at the drain's deadline."""
 
 SPREAD_FROM = 100
-"""So many connections whose clients come back by themselves, or more, are not all ended at the same moment."""
+"""So many clients that come back by themselves, or more, are not all ended at the same moment."""
 SPREAD_STEP = 0.02
 """Seconds between two steps of that."""
 
@@ -38,7 +38,13 @@ class Drainable(Protocol):
 
 
 class Streaming(Protocol):
-    """A client that an HTTP response carries. The drain ends it, and the server waits for its response."""
+    """A client that an HTTP response carries. The drain ends it, and the server waits for its response.
+
+    Attributes:
+        returns_at_once: its client comes back by itself, within a second.
+    """
+
+    returns_at_once: bool
 
     def drain(self) -> None:
         """End, because the server shuts down."""
@@ -116,41 +122,41 @@ class Drain:
         self.begun = True
         self.until.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
-        for stream in tuple(self.streams):
-            stream.drain()
         # Clients of a protocol of their own come back by themselves.
-        returning = [connection for connection in self.connections if connection.peer.dialect is not None]
-        later = set(returning) if len(returning) >= SPREAD_FROM else set()
-        for one in (*self.sessions, *(self.connections - later)):
+        later: set[Connection | Streaming] = {one for one in self.connections if one.peer.dialect is not None}
+        later.update(stream for stream in self.streams if stream.returns_at_once)
+        if len(later) < SPREAD_FROM:
+            later = set()
+        for one in (*self.sessions, *(self.connections - later), *(self.streams - later)):
             one.drain()
-        for one in (*self.sessions, *self.ending):
-            one.hurry(self._deadline)
+        for begun in (*self.sessions, *self.ending):
+            begun.hurry(self._deadline)
         await self._spread(tuple(later))
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self.ending or self.sessions:
                 await self._changed.park()
         await self._give_up()
 
-    async def _spread(self, connections: Sequence[Connection]) -> None:
-        """End connections one after the other, in half of the drain's time: their clients come back by themselves, each
-        within a second, and would all come at once. If cancelled, those that are left end at once."""
-        begun, half = trio.current_time(), self._seconds / 2
+    async def _spread(self, clients: Sequence[Connection | Streaming]) -> None:
+        """End clients one after the other, in half of the time that is left for the drain: they come back by
+        themselves, each within a second, and would all come at once. If cancelled, those that are left end at once."""
+        begun = trio.current_time()
+        half = (self._deadline - begun) / 2
         ended = 0
         try:
-            while ended < len(connections):
-                await trio.sleep(SPREAD_STEP)
-                due = len(connections) * (trio.current_time() - begun) / half
-                while ended < min(due, len(connections)):
-                    self._end(connections[ended])
+            while ended < len(clients) and (passed := trio.current_time() - begun) < half:
+                while ended < len(clients) * passed / half:
+                    self._end(clients[ended])
                     ended += 1
+                await trio.sleep(SPREAD_STEP)
         finally:
-            for connection in connections[ended:]:
-                self._end(connection)
+            for client in clients[ended:]:
+                self._end(client)
 
-    def _end(self, connection: Connection) -> None:
-        connection.drain()
-        if connection in self.ending:
-            connection.hurry(self._deadline)
+    def _end(self, client: Connection | Streaming) -> None:
+        client.drain()
+        if isinstance(client, Connection) and client in self.ending:
+            client.hurry(self._deadline)
 
     async def _give_up(self) -> None:
         """Close the sockets of connections that have not ended."""

@@ -29,6 +29,9 @@ from verbtrio.protocols.replies import ConnectResult, SubscribeResult
 
 logger = logging.getLogger("verbtrio.clients")
 
+SERVER = "verbtrio"
+"""What clients are told as the server's version: no number, which would tell more than they need."""
+
 
 class Admission:
     """One client's admission.
@@ -88,6 +91,7 @@ class Admission:
         node, session = self._address or ("", "")
         result = ConnectResult(
             client=client.id,
+            version=SERVER,
             expires=expiry.expires,
             ttl=expiry.ttl,
             data=data,

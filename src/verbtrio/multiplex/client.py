@@ -17,6 +17,7 @@ from msgspec import Raw
 from starlette.types import Scope
 
 from verbtrio.base.errors import ConnectionClosed, Denied
+from verbtrio.base.habits import with_habits
 from verbtrio.base.position import Position
 from verbtrio.base.types import JSON, Data
 from verbtrio.multiplex.intake import Intake
@@ -54,6 +55,7 @@ class Session(Protocol):
     def unsubscribe(self, name: str, code: int, reason: str) -> bool: ...
 
 
+@with_habits
 class Client(Member):
     """One client of `app.centrifuge`. It may be in many rooms, by subscriptions.
 
@@ -101,7 +103,7 @@ class Client(Member):
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        """Its subscriptions now, by the rooms' names."""
+        """The subscriptions that it has been let in by, and that have not ended, by the rooms' names."""
         return self._session.subscriptions
 
     async def send(self, data: Data) -> None:
@@ -154,7 +156,8 @@ class Client(Member):
             Denied, LimitExceeded, RoomUnavailable: the client can't be in the room, and is not. (`RoomUnavailable` also
                 where the broker can't be reached, or the room's handler has failed.)
             RuntimeError: it is subscribed already; or it has not connected yet.
-            TypeError, ValueError: `name` is not text; or it is empty, or has more than 255 bytes.
+            TypeError: `name` is not text; or `data` or `presence` can't be encoded.
+            ValueError: `name` is empty, or has more than 255 bytes.
         """
         return await self._session.subscribe(name, data=data, presence=presence)
 
@@ -195,6 +198,8 @@ class Life(Protocol):
     @property
     def room(self) -> Room: ...
 
+    def check(self) -> None: ...
+
     async def accept(self, data: Data, presence: Any) -> None: ...
 
     async def accept_as_given(self) -> None: ...
@@ -204,6 +209,7 @@ class Life(Protocol):
     def end(self, code: int, reason: str) -> bool: ...
 
 
+@with_habits
 class Subscription(Generic[T, U]):
     """One client's subscription to one room. `T` is the type of what the client may publish in it (default: any JSON
     value); `U` that of its `user`, for the type checker alone.
@@ -319,18 +325,16 @@ class Subscription(Generic[T, U]):
 
     async def __anext__(self) -> T:
         """The next one; the loop ends when the subscription does."""
-        if not self._life.is_accepted:
-            await self._life.accept_as_given()
+        life = self._life
+        life.check()
+        if life.intake is None:
+            raise RuntimeError(f"the room {life.name!r:.100} has no handler, so nothing is received here")
+        if not life.is_accepted:
+            await life.accept_as_given()
         try:
-            return cast("T", await self._intake.get())
+            return cast("T", await life.intake.get())
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-
-    @property
-    def _intake(self) -> Intake:
-        if (intake := self._life.intake) is None:
-            raise RuntimeError(f"the room {self._life.name!r:.100} has no handler, so nothing is received here")
-        return intake
 
     async def publish(self, data: Data) -> Position | None:
         """Publish `data` in the room in the client's name: as `sub.room.publish`, but others see who it is from.

@@ -123,6 +123,10 @@ class SubscriptionLife(Seat):
         limits = peer.limits
         self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
 
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other thread than the app's."""
+        self._app.rooms.check()
+
     # Its course
 
     @property
@@ -140,7 +144,7 @@ class SubscriptionLife(Seat):
         Raises:
             Denied, LimitExceeded, RoomUnavailable: the room does not let the client in.
         """
-        form, info = _forms(self._peer, *self._given)
+        form, info = forms(self._peer, *self._given)
         self.join_room()
         self._accepted(NOTHING, form, info)
 
@@ -191,7 +195,7 @@ class SubscriptionLife(Seat):
         self._app.rooms.check()
         if self.is_accepted or self._is_accepting:
             raise RuntimeError(f"the subscription to {self.name!r:.100} has been accepted already")
-        form, info = _forms(self._peer, data, presence)
+        form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
             recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
@@ -315,7 +319,7 @@ class SubscriptionLife(Seat):
             self.end(*_end_for(error))
 
 
-def _forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]:
+def forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]:
     """The data as they are sent; and the public info as plain JSON, since the application may change its own object
     later."""
     form = None if data is None else peer.encoding.data(peer.encode(data))

@@ -103,10 +103,8 @@ class RoomCommands:
             rule, opening = self._opening(channel)
         if not opening.publish or opening.handler is not None:
             raise Refused(codes.PERMISSION_DENIED)
-        if life is None:
+        if life is None or not life.is_accepted:
             self._ask_guard(rule, opening, channel)
-        elif not life.is_accepted:
-            raise Refused(codes.PERMISSION_DENIED)
         return rule
 
     def _info(self, life: SubscriptionLife | None) -> ClientInfo:
@@ -118,9 +116,7 @@ class RoomCommands:
     def _askable(self, channel: str) -> RoomRule:
         """The rule of a room that the client may ask about: it is in it, or may subscribe as it is."""
         life = self._subscriptions.get(channel)
-        if life is not None:
-            if not life.is_accepted:
-                raise Refused(codes.PERMISSION_DENIED)
+        if life is not None and life.is_accepted:
             if life.rule is None:
                 raise Refused(codes.NOT_AVAILABLE)
             return life.rule

@@ -10,6 +10,7 @@ import trio
 from verbtrio.base.errors import ConnectionClosed, Denied, LimitExceeded, RoomUnavailable, VerbtrioError
 from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
+from verbtrio.multiplex.life import forms
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
@@ -26,6 +27,7 @@ async def subscribe_client(
     check_name(name)
     if not name:
         raise ValueError("a client is subscribed to a room by its name, which is not empty")
+    forms(peer, data, presence)  # raises for what can't be encoded, before anything has changed
     outcome = ServerSide(data=data, presence=presence)
     try:
         life = subscriptions.subscribe_by_server(SubscribeRequest(channel=name), outcome)

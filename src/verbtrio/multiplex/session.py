@@ -24,7 +24,7 @@ from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS, Bucket, Meter
-from verbtrio.multiplex.admission import Admission
+from verbtrio.multiplex.admission import SERVER, Admission
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.peer import ClientPeer
@@ -68,6 +68,25 @@ class ClientSession:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
+    __slots__ = (
+        "_admission",
+        "_app",
+        "_calls",
+        "_clock",
+        "_inbox",
+        "_is_connected",
+        "_is_unusable",
+        "_meter",
+        "_nursery",
+        "_own",
+        "_peer",
+        "_quiet",
+        "_rooms",
+        "_settings",
+        "_slot",
+        "_subscriptions",
+    )
+
     def __init__(
         self,
         peer: ClientPeer,
@@ -109,7 +128,7 @@ class ClientSession:
 
     @property
     def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        return {life.name: Subscription(life) for life in self._subscriptions.lives()}
+        return {life.name: Subscription(life) for life in self._subscriptions.lives() if life.is_accepted}
 
     async def subscribe(self, name: str, *, data: Data, presence: Any) -> Subscription[Any]:
         """See `Client.subscribe`."""
@@ -298,7 +317,7 @@ class ClientSession:
         """
         expiry = await self._admission.refresh(request.token)
         self._clock.expires(expiry)
-        result = RefreshResult(client=self.client.id, expires=expiry.expires, ttl=expiry.ttl)
+        result = RefreshResult(client=self.client.id, version=SERVER, expires=expiry.expires, ttl=expiry.ttl)
         self._peer.reply(Reply(id=command, refresh=result))
 
     # Its end: see `Owner`

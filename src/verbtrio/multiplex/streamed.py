@@ -72,6 +72,7 @@ class StreamedCarrier:
     """
 
     peer: ClientPeer
+    returns_at_once = True
 
     def __init__(self, name: str, limits: Limits, counters: Counters, on_end: Callable[[CloseInfo], None]) -> None:
         self.name = name
@@ -86,6 +87,7 @@ class StreamedCarrier:
         self._counters = counters
         self._on_end = on_end
         self._is_ending = False
+        self._is_writing = False  # the response has what was taken, and has not come back for more
         self._waiting: Waiting[Frame] | None = None  # there is one only while it is not empty: it takes 800 bytes
         self._changed = trio.lowlevel.ParkingLot()
         self._body = trio.CancelScope()  # the response's, while there is one
@@ -105,9 +107,19 @@ class StreamedCarrier:
 
     # What the client sends
 
+    def begin(self, first: str | bytes) -> None:
+        """Take the client's first message: the one that its request has brought."""
+        self._counters.received += 1
+        self.inbox.put_nowait(first)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether as many messages wait for room in the inbox as it has room for."""
+        return len(self._room) >= self.limits.max_inbox_messages
+
     async def receive(self, message: str | bytes) -> bool:
         """Take a message of the client's, once there is room for it. Returns whether it is handled: not if the
-        connection has ended. If cancelled, it is not."""
+        connection has ended. If cancelled, it is not. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
         while self.inbox.is_full:
             await self._room.park()
@@ -149,7 +161,7 @@ class StreamedCarrier:
 
     @property
     def is_busy(self) -> bool:
-        return self._waiting is not None
+        return self._is_writing or self._waiting is not None
 
     async def wait_below(self, size: int) -> None:
         await trio.lowlevel.checkpoint()
@@ -159,8 +171,10 @@ class StreamedCarrier:
     async def take(self) -> list[bytes] | None:
         """Wait for messages: 64 KiB of them, or one that is larger; `None` once the connection has ended and nothing is
         queued. If cancelled, nothing was taken."""
+        self._is_writing = False
         while True:
             if taken := self._take_nowait(trio.current_time()):
+                self._is_writing = True
                 return taken
             if self.closed is not None:
                 return None
@@ -219,7 +233,7 @@ class StreamedCarrier:
         push = self.peer.encoding.pushed(Push(disconnect=DisconnectPush(info.code, info.reason)))
         if self._waiting is None:
             self._waiting = Waiting(self.limits, _size, exempt=1)
-        self._waiting.add(push)
+        self._count_dropped(self._waiting.add(push))
 
 
 def _size(frame: Frame) -> int:

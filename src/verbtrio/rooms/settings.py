@@ -37,7 +37,11 @@ class Presence:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """What clients of `app.centrifuge` may do in a room. Without one they may do nothing: a room's name alone opens
-    nothing."""
+    nothing.
+
+    Raises:
+        TypeError: a setting is not `True` or `False`. (A function in its place would open the room to everybody.)
+    """
 
     handler: Any = None
     """What runs for each subscription: a `SubscriptionHandler`. (It is typed `Any`: its module is further up.)"""
@@ -46,6 +50,13 @@ class Opening:
     """What they publish is passed on as it is, subscribed or not. (With a handler, that decides.)"""
     token: bool = False
     """They need a token of the subscription's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("subscribe", "publish", "token"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                instead = f": a function that decides is guard={name_of_task(value)}" if callable(value) else ""
+                raise TypeError(f"{name} is True or False, not {value!r:.100}{instead}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

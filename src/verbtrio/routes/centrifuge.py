@@ -57,8 +57,6 @@ class ClientRoutes(Routes):
             TypeError: it is not a function `(client, data)` or `(client)`; or JSON has no form for what it takes.
             ValueError: there is a function of that name, or the name is empty.
         """
-        if not isinstance(name, str):
-            raise TypeError(f'the name of a call is text: @app.call("rename"), not {name!r:.100}')
         if not name or name in self._calls:
             raise ValueError(f"the name of a call is not empty, and there is one of each: {name!r:.100}")
 
@@ -147,7 +145,9 @@ class ClientRoutes(Routes):
         cross_origin = CrossOrigin(settings.origins)
         for name in ("http_stream", "sse"):
             streamed = StreamedEndpoint(name, full, hub, cross_origin, settings, clients, binary)
-            self._add(Route(f"{path}/{name}", streamed, methods=streamed.methods, middleware=wrapped))
+            self._add(Route(f"{path}/{name}", streamed, methods=[streamed.method], middleware=wrapped))
+            # A preflight request has no cookie or token: middleware would refuse it.
+            self._add(Route(f"{path}/{name}", streamed, methods=["OPTIONS"]))
         self._add_emulation(starlette_path(emulation), cross_origin, settings.limits.max_message_bytes, binary)
 
     def _add_emulation(self, path: str, cross_origin: CrossOrigin, max_bytes: int, binary: Encoding | None) -> None:
@@ -156,7 +156,7 @@ class ClientRoutes(Routes):
             endpoint.share(cross_origin, max_bytes)
             return
         endpoint = self._emulation[path] = EmulationEndpoint(self._hub_now, cross_origin, max_bytes, binary)
-        self._add(Route(path, endpoint, methods=endpoint.methods))
+        self._add(Route(path, endpoint, methods=[endpoint.method, "OPTIONS"]))
 
 
 def _protobuf() -> Encoding | None:

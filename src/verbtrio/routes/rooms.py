@@ -78,15 +78,15 @@ class RoomDeclarations:
                 so there is no awaiting: look up before the join what it has to know.
             task: a coroutine function: a task of each room's own. As `@app.room_task` with its defaults.
             max_members: how many members there may be in a room; `None` for no bound.
-            subscribe: whether clients of `app.centrifuge` may subscribe to the room. (Plain WebSockets join by your
-                code alone.)
+            subscribe: whether clients of `app.centrifuge` may subscribe to the room, and ask who is in it, and what it
+                remembers, subscribed or not. (Plain WebSockets join by your code alone.)
             publish: whether they may publish in it, subscribed or not; what they send is passed on as it is. Opens the
                 room as `subscribe` does.
             token: whether they need a token of the subscription's own for it (`JWTAuth.subscription_token`). Opens the
-                room as `subscribe` does, to those who have one.
+                room as `subscribe` does, to those who have one; only subscribers may ask.
 
         As a decorator it opens the room, too, and adds a handler, which runs for each subscription of a client of
-        `app.centrifuge`, and decides what may be published:
+        `app.centrifuge`, and decides what may be published. Only subscribers may ask:
 
             @app.rooms("chat:{room}", history=History())
             async def chat(sub: Subscription[Say], room: str) -> None:
@@ -107,7 +107,7 @@ class RoomDeclarations:
             guard=guard,
             tasks=() if task is None else (RoomTask(task, tuple(parsed.parameters)),),
             max_members=max_members,
-            opening=Opening(publish=publish, token=token) if subscribe or publish or token else None,
+            opening=_opening(subscribe, publish, token),
         )
         self._room_table.add(parsed, settings)
 
@@ -178,3 +178,13 @@ class RoomDeclarations:
                 "app.rooms(pattern, ...) and @app.room_task(pattern) must be called before the app has started; one of "
                 "its rooms is app.room(name)"
             )
+
+
+def _opening(subscribe: bool, publish: bool, token: bool) -> Opening | None:
+    """What clients may do; `None`: nothing.
+
+    Raises:
+        TypeError: one of these is not `True` or `False`.
+    """
+    Opening(subscribe=subscribe, publish=publish, token=token)  # checks all three
+    return Opening(publish=publish, token=token) if subscribe or publish or token else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import trio
 from starlette.exceptions import HTTPException
@@ -23,7 +22,7 @@ from verbtrio.http.link import link_of
 from verbtrio.hub.hub import Hub
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.session import ClientSession
+from verbtrio.multiplex.session import BAD, ClientSession
 from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.multiplex.stream_response import BINARY, ClientResponse
 from verbtrio.multiplex.streamed import CLIENT_GONE, StreamedCarrier
@@ -35,19 +34,21 @@ from verbtrio.routes.websocket_route import no_slot
 
 logger = logging.getLogger("verbtrio.endpoint")
 
+TOO_LARGE = "Content Too Large"
+NO_PROTOBUF = "Protobuf is not installed here: use JSON"
+
 
 class Endpoint(ABC, Shared):
     """What both kinds of requests have in common: which pages may send them, and whether the app is running.
 
     Args:
-        method: the requests'.
+        method: the requests'. Browsers also ask by OPTIONS (a preflight request).
         hub: gives the app's hub; raises `NotRunning` outside the app's lifespan.
         cross_origin: which pages may send them.
     """
 
     def __init__(self, method: str, hub: Callable[[], Hub], cross_origin: CrossOrigin) -> None:
-        self.methods = [method, "OPTIONS"]
-        self._method = method
+        self.method = method
         self._hub = hub
         self._cross_origin = cross_origin
         self._refusals = Refusals(logger)
@@ -63,7 +64,7 @@ class Endpoint(ABC, Shared):
             self._refusals.tell(f"{scope['method']} {scope['path'][:MAX_SHOWN]!r} is refused: {reason}")
             await PlainTextResponse("Forbidden", 403)(scope, receive, send)
         elif scope["method"] == "OPTIONS":
-            await self._cross_origin.preflight(scope, self._method)(scope, receive, send)
+            await self._cross_origin.preflight(scope, self.method)(scope, receive, send)
         elif scope["method"] == "HEAD":
             await Response(headers=self._cross_origin.headers(scope))(scope, receive, send)
         else:
@@ -73,8 +74,8 @@ class Endpoint(ABC, Shared):
     async def _answer(self, request: Request, hub: Hub, send: Send) -> None:
         """Answer a request of the endpoint's own method."""
 
-    def _refuse(self, scope: Scope, status: int, text: str) -> Response:
-        return PlainTextResponse(text, status, headers=self._cross_origin.headers(scope))
+    def _refuse(self, scope: Scope, status: int, text: str, **headers: str) -> Response:
+        return PlainTextResponse(text, status, headers={**headers, **self._cross_origin.headers(scope)})
 
 
 class StreamedEndpoint(Endpoint):
@@ -112,63 +113,69 @@ class StreamedEndpoint(Endpoint):
         if (link := link_of(scope)) is not None:
             hub.watch(link.terminated)
         if hub.draining:
-            response = self._refuse(scope, 503, "Service Unavailable")
-            response.headers["retry-after"] = "1"
+            response = self._refuse(scope, 503, "Service Unavailable", **{"retry-after": "1"})
             await response(scope, request.receive, send)
             return
-        encoding, first = await self._first(request)
+        asked = await self._first(request)
+        if isinstance(asked, Response):
+            await asked(scope, request.receive, send)
+            return
+        encoding, first = asked
         slot = Slot(hub.quotas, *self._quotas)
         client, user = client_key(scope.get("client")), user_key(scope.get("user"))
         if (full := slot.take(trio.current_time(), client=client, user=user)) is not None:
             logger.info("the stream %r is refused: %s", scope["path"][:MAX_SHOWN], full.message)
-            await no_slot(full)(scope, request.receive, send)
+            response = no_slot(full)
+            response.headers.update(self._cross_origin.headers(scope))
+            await response(scope, request.receive, send)
             return
         try:
             await self._serve(request, hub, send, encoding, first, slot)
         finally:
             slot.leave(trio.current_time())
 
-    async def _first(self, request: Request) -> tuple[Encoding, str | bytes]:
-        """The client's encoding, and its first message."""
+    async def _first(self, request: Request) -> tuple[Encoding, str | bytes] | Response:
+        """The client's encoding, and its first message; or the answer to what can't be taken."""
+        limit = self._limits.max_message_bytes
         if self._name == "sse":
-            return JSON, request.query_params.get("cf_connect", "")
-        body = await read_body(request, self._limits.max_message_bytes)
-        if not _is_binary(request):
-            return ASCII, body
-        if self._protobuf is None:
-            raise HTTPException(415, "Protobuf is not installed here: use JSON")
-        return self._protobuf, body
+            first = request.query_params.get("cf_connect", "")
+            return self._refuse(request.scope, 413, TOO_LARGE) if len(first) > limit else (JSON, first)
+        if _is_binary(request) and self._protobuf is None:
+            return self._refuse(request.scope, 415, NO_PROTOBUF)
+        if (body := await read_body(request, limit)) is None:
+            return self._refuse(request.scope, 413, TOO_LARGE)
+        return (self._protobuf if self._protobuf is not None and _is_binary(request) else ASCII), body
 
     async def _serve(
         self, request: Request, hub: Hub, send: Send, encoding: Encoding, first: str | bytes, slot: Slot
     ) -> None:
         """Serve one client until nothing of it is left: its session beside the response."""
         scope, streamed = request.scope, hub.streamed_clients
-        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: ended(info))
+        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: hub.leave_stream(carrier, info))
         session_name = streamed.add(carrier)
-
-        def ended(info: Any) -> None:
-            streamed.discard(session_name)
-            hub.leave_stream(carrier, info)
-
         peer = carrier.peer = ClientPeer(carrier, encoding, hub.rooms)
         address = (streamed.node, session_name)
         session = ClientSession(peer, hub, self._clients, slot, carrier.inbox, address)
         scope["verbtrio.route"] = self._room
         Client(scope, peer, session)
-        carrier.inbox.put_nowait(first)
+        carrier.begin(first)
         headers = self._cross_origin.headers(scope)
         response = ClientResponse(carrier, is_binary=encoding.is_binary, headers=headers)
         hub.enter_stream(carrier)
+        if not first.strip():  # it says nothing, and learns of no session in which it could
+            carrier.end(BAD)
         failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_run_session, session, carrier)
-            try:
-                await response(scope, request.receive, send)
-            except Exception as error:  # the application's error handlers expect no groups
-                failure = error
-            finally:
-                carrier.end(CLIENT_GONE)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_run_session, session, carrier)
+                try:
+                    await response(scope, request.receive, send)
+                except Exception as error:  # the application's error handlers expect no groups
+                    failure = error
+                finally:
+                    carrier.end(CLIENT_GONE)
+        finally:
+            streamed.discard(session_name)  # until now a command finds it, and does nothing
         if failure is not None:
             raise failure
 
@@ -220,10 +227,11 @@ class EmulationEndpoint(Endpoint):
 
     async def _take(self, request: Request, hub: Hub) -> Response:
         scope = request.scope
-        body = await read_body(request, self._max_bytes)
         encoding = self._protobuf if _is_binary(request) else JSON
         if encoding is None:
-            return self._refuse(scope, 415, "Protobuf is not installed here: use JSON")
+            return self._refuse(scope, 415, NO_PROTOBUF)
+        if (body := await read_body(request, self._max_bytes)) is None:
+            return self._refuse(scope, 413, TOO_LARGE)
         try:
             asked = encoding.emulation_request(body)
         except BadCommands:
@@ -233,10 +241,13 @@ class EmulationEndpoint(Endpoint):
             return self._refuse(scope, 404, "Not Found")
         if carrier.peer.encoding.is_binary is not encoding.is_binary:
             return self._refuse(scope, 400, "Bad Request")
-        with trio.move_on_after(carrier.limits.send_timeout):
-            if await carrier.receive(asked.data):
-                return Response(status_code=204, headers=self._cross_origin.headers(scope))
-            return self._refuse(scope, 404, "Not Found")
+        if len(body) > carrier.limits.max_message_bytes:  # another endpoint's clients may send more
+            return self._refuse(scope, 413, TOO_LARGE)
+        with trio.move_on_after(0.0 if carrier.is_crowded else carrier.limits.send_timeout):
+            # One that has ended takes nothing, and its response says how: after any other answer than this one, the
+            # JavaScript SDK would not read that to its end.
+            await carrier.receive(asked.data)
+            return Response(status_code=204, headers=self._cross_origin.headers(scope))
         return self._refuse(scope, 503, "Service Unavailable")
 
 
@@ -244,15 +255,15 @@ def _is_binary(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == BINARY
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """A request's body.
+async def read_body(request: Request, max_bytes: int) -> bytes | None:
+    """A request's body; `None` where it has more than so many bytes. (The rest is not read.)
 
     Raises:
-        HTTPException: it has more than so many bytes (413).
+        ClientDisconnect: the client has left.
     """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise HTTPException(413)
+            return None
     return bytes(body)
