@@ -196,7 +196,7 @@ class SubscriptionLife(Seat):
         form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer)
         finally:
             self._is_accepting = False
         if self.is_over:
