@@ -11,7 +11,7 @@ from trio.abc import Clock
 from tests.support.commands import ClientService, Speaker, serving_clients
 from verbtrio import App, BrokerUnavailable, Limits, Subscription
 from verbtrio.brokers import History
-from verbtrio.multiplex.recovery import RECOVERED_BYTES
+from verbtrio.multiplex.recovery import ENTRY_BYTES, RECOVERED_BYTES
 
 ROOM = "chat:a"
 
@@ -123,7 +123,7 @@ async def test_too_much_for_a_reply_is_not_recovered(autojump_clock: Clock) -> N
         speaker = await clients.client()
         epoch = (await speaker.result("subscribe", channel=ROOM))["epoch"]
         for _ in range(2):
-            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2 - len('""')))
+            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2 - ENTRY_BYTES - len('""')))
         whole, not_whole = await clients.client(), await clients.client()
         request = {"channel": ROOM, "recover": True, "epoch": epoch}
         assert (await whole.result("subscribe", **request, offset=0))["recovered"] is True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -23,7 +23,10 @@ from verbtrio.rooms.rules import RoomRule
 ERROR_FLAG = 2
 """The bit of a request's `flag` that asks for an error where the position can't be recovered."""
 RECOVERED_BYTES = 512 * 1024
-"""More than so much is not sent in a reply: the Python SDK takes 1 MiB a message, and would connect again and again."""
+"""More than so much is not recovered, and no more is told of a history at once: the Python SDK takes 1 MiB a message, and would connect again and again."""
+
+ENTRY_BYTES = 48
+"""What a publication takes besides its data, and who has published it besides that: names, offsets, brackets."""
 
 
 class Recovery(NamedTuple):
@@ -105,9 +108,18 @@ async def _missed(channel: str, history: History, request: SubscribeRequest, app
     return Recovery(page.position, was_recovering=True)
 
 
-def size_of(publications: Sequence[Publication]) -> int:
-    """Bytes that they take in a reply, but for their offsets and the like."""
-    return sum(len(bytes(publication.data)) for publication in publications)
+def size_of(publications: Iterable[Publication]) -> int:
+    """Bytes that they take in a reply, roughly."""
+    return sum(map(size_in_reply, publications))
+
+
+def size_in_reply(publication: Publication) -> int:
+    """Bytes that a publication takes in a reply, roughly."""
+    size, info = ENTRY_BYTES + len(memoryview(publication.data)), publication.info
+    if info is not None:
+        size += ENTRY_BYTES + len(info.user) + len(info.client)
+        size += sum(len(memoryview(each)) for each in (info.conn_info, info.chan_info) if each is not None)
+    return size
 
 
 async def _since(channel: str, history: History, offset: int, epoch: str, app: App) -> tuple[Page, bool]:
