@@ -159,21 +159,21 @@ class TestCentrifuge:
 
     async def test_tokens(self, names: dict[str, Any], autojump_clock: Clock) -> None:
         async with serving_clients(names["app"]) as served:
-            ada = await served.open()
+            ada = await served.open("/members/websocket")
             result = await ada.result("connect", token=token())
             assert result["data"] == {"version": "1.0", "user": "ada"}
             assert list(result["subs"]) == ["news", "#ada"]
-            nobody = await served.open()
+            nobody = await served.open("/members/websocket")
             assert await nobody.refused("connect") == 101
-            late = await served.open()
+            late = await served.open("/members/websocket")
             assert await late.refused("connect", token=token(expires_in=-30)) == 109
-            stranger = await served.open()
+            stranger = await served.open("/members/websocket")
             await stranger.say(stranger.command("connect", token="nonsense"))
             assert await stranger.end() == (3500, "invalid token")
 
     async def test_messages(self, names: dict[str, Any], autojump_clock: Clock) -> None:
         async with serving_clients(names["app"]) as served:
-            ada = await served.client(token=token())
+            ada = await served.client("/members/websocket", token=token())
             app = served.app
             assert await app.users.send("ada", "you") == 1
             app.connections.broadcast(b"all")
