@@ -223,6 +223,8 @@ class SubscriptionLife(Seat):
     def _expire(self) -> None:
         if self.is_server_side:
             self._peer.end(CloseInfo(Cause.EXPIRED, codes.EXPIRED_SUBSCRIPTION))
+        elif not self.is_accepted:
+            self.refuse(codes.TOKEN_EXPIRED)
         else:
             self.end(codes.SUBSCRIPTION_EXPIRED, "")
 
@@ -263,7 +265,7 @@ class SubscriptionLife(Seat):
             said = UnsubscribePush(code, reason or codes.unsubscribe_reason(code))
             self._peer.push(Push(channel=self.name, unsubscribe=said))
         elif not self.is_accepted:
-            self._answer.refuse(ProtocolError(codes.PERMISSION_DENIED.code, reason or codes.PERMISSION_DENIED.message))
+            self._answer.refuse(codes.refusal(code, reason))
 
     def refuse(self, error: ProtocolError) -> None:
         """The client can't be in the room. Does nothing for one that has ended."""
