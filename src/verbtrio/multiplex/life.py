@@ -123,7 +123,10 @@ class SubscriptionLife(Seat):
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
         limits = peer.limits
-        self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
+        self.intake = None
+        if self.handler is not None:
+            together = max(limits.max_inbox_bytes, limits.max_message_bytes)
+            self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes, peer, together)
 
     # Its course
 

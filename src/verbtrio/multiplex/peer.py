@@ -53,6 +53,7 @@ class ClientPeer:
         client: the facade, a `Client`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
         owner: set before anything is said to it.
         held: what rooms and the session have for it since the last `flush`.
+        published_bytes: see `Load`.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class ClientPeer:
         "encoding",
         "held",
         "owner",
+        "published_bytes",
     )
 
     client: Any
@@ -78,6 +80,7 @@ class ClientPeer:
         self._rooms = rooms
         self._direct = 0  # bytes among what is held that no room bounds
         self._is_due = False  # the rooms flush this at the end of the tick
+        self.published_bytes = 0
         self._recovers: trio.Lock | None = None
         self._dismissed: CloseInfo | None = None  # how it will end, since it was removed from all connections
 

@@ -23,7 +23,8 @@ from verbtrio.rooms.rules import RoomRule
 ERROR_FLAG = 2
 """The bit of a request's `flag` that asks for an error where the position can't be recovered."""
 RECOVERED_BYTES = 512 * 1024
-"""More than so much is not recovered, and no more is told of a history at once: the Python SDK takes 1 MiB a message, and would connect again and again."""
+"""More than so much is not recovered, and no more is told of a history at once: the Python SDK takes 1 MiB a message, and
+would connect again and again."""
 
 ENTRY_BYTES = 48
 """What a publication takes besides its data, and who has published it besides that: names, offsets, brackets."""
