@@ -21,7 +21,7 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
 from verbtrio.multiplex.server_side import accept_by_server, at_position
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
 from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
@@ -240,11 +240,14 @@ class Admission:
 
 
 def _check_said(request: ConnectRequest) -> None:
-    """Raise `Refused` where a client says too much of itself: that is kept for as long as it is connected."""
+    """Raise `Refused` where a client says too much of itself, or has a position that no history has: that is kept for as
+    long as it is connected."""
     said = len(request.name) + len(request.version)
     said += sum(len(name) + len(value) for name, value in request.headers.items())
     if said > MAX_SAID_CHARACTERS:
         raise Refused(codes.BAD_REQUEST)
+    for position in request.subs.values():
+        check_position(position)
 
 
 def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:

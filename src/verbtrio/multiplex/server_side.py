@@ -13,7 +13,7 @@ from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.life import forms
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import NO_DATA, SubscribeRequest
@@ -96,12 +96,7 @@ def exception_of(error: ProtocolError) -> VerbtrioError:
 
 def at_position(request: SubscribeRequest | None, name: str) -> SubscribeRequest:
     """The request of a subscription that the server makes: of the client's own, the position alone counts, and whether
-    it wants to know who comes and goes.
-
-    Raises:
-        Refused: it has an epoch that no history has.
-    """
+    it wants to know who comes and goes."""
     if request is None:
         return SubscribeRequest(channel=name)
-    check_position(request)
     return msgspec.structs.replace(request, channel=name, token="", flag=0, data=NO_DATA)
