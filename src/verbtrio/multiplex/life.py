@@ -129,15 +129,6 @@ class SubscriptionLife(Seat):
 
     # Its course
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is anything to wait for; if not, `accept_nowait` will do."""
-        if self._request.token or self.handler is not None:
-            return True
-        return self.rule is not None and (
-            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
-        )
-
     def accept_nowait(self) -> None:
         """Accept a subscription that has nothing to wait for.
 

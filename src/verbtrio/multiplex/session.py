@@ -19,11 +19,12 @@ import trio
 
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.limits import Limits
 from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
-from verbtrio.guards.rate import END, PASS, Bucket, Meter
+from verbtrio.guards.rate import END, PASS, Bucket, Meter, Verdict
 from verbtrio.multiplex.admission import SERVER, Admission
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.clock import Clock
@@ -56,6 +57,28 @@ INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
+class _Rate:
+    """How fast one client may send, by itself and together with those with whom it shares a rate."""
+
+    __slots__ = ("_meter", "_own", "_slot")
+
+    def __init__(self, limits: Limits, slot: Slot) -> None:
+        most = limits.max_messages_per_second
+        self._own = None if most is None else Bucket(most, limits.message_burst)
+        self._meter: Bucket | Meter | None = self._own
+        self._slot = slot
+        self.share()
+
+    def share(self) -> None:
+        """Its messages count towards the rates that it shares, as far as those are known now."""
+        if self._slot.buckets:
+            self._meter = Meter(self._own, self._slot.buckets)
+
+    def take(self) -> Verdict:
+        """Count a command."""
+        return PASS if self._meter is None else self._meter.take(trio.current_time())
+
+
 class ClientSession:
     """One client's session.
 
@@ -79,16 +102,13 @@ class ClientSession:
     ) -> None:
         self._peer = peer
         self._app = app
-        self._settings = settings
-        self._slot = slot
         self._inbox = inbox
         self._nursery: trio.Nursery | None = None
         self._subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
         self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
         self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
         self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
-        self._own: Bucket | None = None
-        self._meter: Bucket | Meter | None = None
+        self._rate = _Rate(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_connected = self._is_unusable = False
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
@@ -135,10 +155,6 @@ class ClientSession:
         if self._peer.closed is not None:
             return  # it was gone before it could be told anything
         self._nursery = nursery
-        limits = self._peer.limits
-        if limits.max_messages_per_second is not None:
-            self._own = self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
-        self._meet_shared_limits()
         self._clock.start()
         await self._inbox.serve(self._take)
         self._subscriptions.no_more_published()
@@ -153,11 +169,6 @@ class ClientSession:
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
         self.nursery.start_soon(function, *args, name=name)
-
-    def _meet_shared_limits(self) -> None:
-        """Its messages count towards the rates that it shares with others, as far as those are known."""
-        if self._slot.buckets:
-            self._meter = Meter(self._own, self._slot.buckets)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
@@ -217,7 +228,7 @@ class ClientSession:
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
             return None
-        if self._meter is not None and (verdict := self._meter.take(trio.current_time())) is not PASS:
+        if (verdict := self._rate.take()) is not PASS:
             if verdict is END:
                 self._peer.end(TOO_FAST)
             elif command.id:
@@ -287,7 +298,7 @@ class ClientSession:
         if admitted is None:
             return
         result, expiry, lives = admitted
-        self._meet_shared_limits()
+        self._rate.share()
         self._is_connected = True
         self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))
