@@ -193,6 +193,7 @@ def scale(session: nox.Session) -> None:
     """What grows with the number of connections, and what one client can do to others' times. Ten minutes, quiet."""
     install_system_packages(session, BENCH_PACKAGES)
     session.install("-e", ".", *groups("bench"))
+    install_npm_peers(session)
     session.run("python", "-m", "benchmarks.scale", *session.posargs, env=bench_environment(session))
 
 
@@ -207,14 +208,19 @@ def install_peers(session: nox.Session) -> None:
     anything = range(256)
     for peer in PEERS:  # one by one: the others don't depend on it
         session.run_install("python", "-m", "pip", "install", "-q", peer, success_codes=anything, silent=True)
+    install_npm_peers(session)
+
+
+def install_npm_peers(session: nox.Session) -> None:
+    """The same for those that npm brings."""
     if shutil.which("npm") is None:
-        session.warn("no npm: Bun and Node's ws are left out")
+        session.warn("no npm: Bun, Node's ws and Socket.IO are left out")
         return
     packages = session.run("python", "-m", "benchmarks.catalogue", silent=True)
     folder = bench_environment(session)["BENCH_NPM"]
     # Bun's binary is in a package of its own for each platform; the package `bun` would only choose one of them.
     command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    session.run_install(*command, *str(packages).split(), external=True, success_codes=anything)
+    session.run_install(*command, *str(packages).split(), external=True, success_codes=range(256))
 
 
 def install_system_packages(session: nox.Session, packages: dict[str, str] = SYSTEM_PACKAGES) -> None:
@@ -271,7 +277,7 @@ def asyncapi_schema(session: nox.Session) -> dict[str, str | None]:
 
 def sdk_packages(session: nox.Session) -> dict[str, str | None]:
     """Install the JavaScript SDK, once; without npm or a network, its tests skip, and with CI=true they fail."""
-    folder = Path(session.create_tmp()) / "npm"
+    folder = Path(session.create_tmp()).resolve() / "npm"
     installed = [folder / "node_modules" / name / "package.json" for name in SDK_PACKAGES]
     if shutil.which("npm") is not None and not all(file.exists() for file in installed):
         packages = [f"{name}@{version}" for name, version in SDK_PACKAGES.items()]

@@ -1,4 +1,4 @@
-"""`nox -s scale`: verbtrio alone, measured by growth.py, fairness.py and remembering.py: limits, and tables."""
+"""`nox -s scale`: verbtrio, by growth.py, fairness.py, remembering.py and subscribing.py: limits, and tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import build, catalogue, fairness, growth, pages, remembering
+from benchmarks import build, catalogue, fairness, growth, pages, remembering, subscribing
 from benchmarks.__main__ import make_certificate
 from benchmarks.catalogue import BARE, BY_NAME, PACKAGE, Place, Server, hypercorn
 from benchmarks.growth import Finding
@@ -20,6 +20,7 @@ from benchmarks.run import log, start
 TABLES = {
     "scale": ("deliveries", "joins", "held", "latency", "pipelining", "limited", "slow", "idle"),
     "rooms": ("published", "remembered", "come-and-go"),
+    "clients": ("subscribed", "subscriptions-idle"),
 }
 """The tables in the documentation, by their markers, and which parts each is made of."""
 PARTS = tuple(part for parts in TABLES.values() for part in parts)
@@ -67,6 +68,10 @@ def findings(parts: Sequence[str], server: Server, seconds: float, rounds: int) 
         yield from growth.idle(server)
     if "published" in parts:
         yield from remembering.published(seconds, rounds)
+    if "subscribed" in parts:
+        yield from subscribing.compared(seconds, rounds)
+    if "subscriptions-idle" in parts:
+        yield from subscribing.idle()
     for part, measure in (("remembered", remembering.remembered), ("come-and-go", remembering.come_and_go)):
         if part in parts:
             with running(BY_NAME["verbtrio-history"]) as process:

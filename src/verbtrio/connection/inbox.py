@@ -173,6 +173,7 @@ class Inbox:
                 result = self._take_late()
             if result is not None:
                 await result
+                result = None  # what was awaited is kept no longer
 
     def _take_late(self) -> Any:
         """The result of a message that was handled in place after this task had been woken: returned, or raised."""

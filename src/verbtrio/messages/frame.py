@@ -21,8 +21,8 @@ class Frame:
         wire: the message as a server sends it, uncompressed: a whole frame (RFC 6455 section 5.2).
         is_json: whether it was made into JSON, and was not text already.
         room: the key of the room that it was said in; `None` for a message to one connection, or one user's.
-        pushes: what the encodings of another protocol have made of it, by their names: the payload, and the frame of
-            that alone; `None` before any has.
+        pushes: what the encodings of another protocol have made of it, by their names: the payload, and a frame of
+            that alone, if one was needed; `None` before any has.
     """
 
     __slots__ = ("_start", "is_json", "pushes", "room", "text", "wire")

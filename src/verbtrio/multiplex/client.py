@@ -315,8 +315,8 @@ class Subscription(Generic[T, U]):
             trio.BusyResourceError: another task receives.
         """
         try:
-            return await self._next()
-        except trio.EndOfChannel:
+            return await self.__anext__()
+        except StopAsyncIteration:
             closed = self._life.client.closed
             raise Denied("The subscription has ended") if closed is None else ConnectionClosed(closed) from None
 
@@ -325,19 +325,16 @@ class Subscription(Generic[T, U]):
 
     async def __anext__(self) -> T:
         """The next one; the loop ends when the subscription does."""
-        try:
-            return await self._next()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-
-    async def _next(self) -> T:
         life = self._life
         life.check()
         if life.intake is None:
             raise RuntimeError(f"the room {life.name!r:.100} has no handler, so nothing is received here")
         if not life.is_accepted:
             await life.accept_as_given()
-        return cast("T", await life.intake.get())
+        try:
+            return cast("T", await life.intake.get())
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
 
     async def publish(self, data: Data) -> Position | None:
         """Publish `data` in the room in the client's name: as `sub.room.publish`, but others see who it is from.

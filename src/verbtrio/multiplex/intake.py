@@ -20,7 +20,7 @@ class Intake:
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._messages: deque[tuple[Any, int]] = deque()
+        self._messages: deque[tuple[Any, int]] | None = None  # made when needed: an empty one is 600 B
         self._bytes = 0
         self._is_closed = False
         self._waiter: trio.lowlevel.Task | None = None
@@ -31,12 +31,15 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        return len(self._messages) >= self._max_messages or self._bytes >= self._max_bytes
+        messages = self._messages
+        return messages is not None and (len(messages) >= self._max_messages or self._bytes >= self._max_bytes)
 
     def put(self, message: Any, size: int) -> None:
         """Add a message. Once this is closed, it is thrown away."""
         if self._is_closed:
             return
+        if self._messages is None:
+            self._messages = deque()
         self._messages.append((message, size))
         self._bytes += size
         self._wake()
@@ -67,7 +70,7 @@ class Intake:
         """No more messages. With `discard`, those that wait are thrown away."""
         self._is_closed = True
         if discard:
-            self._messages.clear()
+            self._messages = None
             self._bytes = 0
         self._wake()
 

@@ -86,6 +86,14 @@ class ClientPeer:
         """Answer a command."""
         self.hold(self.encoding.reply(reply))
 
+    def reply_alone(self, reply: Reply) -> None:
+        """Answer a command that no other answer is expected to join: at once, unless something is held."""
+        frame = self.encoding.reply(reply)
+        if self.held:
+            self.hold(frame)
+        else:
+            self.carrier.write(frame)
+
     def push(self, push: Push) -> None:
         """Tell the client what it has not asked for. No policy drops it."""
         self.hold(self.encoding.pushed(push))

@@ -97,7 +97,10 @@ class RoomCommands:
 
     def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:
         """The rule of a room in which the client may publish as it is."""
-        rule, opening = self._opening(channel)
+        if life is not None and life.rule is not None and life.rule.settings.opening is not None:
+            rule, opening = life.rule, life.rule.settings.opening
+        else:
+            rule, opening = self._opening(channel)
         if not opening.publish or opening.handler is not None:
             raise Refused(codes.PERMISSION_DENIED)
         if life is None or not life.is_accepted:

@@ -29,6 +29,10 @@ from verbtrio.protocols.replies import Reply, RPCResult
 
 logger = logging.getLogger("verbtrio.calls")
 
+LATE = 1 / 32
+"""The part of `Limits.call_timeout` by which a call may run longer, if its caller has not said how long it waits. To set
+a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
+
 
 class _Job(NamedTuple):
     """A call, and how it is answered: `command` is the command's id; 0 for one that is not."""
@@ -43,15 +47,15 @@ class _Job(NamedTuple):
 
 
 class _Runner:
-    """A task that runs calls, one at a time. Without a `job` it waits for one, as `task`."""
+    """A task that runs calls, one at a time; without a `job` it waits for one. `task` is set from its first wait on."""
 
     __slots__ = ("job", "scope", "task")
 
     task: trio.lowlevel.Task
 
-    def __init__(self, job: _Job, scope: trio.CancelScope) -> None:
+    def __init__(self, job: _Job, deadline: float) -> None:
         self.job: _Job | None = job
-        self.scope = scope
+        self.scope = trio.CancelScope(deadline=deadline)
 
 
 class RunningCalls:
@@ -68,7 +72,17 @@ class RunningCalls:
         running: how many calls there are.
     """
 
-    __slots__ = ("_counters", "_idle", "_on_end", "_peer", "_scopes", "_settings", "_start", "_unanswered", "running")
+    __slots__ = (
+        "_by_command",
+        "_counters",
+        "_idle",
+        "_on_end",
+        "_peer",
+        "_settings",
+        "_start",
+        "_unanswered",
+        "running",
+    )
 
     def __init__(
         self,
@@ -82,8 +96,8 @@ class RunningCalls:
         self._settings = settings
         self._counters = counters
         self._start = start
-        self._unanswered: set[trio.CancelScope] = set()
-        self._scopes: dict[int, trio.CancelScope] = {}  # of those, by the command's id; of two with the same, the later
+        self._unanswered: dict[_Runner, None] = {}  # a set of them; an empty set is four times as large
+        self._by_command: dict[int, _Runner] = {}  # of those, by the command's id; of two with the same, the later
         self._on_end = on_end
         self._idle: _Runner | None = None
         self.running = 0
@@ -104,8 +118,8 @@ class RunningCalls:
     def receive(self, request: SendRequest) -> None:
         """The client sends something without expecting an answer; or does not want a call any more."""
         if request.cancel:
-            if (scope := self._scopes.get(request.cancel)) is not None:
-                scope.cancel()
+            if (runner := self._by_command.get(request.cancel)) is not None:
+                runner.scope.cancel()
         elif (call := self._settings.message) is not None:
             try:
                 self._begin(call, request.data, 0, 0.0)
@@ -114,8 +128,8 @@ class RunningCalls:
 
     def cancel_all(self) -> None:
         """The client has gone."""
-        for scope in self._unanswered:
-            scope.cancel()
+        for runner in self._unanswered:
+            runner.scope.cancel()
         if self._idle is not None:
             self._idle.scope.cancel()
 
@@ -129,26 +143,29 @@ class RunningCalls:
         except MessageError as error:
             self._counters.invalid += 1
             raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        deadline = trio.current_time() + (min(patience, longest) if patience > 0 else longest)
-        scope = self._hand_over(_Job(call, arguments, command), deadline)
+        runner = self._hand_over(_Job(call, arguments, command), patience, longest)
         if command:
-            self._unanswered.add(scope)
-            self._scopes[command] = scope  # from now on: its caller may not want it any more before it has begun
+            self._unanswered[runner] = None
+            self._by_command[command] = runner  # from now on: its caller may not want it any more before it has begun
         self.running += 1
 
-    def _hand_over(self, job: _Job, deadline: float) -> trio.CancelScope:
-        """Have a task run `job`: the one that waits, or a new one. Returns the scope."""
+    def _hand_over(self, job: _Job, patience: float, longest: float) -> _Runner:
+        """Have a task run `job`: the one that waits, or a new one."""
+        now = trio.current_time()
+        deadline = now + (min(patience, longest) if patience > 0 else longest)
         runner, self._idle = self._idle, None
-        if runner is None or runner.scope.cancel_called:
-            runner = _Runner(job, trio.CancelScope(deadline=deadline))
+        if runner is None or (left := runner.scope.deadline) <= now:
+            runner = _Runner(job, deadline)
             self._start(self._run, runner, name=job.name)
-            return runner.scope
+            return runner
         runner.job = job
-        runner.scope.deadline = deadline
+        late = 0.0 if patience > 0 else longest * LATE
+        if not deadline <= left <= deadline + late:
+            runner.scope.deadline = deadline + late
         runner.task.name = job.name
         runner.task.context = copy_context()
         trio.lowlevel.reschedule(runner.task)
-        return runner.scope
+        return runner
 
     async def _run(self, runner: _Runner) -> None:
         """Run calls, and answer them. Raises no `Exception`. If cancelled, so is the function that it runs, and nobody
@@ -164,7 +181,7 @@ class RunningCalls:
                     self._answer(job.command, result)
                     self._ended(runner)
                     del job, result  # perhaps large, and of no use to a task that waits
-                    if self._idle is None and not scope.cancel_called:
+                    if self._idle is None:
                         await self._wait_for_job(runner)
                 return
             if runner.job is not None and trio.current_time() >= scope.deadline:
@@ -180,7 +197,8 @@ class RunningCalls:
         """If cancelled, no job is lost."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._idle = None
+            if self._idle is runner:
+                self._idle = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._idle, runner.task = runner, trio.lowlevel.current_task()
@@ -191,9 +209,9 @@ class RunningCalls:
         assert runner.job is not None
         command, runner.job = runner.job.command, None
         self.running -= 1
-        self._unanswered.discard(runner.scope)
-        if self._scopes.get(command) is runner.scope:
-            del self._scopes[command]
+        self._unanswered.pop(runner, None)
+        if self._by_command.get(command) is runner:
+            del self._by_command[command]
         self._on_end()
 
     def _answer(self, command: int, result: object) -> None:
@@ -205,7 +223,11 @@ class RunningCalls:
         if command:
             peer = self._peer
             data = None if result is None else peer.encoding.data(peer.encode(result))
-            peer.reply(Reply(id=command, rpc=RPCResult(data)))
+            reply = Reply(id=command, rpc=RPCResult(data))
+            if self.running > 1:
+                peer.reply(reply)
+            else:
+                peer.reply_alone(reply)
 
     def _refuse(self, command: int, error: ProtocolError) -> None:
         if command:

@@ -15,7 +15,7 @@ from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.tokens import TokenTimer, info_in
+from verbtrio.multiplex.tokens import Expiry, TokenTimer, info_in
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import ClientInfo
 from verbtrio.rooms.room import Room
@@ -34,7 +34,7 @@ class Seat:
         settings: the endpoint's.
     """
 
-    __slots__ = ("_app", "_is_joined", "_peer", "_request", "_settings", "_stand_in", "_token", "rule")
+    __slots__ = ("_app", "_info", "_is_joined", "_peer", "_request", "_settings", "_stand_in", "_token", "rule")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Seat:
         self._is_joined = False
         self._stand_in: StandIn | None = None
         self._token: TokenTimer | None = None
+        self._info: tuple[Any, Mapping[str, Any] | None, ClientInfo] | None = None  # and of whom, by which claims
 
     @property
     def name(self) -> str:
@@ -86,13 +87,34 @@ class Seat:
     @property
     def info(self) -> ClientInfo:
         """Who the client is, for the others in this room."""
-        client = self.client
-        return ClientInfo(user_key(client.user) or "", client.id, info_in(client.claims), info_in(self.claims))
+        client, token = self.client, self._token
+        user, own = client.user, None if token is None else token.claims
+        if (known := self._info) is not None and known[0] is user and known[1] is own:
+            return known[2]
+        info = ClientInfo(user_key(user) or "", client.id, info_in(client.claims), info_in(self.claims))
+        self._info = user, own, info
+        return info
+
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other thread than the app's."""
+        self._app.rooms.check()
 
     async def publish(self, data: Data) -> Position | None:
         """See `Subscription.publish`."""
         self._app.rooms.check()
         return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
+
+    # Its token
+
+    def take_token(self, claims: Mapping[str, Any]) -> Expiry:
+        """These are the token's claims from now on."""
+        if self._token is None:
+            self._token = TokenTimer(self._app.timers, self._settings.token_slack, self._expire)
+        return self._token.take(claims)
+
+    def _expire(self) -> None:
+        """The token is over."""
+        raise NotImplementedError
 
     # Its course
 

@@ -91,6 +91,25 @@ class ClientSession:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
+    __slots__ = (
+        "_admission",
+        "_app",
+        "_calls",
+        "_clock",
+        "_inbox",
+        "_is_connected",
+        "_is_unusable",
+        "_meter",
+        "_nursery",
+        "_own",
+        "_peer",
+        "_quiet",
+        "_rooms",
+        "_settings",
+        "_slot",
+        "_subscriptions",
+    )
+
     def __init__(
         self,
         peer: ClientPeer,
@@ -188,17 +207,19 @@ class ClientSession:
 
     def _go(self, commands: Iterator[Command]) -> Awaitable[None] | None:
         """Handle commands in place, up to one that has to wait: that is returned. `None`: all are handled."""
+        peer = self._peer
         for _ in range(COMMANDS_A_TURN):
-            if self._is_done:
-                return None
+            closed = peer.closed
+            if self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS):
+                return None  # what came before the client's own end is handled
             try:
                 command = next(commands, None)
             except BadCommands:
-                self._peer.end(BAD)
+                peer.end(BAD)
                 return None
             if command is None:
                 return None
-            if (later := self._handle(command)) is not None:
+            if (later := self._handle(command, closed)) is not None:
                 return later
         return _checkpoint()
 
@@ -211,19 +232,13 @@ class ClientSession:
                 await peer.wait_below(peer.limits.high_water_bytes)  # it asks for more than it takes
             later = self._go(commands)
 
-    @property
-    def _is_done(self) -> bool:
-        """Whether no more commands are handled. Those that came before the client's own end are."""
-        closed = self._peer.closed
-        return self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS)
-
-    def _handle(self, command: Command) -> Awaitable[None] | None:
+    def _handle(self, command: Command, closed: CloseInfo | None) -> Awaitable[None] | None:
         method = command.method
         if method is None or (not command.id and method != "send"):
             if command.id or not self._clock.pong():  # an unknown request; or an answer that nobody has asked for
                 self._peer.end(BAD)
             return None
-        if self._peer.closed is not None and method not in _WITHOUT_ANSWER:
+        if closed is not None and method not in _WITHOUT_ANSWER:
             return None  # it has gone: what it has said before still counts, but it is told nothing
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)

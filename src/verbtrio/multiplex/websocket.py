@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from verbtrio.connection.handler import Handler
@@ -34,7 +35,7 @@ class ClientHandler(Handler):
         Client(peer.ws.scope, client, self._session)
         peer.dialect = client
 
-    async def run(self, peer: WebSocketPeer[Any]) -> None:
-        """See `ClientSession.run`."""
+    def run(self, peer: WebSocketPeer[Any]) -> Coroutine[Any, Any, None]:
+        """See `ClientSession.run`. (Awaited here, it would cost a frame for each connection.)"""
         assert peer.nursery is not None, "a handler runs in its connection's nursery"
-        await self._session.run(peer.nursery)
+        return self._session.run(peer.nursery)

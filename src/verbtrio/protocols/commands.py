@@ -130,13 +130,15 @@ class Command(msgspec.Struct, frozen=True):
     @property
     def method(self) -> str | None:
         """The name of its request; `None` for the empty command, which answers a ping, and for an unknown one."""
-        for name in METHODS:
-            if getattr(self, name) is not None:
-                return name
+        values = msgspec.structs.astuple(self)
+        for at in _REQUESTS:
+            if values[at] is not None:
+                return _FIELDS[at]
         return None
 
 
-METHODS: Final = Command.__struct_fields__[1:]
+_FIELDS: Final = Command.__struct_fields__
+_REQUESTS: Final = range(1, len(_FIELDS))
 
 
 class EmulationRequest(NamedTuple):

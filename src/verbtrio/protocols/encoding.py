@@ -67,13 +67,14 @@ class Encoding(ABC):
 
     def reply(self, reply: Reply) -> ReplyFrame:
         """A reply as it goes out."""
-        return self._for_one(self.encode(reply))
+        payload = self.encode(reply)
+        frame = ReplyFrame(payload, text=not self.is_binary)
+        frame.pushes = {self.name: (payload, None)}
+        return frame
 
     def pushed(self, push: Push) -> ReplyFrame:
         """A push to one client that no policy may drop: what has become of a subscription."""
-        return self._for_one(self.encode_push(push))
-
-    def _for_one(self, payload: bytes) -> ReplyFrame:
+        payload = self.encode_push(push)
         frame = ReplyFrame(payload, text=not self.is_binary)
         frame.pushes = {self.name: (payload, None)}
         return frame
@@ -89,7 +90,7 @@ class Encoding(ABC):
         try:
             found = [payload for frame in frames if (payload := frame.pushes[name][0])]  # type: ignore[index]  # below
         except (TypeError, KeyError):  # what nobody has been told in this encoding
-            found = [payload for frame in frames if (payload := self._pushed(frame)[0])]
+            found = [payload for frame in frames if (payload := self._told(frame)[0])]
         return Frame(self.join(found), text=not self.is_binary)
 
     def publication(self, frame: Frame) -> Publication:
@@ -105,32 +106,36 @@ class Encoding(ABC):
     def push(self, frame: Frame) -> Frame | None:
         """What has been said in a room, or to a client alone, as it goes out; `None` for what clients of this protocol
         learn in another way. Made once for all clients of this encoding."""
-        return self._pushed(frame)[1]
+        payload, push = self._told(frame)
+        if push is None and payload:
+            push = Frame(payload, text=not self.is_binary)
+            if isinstance(frame, TransientFrame):
+                push = TransientFrame(push, frame.key, frame.expires)
+            assert frame.pushes is not None, "its payload is there"
+            frame.pushes[self.name] = payload, push
+        return push
 
-    def _pushed(self, frame: Frame) -> tuple[bytes, Frame | None]:
+    def _told(self, frame: Frame) -> tuple[bytes, Frame | None]:
         made = frame.pushes
         if made is None:
             made = frame.pushes = {}
         elif self.name in made:
             return made[self.name]
-        pushed = made[self.name] = self._made(frame)
-        return pushed
+        told = made[self.name] = self._payload(frame), None
+        return told
 
-    def _made(self, frame: Frame) -> tuple[bytes, Frame | None]:
+    def _payload(self, frame: Frame) -> bytes:
+        """What `frame` is in this encoding; nothing for what clients of this protocol learn in another way."""
         if isinstance(frame, ProtocolFrame):
-            return frame.payload, None
+            return frame.payload
         if isinstance(frame, PresenceFrame):
-            return b"", None
+            return b""
         room: Hashable = frame.room
         if isinstance(room, str):
             push = Push(channel=room, pub=self.publication(frame))
         else:  # to all connections, those of a route, of a user, or one alone
             push = Push(message=MessagePush(self.data(frame)))
-        payload = self.encode_push(push)
-        made = Frame(payload, text=not self.is_binary)
-        if isinstance(frame, TransientFrame):
-            made = TransientFrame(made, frame.key, frame.expires)
-        return payload, made
+        return self.encode_push(push)
 
 
 _LINE_BREAKS = bytes.maketrans(b"\n\r", b"  ")

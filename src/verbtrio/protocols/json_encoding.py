@@ -47,6 +47,14 @@ class JSONEncoding(Encoding):
         try:
             # Decoded as a whole: msgspec does not look at the bytes of a `Raw`, and those go on to others.
             text = message if isinstance(message, str) else message.decode()
+            if "\n" not in text and text[:1] == "{":
+                return iter((_command.decode(text),))
+        except _UNREADABLE as error:
+            raise BadCommands(str(error)) from error
+        return self._lines(text)
+
+    def _lines(self, text: str) -> Iterator[Command]:
+        try:
             for line in _LINE.finditer(text):
                 yield _command.decode(line[0])
         except _UNREADABLE as error:
