@@ -11,27 +11,23 @@ token's keys) is waited for by the main task, and those behind it come after it;
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from weakref import ref
 
 import trio
 
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
-from verbtrio.base.errors import ConnectionClosed
-from verbtrio.base.limits import Limits
-from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
-from verbtrio.guards.rate import END, PASS, Bucket, Meter, Verdict
+from verbtrio.guards.rate import END, PASS, Bucket, Meter
 from verbtrio.multiplex.admission import SERVER, Admission
-from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.application_side import ApplicationSide
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.room_commands import RoomCommands
 from verbtrio.multiplex.running_calls import RunningCalls
-from verbtrio.multiplex.server_side import subscribe_client
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import Subscriptions
 from verbtrio.multiplex.tokens import Ended
@@ -57,29 +53,7 @@ INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
-class _Rate:
-    """How fast one client may send, by itself and together with those with whom it shares a rate."""
-
-    __slots__ = ("_meter", "_own", "_slot")
-
-    def __init__(self, limits: Limits, slot: Slot) -> None:
-        most = limits.max_messages_per_second
-        self._own = None if most is None else Bucket(most, limits.message_burst)
-        self._meter: Bucket | Meter | None = self._own
-        self._slot = slot
-        self.share()
-
-    def share(self) -> None:
-        """Its messages count towards the rates that it shares, as far as those are known now."""
-        if self._slot.buckets:
-            self._meter = Meter(self._own, self._slot.buckets)
-
-    def take(self) -> Verdict:
-        """Count a command."""
-        return PASS if self._meter is None else self._meter.take(trio.current_time())
-
-
-class ClientSession:
+class ClientSession(ApplicationSide):
     """One client's session.
 
     Args:
@@ -93,21 +67,15 @@ class ClientSession:
 
     __slots__ = (
         "_admission",
-        "_app",
         "_calls",
         "_clock",
         "_inbox",
-        "_is_connected",
         "_is_unusable",
         "_meter",
-        "_nursery",
         "_own",
-        "_peer",
         "_quiet",
         "_rooms",
-        "_settings",
         "_slot",
-        "_subscriptions",
     )
 
     def __init__(
@@ -119,50 +87,18 @@ class ClientSession:
         inbox: Inbox,
         address: tuple[str, str] | None = None,
     ) -> None:
-        self._peer = peer
-        self._app = app
+        super().__init__(peer, app, Subscriptions(peer, app, settings, self._start, self._task_ended))
+        self._slot = slot
         self._inbox = inbox
-        self._nursery: trio.Nursery | None = None
-        self._subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
         self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
         self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
         self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
-        self._rate = _Rate(peer.limits, slot)
+        self._own: Bucket | None = None
+        self._meter: Bucket | Meter | None = None
         self._clock = Clock(peer, settings, app.timers, inbox)
-        self._is_connected = self._is_unusable = False
+        self._is_unusable = False
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
         peer.owner = self
-
-    @property
-    def client(self) -> Client:
-        client: Client = self._peer.client
-        return client
-
-    # What the facade asks
-
-    @property
-    def nursery(self) -> trio.Nursery:
-        if self._nursery is None:
-            raise AttributeError("a client's nursery is opened when it connects: use it from there on")
-        return self._nursery
-
-    @property
-    def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        return {life.name: Subscription(life) for life in self._subscriptions.lives() if life.is_accepted}
-
-    async def subscribe(self, name: str, *, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`."""
-        self._app.rooms.check()
-        if (closed := self._peer.closed) is not None:
-            raise ConnectionClosed(closed)
-        if not self._is_connected:
-            raise RuntimeError("the client has not connected yet: subscribe it from there on")
-        return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
-
-    def unsubscribe(self, name: str, code: int, reason: str) -> bool:
-        """See `Client.unsubscribe`."""
-        self._app.rooms.check()
-        return self._subscriptions.end(name, code, reason)
 
     # Its course
 
@@ -174,6 +110,10 @@ class ClientSession:
         if self._peer.closed is not None:
             return  # it was gone before it could be told anything
         self._nursery = nursery
+        limits = self._peer.limits
+        if limits.max_messages_per_second is not None:
+            self._own = self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
+        self._meet_shared_limits()
         self._clock.start()
         await self._inbox.serve(self._take)
         self._subscriptions.no_more_published()
@@ -188,6 +128,11 @@ class ClientSession:
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
         self.nursery.start_soon(function, *args, name=name)
+
+    def _meet_shared_limits(self) -> None:
+        """Its messages count towards the rates that it shares with others, as far as those are known."""
+        if self._slot.buckets:
+            self._meter = Meter(self._own, self._slot.buckets)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
@@ -243,7 +188,7 @@ class ClientSession:
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
             return None
-        if (verdict := self._rate.take()) is not PASS:
+        if self._meter is not None and (verdict := self._meter.take(trio.current_time())) is not PASS:
             if verdict is END:
                 self._peer.end(TOO_FAST)
             elif command.id:
@@ -313,7 +258,7 @@ class ClientSession:
         if admitted is None:
             return
         result, expiry, lives = admitted
-        self._rate.share()
+        self._meet_shared_limits()
         self._is_connected = True
         self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))
