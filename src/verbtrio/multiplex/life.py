@@ -83,6 +83,7 @@ class SubscriptionLife(Seat):
     __slots__ = (
         "_after",
         "_answer",
+        "_decided",
         "_forget",
         "_given",
         "_is_accepting",
@@ -119,6 +120,7 @@ class SubscriptionLife(Seat):
         self._forget = forget
         self._given = given
         self._is_accepting = self._is_told = False
+        self._decided: trio.Event | None = None  # made by a task that waits for another one to accept
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
@@ -176,8 +178,12 @@ class SubscriptionLife(Seat):
                 await self.accept_as_given()
 
     async def accept_as_given(self) -> None:
-        """Accept it with what the server has made it with, if that has."""
-        await self.accept(*self._given)
+        """Accept it with what the server has made it with, if that has; or wait for another task that accepts it."""
+        while self._is_accepting:
+            self._decided = trio.Event() if self._decided is None else self._decided
+            await self._decided.wait()
+        if not self.is_accepted:
+            await self.accept(*self._given)
 
     async def accept(self, data: Data, presence: Any) -> None:
         """See `Subscription.accept`."""
@@ -190,6 +196,9 @@ class SubscriptionLife(Seat):
             recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
         finally:
             self._is_accepting = False
+            if self._decided is not None:
+                self._decided.set()
+                self._decided = None
         if self.is_over:
             closed = self._peer.closed
             raise Denied("The subscription has ended") if closed is None else ConnectionClosed(closed)
@@ -246,10 +255,7 @@ class SubscriptionLife(Seat):
         """The client was removed from the room: see `Peer.dismiss`. It is told soon."""
         self._left(discard=True)
         self.vacate()
-        code = info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
-        if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
-            code = codes.SUBSCRIPTION_FAILED
-        return partial(self._tell_ended, code, info.reason)
+        return partial(self._tell_ended, _code_of(info), info.reason)
 
     def _tell_ended(self, code: int, reason: str) -> None:
         if self._is_told:
@@ -311,6 +317,13 @@ def forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]
     later."""
     form = None if data is None else peer.encoding.data(peer.encode(data))
     return form, None if presence is None else msgspec.json.decode(peer.encode({"info": presence}).payload)["info"]
+
+
+def _code_of(info: CloseInfo) -> int:
+    """The code with which a subscription ends whose client was removed from the room."""
+    if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
+        return codes.SUBSCRIPTION_FAILED
+    return info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
 
 
 def _end_for(error: Exception) -> tuple[int, str]:
