@@ -10,8 +10,7 @@ import trio
 from verbtrio.base.errors import ConnectionClosed, Denied, LimitExceeded, RoomUnavailable, VerbtrioError
 from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
-from verbtrio.multiplex.life import forms
-from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.life import SubscriptionLife, forms
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
