@@ -152,7 +152,7 @@ class StreamedEndpoint(Endpoint):
     ) -> None:
         """Serve one client until nothing of it is left: its session beside the response."""
         scope, streamed = request.scope, hub.streamed_clients
-        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: hub.leave_stream(carrier, info))
+        carrier = StreamedCarrier(self._name, self._limits, hub.counters, hub.leave_stream)
         session_name = streamed.add(carrier)
         peer = carrier.peer = ClientPeer(carrier, encoding, hub.rooms)
         address = (streamed.node, session_name)
