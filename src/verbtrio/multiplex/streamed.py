@@ -26,6 +26,8 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.protocols.replies import DisconnectPush, Push
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
+TOO_SLOW = CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: it did not take a message in time")
+"""It can't be told: the response is cut off."""
 
 
 class StreamedClients:

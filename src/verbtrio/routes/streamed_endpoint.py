@@ -26,7 +26,7 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.session import BAD, ClientSession
 from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.multiplex.stream_response import BINARY, ClientResponse
-from verbtrio.multiplex.streamed import CLIENT_GONE, StreamedCarrier
+from verbtrio.multiplex.streamed import CLIENT_GONE, TOO_SLOW, StreamedCarrier
 from verbtrio.protocols.commands import BadCommands
 from verbtrio.protocols.encoding import Encoding
 from verbtrio.protocols.json_encoding import ASCII, JSON
@@ -174,7 +174,7 @@ class StreamedEndpoint(Endpoint):
                 except Exception as error:  # the application's error handlers expect no groups
                     failure = error
                 finally:
-                    carrier.end(CLIENT_GONE)
+                    carrier.end(TOO_SLOW if response.is_overdue else CLIENT_GONE)
         finally:
             streamed.discard(session_name)  # until now a command finds it, and does nothing
         if failure is not None:
