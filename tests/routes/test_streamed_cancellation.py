@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import trio
-from starlette.types import Message, Scope
 from trio.abc import Clock, Instrument
 
-from tests.support.streamed import emulated
+from tests.support.streamed import ASGIRequest, emulated
 from verbtrio import App, Cause, Client, CloseInfo, Limits, Subscription
 from verbtrio.base.close import DRAINED
 
-OF_CLIENTS = ("Request.", "verbtrio.routes", "verbtrio.http", "subscription to", "call ")
+OF_CLIENTS = ("ASGIRequest.", "verbtrio.routes", "verbtrio.http", "subscription to", "call ")
 
 
 CODES = {"kicked": 3503, "drained": 3001}
@@ -46,74 +45,6 @@ class Cut(Instrument):
                     self._function()
                 except BaseException as error:
                     self.failure = error
-
-
-class Request:
-    """A request to the app itself, without a server."""
-
-    def __init__(self, app: App, path: str, body: bytes) -> None:
-        self.status = 0
-        self.body = b""
-        self.is_whole = False
-        self.over = trio.Event()
-        self.scope = trio.CancelScope()
-        self.gone = trio.Event()
-        self.news = trio.Event()
-        self._app = app
-        self._path = path
-        self._messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def run(self) -> None:
-        head = [(b"host", b"test"), (b"content-type", b"application/json")]
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": self._path,
-            "raw_path": self._path.encode(),
-            "root_path": "",
-            "query_string": b"",
-            "headers": head,
-            "client": ("127.0.0.1", 1),
-            "server": ("test", 80),
-        }
-        try:
-            with self.scope:
-                await self._app(scope, self._receive, self._send)
-        finally:
-            self.over.set()
-            self.news.set()
-
-    async def _receive(self) -> Message:
-        await trio.lowlevel.checkpoint()
-        if self._messages:
-            return self._messages.pop()
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        await trio.lowlevel.checkpoint()
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        else:
-            self.body += message["body"]
-            self.is_whole = not message.get("more_body", False)
-        self.news.set()
-        self.news = trio.Event()
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.body.splitlines()]
-
-    async def until(self, number: int) -> Any:
-        """Wait for a reply; `None` where the response has ended before."""
-        while not (found := [line for line in self.lines if line.get("id") == number]):
-            if self.over.is_set():
-                return None
-            await self.news.wait()
-        return found[0]
 
 
 class Scene:
@@ -149,7 +80,7 @@ class Scene:
         finally:
             self.running.remove("work")
 
-    async def play(self, nursery: trio.Nursery, requests: list[Request]) -> None:
+    async def play(self, nursery: trio.Nursery, requests: list[ASGIRequest]) -> None:
         main = requests[0]
         nursery.start_soon(main.run)
         if (reply := await main.until(1)) is None or "connect" not in reply:
@@ -164,7 +95,9 @@ class Scene:
         ]
         for command in commands:
             data = json.dumps(command).encode()
-            request = Request(self.app, "/emulation", emulated("http_stream", result["session"], result["node"], data))
+            request = ASGIRequest(
+                self.app, "/emulation", emulated("http_stream", result["session"], result["node"], data)
+            )
             requests.append(request)
             nursery.start_soon(request.run)
         with trio.move_on_after(0.2):
@@ -181,7 +114,7 @@ async def test_a_client_is_cut_off(how: str, autojump_clock: Clock) -> None:
         hub = app._running_hub()
         told = 0
         for steps in range(1, 1000):
-            main = Request(app, "/connection/http_stream", b'{"id":1,"connect":{"token":"x"}}')
+            main = ASGIRequest(app, "/connection/http_stream", b'{"id":1,"connect":{"token":"x"}}')
             requests = [main]
 
             ways = {
@@ -222,6 +155,6 @@ def _end_all(streams: set[Any], info: CloseInfo) -> None:
         stream.end(info)
 
 
-def _cancel_commands(requests: list[Request]) -> None:
+def _cancel_commands(requests: list[ASGIRequest]) -> None:
     for request in requests[1:]:
         request.scope.cancel()
