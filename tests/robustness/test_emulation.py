@@ -30,6 +30,7 @@ from verbtrio.auth import JWTAuth
 from verbtrio.multiplex.session import ClientSession
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
+every_encoding = pytest.mark.parametrize("kind", ["http_stream", "protobuf"])
 KEY = "a secret of thirty-two bytes, or more"
 SEEN = [HealthCheck.function_scoped_fixture]
 
@@ -151,7 +152,7 @@ class TestBodies:
         async with serving_streams(an_app()) as service:
             assert await service.new("http_stream").post(body) in (400, 404)
 
-    @every_kind
+    @every_encoding
     async def test_cut_anywhere(self, kind: str, autojump_clock: Clock) -> None:
         """No cut body reaches a session, but as one whose command is cut; and that ends no other."""
         async with serving_streams(an_app()) as service:
@@ -170,7 +171,7 @@ class TestBodies:
             assert service.app.statistics().received == before + 1
             assert (await other.ask("rpc", method="double", data=3))["rpc"]["data"] == 6
 
-    @every_kind
+    @every_encoding
     async def test_commands_cut_anywhere(self, kind: str, autojump_clock: Clock) -> None:
         async with serving_streams(an_app()) as service:
             command = encode(kind, {"id": 2, "subscribe": {"channel": "open:x", "data": {"a": [1]}}})
@@ -349,7 +350,7 @@ class TestOrder:
 
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    @every_kind
+    @every_encoding
     async def test_ten_thousand_in_one(self, kind: str, autojump_clock: Clock) -> None:
         async with serving_streams(an_app()) as service:
             client, other = await service.client(kind), await service.client("http_stream")

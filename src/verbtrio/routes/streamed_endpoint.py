@@ -88,7 +88,7 @@ class StreamedEndpoint(Endpoint):
         hub, cross_origin: as in `Endpoint`.
         settings: the route's.
         clients: the endpoint's.
-        protobuf: gives the Protobuf encoding; `None` where it is not installed.
+        protobuf: the Protobuf encoding; `None` where it is not installed.
     """
 
     def __init__(
@@ -150,7 +150,8 @@ class StreamedEndpoint(Endpoint):
     async def _serve(
         self, request: Request, hub: Hub, send: Send, encoding: Encoding, first: str | bytes, slot: Slot
     ) -> None:
-        """Serve one client until nothing of it is left: its session beside the response."""
+        """Serve one client until nothing of it is left: its session beside the response. If cancelled, the response is
+        cut off, the client leaves everything at once, and what runs for it is cancelled."""
         scope, streamed = request.scope, hub.streamed_clients
         carrier = StreamedCarrier(self._name, self._limits, hub.counters, hub.leave_stream)
         session_name = streamed.add(carrier)
@@ -227,6 +228,7 @@ class EmulationEndpoint(Endpoint):
         await response(request.scope, request.receive, send)
 
     async def _take(self, request: Request, hub: Hub) -> Response:
+        """Take the commands, once there is room for them; the answer. If cancelled, they are not handled."""
         scope = request.scope
         encoding = self._protobuf if _is_binary(request) else JSON
         if encoding is None:
