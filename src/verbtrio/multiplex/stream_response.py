@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
 
 import trio
 
@@ -56,10 +55,6 @@ class ClientResponse(Stream):
                 yield b"".join(messages)
             else:
                 yield b"".join([message + b"\n" for message in messages])
-
-    async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-        async for item in items:
-            yield item
 
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         self._carrier.bind_body(body)
