@@ -94,7 +94,7 @@ class World:
             (self.membership._left, self.membership._scope.cancel_called),
             (client.closed, client.subscriptions, client.dropped, client._peer.held, client._peer.queued),
             [
-                (sub, sub.is_over, sub._life.intake and list(sub._life.intake._messages))
+                (sub, sub.is_over, sub._life.intake and list(sub._life.intake._messages or ()))
                 for sub in (self.sub, self.waiting)
             ],
             dict(hub.quotas._taken),
@@ -259,6 +259,8 @@ CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
     "Subscription.accept": lambda w: w.waiting.accept(),
     "Subscription.receive": lambda w: w.sub.receive(),
     "Subscription.__anext__": lambda w: anext(w.sub),
+    "Subscription.send": lambda w: w.sub.send("x"),
+    "Subscription.send_nowait": lambda w: w.sub.send_nowait("x"),
     "Subscription.publish": lambda w: w.sub.publish("x"),
     "Subscription.unsubscribe": lambda w: w.sub.unsubscribe(),
     "Subscription.unsubscribe of one that waits": lambda w: w.waiting.unsubscribe(),
