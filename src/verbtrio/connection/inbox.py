@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import outcome
@@ -158,7 +159,7 @@ class Inbox:
             if task is not self._receiver:
                 self._take_over(task)
             self._inside = True
-            self._serve = lambda message: context.run(handle, message)
+            self._serve = partial(context.run, handle)
             self._waiter = task
             try:
                 result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)

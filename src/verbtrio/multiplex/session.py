@@ -102,10 +102,11 @@ class ClientSession:
         self._slot = slot
         self._inbox = inbox
         self._nursery: trio.Nursery | None = None
-        self._subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
+        start, ended = self._start, self._task_ended
+        self._subscriptions = Subscriptions(peer, app, settings, start, ended)
         self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
         self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
-        self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
+        self._calls = RunningCalls(peer, settings, app.counters, start, ended)
         self._own: Bucket | None = None
         self._meter: Bucket | Meter | None = None
         self._clock = Clock(peer, settings, app.timers, inbox)
