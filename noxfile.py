@@ -277,7 +277,7 @@ def asyncapi_schema(session: nox.Session) -> dict[str, str | None]:
 
 def sdk_packages(session: nox.Session) -> dict[str, str | None]:
     """Install the JavaScript SDK, once; without npm or a network, its tests skip, and with CI=true they fail."""
-    folder = Path(session.create_tmp()) / "npm"
+    folder = Path(session.create_tmp()).resolve() / "npm"
     installed = [folder / "node_modules" / name / "package.json" for name in SDK_PACKAGES]
     if shutil.which("npm") is not None and not all(file.exists() for file in installed):
         packages = [f"{name}@{version}" for name, version in SDK_PACKAGES.items()]

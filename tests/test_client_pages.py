@@ -3,13 +3,14 @@ their tables leave nothing out."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -20,11 +21,19 @@ from tests.support.node import require_node
 from tests.support.process import ROOT, free_port, running
 from verbtrio import Limits
 from verbtrio.auth import JWTAuth
-from verbtrio.base.close import Cause
+from verbtrio.base.close import CANCEL_GRACE, Cause
+from verbtrio.hub.drain import SPREAD_FROM
+from verbtrio.multiplex.peer import MESSAGE_BYTES
+from verbtrio.multiplex.recovery import RECOVERED_BYTES
+from verbtrio.multiplex.setbacks import MOST_SECONDS
+from verbtrio.multiplex.settings import ClientSettings
+from verbtrio.multiplex.streamed import StreamedClients
+from verbtrio.multiplex.subscriptions import MAX_CHANNEL_BYTES
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError
 from verbtrio.protocols.commands import METHODS
 
+PAGES = ["centrifuge", "from-socketio-phoenix"]
 SECRET = "a secret of thirty-two bytes, or more"
 AUTH = JWTAuth(SECRET)
 
@@ -313,6 +322,31 @@ def table(heading: str) -> list[list[str]]:
     section = text_of("centrifuge").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_figures() -> None:
+    """Those of the page, and of the threat model, are those of the code."""
+    limits, settings = Limits(), ClientSettings()
+    page = " ".join(text_of("centrifuge").split())
+    assert limits.max_calls is not None
+    told = [
+        f"cancelled {CANCEL_GRACE * 1000:g} ms later",
+        f"is the {limits.max_calls + 1}rd at once",
+        f"`Limits.call_timeout` ({limits.call_timeout:g} s)",
+        f"`token_slack` ({settings.token_slack:g} s)",
+        f"{RECOVERED_BYTES // 1024} KiB of missed messages",
+        f"up to {MESSAGE_BYTES // 1024} KiB",
+        f"up to {MOST_SECONDS:g} s: until then",
+        f"of more than {MAX_CHANNEL_BYTES} bytes",
+        f"Of {SPREAD_FROM} clients and more",
+        f"`Limits.handshake_timeout` ({limits.handshake_timeout:g} s)",
+        f"has {limits.max_inbox_messages} messages, or {limits.max_inbox_bytes // 1024} KiB, waiting",
+        f"random names of {len(base64.urlsafe_b64decode(StreamedClients().add(cast('Any', None)))) * 8} bits",
+    ]
+    assert not [figure for figure in told if figure not in page]
+    model = text_of("threat-model")
+    assert f"| {MAX_CHANNEL_BYTES} bytes |" in model
+    assert f"| {RECOVERED_BYTES // 1024} KiB |" in model
 
 
 def test_each_close_code() -> None:

@@ -4,6 +4,7 @@ somewhere."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from trio.abc import Clock
 from tests.support.browser import Browser, chromium, require_browser
 from tests.support.memory import serving
 from tests.support.process import ROOT, Server, free_port, running
+from tests.test_client_pages import PAGES as CLIENT_PAGES
 from tests.test_room_pages import PAGES as ROOM_PAGES
 from verbtrio import App, Limits
 from verbtrio.base.close import CANCEL_GRACE
@@ -211,6 +213,20 @@ class TestTheAdditions:
             with client.websocket_connect(f"/team/red?since={one['at']}") as ws:
                 assert ws.receive_json() == two
                 assert "present" in ws.receive_json()
+            with client.websocket_connect("/connection/websocket") as ws:
+                ws.send_json({"id": 1, "connect": {}})
+                identity = ws.receive_json()["connect"]["client"]
+                ws.send_json({"id": 2, "rpc": {"method": "whoami"}})
+                assert ws.receive_json()["rpc"] == {"data": identity}
+                ws.send_json({"id": 3, "subscribe": {"channel": "talk:a"}})
+                assert ws.receive_json()["subscribe"]["recoverable"]
+                ws.send_json({"id": 4, "publish": {"channel": "talk:a", "data": {"text": "hi"}}})
+                answers: list[Any] = []
+                while len(answers) < 2:
+                    answers += map(json.loads, ws.receive_text().splitlines())
+                assert {"id": 4, "publish": {}} in answers
+                (said,) = (answer["push"]["pub"]["data"] for answer in answers if "push" in answer)
+                assert said == {"text": "hi"}
             headers = {"Authorization": f"Bearer {auth.issue({'id': 5, 'roles': ['metrics', 'member']})}"}
             with client.websocket_connect("/members/red", headers=headers) as ws:
                 assert ws.receive_text() == "hello, user 5"
@@ -359,9 +375,10 @@ def test_the_other_pages_run(page: str) -> None:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_no_page_is_left_out(page: str) -> None:
-    """Of those that have programs, `from-verb.md` and the pages about rooms have test modules of their own."""
+    """Of those that have programs, `from-verb.md` and the pages about rooms and clients have test modules of their
+    own."""
     tested = ["README.md", "docs/guide.md", "docs/security.md", "docs/from-verb.md", *PRELUDES]
-    tested += [f"docs/{room_page}.md" for room_page in ROOM_PAGES]
+    tested += [f"docs/{other}.md" for other in (*ROOM_PAGES, *CLIENT_PAGES)]
     assert page in tested or not blocks(page)
 
 

@@ -6,8 +6,10 @@ import abc
 import copy
 import inspect
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
+import msgspec
 import pytest
 import trio
 from starlette.endpoints import WebSocketEndpoint
@@ -20,7 +22,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from trio.abc import Clock
 
 from tests.support.memory import serving
-from verbtrio import App, Client, Room, Subscription, WebSocket
+from verbtrio import App, Client, Member, Room, Subscription, WebSocket
 from verbtrio.auth import JWTAuth
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -174,6 +176,19 @@ class TestKeywords:
         assert App.get.__doc__ is not None
 
 
+class Moved(msgspec.Struct):
+    x: int
+
+
+@dataclass
+class Place:
+    x: int
+
+
+class TypedMove(TypedDict):
+    x: int
+
+
 class TestCalls:
     def test_without_a_name(self) -> None:
         call: Any = App().call
@@ -183,6 +198,28 @@ class TestCalls:
             call()
         with pytest.raises(TypeError, match=r"app\.call takes a name, a str: .* not 5"):
             call(5)
+
+    @pytest.mark.parametrize("kind", [str, int, dict, dict[str, Any], Moved, Place, TypedMove])
+    def test_that_forget_the_client(self, kind: Any) -> None:
+        """They would be called with the client, and find no field in it."""
+
+        async def move(data: Any) -> None: ...
+
+        move.__annotations__["data"] = kind
+        with pytest.raises(
+            TypeError, match=r"the first parameter is the client, .*write `async def .*move\(client, data: "
+        ):
+            App().call("move")(move)
+
+    def test_that_do_not(self) -> None:
+        async def move(client: Client, data: Moved) -> None: ...
+        async def either(client: Any) -> None: ...
+        async def whoever(member: Member) -> None: ...
+        async def all_of_it(*given: Any) -> None: ...
+
+        app = App()
+        for function in (move, either, whoever, all_of_it, lambda client, data: data):
+            app.call(function.__name__)(function)
 
     def test_with_more(self) -> None:
         call: Any = App().call

@@ -491,6 +491,7 @@ class TestTheHub:
 
             class Carried:
                 drained = 0
+                returns_at_once = False
 
                 def drain(self) -> None:
                     self.drained += 1

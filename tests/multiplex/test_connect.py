@@ -3,7 +3,6 @@ token counts."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from trio.abc import Clock
 
-from tests.support.commands import KEY, Speaker, message_of, serving_clients, token
+from tests.support.commands import KEY, Speaker, serving_clients, token
 from tests.support.tasks import Failure, errors
 from verbtrio import App, AuthenticationError, CallError, Client, Denied, LimitExceeded, Limits, Subscription
 from verbtrio.auth import JWTAuth
@@ -35,7 +34,7 @@ class TestAToken:
         async with serving_clients(app_with()) as clients:
             speaker = await clients.open()
             result = await speaker.result("connect")
-            assert result.keys() == {"client", "ping", "pong"}
+            assert result.keys() == {"client", "version", "ping", "pong"}
             assert (result["ping"], result["pong"]) == (25, True)
 
     async def test_is_needed_with_it(self, autojump_clock: Clock) -> None:
@@ -351,22 +350,24 @@ async def test_a_client_can_be_used_once_it_is_connected(autojump_clock: Clock) 
         assert caught == [speaker.lines[0]["connect"]["client"]]
 
 
-async def test_logs_and_names_are_the_clients(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "verbtrio")
+async def test_how_clients_and_subscriptions_are_called(autojump_clock: Clock) -> None:
+    """In the log."""
+    names: list[str] = []
+
+    async def chat(sub: Subscription) -> None:
+        names.append(repr(sub))
+        await sub.accept()
+        names.append(repr(sub))
+        await sub.unsubscribe()
+        names.append(repr(sub))
+
     app = app_with()
-    app.rooms("handled:{name}")(idle)
+    app.rooms("chat:{name}")(chat)
     async with serving_clients(app) as clients:
         speaker = await clients.client()
-        await speaker.raw(message_of(speaker.command("subscribe", channel="handled:a")))
+        await speaker.result("subscribe", channel="chat:a")
         await clients.settle()
-        (client,) = app.connections.here
-        assert isinstance(client, Client)
-        assert repr(client) == f"<Client {client.id[:8]} '/connection/websocket' (websocket)>"
-        assert [repr(sub) for sub in client.subscriptions.values()] == [
-            f"<Subscription 'handled:a' of {client!r} (not accepted yet)>"
+        client = f"<Client {speaker.lines[0]['connect']['client'][:8]} '/connection/websocket' (websocket)>"
+        assert names == [
+            f"<Subscription 'chat:a' of {client} ({state})>" for state in ("not accepted yet", "accepted", "ended")
         ]
-        del client
-
-
-async def idle(sub: Subscription) -> None:
-    await trio.sleep_forever()

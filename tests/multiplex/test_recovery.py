@@ -33,10 +33,9 @@ async def accept(sub: Subscription) -> None:
 
 async def publish(app: App, *numbers: int) -> str:
     """Publish numbers in the room; the epoch."""
-    for number in numbers:
-        position = await app.room(ROOM).publish({"n": number})
-        assert position is not None
-    return position.epoch
+    positions = [await app.room(ROOM).publish({"n": number}) for number in numbers]
+    assert positions[-1] is not None
+    return positions[-1].epoch
 
 
 def numbers(publications: list[Any]) -> list[int]:
@@ -79,8 +78,6 @@ async def test_a_new_subscriber_is_told_where_it_is(autojump_clock: Clock) -> No
         (21, "", None),
         (2**63 - 1, "this", None),
         (17, "another", None),
-        (-1, "this", None),
-        (-1, "", None),
     ],
 )
 async def test_what_was_missed(
@@ -126,7 +123,7 @@ async def test_too_much_for_a_reply_is_not_recovered(autojump_clock: Clock) -> N
         speaker = await clients.client()
         epoch = (await speaker.result("subscribe", channel=ROOM))["epoch"]
         for _ in range(2):
-            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2))
+            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2 - len('""')))
         whole, not_whole = await clients.client(), await clients.client()
         request = {"channel": ROOM, "recover": True, "epoch": epoch}
         assert (await whole.result("subscribe", **request, offset=0))["recovered"] is True

@@ -78,11 +78,11 @@ class TestAToken:
             await sub.accept(data=name)
             await trio.sleep_forever()
 
-        app = app_with(Limits(max_rooms=4))
+        app = app_with()
         app.rooms("guarded:{name}", guard=guard)
         app.rooms("chat:{name}")(chat)
         async with serving_clients(app) as clients:
-            channels = ["guarded:no", "guarded:yes", "chat:denied", "chat:late", "chat:ok", "a", "b", "c"]
+            channels = ["guarded:no", "guarded:yes", "chat:denied", "chat:late", "chat:ok"]
             speaker, began = await clients.open(), trio.current_time()
             result = await speaker.result("connect", token=token(channels=channels))
             assert result["subs"] == {"guarded:yes": {}, "chat:ok": {"data": "ok"}}
@@ -90,6 +90,13 @@ class TestAToken:
             assert sorted(client_of(clients).subscriptions) == ["chat:ok", "guarded:yes"]
             assert app.statistics().memberships == 2
             assert speaker.pushes == []
+
+    async def test_for_too_many_rooms_ends_the_client(self, autojump_clock: Clock) -> None:
+        async with serving_clients(app_with(Limits(max_rooms=4))) as clients:
+            speaker = await clients.open()
+            await speaker.say(speaker.command("connect", token=token(channels=list("abcde"))))
+            assert await speaker.end() == (3505, "channel limit")
+            assert clients.app.statistics().memberships == 0
 
     async def test_goes_on_from_the_clients_positions(self, autojump_clock: Clock) -> None:
         app = app_with()
@@ -110,6 +117,28 @@ class TestAToken:
             assert [each["data"]["n"] for each in result["subs"]["history:a"]["publications"]] == [3, 4]
             assert "recovered" not in result["subs"]["history:b"]
             assert result["subs"]["history:b"]["was_recovering"] is True
+
+    async def test_recovers_within_one_replys_bounds(self, autojump_clock: Clock) -> None:
+        recovered: dict[str, bool] = {}
+
+        async def chat(sub: Subscription, name: str) -> None:
+            await sub.accept()
+            await trio.sleep(1)
+            recovered[name] = sub.is_recovered
+
+        app = app_with()
+        app.rooms("history:{name}", history=History())(chat)
+        async with serving_clients(app) as clients:
+            for room in ("history:a", "history:b"):
+                await app.room(room).publish("x" * 300_000)
+            speaker = await clients.open()
+            channels = ["history:a", "history:b"]
+            subs = {room: {"recover": True, "offset": 0, "epoch": ""} for room in channels}
+            result = await speaker.result("connect", token=token(channels=channels), subs=subs)
+            told = {room: each.get("recovered", False) for room, each in result["subs"].items()}
+            assert told == {"history:a": True, "history:b": False}
+            await trio.sleep(2)
+            assert recovered == {"a": True, "b": False}
 
     async def test_pushes_come_behind_the_reply(self, autojump_clock: Clock) -> None:
         app = app_with()

@@ -1,4 +1,4 @@
-"""One subscription's course: how a client comes into a room, what runs for it there, and every way in which that ends."""
+"""One subscription: how a client comes into a room, what runs for it there, and every way in which that ends."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ class TestAHandler:
                 type(make()),
             ) == (0, 1, MessageError)
             assert "secret" not in str(speaker.messages)
-            assert [sorted(client.subscriptions) for client in app.room("open:a").here] == [["open:a"]]
+            assert app.statistics().memberships == 1
             assert await speaker.result("subscribe", channel="chat:after") == {}, "it may come again at once"
 
     async def test_whose_child_fails_ends_too(self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,6 +257,19 @@ class TestAHandler:
             await trio.sleep(2)
             assert speaker.of("unsubscribe") == [FAILED]
             assert [type(error) for error in errors(caplog)] == [Failure]
+
+    @pytest.mark.parametrize(("code", "error"), [(2000, 103), (2499, 103), (2500, 100), (2999, 100)])
+    async def test_that_is_ended_before_it_accepts(self, code: int, error: int, autojump_clock: Clock) -> None:
+        """The code says whether the client may try again."""
+
+        async def chat(sub: Subscription) -> None:
+            await sub.unsubscribe(code, "because")
+
+        async with serving_clients(handled(chat)) as clients:
+            speaker = await clients.client()
+            reply = await speaker.ask("subscribe", channel="chat:a")
+            assert (reply["error"]["code"], reply["error"]["message"]) == (error, "because")
+            assert reply["error"].get("temporary", False) is (error == 100)
 
     async def test_unsubscribes(self, autojump_clock: Clock) -> None:
         ended: list[str] = []
@@ -451,6 +464,27 @@ class TestARoom:
             assert speaker.of("unsubscribe")[0]["code"] == 2503
             assert (await speaker.ask("subscribe", channel="task:a"))["error"]["code"] == 100
 
+    @pytest.mark.parametrize("waits", ["for the task", "for the handler"])
+    async def test_whose_task_fails_before_the_client_is_let_in(self, waits: str, autojump_clock: Clock) -> None:
+        """The client may try again: nobody has said that it may not come in."""
+
+        async def task(room: Room, *, task_status: trio.TaskStatus[None]) -> None:
+            if waits == "for the handler":
+                task_status.started()
+            await trio.sleep(1)
+            raise Failure
+
+        async def chat(sub: Subscription) -> None:
+            await trio.sleep(5)
+
+        app = handled(chat)
+        app.room_task("chat:{name}", restart=None)(task)
+        async with serving_clients(app) as clients:
+            speaker = await clients.client()
+            reply = await speaker.ask("subscribe", channel="chat:a")
+            assert (reply["error"]["code"], reply["error"]["temporary"]) == (100, True)
+            assert speaker.pushes == []
+
     async def test_whose_task_takes_its_time(self, autojump_clock: Clock) -> None:
         async def task(room: Room, *, task_status: trio.TaskStatus[None]) -> None:
             await trio.sleep(3)
@@ -517,6 +551,18 @@ class TestAToken:
             assert [(push["channel"], push["unsubscribe"]) for push in speaker.pushes] == [("chat:a", over)]
             await trio.sleep(1000)
             assert speaker.of("unsubscribe") == [over, over]
+
+    async def test_that_is_over_before_the_client_is_let_in(self, autojump_clock: Clock) -> None:
+        """Its SDK gets another one, and tries again."""
+
+        async def chat(sub: Subscription) -> None:
+            await trio.sleep(1000)
+
+        app = handled(chat, app_with(auth=JWTAuth(KEY), token_slack=5), token=True)
+        async with serving_clients(app) as clients:
+            speaker = await clients.client(token=token(exp=int(time.time()) + 100_000))
+            short = token(channel="chat:a", exp=int(time.time()) + 100)
+            assert await speaker.refused("subscribe", channel="chat:a", token=short) == 109
 
     async def test_may_be_replaced_by_the_right_one_only(self, autojump_clock: Clock) -> None:
         app = handled(idle, app_with(auth=JWTAuth(KEY)), token=True)

@@ -10,12 +10,19 @@ import h11
 import pytest
 import trio
 import trio.testing
+from starlette.responses import Response
 from trio.abc import Clock
 
 from tests.support.http import Exchange
 from tests.support.streamed import KINDS, StreamedService, encode, serving_streams
 from verbtrio import App, Client, Limits, Subscription
 from verbtrio.auth import JWTAuth
+
+
+async def pass_through(request: Any, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -183,8 +190,8 @@ class TestPings:
             begin = trio.current_time()
             assert await client.end() == (3012, "no pong")
             assert 4.5 <= trio.current_time() - begin <= 7
-            assert await client.say({}) == 404
             await trio.sleep(1)
+            assert await client.say({}) == 404
             assert service.app.statistics().ended == {"heartbeat": 1}
 
     @every_kind
@@ -193,6 +200,51 @@ class TestPings:
             client = await service.client(kind)
             assert await client.say({}) == 204
             assert await client.end() == (3501, "bad request")
+
+    async def test_a_ping_that_is_being_written(self, autojump_clock: Clock) -> None:
+        """It can't be answered before the client has it."""
+        async with serving_streams(chat(ping=5, pong_timeout=2)) as service:
+            client = service.new("http_stream")
+            first = encode("http_stream", {"id": 1, "connect": {}})
+            await client.begin(first, pair=trio.testing.lockstep_stream_pair)
+            line = json.loads((await client.exchange.until(b"\n")).decode())
+            client.session, client.node = line["connect"]["session"], line["connect"]["node"]
+            await trio.sleep(10)
+            client.read_on()
+            await trio.sleep(60)
+            assert not client.is_over
+            assert not client.is_cut
+
+
+class TestBehindMiddleware:
+    """Starlette's kind, which puts a queue of its own before the response."""
+
+    @every_kind
+    async def test_its_end(self, kind: str, autojump_clock: Clock) -> None:
+        async with serving_streams(chat(middleware=[pass_through])) as service:
+            client, gone = await service.client(kind), await service.client(kind)
+            for one in (client, gone):
+                await one.ask("subscribe", channel="open:x")
+            await gone.leave()
+            await trio.sleep(1)
+            assert service.app.statistics().ended == {"gone": 1}
+            service.app.room("open:x").broadcast("last words")
+            await service.service.shut_down()
+            assert await client.end() == (3001, "shutdown")
+            assert client.published() == ["last words"]
+
+    async def test_a_client_that_does_not_read(self, autojump_clock: Clock) -> None:
+        async with serving_streams(chat(middleware=[pass_through])) as service:
+            client = service.new("http_stream")
+            first = encode("http_stream", {"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "open:x"}})
+            await client.begin(first, pair=trio.testing.lockstep_stream_pair)
+            await trio.sleep(1)
+            for _ in range(5):
+                service.app.room("open:x").broadcast("x" * 100_000)
+            begin = trio.current_time()
+            await service.service.wait_ended(15)
+            assert trio.current_time() - begin < 12
+            service.assert_nobody()
 
 
 class TestItsEnd:
@@ -425,7 +477,7 @@ class TestAClientThatDoesNotRead:
             await client.ask("subscribe", channel="open:x")
             await service.settle()
             room = service.app.room("open:x")
-            (member,) = room.here
+            member: Any = next(iter(room.here))
             for number in range(100):
                 room.broadcast({"n": number})
             ids = [client.command("ping") for _ in range(20)]

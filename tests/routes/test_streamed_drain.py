@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -54,7 +56,7 @@ async def test_those_that_do_not_come_back_end_at_once(autojump_clock: Clock) ->
 
 
 async def test_those_that_come_meanwhile_end_at_once(autojump_clock: Clock) -> None:
-    drain, log = a_drain(2, 1000)
+    drain, _ = a_drain(2, 1000)
     late: list[float] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain.run)
@@ -113,7 +115,7 @@ async def test_the_clients_of_an_app(websockets: int, streams: int, autojump_clo
             await trio.sleep(0.5)
         assert counts[0] < 5, "they end in 2 s"
         assert other.closed == (1012, "The server is restarting")
-        for before, after in zip(counts, counts[1:], strict=False):
+        for before, after in pairwise(counts):
             assert 15 <= after - before <= 35
         assert counts[4] == SPREAD_FROM
         assert {one.closed for one in clients} == {(3001, "shutdown")}

@@ -21,7 +21,7 @@ def user(unique: Unique) -> str:
 
 @pytest.fixture
 def ada(way: Way, client: Connect, user: str) -> Client:
-    ada = client(way, token=auth.issue({"sub": user, "channels": [f"feed:{user}"]}))
+    ada = client(way, token=auth.connection_token(user, channels=[f"feed:{user}"]))
     ada.connect()
     return ada
 

@@ -54,7 +54,7 @@ def test_too_fast(way: Way, client: Connect) -> None:
 
 def test_too_many_connections_of_a_user(way: Way, client: Connect, unique: Unique) -> None:
     """The second one is told so, for good."""
-    token = auth.issue({"sub": unique("ada")})
+    token = auth.connection_token(unique("ada"))
     ada, again = client(way, path="/limited", token=token), client(way, path="/limited", token=token)
     ada.connect()
 

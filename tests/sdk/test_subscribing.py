@@ -16,25 +16,21 @@ from tests.support.process import Server
 EXPIRED = -10.0
 
 
-def connection_token(user: str, **claims: Any) -> str:
-    return auth.issue({"sub": user, **claims})
-
-
-def token(user: str, room: str, *, expires_in: float = 3600.0, **claims: Any) -> str:
+def token(user: str, room: str, **options: Any) -> str:
     """A subscription's."""
-    return auth.issue({"sub": user, "channel": room, **claims}, expires_in=expires_in)
+    return auth.subscription_token(user, room, **options)
 
 
 @pytest.fixture
 def ada(way: Way, client: Connect, unique: Unique) -> Client:
-    ada = client(way, token=connection_token("ada", info={"name": "Ada"}))
+    ada = client(way, token=auth.connection_token("ada", info={"name": "Ada"}))
     ada.connect()
     return ada
 
 
 @pytest.fixture
 def bob(way: Way, client: Connect) -> Client:
-    bob = client(way, token=connection_token("bob"))
+    bob = client(way, token=auth.connection_token("bob"))
     bob.connect()
     return bob
 

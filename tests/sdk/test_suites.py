@@ -124,6 +124,36 @@ def test_tokens(way: Way, client: Connect, suites: Server) -> None:
     assert bob.expect("disconnected")["code"] == 3500
 
 
+def test_subscription_tokens(ada: Client, unique: Unique) -> None:
+    """Of an anonymous user, and without an end."""
+    rooms = [unique("channel") for _ in range(5)]
+
+    for room in rooms:
+        ada.call("subscribe", channel=room, tokens=[token(channel=room, iat=1737532348)])
+
+    for room in rooms:
+        ada.expect("subscribed", room)
+
+
+def test_connecting_and_disconnecting_without_waiting(
+    way: Way, client: Connect, suites: Server, unique: Unique
+) -> None:
+    ada = client(way, suites.url)
+    room = unique("channel")
+
+    for do in ("connect", "disconnect") * 10:
+        ada.begin(do)
+    ada.begin("subscribe", channel=room)
+    for do in ("connect", "disconnect", "connect"):
+        ada.begin(do)
+    ada.begin("unsubscribe", channel=room)
+    ada.begin("subscribe", channel=room)
+    ada.call("ready", channel=room)
+
+    ada.publish(room, "here")
+    assert ada.received(room, 1) == ["here"]
+
+
 def test_what_was_missed(ada: Client, suites: Server, unique: Unique) -> None:
     """Recovery where the history reaches back, and none where it does not."""
     rooms = [unique("recovery:"), unique("smallhistory:")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from tests.apps.sdk import TOKEN_SLACK, auth
 from tests.sdk.conftest import Connect, Unique
@@ -14,8 +13,8 @@ SHORT = 1.0
 CONNECTED_ONCE = [{"event": "connecting", "code": 0, "reason": "connect called"}]
 
 
-def token(*, expires_in: float = 3600.0, **claims: Any) -> str:
-    return auth.issue({"sub": "ada", **claims}, expires_in=expires_in)
+def token(expires_in: float = 3600.0) -> str:
+    return auth.connection_token("ada", expires_in=expires_in)
 
 
 def test_times(client: Connect, unique: Unique) -> None:
@@ -24,10 +23,10 @@ def test_times(client: Connect, unique: Unique) -> None:
     rooms = {way: unique("token:") for way in WAYS}
 
     def subscription_tokens(client: Client, *seconds: float) -> list[str]:
-        return [token(channel=rooms[client.way], expires_in=each) for each in seconds]
+        return [auth.subscription_token("ada", rooms[client.way], expires_in=each) for each in seconds]
 
-    refreshing = [client(way, tokens=[token(expires_in=SHORT), token()]) for way in WAYS]
-    expiring = [client(way, tokens=[token(expires_in=SHORT)]) for way in WAYS]
+    refreshing = [client(way, tokens=[token(SHORT), token()]) for way in WAYS]
+    expiring = [client(way, tokens=[token(SHORT)]) for way in WAYS]
     subscribed = [client(way, token=token()) for way in WAYS]
     unsubscribed = [client(way, token=token()) for way in WAYS]
     lasting = [*refreshing, *subscribed, *unsubscribed]

@@ -147,6 +147,18 @@ class Speaker:
 
     # Its end
 
+    def stall(self) -> trio.Event:
+        """Read nothing more from now on, until the event is set."""
+        go, stream = trio.Event(), self._ws._stream
+        receive = stream.receive_some
+
+        async def receive_later(*args: Any) -> Any:
+            await go.wait()
+            return await receive(*args)
+
+        stream.receive_some = receive_later  # type: ignore[method-assign, assignment]  # this client's own
+        return go
+
     async def close(self, code: int = 1000) -> None:
         await self._ws.aclose(code)
 

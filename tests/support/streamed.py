@@ -222,7 +222,8 @@ class Streamed:
         """Wait for the reply to a command."""
         with trio.fail_after(300):
             while not (replies := self.replies(number)):
-                assert not (self.is_over or self.is_cut), f"over instead: {self.lines}"
+                assert not self.is_over, f"over instead: {self.lines}"
+                assert not self.is_cut, f"cut instead: {self.lines}"
                 await self._news.wait()
         assert len(replies) == 1, "a command is answered once"
         return replies[0]
@@ -232,8 +233,10 @@ class Streamed:
         await self.ended()
         assert self.is_over, "it was cut off"
         last = self.lines[-1]
-        assert set(last) == {"push"} and set(last["push"]) == {"disconnect"}, last
-        return last["push"]["disconnect"]["code"], last["push"]["disconnect"]["reason"]
+        assert set(last) == {"push"}, last
+        assert set(last["push"]) == {"disconnect"}, last
+        said = last["push"]["disconnect"]
+        return said["code"], said["reason"]
 
     async def ended(self) -> None:
         """Wait until the response has ended, one way or the other."""
@@ -292,7 +295,6 @@ class StreamedService:
         """No client is left in any list."""
         statistics = self.app.statistics()
         assert (statistics.streams, statistics.rooms, statistics.memberships, statistics.users) == (0, 0, 0, 0)
-        assert len(self.hub.streamed_clients) == 0
         assert len(self.hub.client_news) == 0
         assert self.timers == 0
 
@@ -308,6 +310,7 @@ async def serving_streams(app: App, asgi: Any = None) -> AsyncIterator[StreamedS
             await client.leave()
         await service.wait_ended(30)
         clients.assert_nobody()
+        assert len(clients.hub.streamed_clients) == 0
         assert len(clients.hub.quotas) == 0
     gc.collect()
     left = [thing for thing in _of_clients() if id(thing) not in before]

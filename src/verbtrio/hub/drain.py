@@ -123,23 +123,25 @@ class Drain:
         self.until.cancel()
         self._deadline = min(self._deadline, trio.current_time() + self._seconds)
         # Clients of a protocol of their own come back by themselves.
-        later: set[Connection | Streaming] = {one for one in self.connections if one.peer.dialect is not None}
-        later.update(stream for stream in self.streams if stream.returns_at_once)
-        if len(later) < SPREAD_FROM:
-            later = set()
-        for one in (*self.sessions, *(self.connections - later), *(self.streams - later)):
+        connections = [connection for connection in self.connections if connection.peer.dialect is not None]
+        streams = [stream for stream in self.streams if stream.returns_at_once]
+        if len(connections) + len(streams) < SPREAD_FROM:
+            connections, streams = [], []
+        for one in (*self.sessions, *self.connections.difference(connections)):
             one.drain()
+        for stream in self.streams.difference(streams):
+            stream.drain()
         for begun in (*self.sessions, *self.ending):
             begun.hurry(self._deadline)
-        await self._spread(tuple(later))
+        await self._spread([*connections, *streams])
         with trio.move_on_at(self._deadline + CUT_SECONDS):
             while self.ending or self.sessions:
                 await self._changed.park()
         await self._give_up()
 
     async def _spread(self, clients: Sequence[Connection | Streaming]) -> None:
-        """End clients one after the other, in half of the time that is left for the drain: they come back by
-        themselves, each within a second, and would all come at once. If cancelled, those that are left end at once."""
+        """End clients one after the other, in half of the time that is left: they come back by themselves, each within
+        a second, and would all come at once. If cancelled, those that are left end at once."""
         begun = trio.current_time()
         half = (self._deadline - begun) / 2
         ended = 0

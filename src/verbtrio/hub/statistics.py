@@ -13,18 +13,20 @@ class Statistics:
     """WebSocket connections that are open."""
     rooms: int
     memberships: int
+    """Subscriptions of clients of `app.centrifuge` are among them."""
     users: int
     ended: dict[str, int]
     """How many connections and event streams have ended so far, or begun to, by `Cause`."""
     streams: int
-    """Event streams of `app.sse` routes."""
+    """Event streams of `app.sse` routes, and clients of `app.centrifuge` that have no WebSocket."""
     opened: int
     """How many connections and event streams there have been so far, the present ones included."""
     refused: dict[int, int]
     """Upgrade requests that were not granted so far, by the status of their answer. Counted by the app whose lifespan
     the server enters, over the take-over alone (elsewhere the server answers)."""
     received: int
-    """Messages from clients so far: all of them, refused ones and JSON pongs too."""
+    """Messages from clients so far: all of them, refused ones and JSON pongs too. (One of a client of `app.centrifuge`
+    may have several commands.)"""
     sent: int
     """Messages for clients so far, one for each receiver: written, or queued for one that reads slowly."""
     dropped: int
@@ -36,7 +38,8 @@ class Statistics:
     room_task_failures: int
     """Runs of rooms' tasks so far that have failed, or have not started in time. Each is in the log."""
     resumes: int
-    """Joins so far that went on from a position (`ws.join(since=...)`, `Last-Event-ID`), or could not."""
+    """Joins so far that went on from a position (`ws.join(since=...)`, `Last-Event-ID`, a subscription that recovers),
+    or could not."""
     history_gaps: int
     """Of those, how many could not, since the history did not reach back so far."""
     histories: int

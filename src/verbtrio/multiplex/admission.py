@@ -112,6 +112,8 @@ class Admission:
             node=node,
             session=session,
         )
+        for life, _ in begun:
+            life.is_recovered = result.subs[life.name].recovered
         return result, expiry, [life for life, _ in begun]
 
     async def _authenticate(self, token: str) -> Expiry:
@@ -146,6 +148,8 @@ class Admission:
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
         """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
+        if self._peer.closed is not None:
+            return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
         if self._settings.personal is not None and self._user_id is not None:
             names.append(self._settings.personal.replace("{user}", self._user_id))

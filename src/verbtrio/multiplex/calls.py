@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, get_origin
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from verbtrio.base.errors import (
     BrokerUnavailable,
@@ -71,6 +71,7 @@ def _decoder(function: Any, name: str, hook: DecodeHook | None) -> DataDecoder[A
         signature = inspect.signature(function)
     except ValueError:
         raise TypeError(f"{name} has no signature: write a function (client, data)") from None
+    _check_first(function, name, signature)
     for arguments in (("client", "data"), ("client",)):
         try:
             signature.bind(*arguments)
@@ -78,10 +79,26 @@ def _decoder(function: Any, name: str, hook: DecodeHook | None) -> DataDecoder[A
             continue
         if len(arguments) == 1:
             return None
-        parameter = list(signature.parameters.values())[1]
+        parameter = list(signature.parameters.values())[:2][-1]  # the second; or `*args`
         kind = annotation_of(function, parameter) if parameter.kind is not parameter.VAR_POSITIONAL else parameter.empty
         return DataDecoder(JSON if kind is inspect.Parameter.empty else kind, hook)
     raise TypeError(f"{name} is called with (client, data), or with (client): write `async def {name}(client, data)`")
+
+
+def _check_first(function: Any, name: str, signature: inspect.Signature) -> None:
+    """Raise `TypeError` for a function that takes the data first: it would be called with the client."""
+    first = next(iter(signature.parameters.values()), None)
+    if first is None or first.kind is first.VAR_POSITIONAL:
+        return
+    annotation = annotation_of(function, first)
+    kind = get_origin(annotation) or annotation
+    if inspect.isclass(kind) and (
+        issubclass(kind, Struct | str | bytes | int | float | dict | list) or is_dataclass(kind)
+    ):
+        raise TypeError(
+            f"{name}: the first parameter is the client, not {first.name}: {kind.__name__}: write "
+            f"`async def {name}(client, {first.name}: {kind.__name__})`"
+        )
 
 
 def error_of(error: Exception) -> ProtocolError | None:

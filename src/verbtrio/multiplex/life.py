@@ -10,7 +10,7 @@ nothing is missed between the reading of the history and the reply, and nothing 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import NOTHING, Recovery, recover
 from verbtrio.multiplex.seat import Seat
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.tokens import Expiry, TokenTimer, subscription_claims
+from verbtrio.multiplex.tokens import Expiry, subscription_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import SubscribeRequest
@@ -77,6 +77,7 @@ class SubscriptionLife(Seat):
         is_accepted: the client has been told that it is in the room, or is about to be.
         is_recovered: it came back, and was sent all that it had missed.
         is_over: it has ended.
+        has_failed: its handler has, and the client is told to subscribe again.
     """
 
     __slots__ = (
@@ -88,6 +89,7 @@ class SubscriptionLife(Seat):
         "_is_told",
         "_presence",
         "_scope",
+        "has_failed",
         "intake",
         "is_accepted",
         "is_over",
@@ -112,7 +114,7 @@ class SubscriptionLife(Seat):
         super().__init__(request, rule, peer, app, settings)
         self.nursery: trio.Nursery | None = None
         self.is_server_side = is_server_side
-        self.is_accepted = self.is_over = self.is_recovered = False
+        self.is_accepted = self.is_over = self.is_recovered = self.has_failed = False
         self._answer = answer
         self._forget = forget
         self._given = given
@@ -122,10 +124,6 @@ class SubscriptionLife(Seat):
         self._scope: trio.CancelScope | None = None
         limits = peer.limits
         self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
-
-    def check(self) -> None:
-        """Raise `RuntimeError` in any other thread than the app's."""
-        self._app.rooms.check()
 
     # Its course
 
@@ -215,15 +213,11 @@ class SubscriptionLife(Seat):
 
     # Its token
 
-    def take_token(self, claims: Mapping[str, Any]) -> Expiry:
-        """These are the token's claims from now on."""
-        if self._token is None:
-            self._token = TokenTimer(self._app.timers, self._settings.token_slack, self._expire)
-        return self._token.take(claims)
-
     def _expire(self) -> None:
         if self.is_server_side:
             self._peer.end(CloseInfo(Cause.EXPIRED, codes.EXPIRED_SUBSCRIPTION))
+        elif not self.is_accepted:
+            self.refuse(codes.TOKEN_EXPIRED)
         else:
             self.end(codes.SUBSCRIPTION_EXPIRED, "")
 
@@ -264,7 +258,7 @@ class SubscriptionLife(Seat):
             said = UnsubscribePush(code, reason or codes.unsubscribe_reason(code))
             self._peer.push(Push(channel=self.name, unsubscribe=said))
         elif not self.is_accepted:
-            self._answer.refuse(ProtocolError(codes.PERMISSION_DENIED.code, reason or codes.PERMISSION_DENIED.message))
+            self._answer.refuse(codes.refusal(code, reason))
 
     def refuse(self, error: ProtocolError) -> None:
         """The client can't be in the room. Does nothing for one that has ended."""
@@ -309,7 +303,9 @@ class SubscriptionLife(Seat):
         if not self.is_accepted:
             self.refuse(codes.INTERNAL if reply is None else reply)
         else:
-            self.end(*_end_for(error))
+            code, reason = _end_for(error)
+            self.has_failed = code >= codes.INSUFFICIENT_STATE
+            self.end(code, reason)
 
 
 def forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]:

@@ -180,6 +180,7 @@ class RunningCalls:
                         result = await result
                     self._answer(job.command, result)
                     self._ended(runner)
+                    del job, result  # perhaps large, and of no use to a task that waits
                     if self._idle is None:
                         await self._wait_for_job(runner)
                 return

@@ -15,7 +15,7 @@ from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.tokens import TokenTimer, info_in
+from verbtrio.multiplex.tokens import Expiry, TokenTimer, info_in
 from verbtrio.protocols.commands import SubscribeRequest
 from verbtrio.protocols.replies import ClientInfo
 from verbtrio.rooms.room import Room
@@ -95,10 +95,26 @@ class Seat:
         self._info = user, own, info
         return info
 
+    def check(self) -> None:
+        """Raise `RuntimeError` in any other thread than the app's."""
+        self._app.rooms.check()
+
     async def publish(self, data: Data) -> Position | None:
         """See `Subscription.publish`."""
         self._app.rooms.check()
         return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
+
+    # Its token
+
+    def take_token(self, claims: Mapping[str, Any]) -> Expiry:
+        """These are the token's claims from now on."""
+        if self._token is None:
+            self._token = TokenTimer(self._app.timers, self._settings.token_slack, self._expire)
+        return self._token.take(claims)
+
+    def _expire(self) -> None:
+        """The token is over."""
+        raise NotImplementedError
 
     # Its course
 

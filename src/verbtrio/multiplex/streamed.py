@@ -112,22 +112,21 @@ class StreamedCarrier:
         self._counters.received += 1
         self.inbox.put_nowait(first)
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether as many messages wait for room in the inbox as it has room for."""
-        return len(self._room) >= self.limits.max_inbox_messages
+    async def receive(self, message: str | bytes) -> None:
+        """Take a message of the client's, once there is room for it. It is not handled if the connection has ended, or
+        if this is cancelled. Always a checkpoint.
 
-    async def receive(self, message: str | bytes) -> bool:
-        """Take a message of the client's, once there is room for it. Returns whether it is handled: not if the
-        connection has ended. If cancelled, it is not. Always a checkpoint."""
+        Raises:
+            trio.WouldBlock: the inbox is full, and as many messages wait for room as there is room for.
+        """
         await trio.lowlevel.checkpoint()
         while self.inbox.is_full:
+            if len(self._room) >= self.limits.max_inbox_messages:
+                raise trio.WouldBlock
             await self._room.park()
-        if self.closed is not None:
-            return False
-        self._counters.received += 1
-        self.inbox.put_nowait(message)
-        return True
+        if self.closed is None:
+            self._counters.received += 1
+            self.inbox.put_nowait(message)
 
     def _tell_room(self) -> None:
         self._room.unpark_all()

@@ -15,6 +15,7 @@ from verbtrio.base.types import Data
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import NOT_WANTED, Answer, SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.setbacks import Setbacks
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
@@ -98,7 +99,7 @@ class Subscriptions:
         running: how many such tasks there are, those of subscriptions that have ended and still clean up among them.
     """
 
-    __slots__ = ("_app", "_by_name", "_late", "_on_end", "_peer", "_settings", "_start", "running")
+    __slots__ = ("_app", "_by_name", "_late", "_on_end", "_peer", "_setbacks", "_settings", "_start", "running")
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class Subscriptions:
         self._by_name: dict[str, SubscriptionLife] = {}
         self._late: dict[str, SubscriptionLife] = {}  # those that the client's end has ended, until all is handled
         self._on_end = on_end
+        self._setbacks: Setbacks | None = None  # those of few clients
         self.running = 0
 
     def __len__(self) -> int:
@@ -140,6 +142,8 @@ class Subscriptions:
             Refused: it may not.
         """
         self._check_new(request.channel)
+        if self._setbacks is not None and self._setbacks.is_too_soon(request.channel, trio.current_time()):
+            raise Refused(codes.INTERNAL)
         rule = self._open_rule(request.channel, request.token)
         if request.data != NO_DATA:  # it may be a view of the whole message, which would be kept with it
             request = msgspec.structs.replace(request, data=request.data.copy())
@@ -203,6 +207,9 @@ class Subscriptions:
     def _forget(self, life: SubscriptionLife) -> None:
         if self._by_name.get(life.name) is life:
             del self._by_name[life.name]
+        if life.has_failed:
+            self._setbacks = Setbacks() if self._setbacks is None else self._setbacks
+            self._setbacks.failed(life.name, trio.current_time())
 
     # Going
 

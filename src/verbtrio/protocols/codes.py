@@ -50,6 +50,7 @@ class Refused(Exception):  # noqa: N818 -- an answer, not a failure of ours
 
 # How a subscription ends, other than by the client. SDKs subscribe again after the codes from 2500 on.
 UNSUBSCRIBED = 2000
+_COMES_AGAIN = 2500
 INSUFFICIENT_STATE = 2500
 SUBSCRIPTION_EXPIRED = 2501
 SUBSCRIPTION_FAILED = 2503
@@ -72,6 +73,14 @@ def unsubscribe_reason(code: int) -> str:
         SUBSCRIPTION_EXPIRED: "subscription expired",
         SUBSCRIPTION_FAILED: "internal server error",
     }.get(code, "unsubscribed")
+
+
+def refusal(code: int, reason: str) -> ProtocolError:
+    """The error for a subscription that ends with `code` before its client is let in: SDKs try again, or don't, as after
+    the code itself."""
+    if code < _COMES_AGAIN:
+        return ProtocolError(PERMISSION_DENIED.code, reason or PERMISSION_DENIED.message)
+    return ProtocolError(INTERNAL.code, reason or unsubscribe_reason(code), temporary=True)
 
 
 # How a connection ends. SDKs connect again, but after 3500 to 3999 and 4500 to 4999.

@@ -120,7 +120,7 @@ class ClientRoutes(Routes):
         Raises:
             TypeError, ValueError: a setting has the wrong type, or is not possible.
         """
-        path = starlette_path(path)
+        path = starlette_path(path).rstrip("/")
         decode = self._settings.decode
         clients = ClientSettings(
             auth=auth,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 
 import trio
 from starlette.exceptions import HTTPException
@@ -243,7 +244,7 @@ class EmulationEndpoint(Endpoint):
             return self._refuse(scope, 400, "Bad Request")
         if len(body) > carrier.limits.max_message_bytes:  # another endpoint's clients may send more
             return self._refuse(scope, 413, TOO_LARGE)
-        with trio.move_on_after(0.0 if carrier.is_crowded else carrier.limits.send_timeout):
+        with suppress(trio.WouldBlock), trio.move_on_after(carrier.limits.send_timeout):
             # One that has ended takes nothing, and its response says how: after any other answer than this one, the
             # JavaScript SDK would not read that to its end.
             await carrier.receive(asked.data)
@@ -262,8 +263,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes | None:
         ClientDisconnect: the client has left.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            return None
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > max_bytes:
+                return None
     return bytes(body)
