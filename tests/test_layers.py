@@ -135,6 +135,7 @@ LAYERS: dict[str, list[str]] = {
         "running_calls",
         "pulse",
         "clock",
+        "pace",
         "session",
         "websocket",
         "streamed",
