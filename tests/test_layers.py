@@ -136,6 +136,7 @@ LAYERS: dict[str, list[str]] = {
         "pulse",
         "clock",
         "application_side",
+        "pace",
         "session",
         "websocket",
         "streamed",

@@ -46,6 +46,17 @@ class Admission:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
+    __slots__ = (
+        "_address",
+        "_app",
+        "_is_registered",
+        "_peer",
+        "_settings",
+        "_slot",
+        "_subscriptions",
+        "_user_id",
+    )
+
     def __init__(
         self,
         peer: ClientPeer,

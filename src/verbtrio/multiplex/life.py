@@ -139,15 +139,27 @@ class SubscriptionLife(Seat):
         self.join_room()
         self._accepted(NOTHING, form, info)
 
-    async def run(self) -> None:
-        """Do what has to be waited for, and run the handler. Raises no `Exception`. If cancelled, the subscription
-        ends."""
-        if self.is_over:
-            return
-        self._scope = trio.CancelScope()
+    async def run(self, on_end: Callable[[], None]) -> None:
+        """Do what has to be waited for, and run the handler; at the end call `on_end`. Raises no `Exception`. If
+        cancelled, the subscription ends."""
         try:
-            with self._scope:
-                await self._run()
+            async with trio.open_nursery() as nursery:  # all in one coroutine: a frame more costs memory while it waits
+                self._scope = nursery.cancel_scope
+                if self._request.token and not self.is_over:
+                    user = user_key(self.client.user) or ""
+                    claims = await subscription_claims(self._settings.auth, self._request.token, self.name, user)
+                    if not self.is_over:
+                        self.take_token(claims)
+                if not self.is_over:
+                    self.join_room()
+                    await self._app.host.joins.wait_ready(self.name, self.rule)
+                if (handler := self.handler) is not None and not self.is_over:
+                    self.nursery = nursery
+                    await handler.run(Subscription(self), self.name, self.rule)
+                    if not self.is_accepted:
+                        await self.accept_as_given()
+                elif not self.is_over:
+                    await self.accept_as_given()
         except Exception as error:
             self._failed(single(error))
         finally:
@@ -156,26 +168,7 @@ class SubscriptionLife(Seat):
                 self.intake.close(discard=True)  # from now on the client is told that it may not publish
             if not self.is_accepted:
                 self.refuse(NOT_WANTED)
-
-    async def _run(self) -> None:
-        if self._request.token:
-            user = user_key(self.client.user) or ""
-            claims = await subscription_claims(self._settings.auth, self._request.token, self.name, user)
-            if self.is_over:
-                return
-            self.take_token(claims)
-        self.join_room()
-        await self._app.host.joins.wait_ready(self.name, self.rule)
-        if self.is_over:
-            return
-        if (handler := self.handler) is None:
-            await self.accept_as_given()
-            return
-        async with trio.open_nursery() as nursery:
-            self.nursery = nursery
-            await handler.run(Subscription(self), self.name, self.rule)
-            if not self.is_accepted:
-                await self.accept_as_given()
+            on_end()
 
     async def accept_as_given(self) -> None:
         """Accept it with what the server has made it with, if that has; or wait for another task that accepts it."""

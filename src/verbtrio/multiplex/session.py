@@ -21,10 +21,11 @@ from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
-from verbtrio.guards.rate import END, PASS, Bucket, Meter
+from verbtrio.guards.rate import END, PASS
 from verbtrio.multiplex.admission import SERVER, Admission
 from verbtrio.multiplex.application_side import ApplicationSide
 from verbtrio.multiplex.clock import Clock
+from verbtrio.multiplex.pace import Pace
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.room_commands import RoomCommands
 from verbtrio.multiplex.running_calls import RunningCalls
@@ -65,17 +66,7 @@ class ClientSession(ApplicationSide):
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
-    __slots__ = (
-        "_calls",
-        "_clock",
-        "_inbox",
-        "_is_unusable",
-        "_meter",
-        "_own",
-        "_quiet",
-        "_rooms",
-        "_slot",
-    )
+    __slots__ = ("_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
 
     def __init__(
         self,
@@ -86,14 +77,13 @@ class ClientSession(ApplicationSide):
         inbox: Inbox,
         address: tuple[str, str] | None = None,
     ) -> None:
-        subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
+        start, ended = self._start, self._task_ended
+        subscriptions = Subscriptions(peer, app, settings, start, ended)
         super().__init__(peer, app, subscriptions, Admission(peer, app, settings, slot, subscriptions, address))
-        self._slot = slot
         self._inbox = inbox
         self._rooms = RoomCommands(peer, app, settings, subscriptions)
-        self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
-        self._own: Bucket | None = None
-        self._meter: Bucket | Meter | None = None
+        self._calls = RunningCalls(peer, settings, app.counters, start, ended)
+        self._pace = Pace(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_unusable = False
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
@@ -109,10 +99,7 @@ class ClientSession(ApplicationSide):
         if self._peer.closed is not None:
             return  # it was gone before it could be told anything
         self._nursery = nursery
-        limits = self._peer.limits
-        if limits.max_messages_per_second is not None:
-            self._own = self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
-        self._meet_shared_limits()
+        self._pace.meet_shared()
         self._clock.start()
         await self._inbox.serve(self._take)
         self._subscriptions.no_more_published()
@@ -127,11 +114,6 @@ class ClientSession(ApplicationSide):
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
         self.nursery.start_soon(function, *args, name=name)
-
-    def _meet_shared_limits(self) -> None:
-        """Its messages count towards the rates that it shares with others, as far as those are known."""
-        if self._slot.buckets:
-            self._meter = Meter(self._own, self._slot.buckets)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
@@ -187,7 +169,7 @@ class ClientSession(ApplicationSide):
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
             return None
-        if self._meter is not None and (verdict := self._meter.take(trio.current_time())) is not PASS:
+        if (verdict := self._pace.take()) is not PASS:
             if verdict is END:
                 self._peer.end(TOO_FAST)
             elif command.id:
@@ -257,7 +239,7 @@ class ClientSession(ApplicationSide):
         if admitted is None:
             return
         result, expiry, lives = admitted
-        self._meet_shared_limits()
+        self._pace.meet_shared()
         self._is_connected = True
         self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))
