@@ -110,7 +110,7 @@ def test_each_argument_of_an_endpoint_for_clients() -> None:
     assert list(told) == list(defaults), "in the order of the signature"
     inherited = ("limits", "compression", "allowed_origins", "require_origin")
     assert told == {
-        name: "the group's" if name in inherited else repr(value).replace("'", '"') for name, value in defaults.items()
+        name: "the app's" if name in inherited else repr(value).replace("'", '"') for name, value in defaults.items()
     }
 
 

@@ -509,6 +509,16 @@ class TestClients:
                     owner = part
 
 
+def test_what_a_group_has_not() -> None:
+    group: Any = App().group("/api")
+    for name in ("centrifuge", "call", "rooms", "room_task", "task", "every", "use"):
+        with pytest.raises(AttributeError) as caught:
+            getattr(group, name)
+        instead = "`middleware=` of `app.group`" if name == "use" else f"`app.{name}"
+        assert str(caught.value).startswith(f"a verbtrio.Group has no {name!r}; use {instead}")
+        assert hasattr(App, name), "the sentence names what there is"
+
+
 async def test_blocks_and_loops_of_a_subscription() -> None:
     some: Any = object.__new__(Subscription)
     with pytest.raises(TypeError, match="write `async for said in sub`"):

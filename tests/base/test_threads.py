@@ -94,7 +94,7 @@ class World:
             (self.membership._left, self.membership._scope.cancel_called),
             (client.closed, client.subscriptions, client.dropped, client._peer.held, client._peer.queued),
             [
-                (sub, sub.is_over, sub._life.intake and list(sub._life.intake._messages))
+                (sub, sub.is_over, sub._life.intake and list(sub._life.intake._messages or ()))
                 for sub in (self.sub, self.waiting)
             ],
             dict(hub.quotas._taken),

@@ -86,7 +86,16 @@ _SUBSCRIPTION = {
     **dict.fromkeys(("id", "ws", "socket"), "`sub.client`, which has an `id`"),
 }
 
-_HABITS = {"WebSocket": _WEBSOCKET, "Client": _CLIENT, "Subscription": _SUBSCRIPTION}
+_GROUP = {
+    "centrifuge": "`app.centrifuge(path, middleware=, limits=)`, with the whole path",
+    **{
+        name: f"`app.{name}`, which is for the whole app"
+        for name in ("call", "rooms", "room_task", "room", "task", "every", "connections", "users", "asyncapi")
+    },
+    "use": "`middleware=` of `app.group`",
+}
+
+_HABITS = {"WebSocket": _WEBSOCKET, "Client": _CLIENT, "Subscription": _SUBSCRIPTION, "Group": _GROUP}
 """By the name of the class that has not got it."""
 
 

@@ -255,10 +255,7 @@ class SubscriptionLife(Seat):
         """The client was removed from the room: see `Peer.dismiss`. It is told soon."""
         self._left(discard=True)
         self.vacate()
-        code = info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
-        if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
-            code = codes.SUBSCRIPTION_FAILED
-        return partial(self._tell_ended, code, info.reason)
+        return partial(self._tell_ended, _code_for(info), info.reason)
 
     def _tell_ended(self, code: int, reason: str) -> None:
         if self._is_told:
@@ -320,6 +317,13 @@ def forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]
     later."""
     form = None if data is None else peer.encoding.data(peer.encode(data))
     return form, None if presence is None else msgspec.json.decode(peer.encode({"info": presence}).payload)["info"]
+
+
+def _code_for(info: CloseInfo) -> int:
+    """The code with which a subscription ends whose client was removed from the room."""
+    if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
+        return codes.SUBSCRIPTION_FAILED
+    return info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
 
 
 def _end_for(error: Exception) -> tuple[int, str]:

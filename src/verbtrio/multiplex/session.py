@@ -136,7 +136,9 @@ class ClientSession:
         if (closed := self._peer.closed) is not None:
             raise ConnectionClosed(closed)
         if not self._is_connected:
-            raise RuntimeError("the client has not connected yet: subscribe it from there on")
+            raise RuntimeError(
+                "the client has not connected yet: name the room in its token's `channels`, or subscribe it in a call"
+            )
         return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
 
     def unsubscribe(self, name: str, code: int, reason: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from verbtrio.base.habits import with_habits
 from verbtrio.base.limits import Limits
 from verbtrio.base.mistakes import explained
 from verbtrio.base.types import Hook
@@ -253,6 +254,7 @@ class Routes(HTTPRoutes):
         return Group(mount.routes, self._hub_now, settings, prefix=self._prefix + path, tree=self._tree)
 
 
+@with_habits
 class Group(Routes):
     """Routes with a prefix, middleware and settings in common. Made by `app.group`; groups may hold groups."""
 
