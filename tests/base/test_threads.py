@@ -259,6 +259,8 @@ CHECKED_COROUTINES: dict[str, Callable[[World], Awaitable[Any]]] = {
     "Subscription.accept": lambda w: w.waiting.accept(),
     "Subscription.receive": lambda w: w.sub.receive(),
     "Subscription.__anext__": lambda w: anext(w.sub),
+    "Subscription.send": lambda w: w.sub.send("x"),
+    "Subscription.send_nowait": lambda w: w.sub.send_nowait("x"),
     "Subscription.publish": lambda w: w.sub.publish("x"),
     "Subscription.unsubscribe": lambda w: w.sub.unsubscribe(),
     "Subscription.unsubscribe of one that waits": lambda w: w.waiting.unsubscribe(),

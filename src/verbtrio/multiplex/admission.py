@@ -12,13 +12,14 @@ from msgspec import Raw
 from verbtrio.base.calls import single
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.types import Data
 from verbtrio.guards.quotas import Slot, user_key
 from verbtrio.multiplex.calls import error_of
-from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
-from verbtrio.multiplex.server_side import at_position
+from verbtrio.multiplex.server_side import accept_by_server, at_position
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
@@ -62,6 +63,21 @@ class Admission:
         self._address = address
         self._user_id: str | None = None
         self._is_registered = False
+        self._asking: ConnectRequest | None = None  # what the application is being asked about
+        self._given: list[tuple[SubscriptionLife, ServerSide]] = []  # the subscriptions that it has made meanwhile
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the application's own function for clients that connect is running."""
+        return self._asking is not None
+
+    async def subscribe(self, name: str, data: Data, presence: Any) -> Subscription[Any]:
+        """See `Client.subscribe`, for one that is connecting: it is told with the reply, and what it has missed, too."""
+        assert self._asking is not None
+        request = at_position(self._asking.subs.get(name), name)
+        accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence)
+        self._given.append(accepted)
+        return Subscription(accepted[0])
 
     @property
     def _client(self) -> Client:
@@ -77,6 +93,13 @@ class Admission:
         Raises:
             Refused, Ended: it is not let in.
         """
+        try:
+            return await self._connect(request)
+        except BaseException:
+            self._subscriptions.leave_all(discard=True)
+            raise
+
+    async def _connect(self, request: ConnectRequest) -> tuple[ConnectResult, Expiry, list[SubscriptionLife]] | None:
         client, settings = self._client, self._settings
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
         with trio.move_on_after(self._peer.limits.call_timeout) as scope:
@@ -122,6 +145,7 @@ class Admission:
         if call is None:
             return None
         try:
+            self._asking = request
             result: Any = call.function(*call.arguments(self._client, request.data, is_binary=peer.encoding.is_binary))
             if hasattr(result, "__await__"):
                 result = await result
@@ -134,16 +158,21 @@ class Admission:
                 raise Refused(reply) from error
             logger.error("the function %s failed for %r, which connects", call.name, self._client, exc_info=error)
             raise Refused(codes.INTERNAL) from error
+        finally:
+            self._asking = None
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
-        """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
+        """Subscribe the client to what its token and the endpoint say, beside what the application has. What it can't be
+        in is left out."""
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
         if self._settings.personal is not None and self._user_id is not None:
             names.append(self._settings.personal.replace("{user}", self._user_id))
-        begun: list[tuple[SubscriptionLife, ServerSide]] = []
+        begun = self._given.copy()
         for name in dict.fromkeys(names):
+            if self._subscriptions.get(name) is not None:
+                continue  # the application has made that already
             outcome = ServerSide()
             wanted = at_position(request.subs.get(name), name)
             try:

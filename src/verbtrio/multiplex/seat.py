@@ -11,13 +11,14 @@ from msgspec import Raw
 from verbtrio.base.position import Position
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import user_key
+from verbtrio.messages.frame import ProtocolFrame
 from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.tokens import Expiry, TokenTimer, info_in
 from verbtrio.protocols.commands import SubscribeRequest
-from verbtrio.protocols.replies import ClientInfo
+from verbtrio.protocols.replies import ClientInfo, Publication, Push
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomRule
 from verbtrio.rooms.stand_in import StandIn
@@ -103,6 +104,17 @@ class Seat:
         """See `Subscription.publish`."""
         self._app.rooms.check()
         return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
+
+    def send(self, data: Data) -> None:
+        """Send `data` to this client alone, as what is said in the room: behind the reply that lets it in."""
+        peer = self._peer
+        push = Push(channel=self.name, pub=Publication(peer.encoding.data(peer.encode(data))))
+        frame = ProtocolFrame(peer.encoding.encode_push(push), text=not peer.encoding.is_binary)
+        if self._stand_in is None:
+            peer.hold(frame)
+        else:
+            self._stand_in.held.append(frame)
+            self._stand_in.flush()
 
     # Its token
 

@@ -135,10 +135,10 @@ class ClientSession:
         self._app.rooms.check()
         if (closed := self._peer.closed) is not None:
             raise ConnectionClosed(closed)
+        if self._admission.is_asking:
+            return await self._admission.subscribe(name, data, presence)
         if not self._is_connected:
-            raise RuntimeError(
-                "the client has not connected yet: name the room in its token's `channels`, or subscribe it in a call"
-            )
+            raise RuntimeError("the client has not connected yet: subscribe it in `connect=`, or in a call")
         return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
 
     def unsubscribe(self, name: str, code: int, reason: str) -> bool:
