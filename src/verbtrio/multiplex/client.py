@@ -147,7 +147,8 @@ class Client(Member):
 
         Args:
             name: the room's name.
-            data: for the client: what its SDK shows as the subscription's data.
+            data: for the client: what its SDK shows as the subscription's data. A handler's `accept(data=)` takes its
+                place.
             presence: as in `ws.join`.
 
         If cancelled before the client was told, it is not in the room.
@@ -156,6 +157,7 @@ class Client(Member):
             ConnectionClosed: the connection has ended.
             Denied, LimitExceeded, RoomUnavailable: the client can't be in the room, and is not. (`RoomUnavailable` also
                 where the broker can't be reached, or the room's handler has failed.)
+            CallError: the room's handler has raised it; the client is not in the room.
             RuntimeError: it is subscribed already; or it has not connected yet, and is not connecting.
             TypeError: `name` is not text; or `data` or `presence` can't be encoded.
             ValueError: `name` is empty, or has more than 255 bytes.
