@@ -33,6 +33,10 @@ logger = logging.getLogger("verbtrio.clients")
 SERVER = "verbtrio"
 """What clients are told as the server's version: no number, which would tell more than they need."""
 
+MAX_SAID_CHARACTERS = 16 * 1024
+"""Of a client's name, its version and the headers that it sends within its first command: as much as most servers take
+in real headers."""
+
 
 class Admission:
     """One client's admission.
@@ -112,6 +116,7 @@ class Admission:
 
     async def _connect(self, request: ConnectRequest) -> tuple[ConnectResult, Expiry, list[SubscriptionLife]] | None:
         client, settings = self._client, self._settings
+        _check_said(request)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
         with trio.move_on_after(self._peer.limits.call_timeout) as scope:
             expiry = await self._authenticate(request.token)
@@ -243,6 +248,14 @@ class Admission:
         if self._is_registered:
             self._is_registered = False
             self._app.leave_client(self._client, self._user_id)
+
+
+def _check_said(request: ConnectRequest) -> None:
+    """Raise `Refused` where a client says too much of itself: that is kept for as long as it is connected."""
+    said = len(request.name) + len(request.version)
+    said += sum(len(name) + len(value) for name, value in request.headers.items())
+    if said > MAX_SAID_CHARACTERS:
+        raise Refused(codes.BAD_REQUEST)
 
 
 def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:

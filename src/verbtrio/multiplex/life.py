@@ -125,7 +125,10 @@ class SubscriptionLife(Seat):
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
         limits = peer.limits
-        self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
+        self.intake = None
+        if self.handler is not None:
+            together = max(limits.max_inbox_bytes, limits.max_message_bytes)
+            self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes, peer, together)
 
     # Its course
 
@@ -186,7 +189,7 @@ class SubscriptionLife(Seat):
         form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer)
         finally:
             self._is_accepting = False
             if self._decided is not None:
