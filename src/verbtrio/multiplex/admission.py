@@ -50,6 +50,17 @@ class Admission:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
+    __slots__ = (
+        "_address",
+        "_app",
+        "_is_registered",
+        "_peer",
+        "_settings",
+        "_slot",
+        "_subscriptions",
+        "_user_id",
+    )
+
     def __init__(
         self,
         peer: ClientPeer,
@@ -76,7 +87,7 @@ class Admission:
         return self._asking is not None
 
     async def subscribe(self, name: str, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`, for one that is connecting: it is told with the reply, and what it has missed, too."""
+        """See `Client.subscribe`, for one that is connecting: it is told with the reply, what it has missed included."""
         assert self._asking is not None
         request = at_position(self._asking.subs.get(name), name)
         accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence)
@@ -167,8 +178,8 @@ class Admission:
             self._asking = None
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
-        """Subscribe the client to what its token and the endpoint say, beside what the application has. What it can't be
-        in is left out."""
+        """Subscribe the client to what its token and the endpoint say, beside what the application has said. What it
+        can't be in is left out."""
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)

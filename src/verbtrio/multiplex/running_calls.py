@@ -30,8 +30,8 @@ from verbtrio.protocols.replies import Reply, RPCResult
 logger = logging.getLogger("verbtrio.calls")
 
 LATE = 1 / 32
-"""The part of `Limits.call_timeout` by which a call may run longer, if its caller has not said how long it waits. To set
-a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
+"""The part of `Limits.call_timeout` by which a call may run longer, if its caller has not said how long it waits. To
+set a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
 
 
 class _Job(NamedTuple):

@@ -7,11 +7,18 @@ from typing import Any
 import msgspec
 import trio
 
-from verbtrio.base.errors import ConnectionClosed, Denied, LimitExceeded, RoomUnavailable, VerbtrioError
+from verbtrio.base.errors import (
+    FIRST_CALL_ERROR,
+    CallError,
+    ConnectionClosed,
+    Denied,
+    LimitExceeded,
+    RoomUnavailable,
+    VerbtrioError,
+)
 from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
-from verbtrio.multiplex.life import forms
-from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.life import SubscriptionLife, forms
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
@@ -91,6 +98,8 @@ def exception_of(error: ProtocolError) -> VerbtrioError:
         return Denied(error.message)
     if error.code == codes.LIMIT_EXCEEDED.code:
         return LimitExceeded(error.message)
+    if error.code >= FIRST_CALL_ERROR:  # the handler's own
+        return CallError(error.code, error.message, temporary=error.temporary)
     return RoomUnavailable(error.message)
 
 

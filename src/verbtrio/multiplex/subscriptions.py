@@ -226,7 +226,7 @@ class Subscriptions:
         self._data_bytes += len(memoryview(life.data))
         if life.waits:
             self.running += 1
-            self._start(self._run, life, name=f"subscription to {name!r:.100}")
+            self._start(life.run, self._ended, name=f"subscription to {name!r:.100}")
             return life
         try:
             life.accept_nowait()
@@ -237,12 +237,9 @@ class Subscriptions:
             life.refuse(codes.INTERNAL if reply is None else reply)
         return life
 
-    async def _run(self, life: SubscriptionLife) -> None:
-        try:
-            await life.run()
-        finally:
-            self.running -= 1
-            self._on_end()
+    def _ended(self) -> None:
+        self.running -= 1
+        self._on_end()
 
     def _forget(self, life: SubscriptionLife) -> None:
         if self._by_name.get(life.name) is life:
