@@ -20,6 +20,7 @@ from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.life import SubscriptionLife, forms
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.recovery import Allowance
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
@@ -29,7 +30,12 @@ from verbtrio.rooms.room import check_name
 
 
 async def accept_by_server(
-    peer: ClientPeer, subscriptions: Subscriptions, request: SubscribeRequest, data: Data, presence: Any
+    peer: ClientPeer,
+    subscriptions: Subscriptions,
+    request: SubscribeRequest,
+    data: Data,
+    presence: Any,
+    allowance: Allowance | None = None,
 ) -> tuple[SubscriptionLife, ServerSide]:
     """Subscribe a client to a room, and wait until it is accepted. It has to be told then, and the subscription opened.
     If cancelled, it has ended.
@@ -42,7 +48,7 @@ async def accept_by_server(
     if not name:
         raise ValueError("a client is subscribed to a room by its name, which is not empty")
     forms(peer, data, presence)  # raises for what can't be encoded, before anything has changed
-    outcome = ServerSide(data=data, presence=presence)
+    outcome = ServerSide(data, presence, allowance)
     try:
         life = subscriptions.subscribe_by_server(request, outcome)
     except Refused as refused:
