@@ -119,6 +119,7 @@ LAYERS: dict[str, list[str]] = {
         "data",
         "calls",
         "news",
+        "present_clients",
         "settings",
         "intake",
         "client",

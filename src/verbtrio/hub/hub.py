@@ -28,6 +28,7 @@ from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
 from verbtrio.multiplex.news import ConnectionNews
+from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.multiplex.streamed import StreamedClients
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.member import Member, Peer
@@ -80,6 +81,7 @@ class Hub:
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
         self.client_news = ConnectionNews(self.timers)
+        self.present_clients = PresentClients(self)
         self.streamed_clients = StreamedClients()
         self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host

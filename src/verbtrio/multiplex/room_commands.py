@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from verbtrio.base.errors import BrokerUnavailable, MessageError
 from verbtrio.base.position import Position
@@ -12,7 +12,6 @@ from verbtrio.guards.quotas import user_key
 from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import SubscriptionLife
-from verbtrio.multiplex.news import info_of
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_in_reply
 from verbtrio.multiplex.settings import App, ClientSettings
@@ -158,7 +157,7 @@ class RoomCommands:
             Refused: the client may not ask, or the room has no presence; or more are there than may be queued for it.
         """
         clients = await self._present(request.channel)
-        reply = self._peer.encoding.reply(Reply(id=command, presence=PresenceResult(clients)))
+        reply = self._peer.encoding.reply(Reply(id=command, presence=PresenceResult(dict(clients))))
         if len(reply) > self._peer.limits.max_backlog_bytes:  # Python's SDK would be gone, and come back, for ever
             raise Refused(codes.LIMIT_EXCEEDED)
         self._peer.hold(reply)
@@ -169,14 +168,13 @@ class RoomCommands:
         users = {info.user for info in clients.values()}
         self._peer.reply(Reply(id=command, presence_stats=PresenceStatsResult(len(clients), len(users))))
 
-    async def _present(self, channel: str) -> dict[str, ClientInfo]:
+    async def _present(self, channel: str) -> Mapping[str, ClientInfo]:
         if self._askable(channel).settings.presence is None:
             raise Refused(codes.NOT_AVAILABLE)
         try:
-            connections = await self._app.host.connections(channel)
+            return await self._app.present_clients.of(channel)
         except BrokerUnavailable as error:
             raise Refused(error_of(error) or codes.INTERNAL) from error
-        return {connection: info_of(connection, known) for connection, known in connections.items()}
 
     async def history(self, command: int, request: HistoryRequest) -> None:
         """What the room remembers: no more than fits into a reply, but one message at least. Who wants the rest asks

@@ -12,6 +12,7 @@ from verbtrio.base.timers import Timers
 from verbtrio.guards.quotas import Denial, Slot
 from verbtrio.multiplex.calls import Call
 from verbtrio.multiplex.news import ConnectionNews
+from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.rooms.host import RoomHost
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Member, Peer
@@ -89,6 +90,7 @@ class App(Protocol):
     timers: Timers
     counters: Counters
     client_news: ConnectionNews
+    present_clients: PresentClients
 
     def admit_client(self, member: Member, peer: Peer, slot: Slot, user_id: str | None) -> Denial | None:
         """Its user is known. Returns why it may not come in; else it is registered."""
