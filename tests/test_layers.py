@@ -135,6 +135,7 @@ LAYERS: dict[str, list[str]] = {
         "running_calls",
         "pulse",
         "clock",
+        "application_side",
         "pace",
         "session",
         "websocket",

@@ -112,6 +112,28 @@ class TestAResult:
             assert await speaker.refused("rpc", method="bytes", data="ü") == 107
             assert app.statistics().invalid == 7
 
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            ({"data": [1]}, "Expected `object`, got `array`"),
+            ({"data": None}, "Expected `object`, got `null`"),
+            ({}, "Expected `object`, got `null`: no data were sent"),
+            ({"data": {"name": 5}}, "Expected `str`, got `int` - at `$.name`"),
+        ],
+    )
+    async def test_says_what_is_wrong_with_other_data(
+        self, data: dict[str, Any], message: str, autojump_clock: Clock
+    ) -> None:
+        """The JSON is valid: it is the application's type that it is not of."""
+        app, _ = app_with()
+
+        @app.call("rename")
+        async def rename(client: Client, data: Rename) -> None: ...
+
+        async with serving_clients(app) as clients:
+            reply = await (await clients.client()).ask("rpc", method="rename", **data)
+            assert reply["error"] == {"code": 107, "message": message}
+
     async def test_comes_when_it_is_there(self, autojump_clock: Clock) -> None:
         app, _ = app_with()
         async with serving_clients(app) as clients:

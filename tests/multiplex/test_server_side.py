@@ -13,6 +13,7 @@ from tests.support.commands import KEY, ClientService, serving_clients, token
 from tests.support.tasks import Failure
 from verbtrio import (
     App,
+    CallError,
     Client,
     ConnectionClosed,
     Denied,
@@ -246,6 +247,8 @@ class TestTheApplication:
         async def chat(sub: Subscription, name: str) -> None:
             if name == "denied":
                 raise Denied("no")
+            if name == "own":
+                raise CallError(1234, "mine", temporary=True)
             raise Failure
 
         app = app_with(Limits(max_rooms=1))
@@ -261,6 +264,8 @@ class TestTheApplication:
             }.items():
                 with pytest.raises(error):
                     await client_of(clients).subscribe(name)
+            with pytest.raises(CallError, match="^1234 mine$", check=lambda error: error.temporary):
+                await client_of(clients).subscribe("chat:own")
             await client_of(clients).subscribe("small:a")
             with pytest.raises(LimitExceeded):
                 await client_of(clients).subscribe("b")

@@ -45,8 +45,15 @@ class BrokerUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure 
     """
 
 
+FIRST_CALL_ERROR, LAST_CALL_ERROR = 400, 1999
+"""The codes that the protocol leaves to applications."""
+
+
 class CallError(VerbtrioError):
     """Raise it in a call to answer the caller with an error of the application's. It is not logged.
+
+    A handler of `app.rooms` may raise it before it accepts a client, to answer the subscribe; after that it ends the
+    subscription. A function of `app.centrifuge(connect=)` may raise it to answer the connect.
 
     Attributes:
         code: what the client decides by.
@@ -80,8 +87,11 @@ class ConnectionClosed(VerbtrioError):  # noqa: N818 -- the usual name (websocke
 class Denied(VerbtrioError):  # noqa: N818 -- an answer, not a failure
     """A room's guard (`app.rooms(guard=...)`) does not let this member in.
 
-    If the handler does not catch it, the connection ends with 1008, which is not logged as an error. Catch it to answer
-    the peer and go on.
+    If the handler of a WebSocket does not catch it, the connection ends with 1008, which is not logged as an error.
+    Catch it to answer the peer and go on.
+
+    Raise it in a guard, a call, a handler of `app.rooms` or a function of `app.centrifuge(connect=)` to say no to a
+    client. It is shown the text: in error 103, or, where it is subscribed already, as the reason for the end (2000).
     """
 
 
@@ -149,7 +159,7 @@ def _check_call_error(code: object, message: object) -> None:
         raise TypeError(f"a call's error code is an int, not {code!r}: CallError(404, 'no such message')")
     if not isinstance(message, str):
         raise TypeError(f"a call's error message is a str, not {message!r}: CallError(404, 'no such message')")
-    if not 400 <= code <= 1999:
+    if not FIRST_CALL_ERROR <= code <= LAST_CALL_ERROR:
         raise ValueError(f"a call's error code is from 400 to 1999, not {code}: the others are the protocol's")
     if not message:
         raise ValueError("a call's error message is not empty: say what the client can't have, and why")

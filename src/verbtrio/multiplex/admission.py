@@ -12,13 +12,14 @@ from msgspec import Raw
 from verbtrio.base.calls import single
 from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed
+from verbtrio.base.types import Data
 from verbtrio.guards.quotas import Slot, user_key
 from verbtrio.multiplex.calls import error_of
-from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
-from verbtrio.multiplex.server_side import at_position
+from verbtrio.multiplex.server_side import accept_by_server, at_position
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
@@ -31,6 +32,10 @@ logger = logging.getLogger("verbtrio.clients")
 
 SERVER = "verbtrio"
 """What clients are told as the server's version: no number, which would tell more than they need."""
+
+MAX_SAID_CHARACTERS = 16 * 1024
+"""Of a client's name, its version and the headers that it sends within its first command: as much as most servers take
+in real headers."""
 
 
 class Admission:
@@ -73,6 +78,21 @@ class Admission:
         self._address = address
         self._user_id: str | None = None
         self._is_registered = False
+        self._asking: ConnectRequest | None = None  # what the application is being asked about
+        self._given: list[tuple[SubscriptionLife, ServerSide]] = []  # the subscriptions that it has made meanwhile
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the application's own function for clients that connect is running."""
+        return self._asking is not None
+
+    async def subscribe(self, name: str, data: Data, presence: Any) -> Subscription[Any]:
+        """See `Client.subscribe`, for one that is connecting: it is told with the reply, what it has missed included."""
+        assert self._asking is not None
+        request = at_position(self._asking.subs.get(name), name)
+        accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence)
+        self._given.append(accepted)
+        return Subscription(accepted[0])
 
     @property
     def _client(self) -> Client:
@@ -88,7 +108,15 @@ class Admission:
         Raises:
             Refused, Ended: it is not let in.
         """
+        try:
+            return await self._connect(request)
+        except BaseException:
+            self._subscriptions.leave_all(discard=True)
+            raise
+
+    async def _connect(self, request: ConnectRequest) -> tuple[ConnectResult, Expiry, list[SubscriptionLife]] | None:
         client, settings = self._client, self._settings
+        _check_said(request)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
         with trio.move_on_after(self._peer.limits.call_timeout) as scope:
             expiry = await self._authenticate(request.token)
@@ -133,6 +161,7 @@ class Admission:
         if call is None:
             return None
         try:
+            self._asking = request
             result: Any = call.function(*call.arguments(self._client, request.data, is_binary=peer.encoding.is_binary))
             if hasattr(result, "__await__"):
                 result = await result
@@ -145,16 +174,21 @@ class Admission:
                 raise Refused(reply) from error
             logger.error("the function %s failed for %r, which connects", call.name, self._client, exc_info=error)
             raise Refused(codes.INTERNAL) from error
+        finally:
+            self._asking = None
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
-        """Subscribe the client to what its token and the endpoint say. What it can't be in is left out."""
+        """Subscribe the client to what its token and the endpoint say, beside what the application has said. What it
+        can't be in is left out."""
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
         if self._settings.personal is not None and self._user_id is not None:
             names.append(self._settings.personal.replace("{user}", self._user_id))
-        begun: list[tuple[SubscriptionLife, ServerSide]] = []
+        begun = self._given.copy()
         for name in dict.fromkeys(names):
+            if self._subscriptions.get(name) is not None:
+                continue  # the application has made that already
             outcome = ServerSide()
             wanted = at_position(request.subs.get(name), name)
             try:
@@ -214,6 +248,14 @@ class Admission:
         if self._is_registered:
             self._is_registered = False
             self._app.leave_client(self._client, self._user_id)
+
+
+def _check_said(request: ConnectRequest) -> None:
+    """Raise `Refused` where a client says too much of itself: that is kept for as long as it is connected."""
+    said = len(request.name) + len(request.version)
+    said += sum(len(name) + len(value) for name, value in request.headers.items())
+    if said > MAX_SAID_CHARACTERS:
+        raise Refused(codes.BAD_REQUEST)
 
 
 def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:

@@ -142,11 +142,13 @@ class Client(Member):
     async def subscribe(self, name: str, *, data: Data = None, presence: Any = None) -> Subscription[Any]:
         """Subscribe the client to a room, on the server's behalf: the client need not ask, and may not refuse. The
         room's guard and its handler still decide. It ends with the connection, if not before; a client that connects
-        again is not subscribed again by this.
+        again is not subscribed again by this. (By a call in `app.centrifuge(connect=...)` it is: then it is told with
+        the reply, and recovers what it has missed.)
 
         Args:
             name: the room's name.
-            data: for the client: what its SDK shows as the subscription's data.
+            data: for the client: what its SDK shows as the subscription's data. A handler's `accept(data=)` takes its
+                place.
             presence: as in `ws.join`.
 
         If cancelled before the client was told, it is not in the room.
@@ -155,7 +157,8 @@ class Client(Member):
             ConnectionClosed: the connection has ended.
             Denied, LimitExceeded, RoomUnavailable: the client can't be in the room, and is not. (`RoomUnavailable` also
                 where the broker can't be reached, or the room's handler has failed.)
-            RuntimeError: it is subscribed already; or it has not connected yet.
+            CallError: the room's handler has raised it; the client is not in the room.
+            RuntimeError: it is subscribed already; or it has not connected yet, and is not connecting.
             TypeError: `name` is not text; or `data` or `presence` can't be encoded.
             ValueError: `name` is empty, or has more than 255 bytes.
         """
@@ -205,6 +208,10 @@ class Life(Protocol):
     async def accept_as_given(self) -> None: ...
 
     async def publish(self, data: Data) -> Position | None: ...
+
+    def send(self, data: Data) -> None: ...
+
+    async def wait_low(self) -> None: ...
 
     def end(self, code: int, reason: str) -> bool: ...
 
@@ -335,6 +342,32 @@ class Subscription(Generic[T, U]):
             return cast("T", await life.intake.get())
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+    def send_nowait(self, data: Data) -> None:
+        """Send `data` to this client alone, in this room: its SDK shows it as any other message there. It is not
+        remembered.
+
+        Raises:
+            ConnectionClosed, Denied: the connection, or the subscription, has ended.
+            RuntimeError: the client has not been let in yet: `accept` it first; or this is another thread than the one
+                in which the app is served.
+            TypeError: `data` can't be encoded; or what the app's `encode=` hook raises.
+        """
+        life = self._life
+        life.check()
+        if (closed := life.client.closed) is not None:
+            raise ConnectionClosed(closed)
+        if life.is_over:
+            raise Denied("The subscription has ended")
+        if not life.is_accepted:
+            raise RuntimeError("the client has not been let in yet: `await sub.accept()` first")
+        life.send(data)
+
+    async def send(self, data: Data) -> None:
+        """As `send_nowait`, and wait while more than `Limits.high_water_bytes` is queued for the client. By the first
+        checkpoint it is already queued: if cancelled, it is still sent."""
+        self.send_nowait(data)
+        await self._life.wait_low()
 
     async def publish(self, data: Data) -> Position | None:
         """Publish `data` in the room in the client's name: as `sub.room.publish`, but others see who it is from.

@@ -10,7 +10,8 @@ from msgspec import Raw
 
 from verbtrio.base.errors import MessageError
 from verbtrio.base.types import DecodeHook
-from verbtrio.messages.decoder import Decoder
+from verbtrio.messages.custom import shortened
+from verbtrio.messages.decoder import INVALID_JSON, Decoder
 
 T = TypeVar("T")
 
@@ -52,7 +53,18 @@ class DataDecoder(Generic[T]):
         try:
             decoded: T = self._decode(form or b"null")
         except msgspec.ValidationError as error:
-            raise MessageError(str(error)[:400]) from error
+            raise MessageError(_explain(error, form)) from error
+        except MessageError as error:
+            # `Decoder` calls it invalid JSON where the whole is of another type. Here the JSON is the client's message,
+            # and that was valid.
+            if str(error) == INVALID_JSON and isinstance(error.__cause__, msgspec.ValidationError):
+                raise MessageError(_explain(error.__cause__, form)) from error
+            raise
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             raise MessageError(INVALID) from error
         return decoded
+
+
+def _explain(error: msgspec.ValidationError, form: bytes) -> str:
+    """msgspec's words, and whether there were data at all."""
+    return shortened(str(error)) + ("" if form else ": no data were sent")

@@ -83,6 +83,7 @@ class SubscriptionLife(Seat):
     __slots__ = (
         "_after",
         "_answer",
+        "_decided",
         "_forget",
         "_given",
         "_is_accepting",
@@ -119,22 +120,17 @@ class SubscriptionLife(Seat):
         self._forget = forget
         self._given = given
         self._is_accepting = self._is_told = False
+        self._decided: trio.Event | None = None  # made by a task that waits for another one to accept
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
         limits = peer.limits
-        self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
+        self.intake = None
+        if self.handler is not None:
+            together = max(limits.max_inbox_bytes, limits.max_message_bytes)
+            self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes, peer, together)
 
     # Its course
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is anything to wait for; if not, `accept_nowait` will do."""
-        if self._request.token or self.handler is not None:
-            return True
-        return self.rule is not None and (
-            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
-        )
 
     def accept_nowait(self) -> None:
         """Accept a subscription that has nothing to wait for.
@@ -178,8 +174,12 @@ class SubscriptionLife(Seat):
             on_end()
 
     async def accept_as_given(self) -> None:
-        """Accept it with what the server has made it with, if that has."""
-        await self.accept(*self._given)
+        """Accept it with what the server has made it with, if that has; or wait for another task that accepts it."""
+        while self._is_accepting:
+            self._decided = trio.Event() if self._decided is None else self._decided
+            await self._decided.wait()
+        if not self.is_accepted:
+            await self.accept(*self._given)
 
     async def accept(self, data: Data, presence: Any) -> None:
         """See `Subscription.accept`."""
@@ -189,9 +189,12 @@ class SubscriptionLife(Seat):
         form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer)
         finally:
             self._is_accepting = False
+            if self._decided is not None:
+                self._decided.set()
+                self._decided = None
         if self.is_over:
             closed = self._peer.closed
             raise Denied("The subscription has ended") if closed is None else ConnectionClosed(closed)

@@ -11,13 +11,14 @@ from msgspec import Raw
 from verbtrio.base.position import Position
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import user_key
+from verbtrio.messages.frame import ProtocolFrame
 from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.client import Client
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.tokens import Expiry, TokenTimer, info_in
 from verbtrio.protocols.commands import SubscribeRequest
-from verbtrio.protocols.replies import ClientInfo
+from verbtrio.protocols.replies import ClientInfo, Publication, Push
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomRule
 from verbtrio.rooms.stand_in import StandIn
@@ -104,6 +105,22 @@ class Seat:
         self._app.rooms.check()
         return await self._app.host.publish(self.name, SignedFrame(self._peer.encode(data), self.info))
 
+    def send(self, data: Data) -> None:
+        """Send `data` to this client alone, as what is said in the room: behind the reply that lets it in."""
+        peer = self._peer
+        push = Push(channel=self.name, pub=Publication(peer.encoding.data(peer.encode(data))))
+        frame = ProtocolFrame(peer.encoding.encode_push(push), text=not peer.encoding.is_binary)
+        if self._stand_in is None:
+            peer.hold(frame)
+        else:
+            self._stand_in.held.append(frame)
+            self._stand_in.flush()
+
+    async def wait_low(self) -> None:
+        """Wait while more than `Limits.high_water_bytes` is queued for the client, and the connection has not ended.
+        Always a checkpoint."""
+        await self._peer.wait_below(self._peer.limits.high_water_bytes)
+
     # Its token
 
     def take_token(self, claims: Mapping[str, Any]) -> Expiry:
@@ -117,6 +134,15 @@ class Seat:
         raise NotImplementedError
 
     # Its course
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to wait for; if not, `accept_nowait` will do."""
+        if self._request.token or self.handler is not None:
+            return True
+        return self.rule is not None and (
+            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
+        )
 
     def join_room(self) -> None:
         """Join the room. What is said there waits until `receive_from`.

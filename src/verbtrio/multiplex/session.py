@@ -11,27 +11,24 @@ token's keys) is waited for by the main task, and those behind it come after it;
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from weakref import ref
 
 import trio
 
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
-from verbtrio.base.errors import ConnectionClosed
-from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS
 from verbtrio.multiplex.admission import SERVER, Admission
-from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.application_side import ApplicationSide
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.pace import Pace
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.room_commands import RoomCommands
 from verbtrio.multiplex.running_calls import RunningCalls
-from verbtrio.multiplex.server_side import subscribe_client
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import Subscriptions
 from verbtrio.multiplex.tokens import Ended
@@ -57,7 +54,7 @@ INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
-class ClientSession:
+class ClientSession(ApplicationSide):
     """One client's session.
 
     Args:
@@ -69,6 +66,8 @@ class ClientSession:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
+    __slots__ = ("_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
+
     def __init__(
         self,
         peer: ClientPeer,
@@ -78,54 +77,17 @@ class ClientSession:
         inbox: Inbox,
         address: tuple[str, str] | None = None,
     ) -> None:
-        self._peer = peer
-        self._app = app
-        self._settings = settings
-        self._inbox = inbox
-        self._nursery: trio.Nursery | None = None
         start, ended = self._start, self._task_ended
-        self._subscriptions = Subscriptions(peer, app, settings, start, ended)
-        self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
-        self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
+        subscriptions = Subscriptions(peer, app, settings, start, ended)
+        super().__init__(peer, app, subscriptions, Admission(peer, app, settings, slot, subscriptions, address))
+        self._inbox = inbox
+        self._rooms = RoomCommands(peer, app, settings, subscriptions)
         self._calls = RunningCalls(peer, settings, app.counters, start, ended)
         self._pace = Pace(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
-        self._is_connected = self._is_unusable = False
+        self._is_unusable = False
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
         peer.owner = self
-
-    @property
-    def client(self) -> Client:
-        client: Client = self._peer.client
-        return client
-
-    # What the facade asks
-
-    @property
-    def nursery(self) -> trio.Nursery:
-        if self._nursery is None:
-            raise AttributeError("a client's nursery is opened when it connects: use it from there on")
-        return self._nursery
-
-    @property
-    def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        return {life.name: Subscription(life) for life in self._subscriptions.lives() if life.is_accepted}
-
-    async def subscribe(self, name: str, *, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`."""
-        self._app.rooms.check()
-        if (closed := self._peer.closed) is not None:
-            raise ConnectionClosed(closed)
-        if not self._is_connected:
-            raise RuntimeError(
-                "the client has not connected yet: name the room in its token's `channels`, or subscribe it in a call"
-            )
-        return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
-
-    def unsubscribe(self, name: str, code: int, reason: str) -> bool:
-        """See `Client.unsubscribe`."""
-        self._app.rooms.check()
-        return self._subscriptions.end(name, code, reason)
 
     # Its course
 

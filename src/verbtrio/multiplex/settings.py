@@ -62,12 +62,23 @@ class ClientSettings:
         check_seconds("token_slack", self.token_slack, zero=True)
         if self.ping < 1:
             raise ValueError(f"ping is 1 second at least, not {self.ping!r}: clients are told it in whole seconds")
+        if isinstance(self.auth, type):
+            raise TypeError(
+                f"auth is an object, and {self.auth.__name__} a class: write auth={self.auth.__name__}(...)"
+            )
         if self.auth is not None and not callable(getattr(self.auth, "authenticate", None)):
             raise TypeError(
                 f"auth is a verbtrio.auth.JWTAuth(...), or has `async authenticate(token)`: {self.auth!r:.100}"
             )
-        if self.personal is not None and "{user}" not in self.personal:
-            raise ValueError(f'personal is the name of a user\'s own room, like "#{{user}}", not {self.personal!r}')
+        _check_personal(self.personal)
+
+
+def _check_personal(name: object) -> None:
+    says = 'personal is the name of a user\'s own room, like "#{user}", not'
+    if not isinstance(name, str | None):
+        raise TypeError(f"{says} {name!r:.100}")
+    if name is not None and "{user}" not in name:
+        raise ValueError(f"{says} {name!r:.100}")
 
 
 class App(Protocol):

@@ -57,8 +57,10 @@ class ClientRoutes(Routes):
             TypeError: it is not a function `(client, data)` or `(client)`; or JSON has no form for what it takes.
             ValueError: there is a function of that name, or the name is empty.
         """
-        if not name or name in self._calls:
-            raise ValueError(f"the name of a call is not empty, and there is one of each: {name!r:.100}")
+        if not name:
+            raise ValueError('a call has a name: write @app.call("rename")')
+        if name in self._calls:
+            raise ValueError(f"there is a call {name!r:.100} already: give this one another name")
 
         def decorate(function: F) -> F:
             self._calls[name] = Call(function, self._settings.decode)
@@ -121,6 +123,9 @@ class ClientRoutes(Routes):
             TypeError, ValueError: a setting has the wrong type, or is not possible.
         """
         path = starlette_path(path).rstrip("/")
+        start, _, end = path.rpartition("/")
+        if end in ("websocket", "http_stream", "sse"):
+            raise ValueError(f"it adds /{end} to its path itself: write app.centrifuge({start!r})")
         decode = self._settings.decode
         clients = ClientSettings(
             auth=auth,
