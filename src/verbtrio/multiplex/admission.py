@@ -53,6 +53,7 @@ class Admission:
     __slots__ = (
         "_address",
         "_app",
+        "_asking",
         "_is_registered",
         "_peer",
         "_settings",
