@@ -54,6 +54,7 @@ class Admission:
         "_address",
         "_app",
         "_asking",
+        "_given",
         "_is_registered",
         "_peer",
         "_settings",
