@@ -79,12 +79,13 @@ MARKS = [
     Mark("verbtrio", "join", 0.337),
     # 0.425 with the packages of the day it was set; the same commit costs as much as this with those of November 2026.
     Mark("verbtrio", "connect", 0.46),
-    Mark("verbtrio-clients", "fanout", 1.0, "verbtrio", at_most=1 / 0.8),
-    Mark("verbtrio-clients", "crowd", 1.0, "verbtrio", at_most=1 / 0.8),
-    Mark("verbtrio-clients-history", "crowd", 1.0, "verbtrio-history", at_most=1 / 0.8),
-    Mark("verbtrio-clients", "echo", 1.0, "verbtrio", at_most=1 / 0.6),
+    # What is promised of the others is promised of their times (benchmarks/targets.py), which system calls share.
+    Mark("verbtrio-clients", "fanout", 1.13, "verbtrio", at_most=1 / 0.8),
+    Mark("verbtrio-clients", "crowd", 1.43, "verbtrio"),
+    Mark("verbtrio-clients-history", "crowd", 1.75, "verbtrio-history"),
+    Mark("verbtrio-clients", "echo", 1.79, "verbtrio"),
     # With a subscription in each.
-    Mark("verbtrio-clients", "connect", 1.0, "verbtrio"),
+    Mark("verbtrio-clients", "connect", 1.47, "verbtrio"),
 ]
 PATHS = {"echo": "/echo", "join": "/join", "connect": "/echo"}
 MODES = {"join": "echo", "crowd": "chat"}

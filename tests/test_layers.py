@@ -135,6 +135,8 @@ LAYERS: dict[str, list[str]] = {
         "running_calls",
         "pulse",
         "clock",
+        "application_side",
+        "pace",
         "session",
         "websocket",
         "streamed",

@@ -2,7 +2,8 @@
 
 Every server serves three paths: `/echo` (a message comes back), `/room` (a message goes to everybody else who is
 connected there) and `/json` (the same, after the message has been parsed, given its sender and the time, and
-serialised again). Settings come by environment, so that one command line starts each of them:
+serialised again). Those whose clients speak a protocol of their own (benchmarks/dialects.py) do the same by its means.
+Settings come by environment, so that one command line starts each of them:
 
     BENCH_PORT        where to listen, on 127.0.0.1
     BENCH_HEARTBEAT   seconds between two pings; the server's own default where it is not set

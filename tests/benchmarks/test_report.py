@@ -76,7 +76,10 @@ def test_the_page_s_table_is_replaced() -> None:
 
 
 def test_the_pages_have_their_places() -> None:
-    for page, markers in ((pages.PAGE, ["targets", "medians", "scale", "rooms"]), (pages.README, ["charts"])):
+    for page, markers in (
+        (pages.PAGE, ["targets", "medians", "scale", "rooms", "clients"]),
+        (pages.README, ["charts"]),
+    ):
         for marker in markers:
             assert pages.replaced(page.read_text(), marker, "")[1] == 1
 

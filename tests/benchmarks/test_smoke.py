@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import catalogue, chart, generator, loads, remembering, report, scale
+from benchmarks import catalogue, chart, generator, loads, remembering, report, scale, subscribing
 from benchmarks.run import Results, Run
 from benchmarks.scale import running
 from tests.benchmarks.support import needs_compiler
@@ -55,6 +55,21 @@ def test_what_rooms_with_settings_cost(monkeypatch: pytest.MonkeyPatch) -> None:
         f"{load}: {server} to verbtrio" for load in ("chat", "fanout") for server in remembering.SERVERS[1:]
     ]
     assert len(judged) == 6 + 2 + 2
+
+
+def test_what_clients_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for subscriptions and calls. (Socket.IO is compared where npm has brought it.)"""
+    monkeypatch.setattr(subscribing, "CONNECTIONS", 20)
+    monkeypatch.setattr(subscribing, "FURTHER", 2)
+    found = list(scale.findings(scale.TABLES["clients"], SERVERS[0], 0.1, 1))
+    judged = [finding.what for finding in found if finding.kept is not None]
+    assert [what for what in judged if what.endswith((" to verbtrio", " to verbtrio-history"))] == [
+        "fanout: verbtrio-clients to verbtrio",
+        "chat: verbtrio-clients to verbtrio",
+        "chat: verbtrio-clients-history to verbtrio-history",
+        "echo: verbtrio-clients to verbtrio",
+    ]
+    assert len([what for what in judged if "memory" in what or "further" in what]) == 3
 
 
 def test_only_whole_tables_are_put_into_the_docs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ MESSAGES: st.SearchStrategy[Messages] = st.lists(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(MESSAGES, st.sampled_from([True, True, False]), st.booleans()), min_size=1, max_size=5))
 def test_whatever_is_sent(scenes: list[tuple[Messages, bool, bool]]) -> None:
     with no_tracebacks():

@@ -92,14 +92,14 @@ async def test_two_calls_at_once_have_two(autojump_clock: Clock) -> None:
         assert calls.tasks[2] is left
 
 
-@pytest.mark.parametrize("timeout", [1, 3])
-async def test_it_ends_with_the_last_deadline(timeout: float, autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("patience", [1, 3])
+async def test_it_ends_with_the_last_deadline(patience: float, autojump_clock: Clock) -> None:
     calls = Calls()
     async with serving_clients(calls.app) as clients:
         speaker = await clients.client()
-        await look(speaker, timeout=timeout)
+        await look(speaker, timeout=patience)
         (task,) = calls.tasks
-        await trio.sleep(timeout - 0.5)
+        await trio.sleep(patience - 0.5)
         assert lives(task)
         await trio.sleep(1)
         assert not lives(task)

@@ -153,9 +153,9 @@ class Seen:
             self.calls.append(this._calls)
             await run_session(this, nursery)
 
-        async def life(this: SubscriptionLife) -> None:
+        async def life(this: SubscriptionLife, on_end: Callable[[], None]) -> None:
             self.lives.append(this)
-            await run_life(this)
+            await run_life(this, on_end)
 
         monkeypatch.setattr(ClientSession, "run", session)
         monkeypatch.setattr(SubscriptionLife, "run", life)

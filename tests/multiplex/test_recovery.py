@@ -11,7 +11,7 @@ from trio.abc import Clock
 from tests.support.commands import ClientService, Speaker, serving_clients
 from verbtrio import App, BrokerUnavailable, Limits, Subscription
 from verbtrio.brokers import History
-from verbtrio.multiplex.recovery import RECOVERED_BYTES
+from verbtrio.multiplex.recovery import ENTRY_BYTES, RECOVERED_BYTES
 
 ROOM = "chat:a"
 
@@ -123,7 +123,7 @@ async def test_too_much_for_a_reply_is_not_recovered(autojump_clock: Clock) -> N
         speaker = await clients.client()
         epoch = (await speaker.result("subscribe", channel=ROOM))["epoch"]
         for _ in range(2):
-            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2 - len('""')))
+            await app.room(ROOM).publish("x" * (RECOVERED_BYTES // 2 - ENTRY_BYTES - len('""')))
         whole, not_whole = await clients.client(), await clients.client()
         request = {"channel": ROOM, "recover": True, "epoch": epoch}
         assert (await whole.result("subscribe", **request, offset=0))["recovered"] is True
@@ -241,3 +241,42 @@ async def test_history_that_is_published_to_by_subscribers(autojump_clock: Clock
         offsets = [[publication["offset"] for publication in speaker.of("pub")] for speaker in speakers]
         assert offsets == [list(range(1, 31))] * 3
         assert speakers[0].published() == speakers[1].published() == speakers[2].published()
+
+
+@pytest.mark.parametrize("handler", [False, True], ids=["", "with a handler"])
+async def test_many_rooms_at_once_are_not_too_much_for_one_that_reads(handler: bool, autojump_clock: Clock) -> None:
+    """Each reply waits until the client has taken those before it. Otherwise it would be closed as too slow, come back,
+    and be closed again, for ever."""
+    app = app_with(handler=handler)
+    rooms = [f"chat:{number}" for number in range(12)]
+    async with serving_clients(app) as clients:
+        for room in rooms:
+            for _ in range(3):
+                await app.room(room).publish("x" * 100_000)
+        speaker = await clients.client()
+        commands = [speaker.command("subscribe", channel=room, recover=True, offset=0) for room in rooms]
+        await speaker.say(*commands)
+        for command in commands:
+            result = (await speaker.reply(command))["subscribe"]
+            assert (result["recovered"], len(result["publications"])) == (True, 3)
+        await app.room(rooms[0]).publish("live")
+        await clients.settle()
+        assert speaker.published() == ["live"]
+        assert speaker.closed is None
+
+
+async def test_one_that_waits_to_be_sent_what_it_has_missed_can_leave(autojump_clock: Clock) -> None:
+    app = app_with()
+    rooms = [f"chat:{number}" for number in range(6)]
+    async with serving_clients(app) as clients:
+        for room in rooms:
+            await app.room(room).publish("x" * 400_000)
+        speaker = await clients.client()
+        go = speaker.stall()
+        commands = [speaker.command("subscribe", channel=room, recover=True, offset=0) for room in rooms]
+        await speaker.say(*commands, speaker.command("unsubscribe", channel=rooms[-1]))
+        await clients.settle()
+        go.set()
+        replies = [await speaker.reply(command) for command in commands]
+        assert ["subscribe" in reply for reply in replies] == [True] * 5 + [False]
+        assert app.statistics().memberships == 5

@@ -154,6 +154,33 @@ class TestAHandler:
             assert list(client.subscriptions) == ["chat:a"]
             del client
 
+    @pytest.mark.parametrize("history", [None, History()], ids=["", "with a history"])
+    @pytest.mark.parametrize("explicit", [False, True])
+    async def test_may_leave_it_to_a_child(
+        self, explicit: bool, history: History | None, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Both accept: the one that comes second finds it done, or about to be."""
+        said: list[Any] = []
+
+        async def read(sub: Subscription) -> None:
+            async for each in sub:
+                said.append(each)
+
+        async def chat(sub: Subscription) -> None:
+            sub.nursery.start_soon(read, sub)
+            if explicit:
+                await sub.accept(data=1)
+
+        async with serving_clients(handled(chat, history=history)) as clients:
+            speaker = await clients.client()
+            result = await speaker.result("subscribe", channel="chat:a")
+            await clients.settle()
+            await speaker.result("publish", channel="chat:a", data="hello")
+            await clients.settle()
+            assert said == ["hello"]
+            assert result.get("data") == (1 if explicit else None)
+            assert errors(caplog) == []
+
     async def test_that_never_accepts_tells_nothing_of_the_room(self, autojump_clock: Clock) -> None:
         async def chat(sub: Subscription) -> None:
             await trio.sleep_forever()

@@ -24,11 +24,13 @@ from trio.abc import Clock
 
 from tests.support.http import Exchange
 from tests.support.memory import serving
-from tests.support.streamed import KINDS, Streamed, emulated, encode, serving_streams
+from tests.support.streamed import KINDS, ASGIRequest, Streamed, emulated, encode, serving_streams
 from verbtrio import App, Client, Limits
 from verbtrio.auth import JWTAuth
+from verbtrio.multiplex.session import ClientSession
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
+every_encoding = pytest.mark.parametrize("kind", ["http_stream", "protobuf"])
 KEY = "a secret of thirty-two bytes, or more"
 SEEN = [HealthCheck.function_scoped_fixture]
 
@@ -150,7 +152,7 @@ class TestBodies:
         async with serving_streams(an_app()) as service:
             assert await service.new("http_stream").post(body) in (400, 404)
 
-    @every_kind
+    @every_encoding
     async def test_cut_anywhere(self, kind: str, autojump_clock: Clock) -> None:
         """No cut body reaches a session, but as one whose command is cut; and that ends no other."""
         async with serving_streams(an_app()) as service:
@@ -169,7 +171,7 @@ class TestBodies:
             assert service.app.statistics().received == before + 1
             assert (await other.ask("rpc", method="double", data=3))["rpc"]["data"] == 6
 
-    @every_kind
+    @every_encoding
     async def test_commands_cut_anywhere(self, kind: str, autojump_clock: Clock) -> None:
         async with serving_streams(an_app()) as service:
             command = encode(kind, {"id": 2, "subscribe": {"channel": "open:x", "data": {"a": [1]}}})
@@ -253,6 +255,39 @@ class TestBodies:
             assert await client.post(b"\0") == 415
             assert (await service.client("http_stream")).status == 200
 
+    async def test_any_bytes(self, autojump_clock: Clock) -> None:
+        """Whatever is sent is answered, and is no failure of ours."""
+        bodies: list[bytes] = []
+
+        @given(st.one_of(st.binary(max_size=60), _json_bodies))
+        @settings(max_examples=40, deadline=None, suppress_health_check=SEEN, database=None)
+        def draw(body: bytes) -> None:
+            bodies.append(body)
+
+        draw()
+        app = an_app()
+        async with app.lifespan():
+            for body in bodies:
+                for content_type in (b"application/json", b"application/octet-stream"):
+                    for path in ("/emulation", "/connection/http_stream"):
+                        request = ASGIRequest(app, path, body, content_type)
+                        with trio.fail_after(15):
+                            await request.run()
+                        assert request.status in ((400, 404) if path == "/emulation" else (200,))
+                        assert request.is_whole
+            assert app.statistics().streams == 0
+            assert set(app.statistics().ended) == {"protocol"}
+
+
+_json_bodies = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["session", "node", "data", "id", "connect", "rpc", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode())
+
 
 class TestMethods:
     @pytest.mark.parametrize(
@@ -315,7 +350,7 @@ class TestOrder:
 
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    @every_kind
+    @every_encoding
     async def test_ten_thousand_in_one(self, kind: str, autojump_clock: Clock) -> None:
         async with serving_streams(an_app()) as service:
             client, other = await service.client(kind), await service.client("http_stream")
@@ -567,7 +602,50 @@ class TestWhereItIs:
             assert (await client.get("/connection/sse")).status_code == 500
 
 
+class TestFailures:
+    @every_kind
+    async def test_of_ours(
+        self, kind: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The client is told that much; the log has the rest."""
+        async with serving_streams(an_app()) as service:
+            client = await service.client(kind)
+
+            def fails(self: ClientSession, *args: Any) -> None:
+                raise ValueError("a secret")
+
+            monkeypatch.setattr(ClientSession, "_handle", fails)
+            assert await client.say({"send": {"data": 1}}) == 204
+            assert await client.end() == (3004, "internal server error")
+            await service.settle()
+            assert service.app.statistics().ended == {"error": 1}
+            assert "a secret" in caplog.text
+            assert b"secret" not in b"".join(client.pieces)
+
+    @every_kind
+    async def test_a_second_connect(self, kind: str, autojump_clock: Clock) -> None:
+        async with serving_streams(an_app()) as service:
+            client = await service.client(kind)
+            assert await client.say(client.command("connect")) == 204
+            assert await client.end() == (3501, "bad request")
+
+
 class TestLimits:
+    @pytest.mark.parametrize(
+        "limits",
+        [Limits(max_connections_per_client=1), Limits(max_connections_per_second_per_client=0.1, connection_burst=1)],
+    )
+    async def test_connections_from_one_address(self, limits: Limits, autojump_clock: Clock) -> None:
+        app = an_app(limits=limits)
+        first = b'{"id":1,"connect":{}}'
+        async with app.lifespan(), trio.open_nursery() as nursery:
+            one, two = (ASGIRequest(app, "/connection/http_stream", first) for _ in range(2))
+            nursery.start_soon(one.run)
+            assert await one.until(1) is not None
+            await two.run()
+            assert two.status == 429
+            one.gone.set()
+
     @every_kind
     async def test_connections_are_counted(self, kind: str, autojump_clock: Clock) -> None:
         app = an_app(limits=Limits(max_connections=2))

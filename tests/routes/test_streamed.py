@@ -444,6 +444,7 @@ class TestAClientThatDoesNotRead:
             client.read_on()
             await client.ended()
             assert client.is_cut
+            assert service.app.statistics().ended == {"slow": 1}
 
     @pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest", "latest"])
     async def test_the_backlogs_policy(self, policy: Any, autojump_clock: Clock) -> None:

@@ -15,6 +15,7 @@ import h11
 import trio
 import trio.testing
 from google.protobuf.json_format import MessageToDict, ParseDict
+from starlette.types import Message, Scope
 
 from tests.support.http import Exchange
 from tests.support.memory import Service, serving
@@ -320,3 +321,72 @@ async def serving_streams(app: App, asgi: Any = None) -> AsyncIterator[StreamedS
 def _of_clients() -> list[object]:
     kinds = (Client, ClientPeer, ClientSession, SubscriptionLife, StreamedCarrier)
     return [thing for thing in gc.get_objects() if type(thing) in kinds]
+
+
+class ASGIRequest:
+    """A request to the app itself, without a server."""
+
+    def __init__(self, app: App, path: str, body: bytes, content_type: bytes = b"application/json") -> None:
+        self.status = 0
+        self.body = b""
+        self.is_whole = False
+        self.over = trio.Event()
+        self.scope = trio.CancelScope()
+        self.gone = trio.Event()
+        self.news = trio.Event()
+        self._app = app
+        self._path = path
+        self._content_type = content_type
+        self._messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def run(self) -> None:
+        head = [(b"host", b"test"), (b"content-type", self._content_type)]
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": self._path,
+            "raw_path": self._path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": head,
+            "client": ("127.0.0.1", 1),
+            "server": ("test", 80),
+        }
+        try:
+            with self.scope:
+                await self._app(scope, self._receive, self._send)
+        finally:
+            self.over.set()
+            self.news.set()
+
+    async def _receive(self) -> Message:
+        await trio.lowlevel.checkpoint()
+        if self._messages:
+            return self._messages.pop()
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body += message["body"]
+            self.is_whole = not message.get("more_body", False)
+        self.news.set()
+        self.news = trio.Event()
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.body.splitlines()]
+
+    async def until(self, number: int) -> Any:
+        """Wait for a reply; `None` where the response has ended before."""
+        while not (found := [line for line in self.lines if line.get("id") == number]):
+            if self.over.is_set():
+                return None
+            await self.news.wait()
+        return found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import outcome
@@ -34,6 +35,7 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_closed",
+        "_context",
         "_discarded",
         "_handed_over",
         "_inside",
@@ -64,6 +66,7 @@ class Inbox:
         self._waiter: trio.lowlevel.Task | None = None
         self._late: outcome.Outcome[Any] | None = None  # the result of a message handled in place, for `serve`
         self._serve: Callable[[str | bytes], Any] | None = None
+        self._context: Context | None = None  # the serving task's
         self.on_room = on_room
 
     def __len__(self) -> int:
@@ -147,7 +150,7 @@ class Inbox:
             trio.BusyResourceError: another task receives.
         """
         task = trio.lowlevel.current_task()
-        context = task.context
+        self._context = task.context
         while True:
             while (message := await self._next_queued()) is not None:
                 result = handle(message)
@@ -158,7 +161,7 @@ class Inbox:
             if task is not self._receiver:
                 self._take_over(task)
             self._inside = True
-            self._serve = lambda message: context.run(handle, message)
+            self._serve = handle
             self._waiter = task
             try:
                 result = await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
@@ -200,9 +203,9 @@ class Inbox:
         self.on_room()
 
     def _serve_in_place(self, message: str | bytes) -> None:
-        assert self._serve is not None
+        assert self._serve is not None and self._context is not None
         try:
-            result = self._serve(message)
+            result = self._context.run(self._serve, message)
         except BaseException as error:  # raised in the handler's own task, an interrupt or `sys.exit()`, too
             self._serve = None
             self._wake(outcome.Error(error))

@@ -21,6 +21,10 @@ class Writer:
         timeout: seconds that each 64 KiB may take; `None` for no limit.
         link: the connection's, if there is one.
         response: cancelled if the response is cut off.
+
+    Attributes:
+        written_at: when the last piece was sent, on Trio's clock.
+        is_overdue: whether the client has not taken a piece in time, so that the response is cut off.
     """
 
     def __init__(self, send: Send, timeout: float | None, link: Link | None, response: trio.CancelScope) -> None:
@@ -30,7 +34,7 @@ class Writer:
         self._response = response
         self._lock = trio.Lock()
         self.written_at = trio.current_time()
-        """When the last piece was sent, on Trio's clock."""
+        self.is_overdue = False
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`. If the client does not take it in time, or this is cancelled, the response is cut off."""
@@ -52,9 +56,10 @@ class Writer:
         """Send one piece. If it can't be sent whole, for whatever reason, cut the response off."""
         sent = False
         try:
-            with trio.move_on_after(self._timeout):
+            with trio.move_on_after(self._timeout) as limit:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": more})
                 sent = True
+            self.is_overdue = limit.cancelled_caught
         except OSError:
             pass  # ASGI 2.4: the client has left
         finally:

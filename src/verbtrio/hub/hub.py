@@ -79,7 +79,7 @@ class Hub:
             limits.max_rooms_with_tasks,
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
-        self.client_news = ConnectionNews()
+        self.client_news = ConnectionNews(self.timers)
         self.streamed_clients = StreamedClients()
         self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host

@@ -33,6 +33,10 @@ logger = logging.getLogger("verbtrio.clients")
 SERVER = "verbtrio"
 """What clients are told as the server's version: no number, which would tell more than they need."""
 
+MAX_SAID_CHARACTERS = 16 * 1024
+"""Of a client's name, its version and the headers that it sends within its first command: as much as most servers take
+in real headers."""
+
 
 class Admission:
     """One client's admission.
@@ -45,6 +49,17 @@ class Admission:
         subscriptions: the client's.
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
+
+    __slots__ = (
+        "_address",
+        "_app",
+        "_is_registered",
+        "_peer",
+        "_settings",
+        "_slot",
+        "_subscriptions",
+        "_user_id",
+    )
 
     def __init__(
         self,
@@ -72,7 +87,7 @@ class Admission:
         return self._asking is not None
 
     async def subscribe(self, name: str, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`, for one that is connecting: it is told with the reply, and what it has missed, too."""
+        """See `Client.subscribe`, for one that is connecting: it is told with the reply, what it has missed included."""
         assert self._asking is not None
         request = at_position(self._asking.subs.get(name), name)
         accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence)
@@ -101,6 +116,7 @@ class Admission:
 
     async def _connect(self, request: ConnectRequest) -> tuple[ConnectResult, Expiry, list[SubscriptionLife]] | None:
         client, settings = self._client, self._settings
+        _check_said(request)
         client.name, client.version, client.sent_headers = request.name, request.version, request.headers
         with trio.move_on_after(self._peer.limits.call_timeout) as scope:
             expiry = await self._authenticate(request.token)
@@ -162,8 +178,8 @@ class Admission:
             self._asking = None
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
-        """Subscribe the client to what its token and the endpoint say, beside what the application has. What it can't be
-        in is left out."""
+        """Subscribe the client to what its token and the endpoint say, beside what the application has said. What it
+        can't be in is left out."""
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
@@ -232,6 +248,14 @@ class Admission:
         if self._is_registered:
             self._is_registered = False
             self._app.leave_client(self._client, self._user_id)
+
+
+def _check_said(request: ConnectRequest) -> None:
+    """Raise `Refused` where a client says too much of itself: that is kept for as long as it is connected."""
+    said = len(request.name) + len(request.version)
+    said += sum(len(name) + len(value) for name, value in request.headers.items())
+    if said > MAX_SAID_CHARACTERS:
+        raise Refused(codes.BAD_REQUEST)
 
 
 def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:

@@ -117,11 +117,6 @@ class Client(Member):
             TypeError: `data` can't be encoded; or what the app's `encode=` hook raises.
         """
         self.send_nowait(data)
-        await self.wait_low()
-
-    async def wait_low(self) -> None:
-        """Wait while more than `Limits.high_water_bytes` is queued for the client, and the connection has not ended.
-        Always a checkpoint."""
         await self._peer.wait_below(self._peer.limits.high_water_bytes)
 
     async def disconnect(self, code: int = FORCE_DISCONNECT, reason: str = "") -> None:
@@ -215,6 +210,8 @@ class Life(Protocol):
     async def publish(self, data: Data) -> Position | None: ...
 
     def send(self, data: Data) -> None: ...
+
+    async def wait_low(self) -> None: ...
 
     def end(self, code: int, reason: str) -> bool: ...
 
@@ -370,7 +367,7 @@ class Subscription(Generic[T, U]):
         """As `send_nowait`, and wait while more than `Limits.high_water_bytes` is queued for the client. By the first
         checkpoint it is already queued: if cancelled, it is still sent."""
         self.send_nowait(data)
-        await self._life.client.wait_low()
+        await self._life.wait_low()
 
     async def publish(self, data: Data) -> Position | None:
         """Publish `data` in the room in the client's name: as `sub.room.publish`, but others see who it is from.

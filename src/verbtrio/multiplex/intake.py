@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import trio
+
+
+class Load(Protocol):
+    """What all subscriptions of a client have together.
+
+    Attributes:
+        published_bytes: of what it has published, and no handler has taken.
+    """
+
+    published_bytes: int
 
 
 class Intake:
@@ -13,13 +23,18 @@ class Intake:
 
     Args:
         max_messages, max_bytes: full at so many.
+        load: of all subscriptions of the client.
+        max_load: full at so many bytes of that. (What is decoded may take 40 times as much, and a client may have 1000
+            subscriptions.)
     """
 
-    __slots__ = ("_bytes", "_is_closed", "_max_bytes", "_max_messages", "_messages", "_waiter")
+    __slots__ = ("_bytes", "_is_closed", "_load", "_max_bytes", "_max_load", "_max_messages", "_messages", "_waiter")
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, load: Load, max_load: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._load = load
+        self._max_load = max_load
         self._messages: deque[tuple[Any, int]] | None = None  # made when needed: an empty one is 600 B
         self._bytes = 0
         self._is_closed = False
@@ -31,6 +46,8 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
+        if self._load.published_bytes >= self._max_load:
+            return True
         messages = self._messages
         return messages is not None and (len(messages) >= self._max_messages or self._bytes >= self._max_bytes)
 
@@ -42,6 +59,7 @@ class Intake:
             self._messages = deque()
         self._messages.append((message, size))
         self._bytes += size
+        self._load.published_bytes += size
         self._wake()
 
     async def get(self) -> Any:
@@ -64,6 +82,7 @@ class Intake:
             await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         message, size = self._messages.popleft()
         self._bytes -= size
+        self._load.published_bytes -= size
         return message
 
     def close(self, *, discard: bool) -> None:
@@ -71,6 +90,7 @@ class Intake:
         self._is_closed = True
         if discard:
             self._messages = None
+            self._load.published_bytes -= self._bytes
             self._bytes = 0
         self._wake()
 

@@ -83,6 +83,7 @@ class SubscriptionLife(Seat):
     __slots__ = (
         "_after",
         "_answer",
+        "_decided",
         "_forget",
         "_given",
         "_is_accepting",
@@ -119,22 +120,17 @@ class SubscriptionLife(Seat):
         self._forget = forget
         self._given = given
         self._is_accepting = self._is_told = False
+        self._decided: trio.Event | None = None  # made by a task that waits for another one to accept
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
         limits = peer.limits
-        self.intake = None if self.handler is None else Intake(limits.max_inbox_messages, limits.max_inbox_bytes)
+        self.intake = None
+        if self.handler is not None:
+            together = max(limits.max_inbox_bytes, limits.max_message_bytes)
+            self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes, peer, together)
 
     # Its course
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is anything to wait for; if not, `accept_nowait` will do."""
-        if self._request.token or self.handler is not None:
-            return True
-        return self.rule is not None and (
-            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
-        )
 
     def accept_nowait(self) -> None:
         """Accept a subscription that has nothing to wait for.
@@ -146,15 +142,27 @@ class SubscriptionLife(Seat):
         self.join_room()
         self._accepted(NOTHING, form, info)
 
-    async def run(self) -> None:
-        """Do what has to be waited for, and run the handler. Raises no `Exception`. If cancelled, the subscription
-        ends."""
-        if self.is_over:
-            return
-        self._scope = trio.CancelScope()
+    async def run(self, on_end: Callable[[], None]) -> None:
+        """Do what has to be waited for, and run the handler; at the end call `on_end`. Raises no `Exception`. If
+        cancelled, the subscription ends."""
         try:
-            with self._scope:
-                await self._run()
+            async with trio.open_nursery() as nursery:  # all in one coroutine: a frame more costs memory while it waits
+                self._scope = nursery.cancel_scope
+                if self._request.token and not self.is_over:
+                    user = user_key(self.client.user) or ""
+                    claims = await subscription_claims(self._settings.auth, self._request.token, self.name, user)
+                    if not self.is_over:
+                        self.take_token(claims)
+                if not self.is_over:
+                    self.join_room()
+                    await self._app.host.joins.wait_ready(self.name, self.rule)
+                if (handler := self.handler) is not None and not self.is_over:
+                    self.nursery = nursery
+                    await handler.run(Subscription(self), self.name, self.rule)
+                    if not self.is_accepted:
+                        await self.accept_as_given()
+                elif not self.is_over:
+                    await self.accept_as_given()
         except Exception as error:
             self._failed(single(error))
         finally:
@@ -163,30 +171,15 @@ class SubscriptionLife(Seat):
                 self.intake.close(discard=True)  # from now on the client is told that it may not publish
             if not self.is_accepted:
                 self.refuse(NOT_WANTED)
-
-    async def _run(self) -> None:
-        if self._request.token:
-            user = user_key(self.client.user) or ""
-            claims = await subscription_claims(self._settings.auth, self._request.token, self.name, user)
-            if self.is_over:
-                return
-            self.take_token(claims)
-        self.join_room()
-        await self._app.host.joins.wait_ready(self.name, self.rule)
-        if self.is_over:
-            return
-        if (handler := self.handler) is None:
-            await self.accept_as_given()
-            return
-        async with trio.open_nursery() as nursery:
-            self.nursery = nursery
-            await handler.run(Subscription(self), self.name, self.rule)
-            if not self.is_accepted:
-                await self.accept_as_given()
+            on_end()
 
     async def accept_as_given(self) -> None:
-        """Accept it with what the server has made it with, if that has."""
-        await self.accept(*self._given)
+        """Accept it with what the server has made it with, if that has; or wait for another task that accepts it."""
+        while self._is_accepting:
+            self._decided = trio.Event() if self._decided is None else self._decided
+            await self._decided.wait()
+        if not self.is_accepted:
+            await self.accept(*self._given)
 
     async def accept(self, data: Data, presence: Any) -> None:
         """See `Subscription.accept`."""
@@ -196,9 +189,12 @@ class SubscriptionLife(Seat):
         form, info = forms(self._peer, data, presence)
         self._is_accepting = True
         try:
-            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer.encoding)
+            recovery = await recover(self.name, self.rule, self._request, self._app, self._peer)
         finally:
             self._is_accepting = False
+            if self._decided is not None:
+                self._decided.set()
+                self._decided = None
         if self.is_over:
             closed = self._peer.closed
             raise Denied("The subscription has ended") if closed is None else ConnectionClosed(closed)

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+import trio
+
 from verbtrio.base.close import PEERS_ENDS, Cause, CloseInfo, check_close
 from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.limits import Limits
@@ -51,9 +53,22 @@ class ClientPeer:
         client: the facade, a `Client`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
         owner: set before anything is said to it.
         held: what rooms and the session have for it since the last `flush`.
+        published_bytes: see `Load`.
     """
 
-    __slots__ = ("_direct", "_dismissed", "_is_due", "_rooms", "carrier", "client", "encoding", "held", "owner")
+    __slots__ = (
+        "_direct",
+        "_dismissed",
+        "_is_due",
+        "_recovers",
+        "_rooms",
+        "carrier",
+        "client",
+        "encoding",
+        "held",
+        "owner",
+        "published_bytes",
+    )
 
     client: Any
     owner: Owner
@@ -65,6 +80,8 @@ class ClientPeer:
         self._rooms = rooms
         self._direct = 0  # bytes among what is held that no room bounds
         self._is_due = False  # the rooms flush this at the end of the tick
+        self.published_bytes = 0
+        self._recovers: trio.Lock | None = None
         self._dismissed: CloseInfo | None = None  # how it will end, since it was removed from all connections
 
     def __repr__(self) -> str:
@@ -170,6 +187,13 @@ class ClientPeer:
     @property
     def queued(self) -> int:
         return self.carrier.queued
+
+    @property
+    def recovers(self) -> trio.Lock:
+        """Held by the subscription whose missed messages are read."""
+        if self._recovers is None:  # most clients never need it
+            self._recovers = trio.Lock()
+        return self._recovers
 
     async def wait_below(self, size: int) -> None:
         """Wait while more than so many bytes are queued, and the connection has not ended. Always a checkpoint."""

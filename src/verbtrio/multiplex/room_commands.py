@@ -7,12 +7,14 @@ from collections.abc import Awaitable
 
 from verbtrio.base.errors import BrokerUnavailable, MessageError
 from verbtrio.base.position import Position
+from verbtrio.brokers.records import Page
 from verbtrio.guards.quotas import user_key
 from verbtrio.messages.published import SignedFrame
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.news import info_of
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_in_reply
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import Subscriptions, check_channel
 from verbtrio.multiplex.tokens import info_in, subscription_claims
@@ -25,6 +27,7 @@ from verbtrio.protocols.replies import (
     HistoryResult,
     PresenceResult,
     PresenceStatsResult,
+    Publication,
     Reply,
     SubRefreshResult,
 )
@@ -152,10 +155,13 @@ class RoomCommands:
         """Who is there.
 
         Raises:
-            Refused: the client may not ask, or the room has no presence.
+            Refused: the client may not ask, or the room has no presence; or more are there than may be queued for it.
         """
         clients = await self._present(request.channel)
-        self._peer.reply(Reply(id=command, presence=PresenceResult(clients)))
+        reply = self._peer.encoding.reply(Reply(id=command, presence=PresenceResult(clients)))
+        if len(reply) > self._peer.limits.max_backlog_bytes:  # Python's SDK would be gone, and come back, for ever
+            raise Refused(codes.LIMIT_EXCEEDED)
+        self._peer.hold(reply)
 
     async def presence_stats(self, command: int, request: ChannelRequest) -> None:
         """How many are there. Raises as `presence`."""
@@ -173,7 +179,8 @@ class RoomCommands:
         return {connection: info_of(connection, known) for connection, known in connections.items()}
 
     async def history(self, command: int, request: HistoryRequest) -> None:
-        """What the room remembers.
+        """What the room remembers: no more than fits into a reply, but one message at least. Who wants the rest asks
+        for what comes after that.
 
         Raises:
             Refused: the client may not ask, or the room has no history, or not one with that position.
@@ -195,17 +202,21 @@ class RoomCommands:
             page = await host.page(channel, position, limit, reverse=request.reverse)
         except BrokerUnavailable as error:
             raise Refused(error_of(error) or codes.INTERNAL) from error
-        remembered = self._peer.encoding.remembered
-        self._peer.reply(
-            Reply(
-                id=command,
-                history=HistoryResult(
-                    [remembered(message.frame, message.position) for message in page.messages],
-                    page.position.epoch,
-                    page.position.offset,
-                ),
-            )
-        )
+        publications = self._first_of(page)
+        result = HistoryResult(publications, page.position.epoch, page.position.offset)
+        self._peer.reply(Reply(id=command, history=result))
+
+    def _first_of(self, page: Page) -> list[Publication]:
+        """As many of a page's messages as fit into a reply, the first at least."""
+        publications: list[Publication] = []
+        left = RECOVERED_BYTES
+        for message in page.messages:
+            publication = self._peer.encoding.remembered(message.frame, message.position)
+            left -= size_in_reply(publication)
+            if publications and left < 0:
+                break
+            publications.append(publication)
+        return publications
 
     async def sub_refresh(self, command: int, request: SubRefreshRequest) -> None:
         """Another token for a subscription.

@@ -30,16 +30,17 @@ from verbtrio.protocols.replies import Reply, RPCResult
 logger = logging.getLogger("verbtrio.calls")
 
 LATE = 1 / 32
-"""The part of `Limits.call_timeout` by which a call may run longer, if its caller has not said how long it waits. To set
-a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
+"""The part of `Limits.call_timeout` by which a call may run longer, if its caller has not said how long it waits. To
+set a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
 
 
 class _Job(NamedTuple):
-    """A call, and how it is answered: `command` is the command's id; 0 for one that is not."""
+    """A call, and how it is answered: `command` is the command's id; 0 for one that is not. `size`: of its data."""
 
     call: Call
     arguments: tuple[Any, ...]
     command: int
+    size: int
 
     @property
     def name(self) -> str:
@@ -74,6 +75,7 @@ class RunningCalls:
 
     __slots__ = (
         "_by_command",
+        "_bytes",
         "_counters",
         "_idle",
         "_on_end",
@@ -93,6 +95,7 @@ class RunningCalls:
         on_end: Callable[[], None],
     ) -> None:
         self._peer = peer
+        self._bytes = 0  # of the data of those that run
         self._settings = settings
         self._counters = counters
         self._start = start
@@ -135,19 +138,22 @@ class RunningCalls:
 
     def _begin(self, call: Call, data: Raw, command: int, patience: float) -> None:
         peer, limits = self._peer, self._peer.limits
-        most, longest = limits.max_calls, limits.call_timeout
+        most, longest, size = limits.max_calls, limits.call_timeout, len(memoryview(data))
         if most is not None and self.running >= most:
             raise Refused(codes.TOO_MANY_REQUESTS)
+        if self.running and self._bytes + size > limits.max_message_bytes:
+            raise Refused(codes.TOO_MANY_REQUESTS)  # what is decoded may take 40 times as much
         try:
             arguments = call.arguments(peer.client, data, is_binary=peer.encoding.is_binary)
         except MessageError as error:
             self._counters.invalid += 1
             raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        runner = self._hand_over(_Job(call, arguments, command), patience, longest)
+        runner = self._hand_over(_Job(call, arguments, command, size), patience, longest)
         if command:
             self._unanswered[runner] = None
             self._by_command[command] = runner  # from now on: its caller may not want it any more before it has begun
         self.running += 1
+        self._bytes += size
 
     def _hand_over(self, job: _Job, patience: float, longest: float) -> _Runner:
         """Have a task run `job`: the one that waits, or a new one."""
@@ -207,8 +213,9 @@ class RunningCalls:
     def _ended(self, runner: _Runner) -> None:
         """The job of `runner` has."""
         assert runner.job is not None
-        command, runner.job = runner.job.command, None
+        command, size, runner.job = runner.job.command, runner.job.size, None
         self.running -= 1
+        self._bytes -= size
         self._unanswered.pop(runner, None)
         if self._by_command.get(command) is runner:
             del self._by_command[command]

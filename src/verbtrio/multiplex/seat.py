@@ -116,6 +116,11 @@ class Seat:
             self._stand_in.held.append(frame)
             self._stand_in.flush()
 
+    async def wait_low(self) -> None:
+        """Wait while more than `Limits.high_water_bytes` is queued for the client, and the connection has not ended.
+        Always a checkpoint."""
+        await self._peer.wait_below(self._peer.limits.high_water_bytes)
+
     # Its token
 
     def take_token(self, claims: Mapping[str, Any]) -> Expiry:
@@ -129,6 +134,15 @@ class Seat:
         raise NotImplementedError
 
     # Its course
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to wait for; if not, `accept_nowait` will do."""
+        if self._request.token or self.handler is not None:
+            return True
+        return self.rule is not None and (
+            self.rule.settings.history is not None or not self._app.host.joins.is_ready(self.name, self.rule)
+        )
 
     def join_room(self) -> None:
         """Join the room. What is said there waits until `receive_from`.

@@ -18,13 +18,12 @@ from verbtrio.base.errors import (
 )
 from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
-from verbtrio.multiplex.life import forms
-from verbtrio.multiplex.life import SubscriptionLife
+from verbtrio.multiplex.life import SubscriptionLife, forms
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
-from verbtrio.protocols.commands import SubscribeRequest
+from verbtrio.protocols.commands import NO_DATA, SubscribeRequest
 from verbtrio.protocols.replies import Push, SubscribePush, SubscribeResult
 from verbtrio.rooms.room import check_name
 
@@ -105,7 +104,13 @@ def exception_of(error: ProtocolError) -> VerbtrioError:
 
 
 def at_position(request: SubscribeRequest | None, name: str) -> SubscribeRequest:
-    """The request of a subscription that the server makes: of the client's own, the position alone counts."""
+    """The request of a subscription that the server makes: of the client's own, the position alone counts, and whether
+    it wants to know who comes and goes.
+
+    Raises:
+        Refused: it has an epoch that no history has.
+    """
     if request is None:
         return SubscribeRequest(channel=name)
-    return msgspec.structs.replace(request, channel=name, token="", flag=0)
+    check_position(request)
+    return msgspec.structs.replace(request, channel=name, token="", flag=0, data=NO_DATA)

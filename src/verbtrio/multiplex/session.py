@@ -11,26 +11,24 @@ token's keys) is waited for by the main task, and those behind it come after it;
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from weakref import ref
 
 import trio
 
 from verbtrio.base.close import CANCEL_GRACE, PEERS_ENDS, Cause, CloseInfo
-from verbtrio.base.errors import ConnectionClosed
-from verbtrio.base.types import Data
 from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
-from verbtrio.guards.rate import END, PASS, Bucket, Meter
+from verbtrio.guards.rate import END, PASS
 from verbtrio.multiplex.admission import SERVER, Admission
-from verbtrio.multiplex.client import Client, Subscription
+from verbtrio.multiplex.application_side import ApplicationSide
 from verbtrio.multiplex.clock import Clock
+from verbtrio.multiplex.pace import Pace
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.room_commands import RoomCommands
 from verbtrio.multiplex.running_calls import RunningCalls
-from verbtrio.multiplex.server_side import subscribe_client
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import Subscriptions
 from verbtrio.multiplex.tokens import Ended
@@ -56,7 +54,7 @@ INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
-class ClientSession:
+class ClientSession(ApplicationSide):
     """One client's session.
 
     Args:
@@ -68,24 +66,7 @@ class ClientSession:
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
-    __slots__ = (
-        "_admission",
-        "_app",
-        "_calls",
-        "_clock",
-        "_inbox",
-        "_is_connected",
-        "_is_unusable",
-        "_meter",
-        "_nursery",
-        "_own",
-        "_peer",
-        "_quiet",
-        "_rooms",
-        "_settings",
-        "_slot",
-        "_subscriptions",
-    )
+    __slots__ = ("_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
 
     def __init__(
         self,
@@ -96,55 +77,17 @@ class ClientSession:
         inbox: Inbox,
         address: tuple[str, str] | None = None,
     ) -> None:
-        self._peer = peer
-        self._app = app
-        self._settings = settings
-        self._slot = slot
+        start, ended = self._start, self._task_ended
+        subscriptions = Subscriptions(peer, app, settings, start, ended)
+        super().__init__(peer, app, subscriptions, Admission(peer, app, settings, slot, subscriptions, address))
         self._inbox = inbox
-        self._nursery: trio.Nursery | None = None
-        self._subscriptions = Subscriptions(peer, app, settings, self._start, self._task_ended)
-        self._rooms = RoomCommands(peer, app, settings, self._subscriptions)
-        self._admission = Admission(peer, app, settings, slot, self._subscriptions, address)
-        self._calls = RunningCalls(peer, settings, app.counters, self._start, self._task_ended)
-        self._own: Bucket | None = None
-        self._meter: Bucket | Meter | None = None
+        self._rooms = RoomCommands(peer, app, settings, subscriptions)
+        self._calls = RunningCalls(peer, settings, app.counters, start, ended)
+        self._pace = Pace(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
-        self._is_connected = self._is_unusable = False
+        self._is_unusable = False
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
         peer.owner = self
-
-    @property
-    def client(self) -> Client:
-        client: Client = self._peer.client
-        return client
-
-    # What the facade asks
-
-    @property
-    def nursery(self) -> trio.Nursery:
-        if self._nursery is None:
-            raise AttributeError("a client's nursery is opened when it connects: use it from there on")
-        return self._nursery
-
-    @property
-    def subscriptions(self) -> Mapping[str, Subscription[Any]]:
-        return {life.name: Subscription(life) for life in self._subscriptions.lives() if life.is_accepted}
-
-    async def subscribe(self, name: str, *, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`."""
-        self._app.rooms.check()
-        if (closed := self._peer.closed) is not None:
-            raise ConnectionClosed(closed)
-        if self._admission.is_asking:
-            return await self._admission.subscribe(name, data, presence)
-        if not self._is_connected:
-            raise RuntimeError("the client has not connected yet: subscribe it in `connect=`, or in a call")
-        return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
-
-    def unsubscribe(self, name: str, code: int, reason: str) -> bool:
-        """See `Client.unsubscribe`."""
-        self._app.rooms.check()
-        return self._subscriptions.end(name, code, reason)
 
     # Its course
 
@@ -156,10 +99,7 @@ class ClientSession:
         if self._peer.closed is not None:
             return  # it was gone before it could be told anything
         self._nursery = nursery
-        limits = self._peer.limits
-        if limits.max_messages_per_second is not None:
-            self._own = self._meter = Bucket(limits.max_messages_per_second, limits.message_burst)
-        self._meet_shared_limits()
+        self._pace.meet_shared()
         self._clock.start()
         await self._inbox.serve(self._take)
         self._subscriptions.no_more_published()
@@ -174,11 +114,6 @@ class ClientSession:
 
     def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
         self.nursery.start_soon(function, *args, name=name)
-
-    def _meet_shared_limits(self) -> None:
-        """Its messages count towards the rates that it shares with others, as far as those are known."""
-        if self._slot.buckets:
-            self._meter = Meter(self._own, self._slot.buckets)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
@@ -234,7 +169,7 @@ class ClientSession:
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
             return None
-        if self._meter is not None and (verdict := self._meter.take(trio.current_time())) is not PASS:
+        if (verdict := self._pace.take()) is not PASS:
             if verdict is END:
                 self._peer.end(TOO_FAST)
             elif command.id:
@@ -304,7 +239,7 @@ class ClientSession:
         if admitted is None:
             return
         result, expiry, lives = admitted
-        self._meet_shared_limits()
+        self._pace.meet_shared()
         self._is_connected = True
         self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))

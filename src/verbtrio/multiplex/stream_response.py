@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
 
 import trio
 
@@ -24,11 +23,15 @@ class ClientResponse(Stream):
         carrier: gives the messages.
         is_binary: whether they are Protobuf.
         headers: further ones.
+
+    Attributes:
+        is_overdue: whether it was cut off because the client did not take a piece of it in time.
     """
 
     def __init__(self, carrier: StreamedCarrier, *, is_binary: bool, headers: Mapping[str, str]) -> None:
         self._carrier = carrier
         self._is_binary = is_binary
+        self._writer: Writer | None = None
         chunked = BINARY if is_binary else "application/x-ndjson"
         # Otherwise a cache might keep it, and nginx would wait until a buffer is full.
         headers = {**headers, "cache-control": "no-store", "x-accel-buffering": "no"}
@@ -38,6 +41,10 @@ class ClientResponse(Stream):
             media_type="text/event-stream" if carrier.name == "sse" else chunked,
             send_timeout=carrier.limits.send_timeout,
         )
+
+    @property
+    def is_overdue(self) -> bool:
+        return self._writer is not None and self._writer.is_overdue
 
     async def _batches(self) -> AsyncGenerator[bytes, None]:
         """If cancelled, what is queued is lost with the response."""
@@ -49,12 +56,9 @@ class ClientResponse(Stream):
             else:
                 yield b"".join([message + b"\n" for message in messages])
 
-    async def _chunks(self, items: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-        async for item in items:
-            yield item
-
     def _accompany(self, nursery: trio.Nursery, writer: Writer, body: trio.CancelScope) -> None:
         self._carrier.bind_body(body)
+        self._writer = writer
         expires = self._carrier.ws.scope.get("verbtrio.expires")
         if expires is not None:
             nursery.start_soon(self._expire, expires)

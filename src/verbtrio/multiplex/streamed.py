@@ -26,6 +26,8 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.protocols.replies import DisconnectPush, Push
 
 CLIENT_GONE = CloseInfo(Cause.GONE, ABNORMAL_CLOSURE)
+TOO_SLOW = CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: it did not take a message in time")
+"""It can't be told: the response is cut off."""
 
 
 class StreamedClients:
@@ -63,7 +65,7 @@ class StreamedCarrier:
         name: "http_stream" or "sse".
         limits: the endpoint's.
         counters: the app's.
-        on_end: called when it has ended, at that moment.
+        on_end: called with it and how it has ended, at that moment.
 
     Attributes:
         peer: the client's; set before anything is written.
@@ -74,7 +76,13 @@ class StreamedCarrier:
     peer: ClientPeer
     returns_at_once = True
 
-    def __init__(self, name: str, limits: Limits, counters: Counters, on_end: Callable[[CloseInfo], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        counters: Counters,
+        on_end: Callable[[StreamedCarrier, CloseInfo], None],
+    ) -> None:
         self.name = name
         self.limits = limits
         self.closed: CloseInfo | None = None
@@ -218,13 +226,12 @@ class StreamedCarrier:
             self._waiting = None
         self.inbox.close(discard=info.cause not in PEERS_ENDS)
         dialect.ended(self.peer, info)
-        self._on_end(info)
+        self._on_end(self, info)
         if self.nursery is not None:
             scope = self.nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
         self._body.deadline = trio.current_time() + END_SECONDS
         self._changed.unpark_all()
-        self._room.unpark_all()
 
     def _say_goodbye(self, info: CloseInfo) -> None:
         if info.cause is Cause.SLOW:

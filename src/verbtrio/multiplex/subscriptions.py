@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec import Raw
 
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.types import Data
@@ -29,9 +30,19 @@ MAX_CHANNEL_BYTES = 255
 """A longer name of a channel is refused."""
 
 
+MAX_EPOCH_CHARACTERS = 255
+"""A longer epoch is refused: none of ours has so many, and it would be kept with the subscription."""
+
+
 def check_channel(channel: str) -> None:
     """Raise `Refused` for a name that no channel has."""
     if len(channel.encode(errors="surrogatepass")) > MAX_CHANNEL_BYTES:
+        raise Refused(codes.BAD_REQUEST)
+
+
+def check_position(request: SubscribeRequest) -> None:
+    """Raise `Refused` for an epoch that no history has."""
+    if len(request.epoch) > MAX_EPOCH_CHARACTERS:
         raise Refused(codes.BAD_REQUEST)
 
 
@@ -99,7 +110,18 @@ class Subscriptions:
         running: how many such tasks there are, those of subscriptions that have ended and still clean up among them.
     """
 
-    __slots__ = ("_app", "_by_name", "_late", "_on_end", "_peer", "_setbacks", "_settings", "_start", "running")
+    __slots__ = (
+        "_app",
+        "_by_name",
+        "_data_bytes",
+        "_late",
+        "_on_end",
+        "_peer",
+        "_setbacks",
+        "_settings",
+        "_start",
+        "running",
+    )
 
     def __init__(
         self,
@@ -117,6 +139,7 @@ class Subscriptions:
         self._late: dict[str, SubscriptionLife] = {}  # those that the client's end has ended, until all is handled
         self._on_end = on_end
         self._setbacks: Setbacks | None = None  # those of few clients
+        self._data_bytes = 0  # of what it has sent with the subscribes that these come from
         self.running = 0
 
     def __len__(self) -> int:
@@ -144,10 +167,23 @@ class Subscriptions:
         self._check_new(request.channel)
         if self._setbacks is not None and self._setbacks.is_too_soon(request.channel, trio.current_time()):
             raise Refused(codes.INTERNAL)
+        check_position(request)
         rule = self._open_rule(request.channel, request.token)
-        if request.data != NO_DATA:  # it may be a view of the whole message, which would be kept with it
-            request = msgspec.structs.replace(request, data=request.data.copy())
+        if request.data != NO_DATA:
+            request = msgspec.structs.replace(request, data=self._data_to_keep(request.data, rule))
         self._begin(request, rule, CommandAnswer(self._peer, command))
+
+    def _data_to_keep(self, data: Raw, rule: RoomRule) -> Raw:
+        """What a client has sent with a subscribe, for the handler: it is kept for as long as the subscription lasts.
+
+        Raises:
+            Refused: it has sent too much with all its subscriptions.
+        """
+        if rule.settings.opening is None or rule.settings.opening.handler is None:
+            return NO_DATA
+        if self._data_bytes + len(memoryview(data)) > self._peer.limits.max_inbox_bytes:
+            raise Refused(codes.LIMIT_EXCEEDED)
+        return data.copy()  # it may be a view of the whole message, which would be kept with it
 
     def subscribe_by_server(
         self,
@@ -187,9 +223,10 @@ class Subscriptions:
         name, peer, app = request.channel, self._peer, self._app
         life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self._forget, **how)
         self._by_name[name] = life
+        self._data_bytes += len(memoryview(life.data))
         if life.waits:
             self.running += 1
-            self._start(self._run, life, name=f"subscription to {name!r:.100}")
+            self._start(life.run, self._ended, name=f"subscription to {name!r:.100}")
             return life
         try:
             life.accept_nowait()
@@ -200,16 +237,14 @@ class Subscriptions:
             life.refuse(codes.INTERNAL if reply is None else reply)
         return life
 
-    async def _run(self, life: SubscriptionLife) -> None:
-        try:
-            await life.run()
-        finally:
-            self.running -= 1
-            self._on_end()
+    def _ended(self) -> None:
+        self.running -= 1
+        self._on_end()
 
     def _forget(self, life: SubscriptionLife) -> None:
         if self._by_name.get(life.name) is life:
             del self._by_name[life.name]
+            self._data_bytes -= len(memoryview(life.data))
         if life.has_failed:
             self._setbacks = Setbacks() if self._setbacks is None else self._setbacks
             self._setbacks.failed(life.name, trio.current_time())

@@ -76,8 +76,8 @@ def unsubscribe_reason(code: int) -> str:
 
 
 def refusal(code: int, reason: str) -> ProtocolError:
-    """The error for a subscription that ends with `code` before its client is let in: SDKs try again, or don't, as after
-    the code itself."""
+    """The error for a subscription that ends with `code` before its client is let in. SDKs try again, or not, as they
+    do after the code."""
     if code < _COMES_AGAIN:
         return ProtocolError(PERMISSION_DENIED.code, reason or PERMISSION_DENIED.message)
     return ProtocolError(INTERNAL.code, reason or unsubscribe_reason(code), temporary=True)

@@ -139,6 +139,7 @@ class Command(msgspec.Struct, frozen=True):
 
 _FIELDS: Final = Command.__struct_fields__
 _REQUESTS: Final = range(1, len(_FIELDS))
+METHODS: Final = _FIELDS[1:]
 
 
 class EmulationRequest(NamedTuple):

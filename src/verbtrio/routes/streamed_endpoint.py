@@ -26,7 +26,7 @@ from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.session import BAD, ClientSession
 from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.multiplex.stream_response import BINARY, ClientResponse
-from verbtrio.multiplex.streamed import CLIENT_GONE, StreamedCarrier
+from verbtrio.multiplex.streamed import CLIENT_GONE, TOO_SLOW, StreamedCarrier
 from verbtrio.protocols.commands import BadCommands
 from verbtrio.protocols.encoding import Encoding
 from verbtrio.protocols.json_encoding import ASCII, JSON
@@ -88,7 +88,7 @@ class StreamedEndpoint(Endpoint):
         hub, cross_origin: as in `Endpoint`.
         settings: the route's.
         clients: the endpoint's.
-        protobuf: gives the Protobuf encoding; `None` where it is not installed.
+        protobuf: the Protobuf encoding; `None` where it is not installed.
     """
 
     def __init__(
@@ -150,9 +150,10 @@ class StreamedEndpoint(Endpoint):
     async def _serve(
         self, request: Request, hub: Hub, send: Send, encoding: Encoding, first: str | bytes, slot: Slot
     ) -> None:
-        """Serve one client until nothing of it is left: its session beside the response."""
+        """Serve one client until nothing of it is left: its session beside the response. If cancelled, the response is
+        cut off, the client leaves everything at once, and what runs for it is cancelled."""
         scope, streamed = request.scope, hub.streamed_clients
-        carrier = StreamedCarrier(self._name, self._limits, hub.counters, lambda info: hub.leave_stream(carrier, info))
+        carrier = StreamedCarrier(self._name, self._limits, hub.counters, hub.leave_stream)
         session_name = streamed.add(carrier)
         peer = carrier.peer = ClientPeer(carrier, encoding, hub.rooms)
         address = (streamed.node, session_name)
@@ -174,7 +175,7 @@ class StreamedEndpoint(Endpoint):
                 except Exception as error:  # the application's error handlers expect no groups
                     failure = error
                 finally:
-                    carrier.end(CLIENT_GONE)
+                    carrier.end(TOO_SLOW if response.is_overdue else CLIENT_GONE)
         finally:
             streamed.discard(session_name)  # until now a command finds it, and does nothing
         if failure is not None:
@@ -227,6 +228,7 @@ class EmulationEndpoint(Endpoint):
         await response(request.scope, request.receive, send)
 
     async def _take(self, request: Request, hub: Hub) -> Response:
+        """Take the commands, once there is room for them; the answer. If cancelled, they are not handled."""
         scope = request.scope
         encoding = self._protobuf if _is_binary(request) else JSON
         if encoding is None:
