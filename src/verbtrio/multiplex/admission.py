@@ -53,6 +53,8 @@ class Admission:
     __slots__ = (
         "_address",
         "_app",
+        "_asking",
+        "_given",
         "_is_registered",
         "_peer",
         "_settings",
