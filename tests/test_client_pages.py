@@ -220,7 +220,7 @@ class TestFromOthers:
         async with serving_clients(names["app"]) as served:
             ada = await served.client(token=names["sign"]("ada"))
             first = await ada.result("subscribe", channel="board:1")
-            assert [push["message"]["data"] for push in await heard(ada)] == [{"board": 1, "all": "..."}]
+            assert [push["pub"]["data"] for push in await heard(ada)] == [{"all": "..."}]
             await ada.result("unsubscribe", channel="board:1")
             await served.app.room("board:1").publish({"text": "missed"})
             again = await ada.result(
@@ -267,7 +267,7 @@ class TestFromOthers:
             assert (await ada.result("subscribe", channel="room:1"))["data"] == {"topic": "..."}
             await ada.result("publish", channel="room:1", data={"body": "hey"})
             feed, shout = await heard(ada)
-            assert feed["message"]["data"] == {"room": 1, "feed": []}
+            assert feed["pub"]["data"] == {"feed": []}
             assert shout["pub"]["data"] == {"body": "hey"}
             await ada.result("subscribe", channel="team:red")
             (present,) = (await ada.result("presence", channel="team:red"))["presence"].values()
