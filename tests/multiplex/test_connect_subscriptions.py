@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.abc import Clock
 
-from tests.support.commands import serving_clients
+from tests.support.commands import ClientService, serving_clients
 from verbtrio import App, Client, Denied, Subscription
 from verbtrio.brokers import History
 
@@ -20,14 +23,20 @@ class Desk:
         self.app.rooms("denied:{name}", guard=lambda member: False)
         self.app.centrifuge("/connection", connect=self.connect)
         self.rooms: list[str] = ["plain"]
-        self.raises: Exception | None = None
+        self.refuses = False
         self.subscriptions: list[Subscription] = []
 
     async def connect(self, client: Client) -> None:
         for room in self.rooms:
             self.subscriptions.append(await client.subscribe(room, data={"of": room}))
-        if self.raises is not None:
-            raise self.raises
+        if self.refuses:
+            raise Denied("no")
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[ClientService]:
+        async with serving_clients(self.app) as clients:
+            yield clients
+            self.subscriptions.clear()  # nothing may be left that refers to a connection
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def desk() -> Desk:
 
 
 async def test_it_is_told_with_the_reply(desk: Desk, autojump_clock: Clock) -> None:
-    async with serving_clients(desk.app) as clients:
+    async with desk.serving() as clients:
         speaker = await clients.open()
         assert (await speaker.result("connect"))["subs"] == {"plain": {"data": {"of": "plain"}}}
         desk.app.room("plain").broadcast("hello")
@@ -65,7 +74,7 @@ async def test_what_is_said_before_the_reply_comes_behind_it(desk: Desk, autojum
 
 async def test_it_recovers(desk: Desk, autojump_clock: Clock) -> None:
     desk.rooms = ["history:a"]
-    async with serving_clients(desk.app) as clients:
+    async with desk.serving() as clients:
         room = desk.app.room("history:a")
         first = await room.publish({"n": 1})
         await room.publish({"n": 2})
@@ -81,15 +90,15 @@ async def test_it_recovers(desk: Desk, autojump_clock: Clock) -> None:
 async def test_a_refusal_is_the_applications(desk: Desk, autojump_clock: Clock) -> None:
     """It may catch it; if not, the client is refused."""
     desk.rooms = ["plain", "denied:a"]
-    async with serving_clients(desk.app) as clients:
+    async with desk.serving() as clients:
         speaker = await clients.open()
         assert await speaker.refused("connect") == 103
         assert len(desk.app.room("plain")) == 0
 
 
 async def test_a_client_that_is_refused_is_in_no_room(desk: Desk, autojump_clock: Clock) -> None:
-    desk.raises = Denied("no")
-    async with serving_clients(desk.app) as clients:
+    desk.refuses = True
+    async with desk.serving() as clients:
         speaker = await clients.open()
         assert await speaker.refused("connect") == 103
         assert len(desk.app.room("plain")) == 0
@@ -106,7 +115,7 @@ async def test_a_client_that_leaves_meanwhile_is_in_no_room(desk: Desk, autojump
 
     desk.app = App()
     desk.app.centrifuge("/connection", connect=connect)
-    async with serving_clients(desk.app) as clients:
+    async with desk.serving() as clients:
         speaker = await clients.open()
         await speaker.say(speaker.command("connect"))
         await clients.settle()
@@ -118,7 +127,7 @@ async def test_a_client_that_leaves_meanwhile_is_in_no_room(desk: Desk, autojump
 
 async def test_once_is_enough(desk: Desk, autojump_clock: Clock) -> None:
     desk.rooms = ["plain", "plain"]
-    async with serving_clients(desk.app) as clients:
+    async with desk.serving() as clients:
         speaker = await clients.open()
         assert await speaker.refused("connect") == 100
 
@@ -150,4 +159,5 @@ class TestSendingToOne:
             assert (await app.room("chat:a").history()).messages == (), "it is not remembered"
             await one.result("unsubscribe", channel="chat:a")
             with pytest.raises(Denied, match="has ended"):
-                await subs[0].send("x")
+                await subs.pop(0).send("x")
+            subs.clear()

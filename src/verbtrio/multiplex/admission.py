@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import msgspec
 import trio
 from msgspec import Raw
 
@@ -18,15 +17,15 @@ from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.recovery import RECOVERED_BYTES, size_of
+from verbtrio.multiplex.recovery import Allowance
 from verbtrio.multiplex.server_side import accept_by_server, at_position
 from verbtrio.multiplex.settings import App, ClientSettings
-from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
 from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
 from verbtrio.protocols.commands import ConnectRequest
-from verbtrio.protocols.replies import ConnectResult, SubscribeResult
+from verbtrio.protocols.replies import ConnectResult
 
 logger = logging.getLogger("verbtrio.clients")
 
@@ -52,6 +51,7 @@ class Admission:
 
     __slots__ = (
         "_address",
+        "_allowance",
         "_app",
         "_asking",
         "_given",
@@ -81,6 +81,7 @@ class Admission:
         self._user_id: str | None = None
         self._is_registered = False
         self._asking: ConnectRequest | None = None  # what the application is being asked about
+        self._allowance = Allowance()
         self._given: list[tuple[SubscriptionLife, ServerSide]] = []  # the subscriptions that it has made meanwhile
 
     @property
@@ -92,7 +93,7 @@ class Admission:
         """See `Client.subscribe`, for one that is connecting: it is told with the reply, what it has missed included."""
         assert self._asking is not None
         request = at_position(self._asking.subs.get(name), name)
-        accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence)
+        accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence, self._allowance)
         self._given.append(accepted)
         return Subscription(accepted[0])
 
@@ -136,14 +137,12 @@ class Admission:
             expires=expiry.expires,
             ttl=expiry.ttl,
             data=data,
-            subs=_within_bounds({life.name: outcome.result for life, outcome in begun if outcome.result is not None}),
+            subs={life.name: outcome.result for life, outcome in begun if outcome.result is not None},
             ping=round(settings.ping),
             pong=True,
             node=node,
             session=session,
         )
-        for life, _ in begun:
-            life.is_recovered = result.subs[life.name].recovered
         return result, expiry, [life for life, _ in begun]
 
     async def _authenticate(self, token: str) -> Expiry:
@@ -187,11 +186,11 @@ class Admission:
         names = channels_in(self._client.claims)
         if self._settings.personal is not None and self._user_id is not None:
             names.append(self._settings.personal.replace("{user}", self._user_id))
-        begun = self._given.copy()
+        begun, self._given = self._given, []
         for name in dict.fromkeys(names):
             if self._subscriptions.get(name) is not None:
                 continue  # the application has made that already
-            outcome = ServerSide()
+            outcome = ServerSide(allowance=self._allowance)
             wanted = at_position(request.subs.get(name), name)
             try:
                 begun.append((self._subscriptions.subscribe_by_server(wanted, outcome), outcome))
@@ -253,23 +252,11 @@ class Admission:
 
 
 def _check_said(request: ConnectRequest) -> None:
-    """Raise `Refused` where a client says too much of itself: that is kept for as long as it is connected."""
+    """Raise `Refused` where a client says too much of itself, or has a position that no history has: that is kept for
+    as long as it is connected."""
     said = len(request.name) + len(request.version)
     said += sum(len(name) + len(value) for name, value in request.headers.items())
     if said > MAX_SAID_CHARACTERS:
         raise Refused(codes.BAD_REQUEST)
-
-
-def _within_bounds(results: dict[str, SubscribeResult]) -> dict[str, SubscribeResult]:
-    """The results of the subscriptions that the server makes, with as much of what the client has missed as one reply
-    may have. The other rooms are not recovered."""
-    left = RECOVERED_BYTES
-    fitting: dict[str, SubscribeResult] = {}
-    for name, result in results.items():
-        size = size_of(result.publications)
-        if size > left:
-            fitting[name] = msgspec.structs.replace(result, publications=[], recovered=False)
-        else:
-            fitting[name] = result
-            left -= size
-    return fitting
+    for position in request.subs.values():
+        check_position(position)

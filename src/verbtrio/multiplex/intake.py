@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import trio
 
+from verbtrio.base.limits import Limits
+
 
 class Load(Protocol):
     """What all subscriptions of a client have together.
@@ -22,19 +24,17 @@ class Intake:
     """Decoded messages, in order. One task puts, one task gets.
 
     Args:
-        max_messages, max_bytes: full at so many.
+        limits: the endpoint's. This is full at `max_inbox_messages`, at `max_inbox_bytes`, and where all subscriptions
+            of the client together have `max_message_bytes`. (What is decoded may take 40 times as much, and a client
+            may have 1000 subscriptions.)
         load: of all subscriptions of the client.
-        max_load: full at so many bytes of that. (What is decoded may take 40 times as much, and a client may have 1000
-            subscriptions.)
     """
 
-    __slots__ = ("_bytes", "_is_closed", "_load", "_max_bytes", "_max_load", "_max_messages", "_messages", "_waiter")
+    __slots__ = ("_bytes", "_is_closed", "_limits", "_load", "_messages", "_waiter")
 
-    def __init__(self, max_messages: int, max_bytes: int, load: Load, max_load: int) -> None:
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+    def __init__(self, limits: Limits, load: Load) -> None:
+        self._limits = limits
         self._load = load
-        self._max_load = max_load
         self._messages: deque[tuple[Any, int]] | None = None  # made when needed: an empty one is 600 B
         self._bytes = 0
         self._is_closed = False
@@ -46,10 +46,12 @@ class Intake:
 
     @property
     def is_full(self) -> bool:
-        if self._load.published_bytes >= self._max_load:
+        limits, messages = self._limits, self._messages
+        if self._load.published_bytes >= max(limits.max_message_bytes, limits.max_inbox_bytes):
             return True
-        messages = self._messages
-        return messages is not None and (len(messages) >= self._max_messages or self._bytes >= self._max_bytes)
+        return messages is not None and (
+            len(messages) >= limits.max_inbox_messages or self._bytes >= limits.max_inbox_bytes
+        )
 
     def put(self, message: Any, size: int) -> None:
         """Add a message. Once this is closed, it is thrown away."""

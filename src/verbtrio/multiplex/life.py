@@ -124,11 +124,7 @@ class SubscriptionLife(Seat):
         self._after: Position | None = None
         self._presence: Any = None
         self._scope: trio.CancelScope | None = None
-        limits = peer.limits
-        self.intake = None
-        if self.handler is not None:
-            together = max(limits.max_inbox_bytes, limits.max_message_bytes)
-            self.intake = Intake(limits.max_inbox_messages, limits.max_inbox_bytes, peer, together)
+        self.intake = None if self.handler is None else Intake(peer.limits, peer)
 
     # Its course
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from verbtrio.base.position import Position
@@ -23,8 +24,8 @@ from verbtrio.rooms.rules import RoomRule
 ERROR_FLAG = 2
 """The bit of a request's `flag` that asks for an error where the position can't be recovered."""
 RECOVERED_BYTES = 512 * 1024
-"""More than so much is not recovered, and no more is told of a history at once: the Python SDK takes 1 MiB a message, and
-would connect again and again."""
+"""More than so much is not recovered, and no more is told of a history at once. The Python SDK takes 1 MiB a message,
+and would connect again and again."""
 
 ENTRY_BYTES = 48
 """What a publication takes besides its data, and who has published it besides that: names, offsets, brackets."""
@@ -60,6 +61,24 @@ class Recovery(NamedTuple):
             data=data,
             was_recovering=self.was_recovering,
         )
+
+
+class Allowance:
+    """How much of what a client has missed its first reply may have, for all rooms together that the server subscribes
+    it to. Those that come too late for that are not recovered."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = RECOVERED_BYTES
+
+    def within(self, result: SubscribeResult) -> SubscribeResult:
+        """`result`, with what fits."""
+        size = size_of(result.publications)
+        if size > self._left:
+            return msgspec.structs.replace(result, publications=[], recovered=False)
+        self._left -= size
+        return result
 
 
 NOTHING = Recovery(None)

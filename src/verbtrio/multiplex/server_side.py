@@ -20,7 +20,8 @@ from verbtrio.base.types import Data
 from verbtrio.multiplex.client import Subscription
 from verbtrio.multiplex.life import SubscriptionLife, forms
 from verbtrio.multiplex.peer import ClientPeer
-from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
+from verbtrio.multiplex.recovery import Allowance
+from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import NO_DATA, SubscribeRequest
@@ -29,7 +30,12 @@ from verbtrio.rooms.room import check_name
 
 
 async def accept_by_server(
-    peer: ClientPeer, subscriptions: Subscriptions, request: SubscribeRequest, data: Data, presence: Any
+    peer: ClientPeer,
+    subscriptions: Subscriptions,
+    request: SubscribeRequest,
+    data: Data,
+    presence: Any,
+    allowance: Allowance | None = None,
 ) -> tuple[SubscriptionLife, ServerSide]:
     """Subscribe a client to a room, and wait until it is accepted. It has to be told then, and the subscription opened.
     If cancelled, it has ended.
@@ -42,7 +48,7 @@ async def accept_by_server(
     if not name:
         raise ValueError("a client is subscribed to a room by its name, which is not empty")
     forms(peer, data, presence)  # raises for what can't be encoded, before anything has changed
-    outcome = ServerSide(data=data, presence=presence)
+    outcome = ServerSide(data, presence, allowance)
     try:
         life = subscriptions.subscribe_by_server(request, outcome)
     except Refused as refused:
@@ -105,12 +111,7 @@ def exception_of(error: ProtocolError) -> VerbtrioError:
 
 def at_position(request: SubscribeRequest | None, name: str) -> SubscribeRequest:
     """The request of a subscription that the server makes: of the client's own, the position alone counts, and whether
-    it wants to know who comes and goes.
-
-    Raises:
-        Refused: it has an epoch that no history has.
-    """
+    it wants to know who comes and goes."""
     if request is None:
         return SubscribeRequest(channel=name)
-    check_position(request)
     return msgspec.structs.replace(request, channel=name, token="", flag=0, data=NO_DATA)

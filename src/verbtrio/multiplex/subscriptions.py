@@ -16,6 +16,7 @@ from verbtrio.base.types import Data
 from verbtrio.multiplex.calls import error_of
 from verbtrio.multiplex.life import NOT_WANTED, Answer, SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
+from verbtrio.multiplex.recovery import Allowance
 from verbtrio.multiplex.setbacks import Setbacks
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.protocols import codes
@@ -69,21 +70,24 @@ class ServerSide:
 
     Args:
         data, presence: as in `Client.subscribe`.
+        allowance: how much it may recover; `None` where it can't.
 
     Attributes:
         result: what the client is to be told; `None` where it was refused, or is not decided.
         error: why it was refused.
     """
 
-    def __init__(self, data: Data = None, presence: Any = None) -> None:
+    def __init__(self, data: Data = None, presence: Any = None, allowance: Allowance | None = None) -> None:
         self.given = (data, presence)
+        self._allowance = allowance
         self.result: SubscribeResult | None = None
         self.error: ProtocolError | None = None
         self._done = trio.Event()
 
     def tell(self, life: SubscriptionLife, result: SubscribeResult) -> None:
         """The client is accepted."""
-        self.result = result
+        self.result = result if self._allowance is None else self._allowance.within(result)
+        life.is_recovered = self.result.recovered
         self._done.set()
 
     def refuse(self, error: ProtocolError) -> None:
