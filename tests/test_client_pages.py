@@ -130,6 +130,17 @@ class TestCentrifuge:
             await served.settle()
             assert ada.closed is None
 
+    async def test_a_call_that_publishes(self, names: dict[str, Any], autojump_clock: Clock) -> None:
+        async with serving_clients(names["app"]) as served:
+            ada = await served.client(token=token())
+            asked = {"room": "lobby", "text": "who?"}
+            assert await ada.refused("rpc", method="ask", data=asked) == 1002
+            await ada.result("subscribe", channel="chat:lobby")
+            assert await ada.refused("rpc", method="ask", data=asked | {"text": "me"}) == 1003
+            await ada.result("rpc", method="ask", data=asked)
+            (said,) = await heard(ada)
+            assert (said["pub"]["data"], said["pub"]["info"]["user"]) == ({"text": "who?"}, "ada")
+
     async def test_the_deadline_is_the_callers(self, names: dict[str, Any], autojump_clock: Clock) -> None:
         seen: list[Any] = []
 
@@ -209,7 +220,7 @@ class TestFromOthers:
         async with serving_clients(names["app"]) as served:
             ada = await served.client(token=names["sign"]("ada"))
             first = await ada.result("subscribe", channel="board:1")
-            assert [push["message"]["data"] for push in await heard(ada)] == [{"board": 1, "all": "..."}]
+            assert [push["pub"]["data"] for push in await heard(ada)] == [{"all": "..."}]
             await ada.result("unsubscribe", channel="board:1")
             await served.app.room("board:1").publish({"text": "missed"})
             again = await ada.result(
@@ -256,7 +267,7 @@ class TestFromOthers:
             assert (await ada.result("subscribe", channel="room:1"))["data"] == {"topic": "..."}
             await ada.result("publish", channel="room:1", data={"body": "hey"})
             feed, shout = await heard(ada)
-            assert feed["message"]["data"] == {"room": 1, "feed": []}
+            assert feed["pub"]["data"] == {"feed": []}
             assert shout["pub"]["data"] == {"body": "hey"}
             await ada.result("subscribe", channel="team:red")
             (present,) = (await ada.result("presence", channel="team:red"))["presence"].values()
@@ -282,6 +293,14 @@ const real = fetch;
 globalThis.fetch = (path, options) => real(new URL(path, location.origin), options);
 const seen = [];
 const show = (...what) => seen.push(what);
+let older;
+const showOlder = (data) => { older = data };
+"""
+HISTORY = """
+for (const text of ["one", "two"]) await centrifuge.publish("board:red", text);
+BLOCK
+while (older === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
+await board.publish("three");
 """
 EPILOGUE = """
 const getToken = async () => (await post("/token?user=bob")).token;
@@ -292,8 +311,8 @@ const other = fallback.newSubscription("chat:lobby");
 other.subscribe();
 await other.ready();
 await other.publish({ text: "me too" });
-while (seen.length < 5) await new Promise((resolve) => setTimeout(resolve, 5));
-console.log(JSON.stringify({ seen, data }));
+while (seen.length < 6) await new Promise((resolve) => setTimeout(resolve, 5));
+console.log(JSON.stringify({ seen, data, older }));
 process.exit(0);
 """
 
@@ -303,17 +322,21 @@ def test_the_javascript(tmp_path: Path) -> None:
     require_node()
     program, port = tmp_path / "program.py", free_port()
     program.write_text("\n".join([*blocks("centrifuge"), 'if __name__ == "__main__":\n    app.listen()\n']))
-    first, call, fallback = blocks("centrifuge", "js")
+    first, call, history, fallback = blocks("centrifuge", "js")
     script = tmp_path / "page.mjs"
     first = first.replace('import { Centrifuge } from "centrifuge";', "")
-    script.write_text(PRELUDE + first + call + EPILOGUE.replace("FALLBACK", fallback))
+    script.write_text(
+        PRELUDE + first + call + HISTORY.replace("BLOCK", history) + EPILOGUE.replace("FALLBACK", fallback)
+    )
     with running([sys.executable, str(program)], port, PORT=str(port), SECRET_KEY=SECRET) as server:
         ran = subprocess.run(["node", str(script), server.url], capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout.splitlines()[-1])
     assert told["data"] == {"before": "nobody", "after": "Ada"}
     assert told["seen"][0] == ["What goes on in the lobby", False]
-    assert sorted(told["seen"][1:]) == [["ada", "hello"], ["ada", "is here"], ["bob", "is here"], ["bob", "me too"]]
+    ada, bob = [["ada", "hello"], ["ada", "is here"]], [["bob", "is here"], ["bob", "me too"]]
+    assert sorted(told["seen"][1:]) == [*ada, *bob, ["three"]]
+    assert told["older"] == ["two", "one"]
 
 
 # Tables
@@ -362,6 +385,13 @@ def test_each_cause_of_a_close() -> None:
     told = set(re.findall(r"`(\w+)`", " ".join(row[2] for row in table("Close codes"))))
     peers = {Cause.PEER.value, Cause.GONE.value}
     assert told == {cause.value for cause in Cause} - peers - {Cause.INVALID.value}
+
+
+def test_each_unsubscribe_code() -> None:
+    told = {int(row[0]): row[1] for row in table("Unsubscribe codes") if row[0].isdigit()}
+    sent = [codes.UNSUBSCRIBED, codes.INSUFFICIENT_STATE, codes.SUBSCRIPTION_EXPIRED, codes.SUBSCRIPTION_FAILED]
+    assert sorted(told) == sorted(sent)
+    assert not [code for code in sent if not told[code].startswith(codes.unsubscribe_reason(code))]
 
 
 def test_each_error_code() -> None:

@@ -467,7 +467,7 @@ OF_CLIENTS = {
         "handshake": "client.headers",
     },
     Subscription: {
-        **dict.fromkeys(("send", "send_nowait", "push", "emit", "reply"), "await sub.client.send(data)"),
+        **dict.fromkeys(("push", "emit", "reply"), "await sub.send(data)"),
         **dict.fromkeys(("broadcast", "broadcast_from"), "await sub.publish(data)"),
         **dict.fromkeys(("reject", "deny"), 'raise Denied("why")'),
         **dict.fromkeys(("leave", "close", "disconnect", "kick"), "await sub.unsubscribe(code, reason)"),

@@ -262,7 +262,7 @@ class TestTheApplication:
             }.items():
                 with pytest.raises(error):
                     await client_of(clients).subscribe(name)
-            with pytest.raises(CallError, match="^1234 mine$", check=lambda error: error.temporary):
+            with pytest.raises(CallError, match=r"^1234 mine$", check=lambda error: error.temporary):
                 await client_of(clients).subscribe("chat:own")
             await client_of(clients).subscribe("small:a")
             with pytest.raises(LimitExceeded):

@@ -69,11 +69,11 @@ _CLIENT = {
 
 _RAISE = 'an exception: `raise Denied("why")` before the client is accepted'
 _EVERYBODY = "`await sub.publish(data)` in the client's name, or `sub.room.broadcast(data)`"
-_ALONE = "`await sub.client.send(data)`, for this client alone; for all, `await sub.publish(data)`"
+_ALONE = "`await sub.send(data)`, for this client alone; for all, `await sub.publish(data)`"
 _END = "`await sub.unsubscribe(code, reason)`"
 _ROOMS_OWN = "`sub.room`, which has it: `await sub.room.history()`, `await sub.room.presence()`"
 _SUBSCRIPTION = {
-    **dict.fromkeys(("send", "send_nowait", "push", "emit", "reply"), _ALONE),
+    **dict.fromkeys(("push", "emit", "reply"), _ALONE),
     **dict.fromkeys(("broadcast", "broadcast_from"), _EVERYBODY),
     **dict.fromkeys(("reject", "deny", "refuse"), _RAISE),
     **dict.fromkeys(("leave", "close", "disconnect", "kick", "end"), _END),

@@ -203,9 +203,11 @@ class Inbox:
         self.on_room()
 
     def _serve_in_place(self, message: str | bytes) -> None:
-        assert self._serve is not None and self._context is not None
+        handle, context = self._serve, self._context
+        assert handle is not None
+        assert context is not None, "it is set by `serve`"
         try:
-            result = self._context.run(self._serve, message)
+            result = context.run(handle, message)
         except BaseException as error:  # raised in the handler's own task, an interrupt or `sys.exit()`, too
             self._serve = None
             self._wake(outcome.Error(error))

@@ -80,7 +80,7 @@ class Decoder(Generic[T]):
 
 
 _WHAT_CAN_BE = (
-    "use a msgspec.Struct, a dataclass, a TypedDict, dict, list, str, int, float, bool, a union of them, or typing.Any; "
+    "use a msgspec.Struct, a dataclass, a TypedDict, dict, list, str, int, float, bool, a union of them, typing.Any; "
     "or give the app a hook that makes it; for Pydantic's models, adapter = functools.cache(pydantic.TypeAdapter) and "
     "App(decode=lambda type, value: adapter(type).validate_python(value))"
 )

@@ -214,6 +214,9 @@ class Room:
         A member that is in the room for as long as it lives ends: the stream of an `app.sse` route with its event
         `close`, and a WebSocket, if this is `ws.route` or `app.connections`, with `code`, `reason` and `Cause.KICKED`.
 
+        A client of `app.centrifuge` is told by its SDK's `unsubscribed`, with `reason` and the protocol's code 2000,
+        whatever `code` is; its handler is cancelled 100 ms later.
+
         It keeps nobody out: a member that was removed may join again, unless your code says no.
 
         Args:
