@@ -288,6 +288,16 @@ class TestExpiry:
             assert await speaker.end() == (3005, "connection expired")
             assert trio.current_time() - began == pytest.approx(result["ttl"] + 5.5, abs=1)
 
+    async def test_a_token_for_centuries(self, autojump_clock: Clock) -> None:
+        """Protobuf has 32 bits for the seconds until then."""
+        async with serving_clients(app_with(auth=JWTAuth(KEY))) as clients:
+            for at in (9_999_999_999, 1e30):
+                speaker = await clients.open()
+                result = await speaker.result("connect", token=token(exp=at))
+                assert (result["expires"], result["ttl"]) == (True, 2**31 - 1)
+                await trio.sleep(100)
+                assert speaker.closed is None
+
     async def test_but_not_if_it_brings_another_token(self, autojump_clock: Clock) -> None:
         async with serving_clients(app_with(auth=JWTAuth(KEY))) as clients:
             speaker = await clients.client(token=token(exp=int(time.time()) + 100))

@@ -25,6 +25,10 @@ from verbtrio.protocols.codes import Refused
 INVALID = CloseInfo(Cause.UNAUTHENTICATED, codes.INVALID_TOKEN)
 OVER = CloseInfo(Cause.EXPIRED, codes.CONNECTION_EXPIRED)
 
+MAX_TTL = 2**31 - 1
+"""The longest time that a client is told, in seconds. In Protobuf it has 32 bits, and some issue tokens until the year
+2286 (`exp` 9999999999)."""
+
 
 class Ended(Exception):  # noqa: N818 -- an answer, not a failure of ours
     """A command ends the connection."""
@@ -145,5 +149,5 @@ class Expiry:
         self.due = float("inf")
         if isinstance(at, int | float):
             left = at - time.time()  # an `exp` is a wall-clock time (RFC 7519)
-            self.ttl = max(1, int(left))
+            self.ttl = max(1, min(int(left), MAX_TTL))
             self.due = trio.current_time() + max(left, 1) + slack
