@@ -378,3 +378,31 @@ async def test_how_clients_and_subscriptions_are_called(autojump_clock: Clock) -
         assert names == [
             f"<Subscription 'chat:a' of {client} ({state})>" for state in ("not accepted yet", "accepted", "ended")
         ]
+
+
+class TestTextThatIsNone:
+    """A token's JSON may have half of a character (a lone surrogate), which no message can have."""
+
+    @pytest.mark.parametrize("claims", [{"sub": "\ud800"}, {"info": {"name": "\udc00"}}], ids=["user", "info"])
+    async def test_lets_nobody_in(self, claims: dict[str, Any], autojump_clock: Clock) -> None:
+        app = app_with(auth=JWTAuth(KEY))
+        app.rooms("here:{name}", presence=True, join_leave=True, subscribe=True)
+        async with serving_clients(app) as clients:
+            other = await clients.client(token=token())
+            await other.result("subscribe", channel="here:a", join_leave=True)
+            speaker = await clients.open()
+            await speaker.say(
+                speaker.command("connect", token=token(**claims)), speaker.command("subscribe", channel="here:a")
+            )
+            assert await speaker.end() == (3500, "invalid token")
+            assert len((await other.result("presence", channel="here:a"))["presence"]) == 1
+
+    async def test_is_no_info_of_a_subscription(self, autojump_clock: Clock) -> None:
+        app = app_with(auth=JWTAuth(KEY))
+        app.rooms("private:{name}", token=True)
+        async with serving_clients(app) as clients:
+            speaker = await clients.client(token=token())
+            half = token(channel="private:a", info="\udc00")
+            assert await speaker.refused("subscribe", channel="private:a", token=half) == 103
+            await speaker.result("subscribe", channel="private:a", token=token(channel="private:a"))
+            assert await speaker.refused("sub_refresh", channel="private:a", token=half) == 103

@@ -21,7 +21,7 @@ from verbtrio.multiplex.recovery import Allowance
 from verbtrio.multiplex.server_side import accept_by_server, at_position
 from verbtrio.multiplex.settings import App, ClientSettings
 from verbtrio.multiplex.subscriptions import ServerSide, Subscriptions, check_position
-from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, channels_in, connection_claims
+from verbtrio.multiplex.tokens import INVALID, OVER, Ended, Expiry, can_be_told, channels_in, connection_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import Refused
 from verbtrio.protocols.commands import ConnectRequest
@@ -153,6 +153,8 @@ class Admission:
             client.claims = await connection_claims(settings.auth, token)
         elif settings.auth is not None and not settings.anonymous and client.user is None:
             raise Refused(codes.UNAUTHORIZED)
+        if not can_be_told({"id": user_key(client.user)}):  # perhaps middleware's
+            raise Ended(INVALID)
         self._user_id = user_key(client.user) or None  # a token may say that its bearer is nobody: ""
         return Expiry(client.claims, settings.token_slack)
 

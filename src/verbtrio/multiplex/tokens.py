@@ -55,7 +55,7 @@ async def connection_claims(auth: Authenticator, token: str) -> dict[str, Any]:
         if error.status == 403:
             raise Refused(codes.PERMISSION_DENIED) from error
         raise Ended(INVALID) from error
-    if "channel" in claims:  # a subscription's token, which may be meant for less
+    if "channel" in claims or not can_be_told(claims):  # the first: a subscription's token, which may be meant for less
         raise Ended(INVALID)
     return claims
 
@@ -74,9 +74,19 @@ async def subscription_claims(auth: Authenticator | None, token: str, channel: s
         if error.is_expired:
             raise Refused(codes.TOKEN_EXPIRED) from error
         raise Refused(codes.INTERNAL if error.status == 503 else codes.PERMISSION_DENIED) from error
-    if claims.get("channel") != channel or (user_key(claims) or "") != user:
+    if claims.get("channel") != channel or (user_key(claims) or "") != user or not can_be_told(claims):
         raise Refused(codes.PERMISSION_DENIED)
     return claims
+
+
+def can_be_told(claims: Mapping[str, Any]) -> bool:
+    """Whether others can be told of a user and the public info in its claims: JSON may have half of a character (a lone surrogate), which no message can
+    have, and numbers beyond 64 bits."""
+    try:
+        msgspec.json.encode((user_key(claims), claims.get("info")))
+    except (UnicodeError, OverflowError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def channels_in(claims: Mapping[str, Any]) -> list[str]:
