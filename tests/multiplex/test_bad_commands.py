@@ -320,3 +320,28 @@ class TestARate:
             commands = [speaker.command("ping") for _ in range(1000)]
             await speaker.say(*commands)
             assert (await speaker.reply(commands[-1]))["error"]["code"] == 108
+
+
+@pytest.mark.parametrize("method", ["rpc", "publish"])
+async def test_too_many_that_are_not_what_the_application_takes(method: str, autojump_clock: Clock) -> None:
+    """Each is answered, the last one, too."""
+    app = App()
+
+    @app.rooms("chat:{name}")
+    async def chat(sub: Subscription[int]) -> None:
+        async for _ in sub:
+            pass
+
+    @app.call("add")
+    def add(client: Client, data: int) -> int:
+        return data + 1
+
+    app.centrifuge("/connection", limits=Limits(max_bad_messages=2))
+    async with serving_clients(app) as clients:
+        speaker = await clients.client()
+        await speaker.result("subscribe", channel="chat:a")
+        what: dict[str, Any] = {"method": "add"} if method == "rpc" else {"channel": "chat:a"}
+        await speaker.result(method, data=1, **what)
+        for _ in range(3):
+            assert await speaker.refused(method, data="x", **what) == 107
+        assert await speaker.end() == (3509, "too many errors")

@@ -90,7 +90,7 @@ class Admission:
         return self._asking is not None
 
     async def subscribe(self, name: str, data: Data, presence: Any) -> Subscription[Any]:
-        """See `Client.subscribe`, for one that is connecting: it is told with the reply, what it has missed included."""
+        """See `Client.subscribe`, for one that is connecting: it is told with the reply, and of what it has missed."""
         assert self._asking is not None
         request = at_position(self._asking.subs.get(name), name)
         accepted = await accept_by_server(self._peer, self._subscriptions, request, data, presence, self._allowance)

@@ -315,7 +315,7 @@ def _code_for(info: CloseInfo) -> int:
     """The code with which a subscription ends whose client was removed from the room."""
     if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
         return codes.SUBSCRIPTION_FAILED
-    return info.code if 2000 <= info.code <= 2999 else codes.UNSUBSCRIBED
+    return codes.UNSUBSCRIBED  # (the code of a kick is one for the end of a connection)
 
 
 def _end_for(error: Exception) -> tuple[int, str]:

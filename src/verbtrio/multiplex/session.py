@@ -51,6 +51,7 @@ BAD = CloseInfo(Cause.PROTOCOL, codes.BAD_PROTOCOL, codes.reason_of(codes.BAD_PR
 STALE = CloseInfo(Cause.UNAUTHENTICATED, codes.STALE, codes.reason_of(codes.STALE))
 NO_PONG = CloseInfo(Cause.HEARTBEAT, codes.NO_PONG)
 INAPPROPRIATE = CloseInfo(Cause.PROTOCOL, codes.INAPPROPRIATE_PROTOCOL)
+TOO_MANY_BAD = CloseInfo(Cause.INVALID, codes.TOO_MANY_ERRORS)
 TOO_FAST = CloseInfo(Cause.RATE, codes.TOO_MANY)
 
 
@@ -66,7 +67,7 @@ class ClientSession(ApplicationSide):
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
-    __slots__ = ("_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
+    __slots__ = ("_bad", "_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class ClientSession(ApplicationSide):
         self._pace = Pace(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_unusable = False
+        self._bad = 0  # commands that were not what the application takes
         self._quiet: trio.Event | None = None  # made by the main task once it is the last one, or waits to be
         peer.owner = self
 
@@ -194,6 +196,11 @@ class ClientSession(ApplicationSide):
         self._refuse(command, error)
         if method == "connect":
             self._is_unusable = True  # what else is in the message is not answered
+        if error.code == codes.BAD_REQUEST.code:
+            self._bad += 1
+            most = self._peer.limits.max_bad_messages
+            if most is not None and self._bad > most:
+                self._peer.end(TOO_MANY_BAD)
 
     def _refuse(self, command: int, error: ProtocolError) -> None:
         if command:
