@@ -80,8 +80,8 @@ async def subscription_claims(auth: Authenticator | None, token: str, channel: s
 
 
 def can_be_told(claims: Mapping[str, Any]) -> bool:
-    """Whether others can be told of a user and the public info in its claims: JSON may have half of a character (a lone surrogate), which no message can
-    have, and numbers beyond 64 bits."""
+    """Whether others can be told of a user and the public info in its claims: JSON may have half of a character (a lone
+    surrogate), which no message can have, and numbers beyond 64 bits."""
     try:
         msgspec.json.encode((user_key(claims), claims.get("info")))
     except (UnicodeError, OverflowError, TypeError, RecursionError):
