@@ -203,6 +203,34 @@ class TestPublishAsItIs:
             assert page["publications"] == [publication]
             await old.aclose()
 
+    @pytest.mark.parametrize("waits", [False, True])
+    async def test_with_a_history_waits_only_for_a_broker_that_has_to(
+        self, waits: bool, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, waited = app_with(), list[str]()
+        app.rooms("history:{name}", publish=True, history=History())
+        async with serving_clients(app) as clients:
+            host = clients.hub.host
+            publish = host.publish
+
+            async def counted(key: str, frame: Any) -> Any:
+                waited.append(key)
+                return await publish(key, frame)
+
+            def would_block(*args: Any) -> Any:
+                raise trio.WouldBlock
+
+            monkeypatch.setattr(host, "publish", counted)
+            if waits:
+                monkeypatch.setattr(host, "publish_nowait", would_block)  # as a service's
+            speaker = await clients.client()
+            await speaker.result("subscribe", channel="history:a")
+            for number in range(3):
+                assert await speaker.result("publish", channel="history:a", data=number) == {}
+            await clients.settle()
+            assert [publication["offset"] for publication in speaker.of("pub")] == [1, 2, 3]
+            assert waited == (["history:a"] * 3 if waits else [])
+
     async def test_when_the_broker_is_away(self, autojump_clock: Clock) -> None:
         app = app_with()
         app.rooms("history:{name}", publish=True, history=History())
@@ -210,8 +238,12 @@ class TestPublishAsItIs:
         async def away(*args: Any, **named: Any) -> Any:
             raise BrokerUnavailable("redis://a-secret")
 
+        def waits(*args: Any) -> Any:
+            raise trio.WouldBlock
+
         async with serving_clients(app) as clients:
             speaker = await clients.client()
+            clients.hub.host.session.publish_nowait = waits  # type: ignore[method-assign, assignment]  # as a service's
             clients.hub.host.session.publish = away  # type: ignore[method-assign]  # this test's own failure
             reply = await speaker.ask("publish", channel="history:a", data=1)
             assert reply["error"] == {"code": 100, "message": "not available now", "temporary": True}

@@ -22,6 +22,8 @@ from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+import trio
+
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import (
     ConnectionChange,
@@ -85,6 +87,14 @@ class Session(ABC):
 
         If cancelled, the message may have been published or not.
         """
+
+    def publish_nowait(self, room: str, frame: Frame, history: History | None) -> Position | None:
+        """`publish`, for a broker that has nothing to wait for. By default it raises `trio.WouldBlock`.
+
+        Raises:
+            trio.WouldBlock: this broker has to wait for it. Nothing was published.
+        """
+        raise trio.WouldBlock
 
     @abstractmethod
     async def history(

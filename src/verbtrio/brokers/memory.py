@@ -204,14 +204,19 @@ class MemorySession(Session):
         the tasks that did not give way, so each member costs one write, and not two.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        position = self.publish_nowait(room, frame, history)
+        if not next(self._turns) % PUBLISH_TURNS:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return position
+
+    def publish_nowait(self, room: str, frame: Frame, history: History | None) -> Position | None:
+        """See `Session`. There is never anything to wait for."""
         broker, position = self._broker, None
         if history is not None:
             position = broker.histories.append(room, frame, history, trio.current_time())
             broker.remember(room)
         for session in broker.sessions:
             session.process.deliver(room, frame, position)
-        if not next(self._turns) % PUBLISH_TURNS:
-            await trio.lowlevel.cancel_shielded_checkpoint()
         return position
 
     async def history(

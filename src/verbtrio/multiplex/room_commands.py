@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Mapping
 
+import trio
+
 from verbtrio.base.errors import BrokerUnavailable, MessageError
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import Page
@@ -34,6 +36,9 @@ from verbtrio.rooms.rules import RoomRule
 from verbtrio.rooms.settings import Opening
 
 logger = logging.getLogger("verbtrio.clients")
+
+NO_OBJECT = ProtocolError(codes.BAD_REQUEST.code, "data must be a JSON object here")
+"""The room's history adds a field to what is published there."""
 
 
 class RoomCommands:
@@ -80,7 +85,14 @@ class RoomCommands:
         frame = self._peer.encoding.frame_of(request.data)
         signed = SignedFrame(frame, self._info(life))
         if rule.settings.history is not None:
-            return self._publish(command, request.channel, signed)
+            try:
+                self._app.host.publish_nowait(request.channel, signed)
+            except trio.WouldBlock:
+                return self._publish(command, request.channel, signed)
+            except TypeError as error:
+                raise Refused(NO_OBJECT) from error
+            self._peer.reply(Reply(id=command, publish=Empty()))
+            return None
         rooms = self._app.rooms
         if rooms.relays:
             self._app.host.relay(request.channel, signed, None, None)
@@ -94,7 +106,7 @@ class RoomCommands:
         except BrokerUnavailable as error:
             raise Refused(error_of(error) or codes.INTERNAL) from error
         except TypeError as error:  # the room's history adds a field, and this is not a JSON object
-            raise Refused(ProtocolError(codes.BAD_REQUEST.code, "data must be a JSON object here")) from error
+            raise Refused(NO_OBJECT) from error
         self._peer.reply(Reply(id=command, publish=Empty()))
 
     def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:

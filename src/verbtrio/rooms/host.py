@@ -177,10 +177,25 @@ class RoomHost:
             TypeError: the room's history adds a field, and the message is not a JSON object.
             BrokerUnavailable: it can't be reached.
         """
+        history = self._history_for(key, frame)
+        return await self.session.publish(self._channel(key), frame, history)
+
+    def publish_nowait(self, key: Hashable, frame: Frame) -> Position | None:
+        """Publish a message by a broker that need not wait for it.
+
+        Raises:
+            TypeError: as `publish`.
+            trio.WouldBlock: the broker has to wait for it: `publish` it.
+        """
+        history = self._history_for(key, frame)
+        return self.session.publish_nowait(self._channel(key), frame, history)
+
+    def _history_for(self, key: Hashable, frame: Frame) -> History | None:
+        """The room's history, which `frame` may enter."""
         history = self.history_of(key)
         if history is not None and history.stamp is not None:
             check_stamp(frame, history.stamp)
-        return await self.session.publish(self._channel(key), frame, history)
+        return history
 
     async def history(self, key: Hashable, since: Position | str | None, limit: int | None, *, reverse: bool) -> Page:
         """What the room remembers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from verbtrio.base.position import Position
 from verbtrio.brokers.records import History
 from verbtrio.messages.frame import Frame
 from verbtrio.testing.broker_checks import Checks, Node, text
@@ -33,6 +34,33 @@ class MessageChecks(Checks):
             for node in nodes:
                 assert [tuple(call) for call in node.process.delivered if call.room == room] == [
                     (room, frame.text, frame.payload, None) for frame in frames
+                ]
+
+    async def test_what_is_published_without_waiting(self) -> None:
+        """A broker that can't says so, and has done nothing. For one that can, it is as what is published."""
+        room, history = self.name(), History(size=1000)
+        async with self.processes(2) as nodes:
+            for node in nodes:
+                await node.subscribe(room)
+            first = await nodes[0].session.publish(room, text("0"), history)
+            assert first is not None
+            said = ["0"]
+            try:
+                position = nodes[0].session.publish_nowait(room, text("1"), history)
+            except trio.WouldBlock:
+                pass
+            else:
+                assert position == Position(first.epoch, first.offset + 1)
+                said.append("1")
+            last = await nodes[1].session.publish(room, text("2"), history)
+            said.append("2")
+            assert last == Position(first.epoch, first.offset + len(said) - 1)
+            await self.delivered(nodes, room, len(said))
+            for node in nodes:
+                calls = [(call.payload, call.position) for call in node.process.delivered if call.room == room]
+                assert calls == [
+                    (message.encode(), Position(first.epoch, first.offset + index))
+                    for index, message in enumerate(said)
                 ]
 
     async def test_all_see_one_order(self) -> None:
