@@ -26,3 +26,9 @@ async def echo(client: Client, data: JSON) -> JSON:
 async def handled(sub: Subscription) -> None:
     async for said in sub:
         await sub.publish(said)
+
+
+@app.call("ask")
+def ask(client: Client, data: JSON) -> JSON:
+    """A plain function, as Socket.IO's handler is."""
+    return data

@@ -85,7 +85,7 @@ class TestCommands:
 
     def test_what_comes_before_the_unreadable_is_read(self) -> None:
         """So a message of 10,000 commands is not decoded in one go."""
-        read = JSON.commands('{"id":1}\n{"id":2}\n[')
+        read = iter(JSON.commands('{"id":1}\n{"id":2}\n['))
         assert [next(read), next(read)] == [Command(1), Command(2)]
         with pytest.raises(BadCommands):
             next(read)

@@ -34,7 +34,8 @@ logger = logging.getLogger("verbtrio.calls")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function `(client)` or `(client, data)` that clients call, a coroutine function or a plain one.
+    """A function `(client)` or `(client, data)` that clients call: a coroutine function, which runs in a task, or a
+    plain one, which is called in place.
 
     Raises:
         TypeError: it can't be called so; or `data` is annotated with a type that JSON has no form for.
@@ -45,11 +46,16 @@ class Call:
     """The app's hook."""
     name: str = field(init=False)
     """What the log calls it."""
+    is_plain: bool = field(init=False, repr=False)
+    """Whether it is called in place. (It may return an awaitable all the same, as some decorated functions do.)"""
     _decoder: DataDecoder[Any] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", name_of_task(self.function))
         object.__setattr__(self, "_decoder", _decoder(self.function, self.name, self.decode))
+        by_object = getattr(self.function, "__call__", None)  # noqa: B004 -- an object's own method, if it has one
+        is_coroutine = inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(by_object)
+        object.__setattr__(self, "is_plain", not is_coroutine)
 
     def arguments(self, client: object, data: Raw, *, is_binary: bool) -> tuple[Any, ...]:
         """What the function is called with.

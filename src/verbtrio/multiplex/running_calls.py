@@ -1,6 +1,8 @@
 """The calls of one client: each in a task of its own, in the client's nursery, in a scope with the caller's deadline.
 
-A call ends when it returns, when its caller does not want it any more or has gone, or when its time is over.
+A call ends when it returns, when its caller does not want it any more or has gone, or when its time is over. A plain
+function takes no time that could be over: it is called in place, as the message is read. If it returns an awaitable,
+that is awaited in a task.
 
 A task and a scope cost more than most calls do. So one task whose call has returned waits for the client's next call,
 and runs it in the same scope: with that call's name, deadline and context. It ends with its last call's deadline.
@@ -9,7 +11,7 @@ and runs it in the same scope: with that call's name, deadline and context. It e
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
@@ -35,12 +37,14 @@ set a scope's deadline costs as much as the rest of handing a call over; this wa
 
 
 class _Job(NamedTuple):
-    """A call, and how it is answered: `command` is the command's id; 0 for one that is not. `size`: of its data."""
+    """A call, and how it is answered: `command` is the command's id; 0 for one that is not. `size`: of its data.
+    `later`: what a plain function has returned to be awaited."""
 
     call: Call
     arguments: tuple[Any, ...]
     command: int
     size: int
+    later: Awaitable[Any] | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +74,9 @@ class RunningCalls:
         on_end: called when a call has ended.
 
     Attributes:
-        running: how many calls there are.
+        running: how many calls there are in tasks.
+        joins: whether the message that is handled has several commands. Then what answers them in place goes out
+            together, at the end of the tick; else at once.
     """
 
     __slots__ = (
@@ -83,6 +89,7 @@ class RunningCalls:
         "_settings",
         "_start",
         "_unanswered",
+        "joins",
         "running",
     )
 
@@ -104,9 +111,10 @@ class RunningCalls:
         self._on_end = on_end
         self._idle: _Runner | None = None
         self.running = 0
+        self.joins = False
 
     def rpc(self, command: int, request: RPCRequest) -> None:
-        """The client calls a function. It is answered later.
+        """The client calls a function. It is answered later, or at once.
 
         Raises:
             Refused: there is no such function, it does not take that, or too many are running.
@@ -148,12 +156,27 @@ class RunningCalls:
         except MessageError as error:
             self._counters.invalid += 1
             raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
-        runner = self._hand_over(_Job(call, arguments, command, size), patience, longest)
+        later = None
+        if call.is_plain and (later := self._call_in_place(call, arguments, command)) is None:
+            return
+        runner = self._hand_over(_Job(call, arguments, command, size, later), patience, longest)
         if command:
             self._unanswered[runner] = None
             self._by_command[command] = runner  # from now on: its caller may not want it any more before it has begun
         self.running += 1
         self._bytes += size
+
+    def _call_in_place(self, call: Call, arguments: tuple[Any, ...], command: int) -> Awaitable[Any] | None:
+        """Call a plain function, and answer; what has to be awaited first is returned. Raises no `Exception`."""
+        try:
+            result: Any = call.function(*arguments)
+            if result is not None and hasattr(result, "__await__"):
+                later: Awaitable[Any] = result
+                return later
+            self._answer(command, result, joins=self.joins)
+        except Exception as error:
+            self._failed(call, command, single(error))
+        return None
 
     def _hand_over(self, job: _Job, patience: float, longest: float) -> _Runner:
         """Have a task run `job`: the one that waits, or a new one."""
@@ -179,12 +202,13 @@ class RunningCalls:
         try:
             with runner.scope as scope:
                 while (job := runner.job) is not None:
-                    if scope.cancel_called:  # a plain function would not notice
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                    result = job.call.function(*job.arguments)
-                    if hasattr(result, "__await__"):
-                        result = await result
-                    self._answer(job.command, result)
+                    if job.later is not None:
+                        result = await job.later
+                    else:
+                        if scope.cancel_called:  # a function that does not wait would not notice
+                            await trio.lowlevel.checkpoint_if_cancelled()
+                        result = await job.call.function(*job.arguments)
+                    self._answer(job.command, result, joins=self.running > 1)
                     self._ended(runner)
                     del job, result  # perhaps large, and of no use to a task that waits
                     if self._idle is None:
@@ -221,7 +245,7 @@ class RunningCalls:
             del self._by_command[command]
         self._on_end()
 
-    def _answer(self, command: int, result: object) -> None:
+    def _answer(self, command: int, result: object, *, joins: bool) -> None:
         """Answer with what the function has returned.
 
         Raises:
@@ -231,7 +255,7 @@ class RunningCalls:
             peer = self._peer
             data = None if result is None else peer.encoding.data(peer.encode(result))
             reply = Reply(id=command, rpc=RPCResult(data))
-            if self.running > 1:
+            if joins:
                 peer.reply(reply)
             else:
                 peer.reply_alone(reply)

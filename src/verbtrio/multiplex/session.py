@@ -126,10 +126,12 @@ class ClientSession(ApplicationSide):
             self._peer.end(INAPPROPRIATE)
             return None
         try:
-            commands = iter(self._peer.encoding.commands(message))
+            found = self._peer.encoding.commands(message)
         except BadCommands:
             self._peer.end(BAD)
             return None
+        self._calls.joins = not isinstance(found, tuple)
+        commands = iter(found)
         later = self._go(commands)
         return None if later is None else self._go_on(later, commands)
 

@@ -7,7 +7,7 @@ for each encoding: a `Frame` remembers what an encoding has made of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from msgspec import Raw
 
@@ -28,12 +28,12 @@ class Encoding(ABC):
     """The empty reply, by which the server asks whether the client is there."""
 
     @abstractmethod
-    def commands(self, message: str | bytes) -> Iterator[Command]:
+    def commands(self, message: str | bytes) -> Iterable[Command]:
         """The commands in a message, in order. Each is decoded when it is asked for: a message of 1 MiB can hold more
-        of them than may be decoded in one go.
+        of them than may be decoded in one go. A tuple is one command alone.
 
         Raises:
-            BadCommands: by the iterator, where it comes to what can't be read.
+            BadCommands: at once, or by the iterator where it comes to what can't be read.
         """
 
     @abstractmethod

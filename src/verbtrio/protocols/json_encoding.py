@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Raw
@@ -43,12 +43,12 @@ class JSONEncoding(Encoding):
     is_binary = False
     ping = ReplyFrame(b"{}", text=True)
 
-    def commands(self, message: str | bytes) -> Iterator[Command]:
+    def commands(self, message: str | bytes) -> Iterable[Command]:
         try:
             # Decoded as a whole: msgspec does not look at the bytes of a `Raw`, and those go on to others.
             text = message if isinstance(message, str) else message.decode()
             if "\n" not in text and text[:1] == "{":
-                return iter((_command.decode(text),))
+                return (_command.decode(text),)
         except _UNREADABLE as error:
             raise BadCommands(str(error)) from error
         return self._lines(text)
