@@ -113,3 +113,21 @@ async def test_subscribers_may(room: str, app: App, autojump_clock: Clock) -> No
 
         assert len((await ada.result("presence", channel=room))["presence"]) == 1
         assert "epoch" in await ada.result("history", channel=room)
+
+
+async def test_a_users_own_room_is_nobody_elses(autojump_clock: Clock) -> None:
+    """Although a pattern opens all rooms."""
+    app = App()
+    app.centrifuge("/connection", auth=JWTAuth(key=KEY), anonymous=True, personal="#{user}")
+    app.rooms("{name:path}", **OPEN)
+    async with serving_clients(app) as clients:
+        ada, bob = await clients.client(token=token("ada")), await clients.client(token=token("bob"))
+        assert len(app.room("#ada")) == 1
+        assert await bob.refused("subscribe", channel="#ada") == 103
+        assert await bob.refused("publish", channel="#ada", data="x") == 103
+        for method in ("history", "presence", "presence_stats"):
+            assert await bob.refused(method, channel="#ada") == 103
+        assert await ada.result("publish", channel="#ada", data="x") == {}
+        await ada.result("unsubscribe", channel="#ada")
+        assert await ada.refused("subscribe", channel="#ada") == 103, "the server subscribes her when she connects"
+        assert await bob.result("subscribe", channel="other")

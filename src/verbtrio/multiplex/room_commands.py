@@ -153,7 +153,7 @@ class RoomCommands:
 
     def _ask_guard(self, rule: RoomRule, opening: Opening, channel: str) -> None:
         """Raise `Refused` if the client, which is not in the room, could not subscribe as it is."""
-        if opening.token:
+        if opening.token or self._settings.is_personal(channel):
             raise Refused(codes.PERMISSION_DENIED)
         try:
             rule.ask_guard(self._peer.client, channel)

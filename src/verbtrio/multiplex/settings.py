@@ -73,6 +73,12 @@ class ClientSettings:
             )
         _check_personal(self.personal)
 
+    def is_personal(self, name: str) -> bool:
+        """Whether a room of that name would be some user's own: nobody else gets into it, whatever `app.rooms` opens.
+        (Where a user's id alone is the name, that can't be told.)"""
+        before, _, after = (self.personal or "").partition("{user}")
+        return bool(before or after) and name.startswith(before) and name.endswith(after)
+
 
 def _check_personal(name: object) -> None:
     says = 'personal is the name of a user\'s own room, like "#{user}", not'

@@ -221,6 +221,8 @@ class Subscriptions:
         opening = rule.settings.opening
         if opening is None or not opening.subscribe or (opening.token and not token):
             raise Refused(codes.PERMISSION_DENIED)
+        if self._settings.is_personal(channel):  # the server subscribes its user
+            raise Refused(codes.PERMISSION_DENIED)
         return rule
 
     def _begin(self, request: SubscribeRequest, rule: RoomRule | None, answer: Answer, **how: Any) -> SubscriptionLife:

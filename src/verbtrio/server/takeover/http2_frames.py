@@ -64,7 +64,7 @@ class Frames:
                 self._skip -= step
                 at += step
             else:
-                more = data[at : at + HEAD_BYTES - len(self._head)]
+                more = data[at : min(at + HEAD_BYTES - len(self._head), begin + SLICE_BYTES)]
                 at += len(more)
                 self._head += more
                 if len(self._head) == HEAD_BYTES:
