@@ -196,6 +196,16 @@ SERVERS = [
         dialect=Centrifuge(),
     ),
     Server(
+        "verbtrio-clients-plain",
+        "verbtrio, Centrifuge protocol, plain functions",
+        CLIENTS,
+        VERBTRIO,
+        "",
+        frozenset({"echo"}),
+        own=True,
+        dialect=Centrifuge(call="ask"),
+    ),
+    Server(
         "verbtrio-clients-history",
         "verbtrio, Centrifuge protocol, history",
         CLIENTS,

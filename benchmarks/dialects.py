@@ -67,6 +67,7 @@ class Centrifuge(Dialect):
     """The Centrifuge protocol, in JSON, with the rooms and the call of servers/verbtrio_clients.py."""
 
     room: str = "room"
+    call: str = "echo"
     path: str = "/connection/websocket"
     ready: str = '"subscribe"'
 
@@ -85,7 +86,7 @@ class Centrifuge(Dialect):
         return f'{{"id":3,"publish":{{"channel":"{self.room}","data":{payload}}}}}'
 
     def ask(self, payload: str) -> str:
-        return f'{{"id":3,"rpc":{{"method":"echo","data":{payload}}}}}'
+        return f'{{"id":3,"rpc":{{"method":"{self.call}","data":{payload}}}}}'
 
     def heard(self, message: str) -> Iterator[str]:
         for line in message.split("\n"):

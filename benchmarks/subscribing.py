@@ -15,7 +15,7 @@ from benchmarks.process import ServerError, free_port
 from benchmarks.run import Results, Run, start
 
 CLIENTS = "verbtrio-clients"
-SERVERS = ("verbtrio", CLIENTS, "verbtrio-history", f"{CLIENTS}-history", "socketio")
+SERVERS = ("verbtrio", CLIENTS, "verbtrio-history", f"{CLIENTS}-history", f"{CLIENTS}-plain", "socketio")
 LOADS = {
     "fanout": "deliveries a second, 1 sender, 100 members",
     "chat": "deliveries a second, 32 members, all talking",

@@ -42,7 +42,7 @@ TARGETS = [
     Target("chat", "verbtrio-clients-history", ("verbtrio-history",), 0.8),
     Target("echo", "verbtrio-clients", ("verbtrio",), 0.6),
     Target("fanout", "verbtrio-clients", ("socketio",), 1),
-    Target("echo", "verbtrio-clients", ("socketio",), 1),
+    Target("echo", "verbtrio-clients-plain", ("socketio",), 1),
     Target("tls-echo", "verbtrio", ("uvicorn",), 1),
     Target("tls-chat", "verbtrio", ("uvicorn",), 3),
     Target("connect", "verbtrio", ("hypercorn",), 1.1),
