@@ -271,3 +271,68 @@ async def test_what_one_sends_to_a_client(autojump_clock: Clock) -> None:
         await clients.settle()
         assert [message["data"] for message in speaker.of("message")] == ["a", "Yg==", {"c": [1]}, None]
         del client
+
+
+async def test_members_who_all_talk_get_one_message_each(autojump_clock: Clock) -> None:
+    """The answers come first, then what has been said, in one order for all."""
+    app = App()
+    app.rooms("open:{name}", publish=True)
+    app.centrifuge("/connection")
+    async with serving_clients(app) as clients:
+        speakers = [await clients.client() for _ in range(3)]
+        for speaker in speakers:
+            await speaker.result("subscribe", channel="open:a")
+        for speaker in speakers:
+            for n in range(3):
+                await speaker.say(speaker.command("publish", channel="open:a", data=n))
+        await clients.settle()
+        said = [speaker.published("open:a") for speaker in speakers]
+        assert said[0] == said[1] == said[2]
+        assert sorted(said[0]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        client = clients.app.room("open:a").here[0]
+        assert isinstance(client, Client)
+        rooms = client._peer._rooms
+        del client
+        assert rooms.kept == {}, "nothing is kept for the next tick"
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_those_who_hold_the_same_share_what_it_becomes(others: bool, autojump_clock: Clock) -> None:
+    """And those who hold something else do not get it."""
+    app = App()
+    app.rooms("open:{name}", publish=True)
+    app.centrifuge("/connection")
+    async with serving_clients(app) as clients:
+        one, two, three = [await clients.client() for _ in range(3)]
+        for speaker in (one, two, three):
+            await speaker.result("subscribe", channel="open:a")
+        await three.result("subscribe", channel="open:b")
+        for n in range(2):
+            app.room("open:a").broadcast(n)
+            if others:
+                app.room("open:b").broadcast(10 + n)
+        await clients.settle()
+        assert one.published() == two.published() == [0, 1]
+        assert three.published() == ([0, 10, 1, 11] if others else [0, 1])
+
+
+async def test_a_call_alone_is_answered_behind_the_publishes_before_it(autojump_clock: Clock) -> None:
+    app = App()
+    app.rooms("open:{name}", publish=True)
+    app.centrifuge("/connection")
+
+    @app.call("now")
+    def now(client: Client) -> str:
+        return "now"
+
+    async with serving_clients(app) as clients:
+        speaker = await clients.client()
+        commands = [
+            speaker.command("publish", channel="open:a", data=1),
+            speaker.command("rpc", method="now"),
+            speaker.command("publish", channel="open:a", data=2),
+        ]
+        for command in commands:
+            await speaker.say(command)
+        await clients.settle()
+        assert [line["id"] for line in speaker.lines[1:] if "id" in line] == [command["id"] for command in commands]

@@ -57,8 +57,10 @@ class ClientPeer:
     """
 
     __slots__ = (
+        "_answers",
         "_direct",
         "_dismissed",
+        "_has_replied",
         "_is_due",
         "_recovers",
         "_rooms",
@@ -78,6 +80,8 @@ class ClientPeer:
         self.encoding = encoding
         self.held: list[Frame] = []
         self._rooms = rooms
+        self._has_replied = False  # there are replies among what is held
+        self._answers: list[Frame] | None = None  # to publishes, since the last `flush`; they go out first
         self._direct = 0  # bytes among what is held that no room bounds
         self._is_due = False  # the rooms flush this at the end of the tick
         self.published_bytes = 0
@@ -92,7 +96,11 @@ class ClientPeer:
     def hold(self, frame: Frame) -> None:
         """Have `frame` go out at the end of the tick, behind what is held."""
         self.held.append(frame)
-        self._direct += len(frame)
+        self._due(len(frame))
+
+    def _due(self, size: int) -> None:
+        """So many bytes more are held that no room bounds."""
+        self._direct += size
         if self._direct > MESSAGE_BYTES:
             self.flush()
         elif not self._is_due:
@@ -101,15 +109,27 @@ class ClientPeer:
 
     def reply(self, reply: Reply) -> None:
         """Answer a command."""
+        self._has_replied = True
         self.hold(self.encoding.reply(reply))
 
     def reply_alone(self, reply: Reply) -> None:
         """Answer a command that no other answer is expected to join: at once, unless something is held."""
-        frame = self.encoding.reply(reply)
-        if self.held:
-            self.hold(frame)
+        if self.held or self._answers is not None:
+            self.reply(reply)
         else:
-            self.carrier.write(frame)
+            self.carrier.write(self.encoding.reply(reply))
+
+    def reply_first(self, reply: Reply) -> None:
+        """Answer a publish: before what is held, unless another reply is among it. Its place beside pushes means
+        nothing, and so those who hold the same pushes, as the members of a room in which all talk, still do."""
+        if self._has_replied:
+            self.reply(reply)
+            return
+        frame = self.encoding.reply(reply)
+        if self._answers is None:
+            self._answers = []
+        self._answers.append(frame)
+        self._due(len(frame))
 
     def push(self, push: Push) -> None:
         """Tell the client what it has not asked for. No policy drops it."""
@@ -130,20 +150,25 @@ class ClientPeer:
     def flush(self) -> None:
         """Send what is held, as few messages; behind a backlog each by itself, since the policy may drop some."""
         self._is_due = False
-        held = self.held
-        if not held:
+        held, answers = self.held, self._answers
+        if not held and answers is None:
             return
-        self._direct = 0
+        self._direct, self._answers, self._has_replied = 0, None, False
         carrier, encoding = self.carrier, self.encoding
         frames = held.copy()
         held.clear()  # always the same list: rooms know it
-        if len(frames) > 1:
-            if carrier.is_empty:
-                joined = encoding.pushed_together(frames)
-                if len(joined) <= MESSAGE_BYTES:
-                    if len(joined):
-                        carrier.write(joined)
+        if len(frames) > 1 and carrier.is_empty:
+            joined = self._joined(frames)
+            if answers is not None and len(joined):
+                joined = encoding.joined([*answers, joined])
+            if len(joined) <= MESSAGE_BYTES:
+                if len(joined):
+                    carrier.write(joined)
                     return
+                frames = []  # nothing of it is for clients of this protocol
+        if answers is not None:
+            frames = [*answers, *frames]
+        if len(frames) > 1:
             made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
             ready = [frame for frame in made if frame is not None]
             for batch in _batches(ready):
@@ -153,9 +178,22 @@ class ClientPeer:
                 for frame in batch:
                     carrier.write(frame)
             return
+        if not frames:
+            return
         one = frames[0] if isinstance(frames[0], ProtocolFrame) else encoding.push(frames[0])
         if one is not None:
             carrier.write(one)
+
+    def _joined(self, frames: list[Frame]) -> Frame:
+        """The pushes as one message: that of the client before, if it holds the same. (Where 32 members all talk, this
+        takes a third of what joining takes.)"""
+        kept = self._rooms.kept
+        last = kept.get(self.encoding.name)
+        if last is not None and last[0] == frames:  # frames are equal only to themselves
+            return last[1]
+        joined = self.encoding.pushed_together(frames)
+        kept[self.encoding.name] = frames, joined
+        return joined
 
     # What rooms and users know of it
 
@@ -231,6 +269,7 @@ class ClientPeer:
             info = replace(self._dismissed, exception=info.exception)  # that was decided before
         if info.cause is Cause.SLOW:
             self.held.clear()  # a client that does not read has no use for more
+            self._answers = None
         else:
             self.flush()
         return codes.closing(info)
@@ -239,6 +278,7 @@ class ClientPeer:
         """It has ended: it leaves all rooms and lists now."""
         if info.cause in PEERS_ENDS:
             self.held.clear()
+            self._answers = None
         self.owner.ended(info)
 
 

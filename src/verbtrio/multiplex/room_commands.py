@@ -79,7 +79,7 @@ class RoomCommands:
                 self._app.counters.invalid += 1
                 raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
             life.intake.put(message, len(bytes(request.data)))
-            self._peer.reply(Reply(id=command, publish=Empty()))
+            self._peer.reply_first(Reply(id=command, publish=Empty()))
             return None
         rule = self._publishable(request.channel, life)
         frame = self._peer.encoding.frame_of(request.data)
@@ -91,13 +91,13 @@ class RoomCommands:
                 return self._publish(command, request.channel, signed)
             except TypeError as error:
                 raise Refused(NO_OBJECT) from error
-            self._peer.reply(Reply(id=command, publish=Empty()))
+            self._peer.reply_first(Reply(id=command, publish=Empty()))
             return None
         rooms = self._app.rooms
         if rooms.relays:
             self._app.host.relay(request.channel, signed, None, None)
         rooms.deliver(request.channel, signed)
-        self._peer.reply(Reply(id=command, publish=Empty()))
+        self._peer.reply_first(Reply(id=command, publish=Empty()))
         return None
 
     async def _publish(self, command: int, channel: str, frame: SignedFrame) -> None:
@@ -107,7 +107,7 @@ class RoomCommands:
             raise Refused(error_of(error) or codes.INTERNAL) from error
         except TypeError as error:  # the room's history adds a field, and this is not a JSON object
             raise Refused(NO_OBJECT) from error
-        self._peer.reply(Reply(id=command, publish=Empty()))
+        self._peer.reply_first(Reply(id=command, publish=Empty()))
 
     def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:
         """The rule of a room in which the client may publish as it is."""

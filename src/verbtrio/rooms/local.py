@@ -93,6 +93,8 @@ class Rooms:
         self._dirty: deque[_Group] = deque()  # each at most once
         self._dismissed: deque[Callable[[], object]] = deque()  # the rest of removals; at most one for each member
         self._soon: deque[Outlet] = deque()  # those that hold what is for them alone; bounded by the connections
+        self.kept: dict[str, tuple[list[Frame], Frame]] = {}
+        """What outlets have made of what they held, for others that hold the same; for as long as one `flush`."""
         self._of_user = of_user
         self._pass: Iterator[Outlet] | None = None  # the outlets that are still to be flushed
         self._on_dirty = on_dirty
@@ -293,6 +295,7 @@ class Rooms:
             except Exception:  # a bug of ours: it must not reach the other members
                 logger.exception("flushing %r failed", outlet)
             count += 1
+        self.kept.clear()
         if at_most is not None and count >= at_most:
             return True
         self._pass = None
