@@ -42,11 +42,11 @@ REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 PEERS = ["uvicorn", "httptools", "uvloop", "granian", "aiohttp", "picows", "socketify", "quart-trio", "trio-websocket"]
 """What the benchmark compares verbtrio with, beside what verbtrio itself depends on."""
 
-PYTEST = ("pytest", "-n", str(min((os.cpu_count() or 1) + 2, 4)), "--dist", "loadfile", "--no-loadscope-reorder")
-"""The modules side by side, two more than there are processors: many tests wait for a process. (With one more, two
-processors had nothing to do for a fifth of the time. No more than four: each may have a server and a browser of its
-own.) They keep their order: pytest-xdist would begin with those of the most tests, and end with one of few that take
-long, while all others have nothing left to do."""
+PYTEST = ("pytest", "-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder")
+"""The modules side by side, one more than there are processors: most of the time a test waits for a process. (With two
+more it is no faster on two processors. No more than four: each may have a server and a browser of its own.) They keep
+their order: pytest-xdist would begin with those of the most tests, and end with one of few that take long, while all
+others have nothing left to do."""
 
 
 def groups(*names: str) -> list[str]:
@@ -83,6 +83,15 @@ def tests(session: nox.Session) -> None:
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
     session.run(*PYTEST, *session.posargs, env=bytecode(session) | asyncapi_schema(session) | sdk_packages(session))
+
+
+@nox.session
+def sdk(session: nox.Session) -> None:
+    """The tests with the Centrifuge SDKs, in all ways in which these connect: `tests` leaves two of seven out."""
+    install_system_packages(session)
+    session.install("-e", ".", *groups("test"))
+    environment = bytecode(session) | sdk_packages(session) | {"SDK_WAYS": "all"}
+    session.run(*PYTEST, "tests/sdk", *session.posargs, env=environment)
 
 
 @nox.session
