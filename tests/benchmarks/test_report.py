@@ -40,6 +40,12 @@ def test_targets_are_met_against_the_fastest_of_all() -> None:
     assert targets.verdicts(without) == [], "nobody knows who would have been the fastest"
 
 
+def test_a_round_in_which_no_rival_got_anything_done_says_nothing() -> None:
+    others = {"uvicorn": [50.0, 0.0], "granian": [40.0, 0.0], "websockets": [20.0, 0.0]}
+    (verdict,) = targets.verdicts(cells("echo", "rate", verbtrio=[100, 90], **others))
+    assert verdict.measured == "2.00 (2.00 to 2.00)"
+
+
 def test_less_is_better_for_times() -> None:
     table = report.rows(cells("latency", "typical_p99", verbtrio=[100], aiohttp=[120]), LATENCY)
     assert [row.server for row in table] == ["verbtrio", "aiohttp"]
