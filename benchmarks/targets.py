@@ -77,8 +77,8 @@ def _verdict(cells: Sequence[dict[str, Any]], target: Target) -> Verdict | None:
     ratios = []
     for number, value in own.items():
         rivals = [values[number] for values in others if number in values]
-        # The fastest of those who are there might not be the fastest; and a round in which none got anything done, as on
-        # a machine that is busy elsewhere, says nothing.
+        # The fastest of those who are there might not be the fastest. And a round in which none got anything done, as
+        # on a machine that is busy elsewhere, says nothing.
         if len(rivals) == len(others) and max(rivals) > 0:
             ratios.append(value / max(rivals))
     if not ratios:
