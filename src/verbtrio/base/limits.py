@@ -63,8 +63,8 @@ class Limits(_Named):
     max_calls: int | None = 32
     """How many calls of one client may run at once; the next is answered with an error (111)."""
     call_timeout: float = 30.0
-    """How long a call may run whose caller has not said how long it waits, or a thirty-second longer. `math.inf`: no
-    limit."""
+    """How long a call may run whose caller has not said how long it waits; it may run longer by 1/32 of that.
+    `math.inf`: no limit."""
     max_history_bytes: int = HISTORY_BYTES
     """What the histories of all rooms (`app.rooms(history=...)`) may cost together, about 200 bytes for each message
     among them; beyond it the oldest messages of all rooms are forgotten first. Only the app's own limit applies."""

@@ -185,8 +185,7 @@ class ClientPeer:
             carrier.write(one)
 
     def _joined(self, frames: list[Frame]) -> Frame:
-        """The pushes as one message: that of the client before, if it holds the same. (Where 32 members all talk, this
-        takes a third of what joining takes.)"""
+        """The pushes as one message: that of the client before, if it holds the same, as members of one room do."""
         kept = self._rooms.kept
         last = kept.get(self.encoding.name)
         if last is not None and last[0] == frames:  # frames are equal only to themselves

@@ -130,7 +130,7 @@ class Seat:
         return self._token.take(claims)
 
     def _expire(self) -> None:
-        """The token is over."""
+        """The token is over. `SubscriptionLife` says what follows."""
         raise NotImplementedError
 
     # Its course
