@@ -6,6 +6,7 @@ The server is the one that `REDIS_SERVER` names, or Debian's redis-server, or a 
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -16,7 +17,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +31,7 @@ VARIABLE = "REDIS_SERVER"
 """The environment variable that names the command to use: a Valkey, an older Redis."""
 COMMANDS = ("redis-server", "valkey-server")
 START_SECONDS = 15.0
-PORTS = range(10_000, 22_000)
+PORTS = range(10_000, 20_000)
 """Below those that Linux gives to clients (from 32768 on), as are the ports of a cluster's bus, 10,000 higher. A client
 that connects again and again to a port of those while no server has it connects to itself in the end, and the server
 can't have its port back."""
@@ -60,14 +61,26 @@ def without(reason: str) -> NoReturn:
     pytest.skip(text)
 
 
+def shuffled_ports() -> Iterator[int]:
+    """All of `PORTS` that are this process's, of those that pytest-xdist runs side by side; over and over."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = list(PORTS[number :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))])
+    random.shuffle(own)
+    return itertools.cycle(own)
+
+
+ports = shuffled_ports()
+
+
 def server_port() -> int:
-    """A port for a server, free now, that no client is given by chance. The one 10,000 above it is free as well."""
-    while True:
-        port = random.choice(PORTS)
+    """A port for a server, free now, that no client is given by chance, and no other test. The one 10,000 above it is
+    free as well."""
+    for port in ports:
         with suppress(OSError), socket.socket() as sock, socket.socket() as bus:
             sock.bind(("127.0.0.1", port))
             bus.bind(("127.0.0.1", port + 10_000))
             return port
+    raise AssertionError("there is always a next port")
 
 
 class RedisServer:
@@ -115,6 +128,10 @@ class RedisServer:
         """Whether there is a process; a frozen one is."""
         return self._process is not None and self._process.poll() is None
 
+    def add_arguments(self, *arguments: str) -> None:
+        """More options for its next start."""
+        self._arguments = [*self._arguments, *arguments]
+
     def start(self, *, wait: bool = True) -> None:
         """Start it, on its port; and `wait` until it answers, which takes some 20 ms."""
         assert not self.is_running, "the server runs already"
@@ -136,8 +153,18 @@ class RedisServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if not self.is_running or time.monotonic() > deadline:
+                if re.search(r"Failed finding TLS support|tls-port.*\n.*Bad directive", self.log_text()):
+                    without("has been built without TLS")
                 raise AssertionError(f"{self.command} did not start on port {self.port}:\n{self.log_text()}")
             time.sleep(0.005)
+
+    def wait_for(self, check: Callable[[RedisServer], bool], what: str) -> None:
+        """Block until `check` is true of it."""
+        deadline = time.monotonic() + START_SECONDS
+        while not check(self):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the server on port {self.port} is not {what}:\n{self.log_text()}")
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """SIGKILL: what it has not written is lost, and its connections are reset. Again does nothing."""
@@ -169,6 +196,11 @@ class RedisServer:
         self.ask("SCRIPT", "FLUSH")
         with suppress(resp.ReplyError):  # before Redis 7 there are none
             self.ask("FUNCTION", "FLUSH")
+
+    def info(self, section: str) -> dict[str, str]:
+        """A section of `INFO`."""
+        lines = self.ask("INFO", section).splitlines()
+        return {key: value for key, found, value in (line.partition(":") for line in lines) if found}
 
     def connections(self) -> list[dict[str, str]]:
         """The connections it has, without the one that asks: `name`, `cmd`, `sub`, ... of `CLIENT LIST`."""
@@ -218,23 +250,15 @@ def redis_server(
         arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes" if persistent else "no", *options]
         server = RedisServer(Path(folder), arguments, tls=tls, password=password)
         try:
-            start_somewhere(server)
+            server.start()
             yield server
         finally:
             server.kill()
 
 
-def start_somewhere(server: RedisServer) -> None:
-    """Start it for the first time. Between the choice of a port and here another test may have taken it."""
-    for _ in range(3):
-        try:
-            return server.start()
-        except AssertionError:
-            log = server.log_text()
-            if "Failed finding TLS support" in log or re.search("tls-port.*\n.*Bad directive", log):
-                without("has been built without TLS")
-            if "in use" not in log:
-                raise
-            server.log.unlink()
-            server.port = server_port()
-    raise AssertionError("no port is free")
+def start_together(servers: list[RedisServer]) -> None:
+    """Start servers whose ports are written down already, and wait for all of them."""
+    for server in servers:
+        server.start(wait=False)
+    for server in servers:
+        server.wait_ready()
