@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import coredis
 import pytest
@@ -11,6 +12,7 @@ from coredis.connection import TCPLocation
 from coredis.exceptions import RedisError
 
 from tests.support.redis_cluster import SLOTS, RedisCluster, redis_cluster
+from tests.support.redis_server import RedisServer, has_its_primary
 
 PATIENCE = 30
 """Seconds. Without load a replica takes over after 3, and a node that comes back serves after 2 or 3."""
@@ -94,17 +96,21 @@ async def test_a_node_dies_and_the_others_serve_on(cluster: RedisCluster) -> Non
         assert await redis.get(there) == b"1"
 
 
+def has_another_owner(cluster: RedisCluster, slot: int, old: RedisServer) -> bool:
+    return cluster.owner(slot) is not old
+
+
 @pytest.mark.long
 async def test_a_replica_takes_over(replicated: RedisCluster) -> None:
     slot = replicated.slot("key")
     async with client(replicated) as redis:
         for number in range(3):
             dead = replicated.owner(slot)
-            await redis.set("key", str(number))
-            assert await redis.wait(1, 5000) >= 1
+            with redis.ensure_replication(1, PATIENCE * 1000):
+                await redis.set("key", str(number))
             dead.kill()
-            await wait_until(lambda: replicated.owner(slot) is not dead)  # noqa: B023  # called in this turn alone
+            await wait_until(partial(has_another_owner, replicated, slot, dead))
             assert replicated.owner(slot).ask("GET", "key") == str(number)
             await write(redis, "key", "after")
             dead.start()
-            await wait_until(lambda: dead.info("replication").get("master_link_status") == "up")  # noqa: B023  # the same
+            await wait_until(partial(has_its_primary, dead))

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.redis_server import RedisServer, start_together
+from tests.support.redis_server import RedisServer, has_its_primary, start_together
 
 SLOTS = 16_384
 PRIMARIES = 3
@@ -145,5 +145,5 @@ def serves(server: RedisServer) -> bool:
     info = dict(line.split(":") for line in server.ask("CLUSTER", "INFO").splitlines())
     lines = [line.split() for line in server.ask("CLUSTER", "NODES").splitlines()]
     linked = all(line[7] == "connected" and "fail" not in line[2] for line in lines)
-    ready = server.info("replication").get("master_link_status", "up") == "up"
+    ready = has_its_primary(server) or server.info("replication")["role"] == "master"
     return linked and ready and (info["cluster_state"], info["cluster_slots_ok"]) == ("ok", str(SLOTS))

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.redis_server import RedisServer, start_together
+from tests.support.redis_server import RedisServer, has_its_primary, start_together
 
 NAME = "main"
 """What the sentinels call the primary, whichever it is."""
@@ -102,10 +102,6 @@ def sentinel_configuration(port: int, ids: dict[int, str], nodes: list[RedisServ
         *(f"known-sentinel {NAME} 127.0.0.1 {other} {ids[other]}" for other in ids if other != port),
     ]
     return "".join(f"sentinel {line}\n" for line in lines)
-
-
-def has_its_primary(replica: RedisServer) -> bool:
-    return replica.info("replication").get("master_link_status") == "up"
 
 
 def sees_all(sentinel: RedisServer) -> bool:

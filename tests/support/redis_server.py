@@ -153,7 +153,7 @@ class RedisServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if not self.is_running or time.monotonic() > deadline:
-                if re.search(r"Failed finding TLS support|tls-port.*\n.*Bad directive", self.log_text()):
+                if re.search(r"Failed finding TLS support|tls-.*\n.*Bad directive", self.log_text()):
                     without("has been built without TLS")
                 raise AssertionError(f"{self.command} did not start on port {self.port}:\n{self.log_text()}")
             time.sleep(0.005)
@@ -254,6 +254,11 @@ def redis_server(
             yield server
         finally:
             server.kill()
+
+
+def has_its_primary(server: RedisServer) -> bool:
+    """Whether it is a replica that has its primary's data, and hears from it."""
+    return server.info("replication").get("master_link_status") == "up"
 
 
 def start_together(servers: list[RedisServer]) -> None:
