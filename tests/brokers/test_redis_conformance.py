@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from verbtrio.brokers.base import Broker
+import pytest
+
+from tests.support.redis_server import RedisServer
+from verbtrio.brokers import Broker
 from verbtrio.brokers.redis import RedisBroker
+from verbtrio.testing.broker_checks import ODD_NAMES
 from verbtrio.testing.brokers import BrokerConformance
 
 
 class TestRedisBroker(BrokerConformance):
     """One server, which all tests share."""
 
+    odd_names = (*ODD_NAMES, "a}:m", "}", "}:h", "{r:a}:m", "r:a", "processes", "\ud800")
+
+    @pytest.fixture(autouse=True)
+    def _server(self, redis: RedisServer) -> None:
+        self.url = redis.url
+
     @asynccontextmanager
     async def brokers(self) -> AsyncIterator[Callable[[], Broker]]:
-        yield lambda: RedisBroker("redis://127.0.0.1:7777")
+        yield lambda: RedisBroker(self.url)
