@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 import trio
@@ -38,6 +38,13 @@ handled_by: ContextVar[ref[Member] | None] = ContextVar("handled_by", default=No
 """The connection whose handler is running: in its task, in those it starts, and in hooks that are called in place."""
 
 
+class Owner(Protocol):
+    """What tells of the connection's end: its life. (A callback would be 64 bytes more for each connection.)"""
+
+    def ended(self) -> None:
+        """The connection has begun to end, and its Close frame is on its way."""
+
+
 class WebSocketPeer(Generic[T]):
     """One connection, as the framework knows it. All its methods are synchronous.
 
@@ -53,7 +60,7 @@ class WebSocketPeer(Generic[T]):
 
     __slots__ = (
         "_dismissed",
-        "_on_end",
+        "_owner",
         "_refused",
         "check",
         "closed",
@@ -89,23 +96,23 @@ class WebSocketPeer(Generic[T]):
         self.closed: CloseInfo | None = None
         self.dialect: Dialect | None = None
         self.sent = 0
-        self._on_end: Callable[[], None]
+        self._owner: Owner
         self._refused = 0  # messages that were not what the handler takes
         self._dismissed: CloseInfo | None = None  # how it will end: set by a kick from `ws.route` or `app.connections`
 
     def __repr__(self) -> str:
         return repr(self.ws)
 
-    def open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
+    def open(self, outbox: Outbox, calls: Calls, owner: Owner) -> None:
         """The handshake is done.
 
         Args:
             calls: calls its leave hooks.
-            on_end: called when the connection has begun to end and its Close frame is on its way.
+            owner: told of its end.
         """
         self.outbox = outbox
         self.memberships.calls = calls
-        self._on_end = on_end
+        self._owner = owner
         self.phase = ReadyState.OPEN
 
     @property
@@ -229,7 +236,7 @@ class WebSocketPeer(Generic[T]):
             if self.dialect is not None:
                 ended(self.dialect, info)
             self.memberships.leave_all()
-            self._on_end()
+            self._owner.ended()
         if self.nursery is not None:
             scope = self.nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)
