@@ -93,12 +93,11 @@ class Connection:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
-        still have their time limits.
+        still have their time limits. (It is not awaited here: that would be a frame more for each connection.)
         """
         transport = self.peer.transport
         if registry.poller is None or transport.fd is None:
             return self._run_in_nursery(registry)
-        # Awaited here, it would cost a frame for each connection.
         return self._run(registry, PolledReader(transport, self, registry.poller), registry.nursery)
 
     async def _run_in_nursery(self, registry: Registry) -> None:

@@ -49,7 +49,8 @@ class WebSocketPeer(Generic[T]):
     """One connection, as the framework knows it. All its methods are synchronous.
 
     Attributes:
-        ws: the facade, a `WebSocket`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
+        ws: the facade, a `WebSocket`, whose constructor sets this; where there is a `dialect`, what that has instead.
+            (It is typed `Any`: its module imports this one.)
         phase: how far the connection has got. It never goes back.
         closed: how it ended; set with the phase CLOSING (a moment later where a `dialect` has last words), never
             changed.
