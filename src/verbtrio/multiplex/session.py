@@ -119,27 +119,29 @@ class ClientSession(ApplicationSide):
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
+        peer = self._peer
         if self._is_unusable:
-            self._peer.end(BAD)
+            peer.end(BAD)
             return None
-        if isinstance(message, str) and self._peer.encoding.is_binary:
-            self._peer.end(INAPPROPRIATE)
+        if isinstance(message, str) and peer.encoding.is_binary:
+            peer.end(INAPPROPRIATE)
             return None
         try:
-            found = self._peer.encoding.commands(message)
+            found = peer.encoding.commands(message)
         except BadCommands:
-            self._peer.end(BAD)
+            peer.end(BAD)
             return None
-        self._calls.joins = not isinstance(found, tuple)
+        is_alone = isinstance(found, tuple)
+        self._calls.joins = not is_alone
         commands = iter(found)
-        later = self._go(commands)
+        later = self._handle(next(commands), peer.carrier.closed) if is_alone else self._go(commands)
         return None if later is None else self._go_on(later, commands)
 
     def _go(self, commands: Iterator[Command]) -> Awaitable[None] | None:
         """Handle commands in place, up to one that has to wait: that is returned. `None`: all are handled."""
         peer = self._peer
         for _ in range(COMMANDS_A_TURN):
-            closed = peer.closed
+            closed = peer.carrier.closed
             if self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS):
                 return None  # what came before the client's own end is handled
             try:
@@ -163,12 +165,12 @@ class ClientSession(ApplicationSide):
             later = self._go(commands)
 
     def _handle(self, command: Command, closed: CloseInfo | None) -> Awaitable[None] | None:
-        method = command.method
+        method = command.method if command.rpc is None else "rpc"  # most are calls, and that is seen at once
         if method is None or (not command.id and method != "send"):
             if command.id or not self._clock.pong():  # an unknown request; or an answer that nobody has asked for
                 self._peer.end(BAD)
             return None
-        if closed is not None and method not in _WITHOUT_ANSWER:
+        if closed is not None and (closed.cause not in PEERS_ENDS or method not in _WITHOUT_ANSWER):
             return None  # it has gone: what it has said before still counts, but it is told nothing
         if self._is_connected is (method == "connect"):
             self._peer.end(BAD)
@@ -215,6 +217,9 @@ class ClientSession(ApplicationSide):
             Refused: it may not be done.
         """
         request: Any = getattr(command, method)
+        if method == "rpc":  # the most frequent first
+            self._calls.rpc(command.id, request)
+            return None
         if method in _CHANNEL_METHODS and not request.channel:
             self._peer.end(BAD)
             return None
@@ -227,7 +232,7 @@ class ClientSession(ApplicationSide):
             return self._connect(command.id, request)
         if method == "refresh":
             return self._refresh(command.id, request)
-        owner = self._subscriptions if method in _SUBSCRIBING else self._calls if method == "rpc" else self._rooms
+        owner = self._subscriptions if method in _SUBSCRIBING else self._rooms
         later: Awaitable[None] | None = getattr(owner, method)(command.id, request)
         return later
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 from msgspec import Raw
 
 from verbtrio.base.position import Position
-from verbtrio.messages.frame import Frame, ProtocolFrame, ReplyFrame, TransientFrame
+from verbtrio.messages.frame import Encode, Frame, ProtocolFrame, ReplyFrame, TransientFrame
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols.commands import Command, EmulationRequest
-from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply
+from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply, RPCResult
 
 
 class Encoding(ABC):
@@ -71,6 +72,19 @@ class Encoding(ABC):
         frame = ReplyFrame(payload, text=not self.is_binary)
         frame.pushes = {self.name: (payload, None)}
         return frame
+
+    def returned(self, command: int, result: Any, encode: Encode) -> ReplyFrame:
+        """The reply to a call that has returned `result`.
+
+        Args:
+            encode: the app's encoder.
+
+        Raises:
+            TypeError: as that does.
+            UnicodeEncodeError: as that does.
+        """
+        data = None if result is None else self.data(encode(result))
+        return ReplyFrame(self.encode(Reply(id=command, rpc=RPCResult(data))), text=not self.is_binary)
 
     def pushed(self, push: Push) -> ReplyFrame:
         """A push to one client that no policy may drop: what has become of a subscription."""
@@ -138,6 +152,7 @@ class Encoding(ABC):
         return self.encode_push(push)
 
 
+_LF, _CR = b"\n\r"  # asked for a number, `in` takes a fifth of what it takes for one byte
 _LINE_BREAKS = bytes.maketrans(b"\n\r", b"  ")
 
 
@@ -146,4 +161,4 @@ def in_one_line(json: bytes) -> bytes:
 
     Replies are lines, and a server-sent event ends its lines with "\\r", too.
     """
-    return json.translate(_LINE_BREAKS) if b"\n" in json or b"\r" in json else json
+    return json.translate(_LINE_BREAKS) if _LF in json or _CR in json else json
