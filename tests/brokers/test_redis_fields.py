@@ -43,9 +43,8 @@ def test_names_never_meet(one: str, other: str, prefix: str) -> None:
     """Two rooms have no key and no channel in common, nor has a room one with a process, a lease or another room's
     other key."""
     names = Names(prefix)
-    kinds = [names.channel, names.top, names.history, names.counts, names.connections, names.users]
-    kinds += [names.lease, names.fence, names.inbox, names.rooms]
-    keys = {(kind.__name__, text): kind(text) for kind in kinds for text in {one, other}}
+    kinds = ("channel", "top", "history", "counts", "connections", "users", "lease", "fence", "inbox", "rooms")
+    keys = {(kind, text): getattr(names, kind)(text) for kind in kinds for text in {one, other}}
     keys |= {(name, ""): getattr(names, name) for name in ("processes", "graves", "beat", "everybody")}
     assert len(set(keys.values())) == len(keys)
     assert names.room_of(names.channel(one)) == one
