@@ -138,6 +138,7 @@ class Encoding(ABC):
         return self.encode_push(push)
 
 
+_LINE_FEED, _RETURN = b"\n\r"
 _LINE_BREAKS = bytes.maketrans(b"\n\r", b"  ")
 
 
@@ -146,4 +147,5 @@ def in_one_line(json: bytes) -> bytes:
 
     Replies are lines, and a server-sent event ends its lines with "\\r", too.
     """
-    return json.translate(_LINE_BREAKS) if b"\n" in json or b"\r" in json else json
+    # A number is looked for, and not bytes: of these Python first asks whether they are one, for 2,000 instructions.
+    return json.translate(_LINE_BREAKS) if _LINE_FEED in json or _RETURN in json else json
