@@ -130,7 +130,12 @@ class ClientSession(ApplicationSide):
         except BadCommands:
             self._peer.end(BAD)
             return None
-        self._calls.joins = not isinstance(found, tuple)
+        if isinstance(found, tuple):  # one command alone, as in most messages
+            self._calls.joins = False
+            closed = self._peer.closed
+            later = None if _cuts_off(closed) else self._handle(found[0], closed)
+            return None if later is None else self._go_on(later, iter(()))
+        self._calls.joins = True
         commands = iter(found)
         later = self._go(commands)
         return None if later is None else self._go_on(later, commands)
@@ -140,8 +145,8 @@ class ClientSession(ApplicationSide):
         peer = self._peer
         for _ in range(COMMANDS_A_TURN):
             closed = peer.closed
-            if self._is_unusable or (closed is not None and closed.cause not in PEERS_ENDS):
-                return None  # what came before the client's own end is handled
+            if self._is_unusable or _cuts_off(closed):
+                return None
             try:
                 command = next(commands, None)
             except BadCommands:
@@ -218,6 +223,8 @@ class ClientSession(ApplicationSide):
         if method in _CHANNEL_METHODS and not request.channel:
             self._peer.end(BAD)
             return None
+        if method == "publish":  # first: it is what there is most of
+            return self._rooms.publish(command.id, request)
         if method == "ping":
             raise Refused(codes.NOT_AVAILABLE)
         if method == "send":
@@ -284,6 +291,11 @@ _CHANNEL_METHODS = frozenset(
 )
 _SUBSCRIBING = frozenset(("subscribe", "unsubscribe"))
 _WITHOUT_ANSWER = frozenset(("publish", "send"))
+
+
+def _cuts_off(closed: CloseInfo | None) -> bool:
+    """Whether nothing more is handled: what has come before the client's own end still is."""
+    return closed is not None and closed.cause not in PEERS_ENDS
 
 
 async def _checkpoint() -> None:
