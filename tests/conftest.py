@@ -13,6 +13,7 @@ import trustme
 from hypothesis import settings
 
 from tests.support.process import Server, hypercorn
+from tests.support.redis_server import RedisServer, redis_server
 from verbtrio.contract import check
 
 # A shell starts what it runs in the background with SIGINT ignored, and the servers would inherit that.
@@ -56,6 +57,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         servers = Servers(stack, tmp_path_factory.mktemp("tls"))
         yield servers
         servers.terminate()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis that many tests share: each uses names of its own, and does nothing to the server itself."""
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,8 +30,9 @@ class Frame:
     room: Hashable
     pushes: dict[str, tuple[bytes, Frame | None]] | None
 
-    def __init__(self, payload: bytes, *, text: bool, is_json: bool = False) -> None:
-        """`payload` is the message's bytes: UTF-8 if `text` is true."""
+    def __init__(self, payload: bytes, text: bool, is_json: bool = False) -> None:
+        """`payload` is the message's bytes: UTF-8 if `text` is true. (Without names, a frame is made in 3,000
+        instructions instead of 4,000.)"""
         size = len(payload)
         # By hand this takes 0.3 us; websockets' `Frame.serialize` takes 1.2, a quarter of what a send may cost.
         if size < 126:
@@ -121,6 +122,10 @@ def transient(frame: Frame, room: Hashable, key: str | None, ttl: float | None, 
     return TransientFrame(frame, None if key is None else (room, key), expires)
 
 
+BYTES_LIKE = (bytes, bytearray, memoryview)
+"""(`isinstance` takes half as long with a tuple as with a union that is made for each question.)"""
+
+
 def encode(data: Data) -> Frame:
     """Encode `data` for sending: `str` as text, bytes-like as binary, anything else as JSON text.
 
@@ -129,10 +134,10 @@ def encode(data: Data) -> Frame:
         UnicodeEncodeError: a `str` holds a lone surrogate.
     """
     if isinstance(data, str):
-        return Frame(data.encode(), text=True)
-    if isinstance(data, bytes | bytearray | memoryview):
-        return Frame(bytes(data), text=False)
-    return Frame(msgspec.json.encode(data), text=True, is_json=True)
+        return Frame(data.encode(), True)
+    if isinstance(data, BYTES_LIKE):
+        return Frame(bytes(data), False)
+    return Frame(msgspec.json.encode(data), True, True)
 
 
 Encode: TypeAlias = Callable[[Data], Frame]

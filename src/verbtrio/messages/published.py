@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from verbtrio.base.position import Position
@@ -31,16 +29,25 @@ class Published(Frame):
         self.frame = frame
 
 
+class ClientInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who a client is, for others. `conn_info` comes with the connection's token, `chan_info` with the subscription."""
+
+    user: str = ""
+    client: str = ""
+    conn_info: msgspec.Raw | None = None
+    chan_info: msgspec.Raw | None = None
+
+
 class SignedFrame(Frame):
     """A message that says which client has published it. Only clients of protocols that tell so see it.
 
     Attributes:
-        info: who the client is, as its protocol puts it.
+        info: who the client is.
     """
 
     __slots__ = ("info",)
 
-    def __init__(self, frame: Frame, info: Any) -> None:
+    def __init__(self, frame: Frame, info: ClientInfo) -> None:
         self.share(frame)
         self.info = info
 

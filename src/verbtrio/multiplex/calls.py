@@ -48,11 +48,12 @@ class Call:
     """What the log calls it."""
     is_plain: bool = field(init=False, repr=False)
     """Whether it is called in place. (It may return an awaitable all the same, as some decorated functions do.)"""
-    _decoder: DataDecoder[Any] | None = field(init=False, repr=False)
+    _decode: Callable[..., Any] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", name_of_task(self.function))
-        object.__setattr__(self, "_decoder", _decoder(self.function, self.name, self.decode))
+        decoder = _decoder(self.function, self.name, self.decode)
+        object.__setattr__(self, "_decode", None if decoder is None else decoder.__call__)
         by_object = getattr(self.function, "__call__", None)  # noqa: B004 -- an object's own method, if it has one
         is_coroutine = inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(by_object)
         object.__setattr__(self, "is_plain", not is_coroutine)
@@ -63,9 +64,9 @@ class Call:
         Raises:
             MessageError: `data` is not what it takes.
         """
-        if self._decoder is None:
+        if self._decode is None:
             return (client,)
-        return (client, self._decoder(data, is_binary=is_binary))
+        return (client, self._decode(data, is_binary=is_binary))
 
 
 def _decoder(function: Any, name: str, hook: DecodeHook | None) -> DataDecoder[Any] | None:

@@ -43,7 +43,7 @@ class DataDecoder(Generic[T]):
         if kind is str or kind is bytes:
             self._decode = msgspec.json.Decoder(kind).decode
         else:
-            self._decode = Decoder[Any](kind, hook)
+            self._decode = Decoder[Any](kind, hook).__call__  # as a method: called half as fast as an object
 
     def __call__(self, data: Raw, *, is_binary: bool) -> T:
         """`is_binary`: whether the client's encoding is."""

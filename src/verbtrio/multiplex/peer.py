@@ -115,12 +115,19 @@ class ClientPeer:
         self._has_replied = True
         self.hold(self.encoding.reply(reply))
 
-    def reply_alone(self, reply: Reply) -> None:
-        """Answer a command that no other answer is expected to join: at once, unless something is held."""
-        if self.held or self._answered is not None:
-            self.reply(reply)
+    def returned(self, command: int, result: Any, *, joins: bool) -> None:
+        """Answer a call with what its function has returned: at once, unless something is held that it has to follow,
+        or it `joins` other answers that are expected.
+
+        Raises:
+            TypeError, UnicodeEncodeError: that can't be encoded.
+        """
+        frame = self.encoding.returned(command, result, self._rooms.encode)
+        if joins or self.held or self._answered is not None:
+            self._has_replied = True
+            self.hold(frame)
         else:
-            self.carrier.write(self.encoding.reply(reply))
+            self.carrier.write(frame)
 
     def answer_publish(self, command: int) -> None:
         """Answer a publish: before what is held, unless another reply is among it. Its place beside pushes means

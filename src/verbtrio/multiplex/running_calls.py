@@ -27,7 +27,7 @@ from verbtrio.multiplex.settings import ClientSettings
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
 from verbtrio.protocols.commands import RPCRequest, SendRequest
-from verbtrio.protocols.replies import Reply, RPCResult
+from verbtrio.protocols.replies import Reply
 
 logger = logging.getLogger("verbtrio.calls")
 
@@ -145,12 +145,9 @@ class RunningCalls:
             self._idle.scope.cancel()
 
     def _begin(self, call: Call, data: Raw, command: int, patience: float) -> None:
-        peer, limits = self._peer, self._peer.limits
-        most, longest, size = limits.max_calls, limits.call_timeout, len(memoryview(data))
-        if most is not None and self.running >= most:
+        if self.running and not self._has_room(len(memoryview(data))):
             raise Refused(codes.TOO_MANY_REQUESTS)
-        if self.running and self._bytes + size > limits.max_message_bytes:
-            raise Refused(codes.TOO_MANY_REQUESTS)  # what is decoded may take 40 times as much
+        peer = self._peer
         try:
             arguments = call.arguments(peer.client, data, is_binary=peer.encoding.is_binary)
         except MessageError as error:
@@ -159,12 +156,20 @@ class RunningCalls:
         later = None
         if call.is_plain and (later := self._call_in_place(call, arguments, command)) is None:
             return
-        runner = self._hand_over(_Job(call, arguments, command, size, later), patience, longest)
+        size = len(memoryview(data))
+        runner = self._hand_over(_Job(call, arguments, command, size, later), patience, peer.limits.call_timeout)
         if command:
             self._unanswered[runner] = None
             self._by_command[command] = runner  # from now on: its caller may not want it any more before it has begun
         self.running += 1
         self._bytes += size
+
+    def _has_room(self, size: int) -> bool:
+        """Whether another call may run beside those that do, with so many bytes of data."""
+        limits = self._peer.limits
+        if limits.max_calls is not None and self.running >= limits.max_calls:
+            return False
+        return self._bytes + size <= limits.max_message_bytes  # what is decoded may take 40 times as much
 
     def _call_in_place(self, call: Call, arguments: tuple[Any, ...], command: int) -> Awaitable[Any] | None:
         """Call a plain function, and answer; what has to be awaited first is returned. Raises no `Exception`."""
@@ -252,13 +257,7 @@ class RunningCalls:
             TypeError: that can't be encoded.
         """
         if command:
-            peer = self._peer
-            data = None if result is None else peer.encoding.data(peer.encode(result))
-            reply = Reply(id=command, rpc=RPCResult(data))
-            if joins:
-                peer.reply(reply)
-            else:
-                peer.reply_alone(reply)
+            self._peer.returned(command, result, joins=joins)
 
     def _refuse(self, command: int, error: ProtocolError) -> None:
         if command:

@@ -111,19 +111,20 @@ class SubRefreshRequest(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One command. One of its requests is set; where there are several, the first counts."""
+    """One command. One of its requests is set; where there are several, the first counts. (The first ones are found
+    soonest: those that clients send most.)"""
 
     id: UInt32 = 0
+    rpc: RPCRequest | None = None
+    publish: PublishRequest | None = None
+    send: SendRequest | None = None
     connect: ConnectRequest | None = None
     subscribe: SubscribeRequest | None = None
     unsubscribe: ChannelRequest | None = None
-    publish: PublishRequest | None = None
     presence: ChannelRequest | None = None
     presence_stats: ChannelRequest | None = None
     history: HistoryRequest | None = None
     ping: PingRequest | None = None
-    send: SendRequest | None = None
-    rpc: RPCRequest | None = None
     refresh: RefreshRequest | None = None
     sub_refresh: SubRefreshRequest | None = None
 

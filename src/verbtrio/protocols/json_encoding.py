@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from verbtrio.messages.frame import Frame, ReplyFrame
+from verbtrio.messages.frame import Encode, Frame, ReplyFrame
+from verbtrio.messages.frame import encode as encode_without_hook
 from verbtrio.protocols.commands import BadCommands, Command, EmulationRequest
 from verbtrio.protocols.encoding import Encoding, in_one_line
 from verbtrio.protocols.replies import Push, Reply
@@ -16,6 +18,19 @@ from verbtrio.protocols.replies import Push, Reply
 
 class _Pushed(msgspec.Struct, frozen=True):
     push: Push
+
+
+class _Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An `RPCResult` that is not encoded yet."""
+
+    data: Any = None
+
+
+class _Returned(msgspec.Struct, frozen=True):
+    """The `Reply` with it."""
+
+    id: int
+    rpc: _Result
 
 
 class _EmulationBody(msgspec.Struct, frozen=True):
@@ -68,13 +83,25 @@ class JSONEncoding(Encoding):
         return EmulationRequest(request.session, request.node, request.data)
 
     def encode(self, reply: Reply) -> bytes:
-        return _encoder.encode(reply)
+        return self._text(reply)
 
     def encode_publish_answer(self, command: int) -> bytes:
         return b'{"id":%d,"publish":{}}' % command  # in a third of the time
 
     def encode_push(self, push: Push) -> bytes:
-        return _encoder.encode(_Pushed(push))
+        return self._text(_Pushed(push))
+
+    def _text(self, message: msgspec.Struct) -> bytes:
+        return _encoder.encode(message)
+
+    def returned(self, command: int, result: Any, encode: Encode) -> ReplyFrame:
+        # In one pass: the reply then takes a third of the instructions that it takes where its data are encoded first.
+        if encode is encode_without_hook:
+            try:
+                return ReplyFrame(in_one_line(self._text(_Returned(command, _Result(result)))), True)
+            except (TypeError, BufferError):
+                pass  # a subclass of `str` or `bytes`, as a whole: msgspec does not take it; or what nobody takes
+        return super().returned(command, result, encode)
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         return b"\n".join(messages)
@@ -95,11 +122,8 @@ class ASCIIEncoding(JSONEncoding):
 
     name = "json-ascii"
 
-    def encode(self, reply: Reply) -> bytes:
-        return _ascii(super().encode(reply))
-
-    def encode_push(self, push: Push) -> bytes:
-        return _ascii(super().encode_push(push))
+    def _text(self, message: msgspec.Struct) -> bytes:
+        return _ascii(super()._text(message))
 
 
 def _ascii(message: bytes) -> bytes:

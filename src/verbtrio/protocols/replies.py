@@ -8,17 +8,9 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+from verbtrio.messages.published import ClientInfo as ClientInfo
 from verbtrio.protocols.codes import ProtocolError
 from verbtrio.protocols.commands import NO_DATA
-
-
-class ClientInfo(Struct, frozen=True, omit_defaults=True):
-    """Who a client is, for others. `conn_info` comes with the connection's token, `chan_info` with the subscription."""
-
-    user: str = ""
-    client: str = ""
-    conn_info: Raw | None = None
-    chan_info: Raw | None = None
 
 
 class Publication(Struct, frozen=True, omit_defaults=True):

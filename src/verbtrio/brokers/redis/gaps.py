@@ -1,0 +1,106 @@
+"""Fills the gaps of rooms with a history: what did not come is read, and delivered in its order."""
+
+from __future__ import annotations
+
+import trio
+
+from verbtrio.base.position import Position
+from verbtrio.brokers.base import Process
+from verbtrio.brokers.records import Page
+from verbtrio.brokers.redis.link import Link
+from verbtrio.brokers.redis.message_scripts import PAGE
+from verbtrio.brokers.redis.names import Names
+from verbtrio.brokers.redis.outgoing import EPOCH_SECONDS, new_epoch
+from verbtrio.brokers.redis.records import page_of
+from verbtrio.brokers.redis.room import Room
+from verbtrio.brokers.redis.subscriptions import Subscriptions
+
+PAGE_MESSAGES = 64
+"""How many messages are read at once."""
+
+
+async def read_page(
+    link: Link,
+    names: Names,
+    room: str,
+    *,
+    since: Position | None,
+    known: Position | None,
+    limit: int | None,
+    reverse: bool,
+    ttl: float = 0.0,
+) -> Page:
+    """A page of a room's history. See `Session.history`.
+
+    Args:
+        known: the newest position that this process knows.
+        ttl: the history's, in seconds.
+
+    Raises:
+        BrokerUnavailable: Redis can't be reached.
+    """
+    arguments: list[bytes | str | int] = [new_epoch(), round((ttl + EPOCH_SECONDS) * 1000)]
+    for position in (known, since):
+        arguments += ("", 0) if position is None else (position.epoch, position.offset)
+    arguments += ("" if limit is None else limit, int(reverse))
+    answer = await link.call(PAGE, [names.top(room), names.history(room)], *arguments)
+    return page_of(answer, room, since, trio.current_time(), reverse=reverse)
+
+
+class GapFiller:
+    """Reads the histories of the rooms that have a gap, one after the other.
+
+    Args:
+        process: gets what is read, and is told of what is not there any more.
+        names: of the keys.
+        subscriptions: the process's rooms.
+    """
+
+    def __init__(self, process: Process, names: Names, subscriptions: Subscriptions) -> None:
+        self._process = process
+        self._names = names
+        self._subscriptions = subscriptions
+        self._news = trio.Event()
+
+    def wake(self) -> None:
+        """There is something to read."""
+        self._news.set()
+
+    async def run(self, link: Link) -> None:
+        """Do so until cancelled.
+
+        Raises:
+            BrokerUnavailable: Redis can't be reached.
+        """
+        to_read = self._subscriptions.to_read
+        while True:
+            if not to_read:
+                self._news = trio.Event()
+                await self._news.wait()
+                continue
+            name = next(iter(to_read))
+            if (room := self._subscriptions.rooms.get(name)) is not None:
+                await self._fill(link, room)
+            to_read.pop(name, None)
+
+    async def _fill(self, link: Link, room: Room) -> None:
+        """Read until what has been read reaches what has come meanwhile. No checkpoint is between that and the return.
+
+        What comes while it is read is read, too, and not kept: so nothing grows.
+        """
+        while room.is_reading and room.wanted:
+            since = room.position
+            page = await read_page(
+                link, self._names, room.name, since=since, known=since, limit=PAGE_MESSAGES, reverse=False
+            )
+            if self._subscriptions.rooms.get(room.name) is not room:
+                return  # it was left meanwhile
+            if not page.is_complete:
+                self._process.missed(room.name)
+                room.position = Position(page.position.epoch, page.oldest.offset - 1) if page.oldest else page.position
+            for message in page.messages:
+                room.position = message.position
+                self._process.deliver(room.name, message.frame, message.position)
+            assert room.position is not None
+            if room.position.offset >= max(page.position.offset, room.seen):
+                room.is_reading, room.seen = False, 0

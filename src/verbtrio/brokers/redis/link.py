@@ -1,0 +1,261 @@
+"""An open connection to Redis, or one to each node of a cluster.
+
+Commands are written in the order of the calls, several at once, without waiting for the answers; so what one task
+sends is carried out in order, and a thousand commands cost one round trip. The same connection brings what is published
+(RESP3 has both on one), in the order in which Redis has done everything.
+
+A link has two tasks for each connection: one takes the answers, one what is published. Whatever goes wrong ends the
+link as a whole: the session then makes a new one, and brings it up to date.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import trio
+from coredis.connection import BaseConnection
+from coredis.exceptions import (
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterError,
+    RedisError,
+)
+from coredis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+
+from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.brokers.redis.reply import Reply
+from verbtrio.brokers.redis.script import Script
+from verbtrio.brokers.redis.scripts import ALL
+
+logger = logging.getLogger("verbtrio.brokers.redis")
+
+ANSWERS_A_TURN = 64
+"""How many answers are taken before other tasks have their turn."""
+UNUSABLE = (RedisConnectionError, BusyLoadingError, NoScriptError, ReadOnlyError, RedisClusterError)
+"""What tells that a connection does not lead to a primary that can be used, or no more."""
+COMMAND_BYTES = 100
+"""What a command costs beside its arguments, at least."""
+
+
+class LinkLost(Exception):  # noqa: N818 -- a state
+    """The link can't be used any more. Its text says why."""
+
+
+class Link:
+    """Commands to Redis, and what is published.
+
+    Args:
+        timeout: seconds until an answer must have come.
+        published: called with the channel and the message, for each that comes.
+
+    Attributes:
+        pending_bytes: what is on its way, and not answered.
+        processes: how many processes live, as of the latest heartbeat.
+    """
+
+    def __init__(self, timeout: float, published: Callable[[bytes, bytes], None]) -> None:
+        self.pending_bytes = 0
+        self.processes = 1
+        self._timeout = timeout
+        self._published = published
+        self._pipes: list[_Pipe] = []
+        self._lost = trio.Event()
+        self._reason = ""
+
+    # What is sent: nothing here blocks
+
+    def call(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        *arguments: bytes | str | int,
+        then: Callable[[Any, BrokerUnavailable | None], None] | None = None,
+    ) -> Reply:
+        """Have a script run. See `Reply` for `then`."""
+        pipe = self._pipe(keys[0])
+        return self._send(pipe, b"EVALSHA", (script.sha, len(keys), *keys, pipe.publish, *arguments), then)
+
+    def command(
+        self,
+        name: bytes,
+        key: bytes,
+        *arguments: bytes | str | int,
+        then: Callable[[Any, BrokerUnavailable | None], None] | None = None,
+    ) -> Reply:
+        """Have a command run that begins with a key, or with a channel."""
+        return self._send(self._pipe(key), name, (key, *arguments), then)
+
+    def publish(
+        self, channel: bytes, message: bytes, *, then: Callable[[Any, BrokerUnavailable | None], None] | None = None
+    ) -> Reply:
+        """Publish a message. The answer is how many connections have got it."""
+        pipe = self._pipe(channel)
+        return self._send(pipe, pipe.publish, (channel, message), then)
+
+    def others(self, receivers: int) -> int:
+        """How many other processes have got what `publish` has sent to all: it comes back here, too."""
+        return max(0, receivers - 1)
+
+    def subscribe(self, channels: Sequence[bytes]) -> None:
+        """Have what is published there come: it does from before the next command is carried out."""
+        self._tell(b"SUBSCRIBE", channels)
+
+    def unsubscribe(self, channels: Sequence[bytes]) -> None:
+        """Have it come no more."""
+        self._tell(b"UNSUBSCRIBE", channels)
+
+    async def wait_answered(self) -> None:
+        """Wait until all that was sent so far is carried out.
+
+        Raises:
+            BrokerUnavailable: the link is lost.
+        """
+        for pipe in self._pipes:
+            await self._send(pipe, b"PING", (), None)
+
+    def lose(self, reason: str) -> None:
+        """End the link: something is wrong with it."""
+        if not self._lost.is_set():
+            self._reason = reason
+            self._lost.set()
+
+    async def wait_lost(self) -> None:
+        """Wait until the link is to end.
+
+        Raises:
+            LinkLost: always, unless cancelled.
+        """
+        await self._lost.wait()
+        raise LinkLost(self._reason)
+
+    def _pipe(self, key: bytes) -> _Pipe:
+        return self._pipes[0]
+
+    def _send(
+        self,
+        pipe: _Pipe,
+        name: bytes,
+        arguments: Sequence[bytes | str | int],
+        then: Callable[[Any, BrokerUnavailable | None], None] | None,
+    ) -> Reply:
+        size = COMMAND_BYTES + sum(len(each) if isinstance(each, bytes | str) else 8 for each in arguments)
+        reply = Reply(size, then)
+        try:
+            pipe.send(name, arguments, reply, self._timeout)
+        except RedisConnectionError as error:
+            self.lose(f"the connection was lost: {error}")
+            reply.resolve(None, BrokerUnavailable("Redis can't be reached"))
+        else:
+            self.pending_bytes += size
+        return reply
+
+    def _tell(self, command: bytes, channels: Sequence[bytes]) -> None:
+        if not channels:
+            return
+        try:
+            self._pipes[0].connection.send_command(command, *channels)
+        except RedisConnectionError as error:
+            self.lose(f"the connection was lost: {error}")
+
+    # What comes
+
+    @asynccontextmanager
+    async def running(self, connections: Sequence[BaseConnection]) -> AsyncIterator[None]:
+        """Use these connections for as long as the block, which is cancelled when the link is lost.
+
+        Raises:
+            LinkLost: in an `ExceptionGroup`.
+        """
+        self._pipes = [_Pipe(connection) for connection in connections]
+        try:
+            async with trio.open_nursery() as nursery:
+                for pipe in self._pipes:
+                    nursery.start_soon(self._take_answers, pipe)
+                    nursery.start_soon(self._take_messages, pipe)
+                    with trio.fail_after(self._timeout):
+                        loads = [pipe.connection.create_request(b"SCRIPT LOAD", script.text.encode()) for script in ALL]
+                        for load in loads:
+                            await load
+                nursery.start_soon(self.wait_lost)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            for pipe in self._pipes:
+                pipe.fail(BrokerUnavailable("the connection to Redis was lost"))
+
+    async def _take_answers(self, pipe: _Pipe) -> None:
+        while True:
+            await pipe.wait_waiting()
+            for _ in range(min(ANSWERS_A_TURN, len(pipe.waiting))):
+                request, reply = pipe.waiting[0]
+                value: Any = None
+                error: BrokerUnavailable | None = None
+                try:
+                    value = await request
+                except UNUSABLE as lost:
+                    raise LinkLost(f"{type(lost).__name__}: {lost}") from lost
+                except TimeoutError as lost:
+                    raise LinkLost(f"no answer within {self._timeout:g} s") from lost
+                except RedisError as refused:
+                    if not reply.is_awaited:  # what it was to do is not done: begin anew
+                        raise LinkLost(f"{type(refused).__name__}: {refused}") from refused
+                    error = BrokerUnavailable(f"Redis refused a command: {refused}")
+                pipe.waiting.popleft()
+                self.pending_bytes -= reply.size
+                reply.resolve(value, error)
+            await trio.lowlevel.checkpoint()
+
+    async def _take_messages(self, pipe: _Pipe) -> None:
+        try:
+            async with aclosing(pipe.connection.push_messages) as messages:
+                async for message in messages:
+                    self._take(message)
+        except RedisConnectionError as error:
+            raise LinkLost(f"the connection was lost: {error}") from error
+
+    def _take(self, message: Sequence[Any]) -> None:
+        kind = message[0]
+        if kind in (b"message", b"smessage"):
+            try:
+                self._published(message[1], message[2])
+            except Exception:  # a bug of ours, or a message that is not ours: the next ones come all the same
+                logger.exception("a message of %r could not be taken", bytes(message[1])[:200])
+
+
+class _Pipe:
+    """One connection, and what has been asked of it, in order.
+
+    Attributes:
+        waiting: the requests that are not answered, each with its reply. What may be sent is bounded by whoever sends.
+        publish: the command that publishes there.
+    """
+
+    publish = b"PUBLISH"
+
+    def __init__(self, connection: BaseConnection) -> None:
+        self.connection = connection
+        self.waiting: deque[tuple[Any, Reply]] = deque()
+        self._has_waiting = trio.Event()
+
+    def send(self, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply, timeout: float) -> None:
+        request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
+        self.waiting.append((request, reply))
+        self._has_waiting.set()
+
+    async def wait_waiting(self) -> None:
+        """Wait until something is to be answered."""
+        if not self.waiting:
+            self._has_waiting = trio.Event()
+            await self._has_waiting.wait()
+
+    def fail(self, error: BrokerUnavailable) -> None:
+        """There will be no more answers."""
+        while self.waiting:
+            self.waiting.popleft()[1].resolve(None, error)

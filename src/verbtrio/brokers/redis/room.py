@@ -1,0 +1,110 @@
+"""One room that this process has subscribed to, as the broker sees it: where it is in the history, who is elsewhere.
+
+Pure: it decides what is to be done about a message, and about what a new link finds.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import trio
+
+from verbtrio.base.position import Position
+
+
+class Step(Enum):
+    """What to do about a message of a history."""
+
+    DELIVER = auto()
+    SKIP = auto()
+    """It was delivered, or will be when the history has been read."""
+    READ = auto()
+    """Some are missing before it: read the history."""
+
+
+class Room:
+    """A room that members, or watchers, of this process are in.
+
+    Attributes:
+        wanted: how many subscriptions of the process's are open.
+        here: its members in this process.
+        told: how many of them the others know of, by the present link.
+        is_sent: whether the present link has subscribed to it.
+        is_marked: whether the process is marked as one that has members in it.
+        is_reading: whether its history is being read.
+        position: that of the newest message that was delivered; `None` if the history has never had one.
+        elsewhere: members by process, this one included.
+        arrived: set once the present link has confirmed the subscription.
+    """
+
+    __slots__ = (
+        "_has_arrived",
+        "arrived",
+        "elsewhere",
+        "here",
+        "is_marked",
+        "is_reading",
+        "is_sent",
+        "name",
+        "position",
+        "seen",
+        "told",
+        "wanted",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.wanted = self.here = self.told = 0
+        self.is_sent = self.is_reading = self.is_marked = self._has_arrived = False
+        self.position: Position | None = None
+        self.seen = 0  # the newest offset that has come while the history is read
+        self.elsewhere: dict[bytes, int] = {}
+        self.arrived: trio.Event | None = None
+
+    def take(self, position: Position) -> Step:
+        """A message with this position has come."""
+        known = self.position
+        if self.is_reading:
+            self.seen = max(self.seen, position.offset)
+            return Step.SKIP
+        if known is not None and known.epoch == position.epoch:
+            if position.offset <= known.offset:
+                return Step.SKIP
+            if position.offset > known.offset + 1:
+                return Step.READ
+        elif known is not None and position.offset > 1:
+            return Step.READ
+        self.position = position
+        return Step.DELIVER
+
+    def arrive(self, top: Position | None) -> tuple[bool, bool]:
+        """A link has subscribed to the room, whose newest message is at `top`.
+
+        Returns:
+            Whether messages are missing that the history may have, and whether some are that it can't have.
+        """
+        known = self.position
+        if not self._has_arrived:
+            self._has_arrived = True
+            if known is None or top is None or top.epoch != known.epoch or top.offset > known.offset:
+                self.position = top
+            return False, False
+        if known is None and top is None:
+            return False, True
+        if known is None:
+            assert top is not None
+            self.position = Position(top.epoch, 0)
+            return True, False
+        if top is None or top.epoch != known.epoch:
+            self.position = top
+            return False, True
+        # If Redis has gone back, the known position stays: the next message begins a new epoch (see `scripts`).
+        return top.offset > known.offset, top.offset < known.offset
+
+    def lost(self) -> None:
+        """The link is lost."""
+        self.is_sent = self.is_reading = False
+        self.told = 0
+        self.elsewhere = {}
+        if self.arrived is None or self.arrived.is_set():
+            self.arrived = trio.Event()

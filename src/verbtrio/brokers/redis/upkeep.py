@@ -1,0 +1,236 @@
+"""Keeps a process's link to Redis open, and brings each new one up to date.
+
+Upkeep.run                  one task; for as long as the session
+└─ link                     from connecting until anything goes wrong; then, after a pause, the next one
+   ├─ answers, messages     see `Link`
+   ├─ pump                  sends what has changed, and what was said, once a tick
+   ├─ gap filler            reads histories
+   ├─ echo                  finds a link that is too slow, or silent
+   └─ heartbeat             tells that this process lives, and clears away after the dead
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from typing import NoReturn
+
+import trio
+from coredis.exceptions import AuthenticationError, RedisError
+
+from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.base.timers import Timers
+from verbtrio.brokers.base import Process
+from verbtrio.brokers.records import Health
+from verbtrio.brokers.redis.fields import pack
+from verbtrio.brokers.redis.gaps import GapFiller
+from verbtrio.brokers.redis.incoming import Incoming
+from verbtrio.brokers.redis.leases import Leases
+from verbtrio.brokers.redis.link import Link, LinkLost
+from verbtrio.brokers.redis.liveness import Liveness
+from verbtrio.brokers.redis.marks import Marks
+from verbtrio.brokers.redis.names import Names
+from verbtrio.brokers.redis.outgoing import Outgoing
+from verbtrio.brokers.redis.presence import LocalPresence
+from verbtrio.brokers.redis.requests import Requests
+from verbtrio.brokers.redis.servers import Servers
+from verbtrio.brokers.redis.settings import Settings
+from verbtrio.brokers.redis.subscriptions import Subscriptions
+
+logger = logging.getLogger("verbtrio.brokers.redis")
+
+ECHO_SECONDS = 1.0
+"""How often a process sends itself a message."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to connect: doubled with each, at random between nothing and that."""
+CLOSE_SECONDS = 3.0
+"""How long the end of a session may take; after that others clear away."""
+
+
+class Upkeep:
+    """A process's link, and what it has in Redis.
+
+    Args:
+        process: is told what comes.
+        servers: where Redis is.
+        settings: the broker's.
+
+    Attributes:
+        origin: what this process's messages are marked with; for as long as the session.
+        me: the name under which others clear away after it: another one on each link.
+        before: the one that it had on the link before.
+        link: the present link; `None` while there is none.
+    """
+
+    def __init__(self, process: Process, servers: Servers, settings: Settings) -> None:
+        self.origin = secrets.token_hex(8)
+        self.me = self.before = ""
+        self.link: Link | None = None
+        self.names = names = Names(settings.prefix)
+        self.timers = Timers()
+        self.liveness = Liveness(names)
+        self.leases = Leases(names)
+        self.marks = Marks(names, self._get_link, lambda: self.me)
+        self.presence = LocalPresence(names, self._get_link, lambda: self.me, self.marks, self.timers)
+        self.subscriptions = Subscriptions(
+            process, names, self._get_link, lambda: self.me, lambda: self.before, self.marks, self.wake
+        )
+        self.gaps = GapFiller(process, names, self.subscriptions)
+        self.subscriptions.on_read = self.gaps.wake
+        self.outgoing = Outgoing(names, self.origin, self.subscriptions.position, settings, self.wake)
+        self.requests = Requests(process, names, self.origin, self._get_link, settings.timeout)
+        self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests)
+        self._servers = servers
+        self._timeout = settings.timeout
+        self._links = 0
+        self._trouble = "not connected yet"
+        self._news = trio.Event()
+
+    def _get_link(self) -> Link | None:
+        return self.link
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._news.set()
+
+    def need(self) -> Link:
+        """The link.
+
+        Raises:
+            BrokerUnavailable: there is none.
+        """
+        if self.link is None:
+            raise BrokerUnavailable(f"Redis can't be reached: {self._trouble}")
+        return self.link
+
+    @property
+    def health(self) -> Health:
+        """How it is now."""
+        return Health(self.link is not None, self._trouble)
+
+    def open(self) -> None:
+        """The process may be told of what comes from now on."""
+        self.requests.is_closed = False
+
+    async def run_in(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        """`run` within this scope."""
+        with scope:
+            await self.run(task_status=task_status)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> NoReturn:
+        """Keep a link open until cancelled. `started` is called once there is one, or once the first attempt has
+        failed.
+
+        Raises:
+            AuthenticationError: Redis does not take the user or the password, at the first attempt.
+        """
+        pause, is_first = FIRST_PAUSE, True
+        started: Callable[[], None] | None = task_status.started
+        while True:
+            begun = self._links
+            try:
+                async with self._servers.connect(self._timeout) as connections:
+                    link = Link(self._timeout, self.incoming.take)
+                    async with link.running(connections), trio.open_nursery() as nursery:
+                        await self._begin(link, nursery)
+                        if started is not None:
+                            started()
+                            started = None
+                        await trio.sleep_forever()
+            except* (RedisError, LinkLost, BrokerUnavailable, OSError, TimeoutError, trio.TooSlowError) as group:
+                error = _first(group)
+                if is_first and isinstance(error, AuthenticationError):
+                    raise error from None
+                self._trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                if self._links > begun or is_first:
+                    logger.warning("Redis at %s can't be reached: %s; trying again", self._servers.shown, self._trouble)
+            finally:
+                self._lose()
+            is_first = False
+            pause = FIRST_PAUSE if self._links > begun else min(2 * pause, LONGEST_PAUSE)
+            if started is not None:
+                started()
+                started = None
+            await trio.sleep(random.uniform(0, pause))
+
+    async def _begin(self, link: Link, nursery: trio.Nursery) -> None:
+        """Bring a new link up to date."""
+        link.subscribe([self.names.everybody, self.names.inbox(self.origin)])
+        self._links += 1
+        self.before, self.me = self.me, f"{self.origin}.{self._links}"
+        await self.liveness.beat(link, self.me, is_new=True)
+        self.incoming.echo = trio.Event()
+        link.publish(self.names.inbox(self.origin), pack((b"E",)))
+        with trio.fail_after(self._timeout):
+            await self.incoming.echo.wait()
+        self.link = link
+        if self._links > 1:
+            logger.warning("Redis at %s is reached again", self._servers.shown)
+        self._trouble = ""
+        self.marks.resume()
+        self.presence.resume(link)
+        self.subscriptions.resume()
+        nursery.start_soon(self._pump, link)
+        nursery.start_soon(self.gaps.run, link)
+        nursery.start_soon(self._echo, link)
+        nursery.start_soon(self.liveness.run, link, self.me)
+        if self.before:
+            nursery.start_soon(self.liveness.leave, link, self.before)
+
+    def _lose(self) -> None:
+        """There is no link."""
+        if self.link is not None:
+            self.link = None
+            self.subscriptions.lost()
+            self.requests.lost()
+        self.outgoing.lost()
+
+    async def _pump(self, link: Link) -> NoReturn:
+        """Send what has changed, and what was said. What is said in one tick goes together."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            if self.subscriptions.flush(link):
+                self._news.set()
+                await link.wait_answered()  # there may be any number of rooms
+            self.outgoing.flush(link, lambda: list(self.subscriptions.rooms))
+
+    async def _echo(self, link: Link) -> NoReturn:
+        """Find out whether what is published comes here in time. If it doesn't, this process is too slow, and what has
+        not been read piles up: so it is dropped, and made up for, as after a lost connection."""
+        while True:
+            await trio.sleep(ECHO_SECONDS)
+            self.incoming.echo = trio.Event()
+            link.publish(self.names.inbox(self.origin), pack((b"E",)))
+            with trio.move_on_after(self._timeout) as scope:
+                await self.incoming.echo.wait()
+            if scope.cancelled_caught:
+                raise LinkLost(f"what is published does not come within {self._timeout:g} s")
+
+    async def close(self) -> None:
+        """Give up what the process has. From its first moment on the process is told nothing any more."""
+        self.subscriptions.close()
+        self.requests.is_closed = True
+        if (link := self.link) is None:
+            return
+        try:
+            self.outgoing.flush(link, list)
+            self.leases.close(link)
+            await self.liveness.leave(link, self.me)
+        except (BrokerUnavailable, LinkLost):
+            logger.warning("Redis can't be reached: other processes remove what this one has in rooms")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One exception of a group: the most telling."""
+    found: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+        else:
+            found.append(error)
+    return next((error for error in found if isinstance(error, AuthenticationError)), found[0])
