@@ -18,7 +18,6 @@ from verbtrio import App, Cause, Client, CloseInfo, Member, Room, Subscription
 from verbtrio.auth import JWTAuth
 from verbtrio.brokers import History
 from verbtrio.multiplex.life import SubscriptionLife
-from verbtrio.multiplex.running_calls import RunningCalls
 from verbtrio.multiplex.session import ClientSession
 
 OF_CLIENTS = ("TakeOverServer.run", "subscription to", "call ", "Stage.")
@@ -144,24 +143,22 @@ class Seen:
         self.nurseries: list[trio.Nursery] = []
         self.sessions: list[ClientSession] = []
         self.lives: list[SubscriptionLife] = []
-        self.calls: list[RunningCalls] = []
         run_session, run_life = ClientSession.run, SubscriptionLife.run
 
         async def session(this: ClientSession, nursery: trio.Nursery) -> None:
             self.nurseries.append(nursery)
             self.sessions.append(this)
-            self.calls.append(this._calls)
             await run_session(this, nursery)
 
-        async def life(this: SubscriptionLife, on_end: Callable[[], None]) -> None:
+        async def life(this: SubscriptionLife) -> None:
             self.lives.append(this)
-            await run_life(this, on_end)
+            await run_life(this)
 
         monkeypatch.setattr(ClientSession, "run", session)
         monkeypatch.setattr(SubscriptionLife, "run", life)
 
     def clear(self) -> None:
-        for kept in (self.nurseries, self.sessions, self.lives, self.calls):
+        for kept in (self.nurseries, self.sessions, self.lives):
             kept.clear()
 
     # What may end
@@ -192,8 +189,9 @@ class Seen:
             life.end(2500, "")
 
     def calls_cancelled(self) -> None:
-        for calls in self.calls:
-            calls.cancel_all()
+        for session in self.sessions:
+            if session._calls is not None:
+                session._calls.cancel_all()
 
 
 @pytest.fixture
@@ -239,7 +237,7 @@ async def test_a_part_is_cut_off(how: str, seen: Seen, autojump_clock: Clock) ->
                     await speaker.result("unsubscribe", channel=room)
                 await trio.sleep(0.5)
                 assert len(stage.app.room("chat:a")) == 0
-                assert seen.calls[0].running == 0
+                assert not any(session._calls.running for session in seen.sessions if session._calls is not None)
                 assert stage.running == []
             await speaker.close()
             await _assert_nothing_is_left(stage, clients)

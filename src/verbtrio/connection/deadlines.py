@@ -55,7 +55,7 @@ class Deadlines:
         self._owner = owner
         self._expires = _expiry(peer)
         self._timers: Timers
-        self._timer: Timer
+        self._timer: Timer | None = None  # there is none while nothing is due
         self._unread = 0  # messages
         self._message_deadline: MessageDeadline | None = None  # from the first message on that comes in pieces
         self.reading = True
@@ -64,13 +64,15 @@ class Deadlines:
     def start(self, timers: Timers) -> None:
         """From now on they count."""
         self._timers = timers
-        self._timer = timers.at(self._due(), self._tick)
+        self._reschedule()
         if self._peer.limits.message_timeout < NEVER:
             self._peer.transport.watch(self._begun)
 
     def stop(self) -> None:
         """From now on they don't."""
-        self._timers.cancel(self._timer)
+        if self._timer is not None:
+            self._timers.cancel(self._timer)
+            self._timer = None
 
     def renew_expiry(self) -> None:
         """Another token counts from now on."""
@@ -112,8 +114,9 @@ class Deadlines:
         return due if self._pulse is None else min(due, self._pulse.next)
 
     def _reschedule(self) -> None:
-        self._timers.cancel(self._timer)
-        self._timer = self._timers.at(self._due(), self._tick)
+        self.stop()
+        if (due := self._due()) < NEVER:
+            self._timer = self._timers.at(due, self._tick)
 
     def _tick(self, now: float, due: float) -> None:
         """Do at `now` what was due at `due`."""
@@ -131,7 +134,7 @@ class Deadlines:
             self._owner.turn_away()
         elif self._pulse is not None:
             self._beat(self._pulse, now, due)
-        self._timer = self._timers.at(self._due(), self._tick)
+        self._reschedule()
 
     def _beat(self, pulse: Pulse, now: float, due: float) -> None:
         peer = self._peer

@@ -28,6 +28,8 @@ HOOKS = {
 class Handler:
     """What a connection runs. One is made for each connection; the base does nothing."""
 
+    __slots__ = ()
+
     has_late_hooks = False
     """Whether `error` or `close` do anything."""
 
@@ -46,6 +48,8 @@ class Handler:
 class CoroutineHandler(Handler):
     """A coroutine function, with the path's parameters as its arguments."""
 
+    __slots__ = ("_arguments", "_function")
+
     def __init__(self, function: Callable[..., Any], arguments: Arguments) -> None:
         self._function = function
         self._arguments = arguments
@@ -59,6 +63,8 @@ class CoroutineHandler(Handler):
 
 class HooksHandler(Handler):
     """The hooks. What `open` and `message` return is sent."""
+
+    __slots__ = ("_hooks", "has_late_hooks")
 
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self._hooks = hooks

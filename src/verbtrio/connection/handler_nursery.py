@@ -87,7 +87,9 @@ async def handle(
         async with trio.open_nursery() as nursery:
             peer.nursery = nursery
             try:
-                if await may_begin():
+                begins = await may_begin()
+                del may_begin  # a bound method, perhaps the last that is kept of something
+                if begins:
                     await handler.run(peer)
             except BaseException as error:
                 _end(peer, nursery, error)

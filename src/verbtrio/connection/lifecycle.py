@@ -15,7 +15,7 @@ writing stop, and nothing is left.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,25 +89,27 @@ class Connection:
         self._hurry = NEVER
         self._ending: Ending | None = None
 
-    async def run(self, registry: Registry) -> None:
+    def run(self, registry: Registry) -> Coroutine[Any, Any, None]:
         """Run the connection. Never raises an `Exception`; `ws.closed` tells how it ended.
 
         If cancelled (the server's hard stop), the handler is cancelled at once; the hooks and the closing handshake
-        still have their time limits.
+        still have their time limits. (It is not awaited here: that would be a frame more for each connection.)
         """
         transport = self.peer.transport
-        if registry.poller is not None and transport.fd is not None:
-            await self._run(registry, PolledReader(transport, self, registry.poller), registry.nursery)
-        else:
-            async with trio.open_nursery() as nursery:
-                await self._run(registry, TaskReader(transport, self, nursery), nursery)
-                nursery.cancel_scope.cancel()
+        if registry.poller is None or transport.fd is None:
+            return self._run_in_nursery(registry)
+        return self._run(registry, PolledReader(transport, self, registry.poller), registry.nursery)
+
+    async def _run_in_nursery(self, registry: Registry) -> None:
+        async with trio.open_nursery() as nursery:
+            await self._run(registry, TaskReader(self.peer.transport, self, nursery), nursery)
+            nursery.cancel_scope.cancel()
 
     async def _run(self, registry: Registry, reader: Reader, writers: trio.Nursery) -> None:
         peer = self.peer
         self._registry, self._reader = registry, reader
         outbox = Outbox(peer.transport, writers, peer.limits, self, registry.counters)
-        peer.open(outbox, self._calls, self._ended)
+        peer.open(outbox, self._calls, self)
         peer.inbox.on_room = self.low
         self._deadlines.start(registry.timers)
         try:
@@ -269,7 +271,7 @@ class Connection:
 
     # The end
 
-    def _ended(self) -> None:
+    def ended(self) -> None:
         """What `WebSocketPeer.end` calls."""
         self._registry.leave(self)
         self.written()

@@ -53,7 +53,7 @@ class Memberships:
         self._rooms = rooms
         self._seconds = seconds
         self._by_name: dict[str, Membership] = {}
-        self.owed: list[tuple[Hook, Room]] = []
+        self.owed: tuple[tuple[Hook, Room], ...] = ()
         """The leave hooks that the connection's end has to call, and what with."""
 
     def __len__(self) -> int:
@@ -151,7 +151,7 @@ class Memberships:
         owed = None
         if hook is not None:
             owed = (hook, membership.room)
-            self.owed.append(owed)
+            self.owed += (owed,)
         return partial(self._dismissed, membership, owed)
 
     def _dismissed(self, membership: Membership, owed: tuple[Hook, Room] | None) -> None:
@@ -160,7 +160,7 @@ class Memberships:
         self._peer.outlet.flush()
         membership._scope.cancel()
         if owed is not None and self._peer.closed is None:
-            self.owed.remove(owed)
+            self.owed = tuple([other for other in self.owed if other is not owed])
             nursery = self._nursery()
             # In the handler's context, as any task of the connection: the caller is whichever task flushes.
             context = nursery.parent_task.context.copy()
@@ -173,9 +173,8 @@ class Memberships:
     def leave_all(self) -> None:
         """The connection ends: leave all rooms now, and owe the leave hooks. Blocks of `async with` are not
         cancelled."""
-        for membership in list(self._by_name.values()):
-            if (hook := membership._go(may_return=True)) is not None:
-                self.owed.append((hook, membership.room))
+        left = [(membership._go(may_return=True), membership.room) for membership in list(self._by_name.values())]
+        self.owed += tuple([(hook, room) for hook, room in left if hook is not None])
 
     async def tell(self, hook: Hook, room: Room) -> None:
         """Call a leave hook, within its time limit. What it raises is logged and goes to the error hook."""

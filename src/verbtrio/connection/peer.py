@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 import trio
@@ -38,11 +38,19 @@ handled_by: ContextVar[ref[Member] | None] = ContextVar("handled_by", default=No
 """The connection whose handler is running: in its task, in those it starts, and in hooks that are called in place."""
 
 
+class Owner(Protocol):
+    """What tells of the connection's end: its life. (A callback would be 64 bytes more for each connection.)"""
+
+    def ended(self) -> None:
+        """The connection has begun to end, and its Close frame is on its way."""
+
+
 class WebSocketPeer(Generic[T]):
     """One connection, as the framework knows it. All its methods are synchronous.
 
     Attributes:
-        ws: the facade, a `WebSocket`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
+        ws: the facade, a `WebSocket`, whose constructor sets this; where there is a `dialect`, what that has instead.
+            (It is typed `Any`: its module imports this one.)
         phase: how far the connection has got. It never goes back.
         closed: how it ended; set with the phase CLOSING (a moment later where a `dialect` has last words), never
             changed.
@@ -53,7 +61,7 @@ class WebSocketPeer(Generic[T]):
 
     __slots__ = (
         "_dismissed",
-        "_on_end",
+        "_owner",
         "_refused",
         "check",
         "closed",
@@ -89,23 +97,23 @@ class WebSocketPeer(Generic[T]):
         self.closed: CloseInfo | None = None
         self.dialect: Dialect | None = None
         self.sent = 0
-        self._on_end: Callable[[], None]
+        self._owner: Owner
         self._refused = 0  # messages that were not what the handler takes
         self._dismissed: CloseInfo | None = None  # how it will end: set by a kick from `ws.route` or `app.connections`
 
     def __repr__(self) -> str:
         return repr(self.ws)
 
-    def open(self, outbox: Outbox, calls: Calls, on_end: Callable[[], None]) -> None:
+    def open(self, outbox: Outbox, calls: Calls, owner: Owner) -> None:
         """The handshake is done.
 
         Args:
             calls: calls its leave hooks.
-            on_end: called when the connection has begun to end and its Close frame is on its way.
+            owner: told of its end.
         """
         self.outbox = outbox
         self.memberships.calls = calls
-        self._on_end = on_end
+        self._owner = owner
         self.phase = ReadyState.OPEN
 
     @property
@@ -229,7 +237,7 @@ class WebSocketPeer(Generic[T]):
             if self.dialect is not None:
                 ended(self.dialect, info)
             self.memberships.leave_all()
-            self._on_end()
+            self._owner.ended()
         if self.nursery is not None:
             scope = self.nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + CANCEL_GRACE)

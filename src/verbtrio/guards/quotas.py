@@ -83,8 +83,8 @@ class Slot:
     def __init__(self, *among: Quotas) -> None:
         self._among = among
         self._begun = False
-        self._held: list[tuple[Quotas, Hashable]] = []
-        self._shared: list[tuple[Buckets, SharedBucket]] = []
+        self._held: tuple[tuple[Quotas, Hashable], ...] = ()  # an empty list would take 56 bytes, for most connections
+        self._shared: tuple[tuple[Buckets, SharedBucket], ...] = ()
 
     @property
     def buckets(self) -> list[SharedBucket]:
@@ -114,11 +114,11 @@ class Slot:
         self._begun = True
         for quotas, key, _, _ in wanted:
             quotas._taken[key] += 1
-            self._held.append((quotas, key))
+            self._held += ((quotas, key),)
         for quotas in self._among:
             for buckets, key in quotas.shared(client, user):
                 if not any(held is buckets and bucket.key == key for held, bucket in self._shared):
-                    self._shared.append((buckets, buckets.share(key, now)))
+                    self._shared += ((buckets, buckets.share(key, now)),)
         return None
 
     def _wait_to_connect(self, client: Hashable, now: float) -> float:
@@ -136,19 +136,18 @@ class Slot:
 
     def release(self) -> None:
         """Give back what is held for the client and the user. The connection still counts among all."""
-        self._give_back([held for held in self._held if held[1] != ALL])
+        self._give_back(tuple([held for held in self._held if held[1] != ALL]))
 
     def leave(self, now: float) -> None:
         """Give the place back. Leaving twice does nothing."""
         for buckets, bucket in self._shared:
             buckets.leave(bucket, now)
-        self._shared.clear()
-        self._give_back(self._held.copy())
+        self._shared = ()
+        self._give_back(self._held)
 
-    def _give_back(self, quotas: list[tuple[Quotas, Hashable]]) -> None:
-        for one in quotas:
-            self._held.remove(one)
-            among, key = one
+    def _give_back(self, places: tuple[tuple[Quotas, Hashable], ...]) -> None:
+        self._held = tuple([held for held in self._held if held not in places])
+        for among, key in places:
             among._taken[key] -= 1
             if not among._taken[key]:
                 del among._taken[key]

@@ -38,7 +38,7 @@ in real headers."""
 
 
 class Admission:
-    """One client's admission.
+    """One client's admission: of no more use once it is in.
 
     Args:
         peer: the client's.
@@ -47,6 +47,9 @@ class Admission:
         slot: its place in the connection counts.
         subscriptions: the client's.
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
+
+    Attributes:
+        user_id: by which it is registered; `None` for an anonymous client.
     """
 
     __slots__ = (
@@ -55,12 +58,11 @@ class Admission:
         "_app",
         "_asking",
         "_given",
-        "_is_registered",
         "_peer",
         "_settings",
         "_slot",
         "_subscriptions",
-        "_user_id",
+        "user_id",
     )
 
     def __init__(
@@ -78,8 +80,7 @@ class Admission:
         self._slot = slot
         self._subscriptions = subscriptions
         self._address = address
-        self._user_id: str | None = None
-        self._is_registered = False
+        self.user_id: str | None = None
         self._asking: ConnectRequest | None = None  # what the application is being asked about
         self._allowance = Allowance()
         self._given: list[tuple[SubscriptionLife, ServerSide]] = []  # the subscriptions that it has made meanwhile
@@ -129,7 +130,6 @@ class Admission:
         begun = await self._subscribe(request)
         if self._peer.closed is not None:
             return None
-        self._register()
         node, session = self._address or ("", "")
         result = ConnectResult(
             client=client.id,
@@ -143,6 +143,7 @@ class Admission:
             node=node,
             session=session,
         )
+        self._register()
         return result, expiry, [life for life, _ in begun]
 
     async def _authenticate(self, token: str) -> Expiry:
@@ -155,7 +156,7 @@ class Admission:
             raise Refused(codes.UNAUTHORIZED)
         if not can_be_told({"id": user_key(client.user)}):  # perhaps middleware's
             raise Ended(INVALID)
-        self._user_id = user_key(client.user) or None  # a token may say that its bearer is nobody: ""
+        self.user_id = user_key(client.user) or None  # a token may say that its bearer is nobody: ""
         return Expiry(client.claims, settings.token_slack)
 
     async def _ask_application(self, request: ConnectRequest) -> Raw | None:
@@ -186,8 +187,8 @@ class Admission:
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
-        if self._settings.personal is not None and self._user_id is not None:
-            names.append(self._settings.personal.replace("{user}", self._user_id))
+        if self._settings.personal is not None and self.user_id is not None:
+            names.append(self._settings.personal.replace("{user}", self.user_id))
         begun, self._given = self._given, []
         for name in dict.fromkeys(names):
             if self._subscriptions.get(name) is not None:
@@ -221,36 +222,29 @@ class Admission:
         Raises:
             Ended: there is no room for another connection of its user.
         """
-        full = self._app.admit_client(self._client, self._peer, self._slot, self._user_id)
+        full = self._app.admit_client(self._client, self._peer, self._slot, self.user_id)
         if full is not None:
             raise Ended(CloseInfo(Cause.RATE, codes.CONNECTION_LIMIT, full.message))
-        self._is_registered = True
 
-    async def refresh(self, token: str) -> Expiry:
-        """Take another token.
 
-        Raises:
-            Refused, Ended: it is not accepted.
-        """
-        settings = self._settings
-        if settings.auth is None:
-            raise Refused(codes.NOT_AVAILABLE)
-        try:
-            claims = await connection_claims(settings.auth, token)
-        except Refused as refused:
-            if refused.error is codes.TOKEN_EXPIRED:
-                raise Ended(OVER) from refused
-            raise
-        if (user_key(claims) or None) != self._user_id:
-            raise Ended(INVALID)
-        self._client.claims = claims
-        return Expiry(claims, settings.token_slack)
+async def refresh(client: Client, user_id: str | None, settings: ClientSettings, token: str) -> Expiry:
+    """Have a client that is in take another token.
 
-    def leave(self) -> None:
-        """The client has ended: it is in no list any more."""
-        if self._is_registered:
-            self._is_registered = False
-            self._app.leave_client(self._client, self._user_id)
+    Raises:
+        Refused, Ended: it is not accepted.
+    """
+    if settings.auth is None:
+        raise Refused(codes.NOT_AVAILABLE)
+    try:
+        claims = await connection_claims(settings.auth, token)
+    except Refused as refused:
+        if refused.error is codes.TOKEN_EXPIRED:
+            raise Ended(OVER) from refused
+        raise
+    if (user_key(claims) or None) != user_id:
+        raise Ended(INVALID)
+    client.claims = claims
+    return Expiry(claims, settings.token_slack)
 
 
 def _check_said(request: ConnectRequest) -> None:

@@ -24,18 +24,17 @@ class ApplicationSide:
         peer: the client's.
         app: the app's parts.
         subscriptions: the client's.
-        admission: the client's.
+        admission: the client's, until it is in.
     """
 
-    __slots__ = ("_admission", "_app", "_is_connected", "_nursery", "_peer", "_subscriptions")
+    __slots__ = ("_admission", "_app", "_nursery", "_peer", "_subscriptions")
 
     def __init__(self, peer: ClientPeer, app: App, subscriptions: Subscriptions, admission: Admission) -> None:
         self._peer = peer
         self._app = app
         self._subscriptions = subscriptions
-        self._admission = admission
+        self._admission: Admission | None = admission
         self._nursery: trio.Nursery | None = None
-        self._is_connected = False
 
     @property
     def client(self) -> Client:
@@ -57,9 +56,9 @@ class ApplicationSide:
         self._app.rooms.check()
         if (closed := self._peer.closed) is not None:
             raise ConnectionClosed(closed)
-        if self._admission.is_asking:
-            return await self._admission.subscribe(name, data, presence)
-        if not self._is_connected:
+        if self._admission is not None:
+            if self._admission.is_asking:
+                return await self._admission.subscribe(name, data, presence)
             raise RuntimeError("the client has not connected yet: subscribe it in `connect=`, or in a call")
         return await subscribe_client(self._peer, self._subscriptions, name, data, presence)
 

@@ -70,12 +70,15 @@ class Clock:
             self._timer = None
 
     def _schedule(self) -> None:
-        self.stop()
-        if self._peer.closed is None:
-            self._timer = self._timers.at(self._pulse.next, self._tick)
+        """Look again when something is due. If that is later than has been thought, look at the earlier time, too: a
+        cancelled timer would stay where it is as long."""
+        due = self._pulse.next
+        if self._peer.closed is None and (self._timer is None or due < self._timer.when):
+            self.stop()
+            self._timer = self._timers.at(due, self._tick)
 
     def _tick(self, now: float, when: float) -> None:
-        peer = self._peer
+        peer, self._timer = self._peer, None
         due = self._pulse.due(now, is_busy=peer.carrier.is_busy or len(self._inbox) > 0)
         if due is Due.PING:
             peer.hold(peer.encoding.ping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import trio
@@ -64,20 +65,29 @@ class Intake:
         self._load.published_bytes += size
         self._wake()
 
-    async def get(self) -> Any:
+    async def get(
+        self, first: Callable[[], Awaitable[None]] | None = None, *, ended: type[Exception] = trio.EndOfChannel
+    ) -> Any:
         """Wait for a message. If cancelled, none is lost.
 
+        Args:
+            first: awaited before. (Whoever did that would wait here with a frame of its own.)
+            ended: what is raised at the end.
+
         Raises:
-            trio.EndOfChannel: this is closed, and empty.
+            (`ended`): this is closed, and empty.
             trio.BusyResourceError: another task waits.
         """
+        if first is not None:
+            await first()
+            del first  # what it is bound to
         if self._messages:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self._messages:
             if self._is_closed:
-                raise trio.EndOfChannel
+                raise ended
             if self._waiter is not None:
                 raise trio.BusyResourceError("another task receives from this subscription: only one may at a time")
             self._waiter = trio.lowlevel.current_task()

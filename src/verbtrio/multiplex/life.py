@@ -61,13 +61,23 @@ class Answer(Protocol):
         """The client can't be in the room."""
 
 
+class Owner(Protocol):
+    """Where it is kept. (Two callbacks would be 128 bytes more for each subscription.)"""
+
+    def forget(self, life: SubscriptionLife) -> None:
+        """It has ended, at this moment."""
+
+    def task_ended(self) -> None:
+        """`life.run` has."""
+
+
 class SubscriptionLife(Seat):
     """What the framework keeps about one subscription.
 
     Args:
         request, rule, peer, app, settings: as in `Seat`.
         answer: told how it comes out.
-        forget: called when it has ended, at that moment.
+        owner: where it is kept.
         is_server_side: whether the server makes it.
         given: the data and the public info that the server makes it with, unless a handler accepts it with others.
 
@@ -84,10 +94,10 @@ class SubscriptionLife(Seat):
         "_after",
         "_answer",
         "_decided",
-        "_forget",
         "_given",
         "_is_accepting",
         "_is_told",
+        "_owner",
         "_presence",
         "_scope",
         "has_failed",
@@ -107,7 +117,7 @@ class SubscriptionLife(Seat):
         app: App,
         settings: ClientSettings,
         answer: Answer,
-        forget: Callable[[SubscriptionLife], None],
+        owner: Owner,
         *,
         is_server_side: bool = False,
         given: tuple[Data, Any] = (None, None),
@@ -116,8 +126,8 @@ class SubscriptionLife(Seat):
         self.nursery: trio.Nursery | None = None
         self.is_server_side = is_server_side
         self.is_accepted = self.is_over = self.is_recovered = self.has_failed = False
-        self._answer = answer
-        self._forget = forget
+        self._answer = answer  # until it has told the client that it is accepted
+        self._owner = owner
         self._given = given
         self._is_accepting = self._is_told = False
         self._decided: trio.Event | None = None  # made by a task that waits for another one to accept
@@ -138,9 +148,9 @@ class SubscriptionLife(Seat):
         self.join_room()
         self._accepted(NOTHING, form, info)
 
-    async def run(self, on_end: Callable[[], None]) -> None:
-        """Do what has to be waited for, and run the handler; at the end call `on_end`. Raises no `Exception`. If
-        cancelled, the subscription ends."""
+    async def run(self) -> None:
+        """Do what has to be waited for, and run the handler. Raises no `Exception`. If cancelled, the subscription
+        ends."""
         try:
             async with trio.open_nursery() as nursery:  # all in one coroutine: a frame more costs memory while it waits
                 self._scope = nursery.cancel_scope
@@ -167,7 +177,7 @@ class SubscriptionLife(Seat):
                 self.intake.close(discard=True)  # from now on the client is told that it may not publish
             if not self.is_accepted:
                 self.refuse(NOT_WANTED)
-            on_end()
+            self._owner.task_ended()
 
     async def accept_as_given(self) -> None:
         """Accept it with what the server has made it with, if that has; or wait for another task that accepts it."""
@@ -203,6 +213,7 @@ class SubscriptionLife(Seat):
         self._presence = presence
         expiry = Expiry(self.claims, self._settings.token_slack)
         self._answer.tell(self, recovery.result(data, expiry))
+        del self._answer
 
     def open(self) -> None:
         """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""
@@ -287,7 +298,7 @@ class SubscriptionLife(Seat):
             self._token.stop()
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CANCEL_GRACE)
-        self._forget(self)
+        self._owner.forget(self)
 
     def _failed(self, error: Exception) -> None:
         """What runs for it has raised `error`."""

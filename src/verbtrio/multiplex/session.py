@@ -22,7 +22,7 @@ from verbtrio.connection.inbox import Inbox
 from verbtrio.connection.peer import handled_by
 from verbtrio.guards.quotas import Slot
 from verbtrio.guards.rate import END, PASS
-from verbtrio.multiplex.admission import SERVER, Admission
+from verbtrio.multiplex.admission import SERVER, Admission, refresh
 from verbtrio.multiplex.application_side import ApplicationSide
 from verbtrio.multiplex.clock import Clock
 from verbtrio.multiplex.pace import Pace
@@ -67,7 +67,19 @@ class ClientSession(ApplicationSide):
         address: where and by what name commands that come by requests of their own find it; `None` on a WebSocket.
     """
 
-    __slots__ = ("_bad", "_calls", "_clock", "_inbox", "_is_unusable", "_pace", "_quiet", "_rooms")
+    __slots__ = (
+        "_bad",
+        "_calls",
+        "_clock",
+        "_inbox",
+        "_is_unusable",
+        "_joins",
+        "_pace",
+        "_quiet",
+        "_rooms",
+        "_settings",
+        "_user_id",
+    )
 
     def __init__(
         self,
@@ -78,12 +90,14 @@ class ClientSession(ApplicationSide):
         inbox: Inbox,
         address: tuple[str, str] | None = None,
     ) -> None:
-        start, ended = self._start, self._task_ended
-        subscriptions = Subscriptions(peer, app, settings, start, ended)
+        subscriptions = Subscriptions(peer, app, settings, self)
         super().__init__(peer, app, subscriptions, Admission(peer, app, settings, slot, subscriptions, address))
+        self._settings = settings
+        self._user_id: str | None = None
         self._inbox = inbox
         self._rooms = RoomCommands(peer, app, settings, subscriptions)
-        self._calls = RunningCalls(peer, settings, app.counters, start, ended)
+        self._calls: RunningCalls | None = None  # from the first one on: many clients only listen
+        self._joins = False  # whether the message has several commands
         self._pace = Pace(peer.limits, slot)
         self._clock = Clock(peer, settings, app.timers, inbox)
         self._is_unusable = False
@@ -106,15 +120,17 @@ class ClientSession(ApplicationSide):
         await self._inbox.serve(self._take)
         self._subscriptions.no_more_published()
         with trio.move_on_after(CANCEL_GRACE):
-            while self._subscriptions.running or self._calls.running:
+            while self._subscriptions.running or (self._calls is not None and self._calls.running):
                 self._quiet = trio.Event()
                 await self._quiet.wait()
 
-    def _task_ended(self) -> None:
+    def task_ended(self) -> None:
+        """See `Tasks`."""
         if self._quiet is not None:
             self._quiet.set()
 
-    def _start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
+    def start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
+        """See `Tasks`."""
         self.nursery.start_soon(function, *args, name=name)
 
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
@@ -132,7 +148,7 @@ class ClientSession(ApplicationSide):
             peer.end(BAD)
             return None
         is_alone = isinstance(found, tuple)
-        self._calls.joins = not is_alone
+        self._joins = not is_alone
         commands = iter(found)
         later = self._handle(next(commands), peer.carrier.closed) if is_alone else self._go(commands)
         return None if later is None else self._go_on(later, commands)
@@ -172,7 +188,7 @@ class ClientSession(ApplicationSide):
             return None
         if closed is not None and (closed.cause not in PEERS_ENDS or method not in _WITHOUT_ANSWER):
             return None  # it has gone: what it has said before still counts, but it is told nothing
-        if self._is_connected is (method == "connect"):
+        if (self._admission is None) is (method == "connect"):
             self._peer.end(BAD)
             return None
         if (verdict := self._pace.take()) is not PASS:
@@ -218,7 +234,7 @@ class ClientSession(ApplicationSide):
         """
         request: Any = getattr(command, method)
         if method == "rpc":  # the most frequent first
-            self._calls.rpc(command.id, request)
+            self._calls_now().rpc(command.id, request)
             return None
         if method in _CHANNEL_METHODS and not request.channel:
             self._peer.end(BAD)
@@ -226,7 +242,7 @@ class ClientSession(ApplicationSide):
         if method == "ping":
             raise Refused(codes.NOT_AVAILABLE)
         if method == "send":
-            self._calls.receive(request)
+            self._calls_now().receive(request)
             return None
         if method == "connect":
             return self._connect(command.id, request)
@@ -236,6 +252,13 @@ class ClientSession(ApplicationSide):
         later: Awaitable[None] | None = getattr(owner, method)(command.id, request)
         return later
 
+    def _calls_now(self) -> RunningCalls:
+        """The client's calls, for one of the message that is handled."""
+        if self._calls is None:
+            self._calls = RunningCalls(self._peer, self._settings, self._app.counters, self.start, self.task_ended)
+        self._calls.joins = self._joins
+        return self._calls
+
     # Connecting
 
     async def _connect(self, command: int, request: ConnectRequest) -> None:
@@ -244,17 +267,19 @@ class ClientSession(ApplicationSide):
         Raises:
             Refused, Ended: the client is not let in.
         """
+        admission = self._admission
+        assert admission is not None, "it connects once"
         self._clock.connecting()
         try:
-            admitted = await self._admission.connect(request)
+            admitted = await admission.connect(request)
         except Refused:
             self._clock.start()  # it is of no more use, and has to go
             raise
         if admitted is None:
             return
         result, expiry, lives = admitted
+        self._admission, self._user_id = None, admission.user_id
         self._pace.meet_shared()
-        self._is_connected = True
         self._clock.connected(expiry)
         self._peer.reply(Reply(id=command, connect=result))
         for life in lives:
@@ -266,7 +291,7 @@ class ClientSession(ApplicationSide):
         Raises:
             Refused, Ended: it is not accepted.
         """
-        expiry = await self._admission.refresh(request.token)
+        expiry = await refresh(self.client, self._user_id, self._settings, request.token)
         self._clock.expires(expiry)
         result = RefreshResult(client=self.client.id, version=SERVER, expires=expiry.expires, ttl=expiry.ttl)
         self._peer.reply(Reply(id=command, refresh=result))
@@ -280,8 +305,10 @@ class ClientSession(ApplicationSide):
         """It has ended: it leaves all rooms and lists now. Its calls are cancelled; its handlers soon after."""
         self._clock.stop()
         self._subscriptions.leave_all(discard=info.cause not in PEERS_ENDS)
-        self._calls.cancel_all()
-        self._admission.leave()
+        if self._calls is not None:
+            self._calls.cancel_all()
+        if self._admission is None:
+            self._app.leave_client(self.client, self._user_id)
 
 
 _CHANNEL_METHODS = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -100,6 +100,16 @@ class ServerSide:
         await self._done.wait()
 
 
+class Tasks(Protocol):
+    """What runs for a client beside its commands: its session."""
+
+    def start(self, function: Callable[..., Any], *args: Any, name: str) -> None:
+        """Start a task in the client's nursery."""
+
+    def task_ended(self) -> None:
+        """Such a task has ended. (`function` calls this.)"""
+
+
 class Subscriptions:
     """One client's subscriptions, by the rooms' names.
 
@@ -107,8 +117,7 @@ class Subscriptions:
         peer: the client's.
         app: the app's parts.
         settings: the endpoint's.
-        start: starts a task in the client's nursery.
-        on_end: called when such a task has ended.
+        tasks: runs those that have anything to wait for.
 
     Attributes:
         running: how many such tasks there are, those of subscriptions that have ended and still clean up among them.
@@ -119,11 +128,10 @@ class Subscriptions:
         "_by_name",
         "_data_bytes",
         "_late",
-        "_on_end",
         "_peer",
         "_setbacks",
         "_settings",
-        "_start",
+        "_tasks",
         "running",
     )
 
@@ -132,16 +140,15 @@ class Subscriptions:
         peer: ClientPeer,
         app: App,
         settings: ClientSettings,
-        start: Callable[..., None],
-        on_end: Callable[[], None],
+        tasks: Tasks,
     ) -> None:
         self._peer = peer
         self._app = app
         self._settings = settings
-        self._start = start
+        self._tasks = tasks
         self._by_name: dict[str, SubscriptionLife] = {}
-        self._late: dict[str, SubscriptionLife] = {}  # those that the client's end has ended, until all is handled
-        self._on_end = on_end
+        # Those that the client's end has ended, until all is handled.
+        self._late: dict[str, SubscriptionLife] | None = None
         self._setbacks: Setbacks | None = None  # those of few clients
         self._data_bytes = 0  # of what it has sent with the subscribes that these come from
         self.running = 0
@@ -155,7 +162,7 @@ class Subscriptions:
     def publishing(self, name: str) -> SubscriptionLife | None:
         """The subscription in which the client publishes. What it has published before its end is handled after that,
         perhaps."""
-        return self._by_name.get(name) or self._late.get(name)
+        return self._by_name.get(name) or (None if self._late is None else self._late.get(name))
 
     def lives(self) -> tuple[SubscriptionLife, ...]:
         return tuple(self._by_name.values())
@@ -227,12 +234,12 @@ class Subscriptions:
 
     def _begin(self, request: SubscribeRequest, rule: RoomRule | None, answer: Answer, **how: Any) -> SubscriptionLife:
         name, peer, app = request.channel, self._peer, self._app
-        life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self._forget, **how)
+        life = SubscriptionLife(request, rule, peer, app, self._settings, answer, self, **how)
         self._by_name[name] = life
         self._data_bytes += len(memoryview(life.data))
         if life.waits:
             self.running += 1
-            self._start(life.run, self._ended, name=f"subscription to {name!r:.100}")
+            self._tasks.start(life.run, name=f"subscription to {name!r:.100}")
             return life
         try:
             life.accept_nowait()
@@ -243,11 +250,13 @@ class Subscriptions:
             life.refuse(codes.INTERNAL if reply is None else reply)
         return life
 
-    def _ended(self) -> None:
+    def task_ended(self) -> None:
+        """The task of one of them has."""
         self.running -= 1
-        self._on_end()
+        self._tasks.task_ended()
 
-    def _forget(self, life: SubscriptionLife) -> None:
+    def forget(self, life: SubscriptionLife) -> None:
+        """One of them has ended."""
         if self._by_name.get(life.name) is life:
             del self._by_name[life.name]
             self._data_bytes -= len(memoryview(life.data))
@@ -293,6 +302,6 @@ class Subscriptions:
 
     def no_more_published(self) -> None:
         """All that the client has published has been handled: handlers receive what waits, and no more."""
-        for life in self._late.values():
+        late, self._late = self._late, None
+        for life in () if late is None else late.values():
             life.no_more_published()
-        self._late.clear()

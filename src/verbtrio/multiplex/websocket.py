@@ -27,12 +27,14 @@ class ClientHandler(Handler):
         slot: its place in the connection counts.
     """
 
+    __slots__ = ("_session",)
+
     def __init__(
         self, peer: WebSocketPeer[Any], encoding: Encoding, app: App, settings: ClientSettings, slot: Slot
     ) -> None:
         client = ClientPeer(WebSocketCarrier(peer), encoding, app.rooms)
         self._session = ClientSession(client, app, settings, slot, peer.inbox)
-        Client(peer.ws.scope, client, self._session)
+        peer.ws = Client(peer.ws.scope, client, self._session)  # nobody holds the `WebSocket`
         peer.dialect = client
 
     def run(self, peer: WebSocketPeer[Any]) -> Coroutine[Any, Any, None]:

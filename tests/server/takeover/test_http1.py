@@ -25,7 +25,7 @@ from tests.support.memory import Service, serving, socket_stream_pair
 from tests.support.turns import Turns
 from verbtrio import App, EventStream, Limits, Stream, WebSocket
 from verbtrio.guards.proxies import TrustedProxies
-from verbtrio.server.takeover.clients import Clients
+from verbtrio.server.takeover.clients import Clients, TooMany
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -642,6 +642,9 @@ class TestTCPConnectionsOfAClient:
         clients = Clients(1, TrustedProxies([]))
         client, server = await tcp_pair()
         async with client, server:
-            with clients.admitting(server) as first, clients.admitting(server) as second:
-                assert (first, second, len(clients)) == (True, False, 1)
+            counted = clients.admit(server)
+            with pytest.raises(TooMany):
+                clients.admit(server)
+            assert len(clients) == 1
+            clients.leave(counted)
         assert len(clients) == 0

@@ -6,8 +6,6 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -20,6 +18,10 @@ from verbtrio.server.takeover.addresses import addresses_of
 logger = logging.getLogger("verbtrio.hypercorn")
 
 ANSWER = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
+
+
+class TooMany(Exception):  # noqa: N818 -- an answer, not a failure of ours
+    """A client has as many connections as it may have."""
 
 
 class Clients:
@@ -39,21 +41,24 @@ class Clients:
         """The number of clients at the moment."""
         return len(self._counters)
 
-    @contextmanager
-    def admitting(self, stream: trio.abc.Stream) -> Iterator[bool]:
-        """Count the connection while the block is entered. Yields `False` where its client has too many."""
+    def admit(self, stream: trio.abc.Stream) -> str | None:
+        """Count the connection. Returns what to give to `leave`; `None`: it is not counted.
+
+        Raises:
+            TooMany: its client has too many; nothing has changed.
+        """
         key = self._key(stream)
         if key is None or self._limit is None:
-            yield True
-            return
+            return None
         if self._counters[key] >= self._limit:
             logger.info("a connection from %s is refused: it has %d (max_tcp_connections_per_client)", key, self._limit)
-            yield False
-            return
+            raise TooMany
         self._counters[key] += 1
-        try:
-            yield True
-        finally:
+        return key
+
+    def leave(self, key: str | None) -> None:
+        """The connection has ended for which `admit` has returned `key`."""
+        if key is not None:
             self._counters[key] -= 1
             if not self._counters[key]:
                 del self._counters[key]

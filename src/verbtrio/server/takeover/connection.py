@@ -26,7 +26,7 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV
 
 from verbtrio.server.session import HandshakeResponse
-from verbtrio.server.takeover.clients import turn_away
+from verbtrio.server.takeover.clients import TooMany, turn_away
 from verbtrio.server.takeover.hangup import watching
 from verbtrio.server.takeover.http1_upgrade import H11Response, UpgradeRequested, upgrade_in
 from verbtrio.server.takeover.http2 import H2
@@ -68,11 +68,15 @@ class TakeOverServer(LingeringServer):
         """
         try:
             escape_access_log(self.config)
-            with self.settings.clients.admitting(self.stream) as is_admitted:
-                if not is_admitted:
-                    turn_away(self.stream)
-                elif await self._http():
+            clients = self.settings.clients
+            counted = clients.admit(self.stream)
+            try:
+                if await self._http():
                     await serve_websocket(self, self.settings, *self._take_upgrade())
+            finally:
+                clients.leave(counted)
+        except* TooMany:
+            turn_away(self.stream)
         except* _PEER_GONE:
             pass
         except* Exception as group:

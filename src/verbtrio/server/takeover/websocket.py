@@ -28,6 +28,9 @@ from verbtrio.wire.handshake import Handshake, RawHeaders
 
 logger = logging.getLogger("verbtrio.hypercorn")
 
+ASGI = {"spec_version": "2.4", "version": "3.0"}
+"""One for all scopes: nobody writes into it, and it would be 0.2 KB of each connection."""
+
 
 async def serve_websocket(
     server: TCPServer,
@@ -71,8 +74,10 @@ async def serve_websocket(
         session.remain = None
         del session
         if remain is not None:
-            del scope["extensions"][EXTENSION]  # 1 KB that the open WebSocket doesn't need
-            await remain()
+            scope.pop("extensions").clear()  # 1.2 KB, of the handshake; copies of the scope have the same one
+            remaining = remain()
+            del remain
+            await remaining
     settings.host.count_answer(status)
     logged: Any = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}  # not decoded: no line breaks
     await server.config.log.access(logged, {"status": status, "headers": []}, time.time() - started)
@@ -125,7 +130,7 @@ def scope_of(server: TCPServer, http_version: str, target: bytes, headers: RawHe
     client, local = addresses_of(stream)
     return {
         "type": "websocket",
-        "asgi": {"spec_version": "2.4", "version": "3.0"},
+        "asgi": ASGI,
         "scheme": "wss" if isinstance(stream, trio.SSLStream) else "ws",
         "http_version": http_version,
         "path": unquote(path.decode("ascii", "replace")),
