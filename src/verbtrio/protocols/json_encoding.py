@@ -85,6 +85,9 @@ class JSONEncoding(Encoding):
     def encode(self, reply: Reply) -> bytes:
         return self._text(reply)
 
+    def encode_publish_answer(self, command: int) -> bytes:
+        return b'{"id":%d,"publish":{}}' % command  # in a third of the time
+
     def encode_push(self, push: Push) -> bytes:
         return self._text(_Pushed(push))
 
