@@ -27,6 +27,7 @@ from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
+from verbtrio.multiplex.emulation import Emulation
 from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.multiplex.streamed import StreamedClients
@@ -82,7 +83,8 @@ class Hub:
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
         self.client_news = ConnectionNews(self.timers)
         self.present_clients = PresentClients(self)
-        self.streamed_clients = StreamedClients()
+        self.streamed_clients = StreamedClients(session.node)
+        self.emulation = Emulation(self.streamed_clients, session, nursery)
         self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host
         self.rooms.asks = shared or bool(room_table)
@@ -305,7 +307,7 @@ async def open_hub(
             room_table=room_table,
             shared=shared,
         )
-        process.host, process.users = hub.host, hub.user_table
+        process.host, process.users, process.emulation = hub.host, hub.user_table, hub.emulation
         hub.start()
         try:
             yield hub

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import ConnectionChange, PresenceChange
 from verbtrio.hub.users import UserTable
 from verbtrio.messages.frame import Frame
+from verbtrio.multiplex.emulation import Emulation
 from verbtrio.rooms.host import RoomHost
 
 
@@ -15,11 +16,12 @@ class HubProcess:
     """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
 
     Attributes:
-        host, users: set as soon as the session is open, before the broker says anything.
+        host, users, emulation: set as soon as the session is open, before the broker says anything.
     """
 
     host: RoomHost
     users: UserTable
+    emulation: Emulation
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
         self.host.deliver(room, frame, position)
@@ -44,3 +46,6 @@ class HubProcess:
 
     def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
         return self.users.disconnect(user_id, code, reason)
+
+    def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
+        self.emulation.forwarded(message, answer)
