@@ -280,7 +280,11 @@ class ClientSession(ApplicationSide):
             life.open()
 
     async def _refresh(self, command: int, request: RefreshRequest) -> None:
-        """Another token for the connection. Raises `Refused` or `Ended` where it is not accepted."""
+        """Another token for the connection.
+
+        Raises:
+            Refused, Ended: it is not accepted.
+        """
         expiry = await refresh(self.client, self._user_id, self._settings, request.token)
         self._clock.expires(expiry)
         result = RefreshResult(client=self.client.id, version=SERVER, expires=expiry.expires, ttl=expiry.ttl)
