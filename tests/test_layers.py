@@ -248,6 +248,7 @@ LAYERS: dict[str, list[str]] = {
         "broker_connections",
         "broker_users",
         "broker_leases",
+        "broker_forwards",
         "broker_sessions",
         "broker_cancellation",
         "brokers",
