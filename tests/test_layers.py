@@ -66,6 +66,7 @@ LAYERS: dict[str, list[str]] = {
         "presence_scripts",
         "process_scripts",
         "scripts",
+        "epochs",
         "slots",
         "dialing",
         "servers",
