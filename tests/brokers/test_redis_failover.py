@@ -183,6 +183,20 @@ async def test_a_slot_moves(cluster: RedisCluster) -> None:
         assert not any(process.gaps for process in talk.heard)
 
 
+async def test_a_slot_moves_slowly(cluster: RedisCluster, caplog: pytest.LogCaptureFixture) -> None:
+    """While it does, nobody serves all of it. That is no reason for a new connection many times a second."""
+    url = f"redis+cluster://{addresses(cluster.addresses)}"
+    async with talking(url, 6) as talk:
+        slot = cluster.slot(f"verbtrio:{{r:{talk.rooms[0]}}}:m")
+        to = next(server for server in cluster.servers if server is not cluster.owner(slot))
+        with cluster.moving_slot(slot, to):
+            await trio.sleep(10)
+        await talk.goes_on()
+        await settled(talk)
+    attempts = [record for record in caplog.records if "can't be reached" in record.getMessage()]
+    assert 3 <= len(attempts) <= 3 * 20
+
+
 async def test_the_slots_of_the_processes_move(cluster: RedisCluster) -> None:
     """Where they tell that they live, and hear what is for all."""
     url = f"redis+cluster://{addresses(cluster.addresses)}"
