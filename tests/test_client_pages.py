@@ -365,7 +365,7 @@ def test_figures() -> None:
         f"Of {SPREAD_FROM} clients and more",
         f"`Limits.handshake_timeout` ({limits.handshake_timeout:g} s)",
         f"has {limits.max_inbox_messages} messages, or {limits.max_inbox_bytes // 1024} KiB, waiting",
-        f"random names of {len(base64.urlsafe_b64decode(StreamedClients().add(cast('Any', None)))) * 8} bits",
+        f"random names of {len(base64.urlsafe_b64decode(StreamedClients('').add(cast('Any', None)))) * 8} bits",
     ]
     assert not [figure for figure in told if figure not in page]
     model = text_of("threat-model")

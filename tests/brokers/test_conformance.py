@@ -69,6 +69,9 @@ class LateProcess(RecordingProcess):
     def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
         return self.process.disconnect_user(user_id, code, reason)
 
+    def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
+        self.calls.append(lambda: self.process.forwarded(message, answer))
+
     async def hand_on(self) -> None:
         while True:
             await trio.sleep(0.002)

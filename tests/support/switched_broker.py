@@ -151,6 +151,14 @@ class SwitchedSession(Session):
         if not self.broker.is_away:
             self.inner.disconnect_user_nowait(user_id, code, reason)
 
+    @property
+    def node(self) -> str:
+        return self.inner.node
+
+    async def forward(self, node: str, message: bytes, seconds: float) -> bytes | None:
+        answer: bytes | None = await self._ask(self.inner.forward, node, message, seconds)
+        return answer
+
     async def acquire(self, name: str, seconds: float) -> Lease | None:
         lease: Lease | None = await self._ask(self.inner.acquire, name, seconds)
         return lease

@@ -18,7 +18,7 @@ Rules for those who write a broker (`verbtrio.testing.brokers` checks them):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -73,9 +73,19 @@ class Process(Protocol):
     def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
         """End the connections of this user that are here; returns how many."""
 
+    def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
+        """Another process has passed this on. `answer` is called once, now or later, with 64 KiB at most; it neither
+        raises nor blocks, and does nothing where nobody waits for it any more."""
+
 
 class Session(ABC):
     """One process's connection to a broker."""
+
+    @property
+    @abstractmethod
+    def node(self) -> str:
+        """This process's name, for as long as the session: no other ever has the same. 64 letters and digits at most,
+        all of ASCII. Clients learn it."""
 
     # Messages
 
@@ -196,6 +206,19 @@ class Session(ABC):
     @abstractmethod
     def disconnect_user_nowait(self, user_id: str, code: int, reason: str) -> None:
         """The same, without waiting for how many."""
+
+    # One process
+
+    @abstractmethod
+    async def forward(self, node: str, message: bytes, seconds: float) -> bytes | None:
+        """Pass something on to one process; returns what it answers. `None`: there is no such process, or it has not
+        answered in time; then it may have had the message or not, and may have it still.
+
+        Args:
+            node: its name. It comes from a client, so it is any text: one that can't be a process's is nobody's.
+            message: what nobody but its `Process.forwarded` reads.
+            seconds: how long to wait for the answer.
+        """
 
     # Leases
 

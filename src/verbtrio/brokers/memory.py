@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
@@ -176,6 +177,7 @@ class MemorySession(Session):
     def __init__(self, broker: MemoryBroker, process: Process) -> None:
         self.process = process
         self._broker = broker
+        self._node = secrets.token_hex(8)
         self._present: dict[tuple[str, str], None] = {}  # the connections that are here, by room
         self._turns = itertools.count(1)
 
@@ -186,6 +188,10 @@ class MemorySession(Session):
         leases = self._broker.leases
         for name in [name for name, hold in leases.items() if hold.session is self]:
             del leases[name]
+
+    @property
+    def node(self) -> str:
+        return self._node
 
     def _others(self) -> list[Process]:
         return [session.process for session in self._broker.sessions if session is not self]
@@ -295,6 +301,25 @@ class MemorySession(Session):
     def disconnect_user_nowait(self, user_id: str, code: int, reason: str) -> None:
         for process in self._others():
             process.disconnect_user(user_id, code, reason)
+
+    # One process
+
+    async def forward(self, node: str, message: bytes, seconds: float) -> bytes | None:
+        """See `Session`. If cancelled while it waits for the answer, the message has been passed on."""
+        await trio.lowlevel.checkpoint()
+        answers: list[bytes] = []
+        answered = trio.Event()
+
+        def answer(data: bytes) -> None:
+            answers.append(data)
+            answered.set()
+
+        for session in self._broker.sessions:
+            if session.node == node:
+                session.process.forwarded(message, answer)
+                with trio.move_on_after(seconds):
+                    await answered.wait()
+        return answers[0] if answers else None
 
     # Leases
 

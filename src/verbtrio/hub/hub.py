@@ -28,6 +28,7 @@ from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
 from verbtrio.messages.frame import Encode, encode
+from verbtrio.multiplex.emulation import Emulation
 from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.multiplex.streamed import StreamedClients
@@ -88,7 +89,8 @@ class Hub:
         self._may_miss = may_miss
         self.client_news = ConnectionNews(self.timers)
         self.present_clients = PresentClients(self)
-        self.streamed_clients = StreamedClients()
+        self.streamed_clients = StreamedClients(session.node)
+        self.emulation = Emulation(self.streamed_clients, session, nursery)
         self.host.connection_news = self.client_news.tell
         self.rooms.host = self.host
         self.rooms.asks = shared or bool(room_table)
@@ -318,7 +320,8 @@ async def open_hub(
             shared=shared,
             may_miss=may_miss,
         )
-        process.host, process.users, process.gaps = hub.host, hub.user_table, hub.gaps
+        process.host, process.users = hub.host, hub.user_table
+        process.emulation, process.gaps = hub.emulation, hub.gaps
         hub.start()
         try:
             yield hub

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import ConnectionChange, PresenceChange
 from verbtrio.hub.gaps import Gaps
 from verbtrio.hub.users import UserTable
 from verbtrio.messages.frame import Frame
+from verbtrio.multiplex.emulation import Emulation
 from verbtrio.rooms.host import RoomHost
 
 
@@ -16,11 +17,12 @@ class HubProcess:
     """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
 
     Attributes:
-        host, users, gaps: set as soon as the session is open, before the broker says anything.
+        host, users, emulation, gaps: set as soon as the session is open, before the broker says anything.
     """
 
     host: RoomHost
     users: UserTable
+    emulation: Emulation
     gaps: Gaps
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
@@ -49,3 +51,6 @@ class HubProcess:
 
     def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
         return self.users.disconnect(user_id, code, reason)
+
+    def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
+        self.emulation.forwarded(message, answer)

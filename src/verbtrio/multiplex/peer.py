@@ -22,13 +22,15 @@ from verbtrio.messages.frame import Frame, ProtocolFrame
 from verbtrio.multiplex.carrier import Carrier
 from verbtrio.protocols import codes
 from verbtrio.protocols.encoding import Encoding
-from verbtrio.protocols.replies import Push, Reply
+from verbtrio.protocols.replies import Empty, Push, Reply
 from verbtrio.rooms.local import Rooms
 from verbtrio.rooms.member import Outlet
 
 MESSAGE_BYTES = 64 * 1024
 """What is joined into one message is no larger, unless one reply or push alone is. (Two clients out of three take no
 message over 1 MiB, and what is streamed over HTTP must not be split.)"""
+ANSWER_BYTES = 40
+"""What the answer to a publish takes of that, at most."""
 
 
 class Owner(Protocol):
@@ -52,12 +54,13 @@ class ClientPeer:
     Attributes:
         client: the facade, a `Client`, whose constructor sets this. (It is typed `Any`: its module imports this one.)
         owner: set before anything is said to it.
-        held: what rooms and the session have for it since the last `flush`.
+        held: what rooms and the session have for it since the last `flush`. While it is not empty, another `flush` is
+            to come at the end of the tick.
         published_bytes: see `Load`.
     """
 
     __slots__ = (
-        "_answers",
+        "_answered",
         "_direct",
         "_dismissed",
         "_has_replied",
@@ -81,7 +84,7 @@ class ClientPeer:
         self.held: list[Frame] = []
         self._rooms = rooms
         self._has_replied = False  # there are replies among what is held
-        self._answers: list[Frame] | None = None  # to publishes, since the last `flush`; they go out first
+        self._answered: list[int] | None = None  # the publishes to answer with the next `flush`, before what is held
         self._direct = 0  # bytes among what is held that no room bounds
         self._is_due = False  # the rooms flush this at the end of the tick
         self.published_bytes = 0
@@ -120,23 +123,25 @@ class ClientPeer:
             TypeError, UnicodeEncodeError: that can't be encoded.
         """
         frame = self.encoding.returned(command, result, self._rooms.encode)
-        if joins or self.held or self._answers is not None:
+        if joins or self.held or self._answered is not None:
             self._has_replied = True
             self.hold(frame)
         else:
             self.carrier.write(frame)
 
-    def reply_first(self, reply: Reply) -> None:
+    def answer_publish(self, command: int) -> None:
         """Answer a publish: before what is held, unless another reply is among it. Its place beside pushes means
         nothing, and so those who hold the same pushes, as the members of a room in which all talk, still do."""
         if self._has_replied:
-            self.reply(reply)
+            self.reply(Reply(id=command, publish=Empty()))
             return
-        frame = self.encoding.reply(reply)
-        if self._answers is None:
-            self._answers = []
-        self._answers.append(frame)
-        self._due(len(frame))
+        if self._answered is None:
+            self._answered = []
+        self._answered.append(command)
+        if self.held and self._direct <= MESSAGE_BYTES:
+            self._direct += ANSWER_BYTES  # it goes out with what is held: who is in the room is flushed once, not twice
+        else:
+            self._due(ANSWER_BYTES)
 
     def push(self, push: Push) -> None:
         """Tell the client what it has not asked for. No policy drops it."""
@@ -157,24 +162,26 @@ class ClientPeer:
     def flush(self) -> None:
         """Send what is held, as few messages; behind a backlog each by itself, since the policy may drop some."""
         self._is_due = False
-        held, answers = self.held, self._answers
-        if not held and answers is None:
+        held, answered = self.held, self._answered
+        if not held and answered is None:
             return
-        self._direct, self._answers, self._has_replied = 0, None, False
+        self._direct, self._answered, self._has_replied = 0, None, False
         carrier, encoding = self.carrier, self.encoding
         frames = held.copy()
         held.clear()  # always the same list: rooms know it
         if len(frames) > 1 and carrier.is_empty:
             joined = self._joined(frames)
-            if answers is not None and len(joined):
-                joined = encoding.joined([*answers, joined])
-            if len(joined) <= MESSAGE_BYTES:
-                if len(joined):
-                    carrier.write(joined)
-                    return
+            size = len(joined)
+            if size and answered is not None:
+                joined = encoding.answered(answered, joined)
+                size = len(joined)
+            if 0 < size <= MESSAGE_BYTES:
+                carrier.write(joined)
+                return
+            if not size:
                 frames = []  # nothing of it is for clients of this protocol
-        if answers is not None:
-            frames = [*answers, *frames]
+        if answered is not None:
+            frames.insert(0, encoding.publish_answers(answered))
         if len(frames) > 1:
             made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
             ready = [frame for frame in made if frame is not None]
@@ -279,7 +286,7 @@ class ClientPeer:
             info = replace(self._dismissed, exception=info.exception)  # that was decided before
         if info.cause is Cause.SLOW:
             self.held.clear()  # a client that does not read has no use for more
-            self._answers = None
+            self._answered = None
         else:
             self.flush()
         return codes.closing(info)
@@ -288,7 +295,7 @@ class ClientPeer:
         """It has ended: it leaves all rooms and lists now."""
         if info.cause in PEERS_ENDS:
             self.held.clear()
-            self._answers = None
+            self._answered = None
         self.owner.ended(info)
 
 

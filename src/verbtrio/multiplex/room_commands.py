@@ -21,10 +21,9 @@ from verbtrio.multiplex.subscriptions import Subscriptions, check_channel
 from verbtrio.multiplex.tokens import info_in, subscription_claims
 from verbtrio.protocols import codes
 from verbtrio.protocols.codes import ProtocolError, Refused
-from verbtrio.protocols.commands import ChannelRequest, HistoryRequest, PublishRequest, SubRefreshRequest
+from verbtrio.protocols.commands import NO_DATA, ChannelRequest, HistoryRequest, PublishRequest, SubRefreshRequest
 from verbtrio.protocols.replies import (
     ClientInfo,
-    Empty,
     HistoryResult,
     PresenceResult,
     PresenceStatsResult,
@@ -65,7 +64,7 @@ class RoomCommands:
         Raises:
             Refused: it may not, or what it says is not what the room's handler receives.
         """
-        if not bytes(request.data):
+        if request.data == NO_DATA:
             raise Refused(codes.BAD_REQUEST)
         life = self._subscriptions.publishing(request.channel)
         if life is not None and life.intake is not None:
@@ -79,11 +78,10 @@ class RoomCommands:
                 self._app.counters.invalid += 1
                 raise Refused(ProtocolError(codes.BAD_REQUEST.code, str(error))) from error
             life.intake.put(message, len(bytes(request.data)))
-            self._peer.reply_first(Reply(id=command, publish=Empty()))
+            self._peer.answer_publish(command)
             return None
         rule = self._publishable(request.channel, life)
-        frame = self._peer.encoding.frame_of(request.data)
-        signed = SignedFrame(frame, self._info(life))
+        signed = SignedFrame(self._peer.encoding.frame_of(request.data), self._info(life))
         if rule.settings.history is not None:
             try:
                 self._app.host.publish_nowait(request.channel, signed)
@@ -91,13 +89,13 @@ class RoomCommands:
                 return self._publish(command, request.channel, signed)
             except TypeError as error:
                 raise Refused(NO_OBJECT) from error
-            self._peer.reply_first(Reply(id=command, publish=Empty()))
+            self._peer.answer_publish(command)
             return None
         rooms = self._app.rooms
         if rooms.relays:
             self._app.host.relay(request.channel, signed, None, None)
         rooms.deliver(request.channel, signed)
-        self._peer.reply_first(Reply(id=command, publish=Empty()))
+        self._peer.answer_publish(command)
         return None
 
     async def _publish(self, command: int, channel: str, frame: SignedFrame) -> None:
@@ -107,7 +105,7 @@ class RoomCommands:
             raise Refused(error_of(error) or codes.INTERNAL) from error
         except TypeError as error:  # the room's history adds a field, and this is not a JSON object
             raise Refused(NO_OBJECT) from error
-        self._peer.reply_first(Reply(id=command, publish=Empty()))
+        self._peer.answer_publish(command)
 
     def _publishable(self, channel: str, life: SubscriptionLife | None) -> RoomRule:
         """The rule of a room in which the client may publish as it is."""

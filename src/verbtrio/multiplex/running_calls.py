@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 from msgspec import Raw
@@ -36,31 +36,28 @@ LATE = 1 / 32
 set a scope's deadline costs as much as the rest of handing a call over; this way many calls have the same one."""
 
 
-class _Job(NamedTuple):
-    """A call, and how it is answered: `command` is the command's id; 0 for one that is not. `size`: of its data.
-    `later`: what a plain function has returned to be awaited."""
-
-    call: Call
-    arguments: tuple[Any, ...]
-    command: int
-    size: int
-    later: Awaitable[Any] | None = None
-
-    @property
-    def name(self) -> str:
-        return f"call {self.call.name} #{self.command}"
-
-
 class _Runner:
-    """A task that runs calls, one at a time; without a `job` it waits for one. `task` is set from its first wait on."""
+    """A task that runs calls, one at a time.
 
-    __slots__ = ("job", "scope", "task")
+    Attributes:
+        call: what it runs; `None`: it waits for one, or ends.
+        arguments, later: what the function is called with; what a plain function has returned to be awaited.
+        command: the id of the command that is answered; 0: nobody is.
+        size: of the call's data.
+        task: set from its first wait on.
+    """
 
-    task: trio.lowlevel.Task
+    __slots__ = ("arguments", "call", "command", "later", "scope", "size", "task")
 
-    def __init__(self, job: _Job, deadline: float) -> None:
-        self.job: _Job | None = job
+    def __init__(self, deadline: float) -> None:
         self.scope = trio.CancelScope(deadline=deadline)
+        self.task: trio.lowlevel.Task | None = None
+
+    def take(
+        self, call: Call, arguments: tuple[Any, ...], command: int, size: int, later: Awaitable[Any] | None
+    ) -> None:
+        self.call: Call | None = call
+        self.arguments, self.command, self.size, self.later = arguments, command, size, later
 
 
 class RunningCalls:
@@ -157,7 +154,15 @@ class RunningCalls:
         if call.is_plain and (later := self._call_in_place(call, arguments, command)) is None:
             return
         size = len(memoryview(data))
-        runner = self._hand_over(_Job(call, arguments, command, size, later), patience, peer.limits.call_timeout)
+        runner = self._runner(patience, peer.limits.call_timeout)
+        runner.take(call, arguments, command, size, later)
+        name = f"call {call.name} #{command}"
+        if runner.task is None:
+            self._start(self._run, runner, name=name)
+        else:
+            runner.task.name = name
+            runner.task.context = copy_context()
+            trio.lowlevel.reschedule(runner.task)
         if command:
             self._unanswered[runner] = None
             self._by_command[command] = runner  # from now on: its caller may not want it any more before it has begun
@@ -183,71 +188,63 @@ class RunningCalls:
             self._failed(call, command, single(error))
         return None
 
-    def _hand_over(self, job: _Job, patience: float, longest: float) -> _Runner:
-        """Have a task run `job`: the one that waits, or a new one."""
+    def _runner(self, patience: float, longest: float) -> _Runner:
+        """What runs a call: the task that waits for one, or one that has to be started; with the call's deadline."""
         now = trio.current_time()
         deadline = now + (min(patience, longest) if patience > 0 else longest)
         runner, self._idle = self._idle, None
         if runner is None or (left := runner.scope.deadline) <= now:
-            runner = _Runner(job, deadline)
-            self._start(self._run, runner, name=job.name)
-            return runner
-        runner.job = job
+            return _Runner(deadline)
         late = 0.0 if patience > 0 else longest * LATE
         if not deadline <= left <= deadline + late:
             runner.scope.deadline = deadline + late
-        runner.task.name = job.name
-        runner.task.context = copy_context()
-        trio.lowlevel.reschedule(runner.task)
         return runner
 
     async def _run(self, runner: _Runner) -> None:
         """Run calls, and answer them. Raises no `Exception`. If cancelled, so is the function that it runs, and nobody
         is answered."""
-        try:
-            with runner.scope as scope:
-                while (job := runner.job) is not None:
-                    if job.later is not None:
-                        result = await job.later
-                    else:
-                        if scope.cancel_called:  # a function that does not wait would not notice
-                            await trio.lowlevel.checkpoint_if_cancelled()
-                        result = await job.call.function(*job.arguments)
-                    self._answer(job.command, result, joins=self.running > 1)
-                    self._ended(runner)
-                    del job, result  # perhaps large, and of no use to a task that waits
-                    if self._idle is None:
-                        await self._wait_for_job(runner)
-                return
-            if runner.job is not None and trio.current_time() >= scope.deadline:
-                self._refuse(runner.job.command, codes.TIMEOUT)
-        except Exception as error:
-            if runner.job is not None:
-                self._failed(runner.job.call, runner.job.command, single(error))
-        finally:
-            if runner.job is not None:
-                self._ended(runner)
-
-    async def _wait_for_job(self, runner: _Runner) -> None:
-        """If cancelled, no job is lost."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            if self._idle is runner:
+            if self._idle is runner:  # else it has a call, which is not lost
                 self._idle = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._idle, runner.task = runner, trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            with runner.scope as scope:
+                while (call := runner.call) is not None:
+                    if runner.later is not None:
+                        result = await runner.later
+                    else:
+                        if scope.cancel_called:  # a function that does not wait would not notice
+                            await trio.lowlevel.checkpoint_if_cancelled()
+                        result = await call.function(*runner.arguments)
+                    self._answer(runner.command, result, joins=self.running > 1)
+                    self._ended(runner)
+                    del result  # perhaps large, and of no use to a task that waits
+                    if self._idle is None:
+                        if runner.task is None:
+                            runner.task = trio.lowlevel.current_task()
+                        self._idle = runner
+                        await trio.lowlevel.wait_task_rescheduled(abort)
+                return
+            if runner.call is not None and trio.current_time() >= scope.deadline:
+                self._refuse(runner.command, codes.TIMEOUT)
+        except Exception as error:
+            if runner.call is not None:
+                self._failed(runner.call, runner.command, single(error))
+        finally:
+            if runner.call is not None:
+                self._ended(runner)
 
     def _ended(self, runner: _Runner) -> None:
-        """The job of `runner` has."""
-        assert runner.job is not None
-        command, size, runner.job = runner.job.command, runner.job.size, None
+        """The call of `runner` has."""
+        runner.call = runner.later = None
+        runner.arguments = ()
         self.running -= 1
-        self._bytes -= size
+        self._bytes -= runner.size
         self._unanswered.pop(runner, None)
-        if self._by_command.get(command) is runner:
-            del self._by_command[command]
+        if self._by_command.get(runner.command) is runner:
+            del self._by_command[runner.command]
         self._on_end()
 
     def _answer(self, command: int, result: object, *, joins: bool) -> None:

@@ -88,7 +88,7 @@ class Seat:
     @property
     def info(self) -> ClientInfo:
         """Who the client is, for the others in this room."""
-        client, token = self.client, self._token
+        client, token = self._peer.client, self._token
         user, own = client.user, None if token is None else token.claims
         if (known := self._info) is not None and known[0] is user and known[1] is own:
             return known[2]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -33,12 +32,12 @@ TOO_SLOW = CloseInfo(Cause.SLOW, POLICY_VIOLATION, "Too slow: it did not take a 
 class StreamedClients:
     """The clients of an app that HTTP responses carry, by the secret names of their sessions.
 
-    Attributes:
-        node: this process: a client says which one has its session.
+    Args:
+        node: this process's name: a client says which one has its session.
     """
 
-    def __init__(self) -> None:
-        self.node = uuid.uuid4().hex
+    def __init__(self, node: str) -> None:
+        self.node = node
         self._carriers: dict[str, StreamedCarrier] = {}
 
     def __len__(self) -> int:
@@ -128,13 +127,20 @@ class StreamedCarrier:
             trio.WouldBlock: the inbox is full, and as many messages wait for room as there is room for.
         """
         await trio.lowlevel.checkpoint()
-        while self.inbox.is_full:
+        while not self.receive_nowait(message):
             if len(self._room) >= self.limits.max_inbox_messages:
                 raise trio.WouldBlock
             await self._room.park()
+
+    def receive_nowait(self, message: str | bytes) -> bool:
+        """Take a message of the client's, or return `False` where there is no room. It is not handled if the connection
+        has ended."""
+        if self.inbox.is_full:
+            return False
         if self.closed is None:
             self._counters.received += 1
             self.inbox.put_nowait(message)
+        return True
 
     def _tell_room(self) -> None:
         self._room.unpark_all()

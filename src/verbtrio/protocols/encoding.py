@@ -16,7 +16,7 @@ from verbtrio.base.position import Position
 from verbtrio.messages.frame import Encode, Frame, ProtocolFrame, ReplyFrame, TransientFrame
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
 from verbtrio.protocols.commands import Command, EmulationRequest
-from verbtrio.protocols.replies import MessagePush, Publication, Push, Reply, RPCResult
+from verbtrio.protocols.replies import Empty, MessagePush, Publication, Push, Reply, RPCResult
 
 
 class Encoding(ABC):
@@ -73,6 +73,21 @@ class Encoding(ABC):
         frame.pushes = {self.name: (payload, None)}
         return frame
 
+    def publish_answers(self, commands: Sequence[int]) -> ReplyFrame:
+        """The answers to these publishes, as one message."""
+        payload = self.join([self.encode_publish_answer(number) for number in commands])
+        return ReplyFrame(payload, text=not self.is_binary)
+
+    def answered(self, commands: Sequence[int], pushes: Frame) -> Frame:
+        """The answers to these publishes, and pushes of this encoding behind them, as one message."""
+        messages = [self.encode_publish_answer(number) for number in commands]
+        messages.append(self._told(pushes)[0])
+        return Frame(self.join(messages), text=not self.is_binary)
+
+    def encode_publish_answer(self, command: int) -> bytes:
+        """The answer to a publish as a message of its own."""
+        return self.encode(Reply(id=command, publish=Empty()))
+
     def returned(self, command: int, result: Any, encode: Encode) -> ReplyFrame:
         """The reply to a call that has returned `result`.
 
@@ -105,7 +120,10 @@ class Encoding(ABC):
             found = [payload for frame in frames if (payload := frame.pushes[name][0])]  # type: ignore[index]  # below
         except (TypeError, KeyError):  # what nobody has been told in this encoding
             found = [payload for frame in frames if (payload := self._told(frame)[0])]
-        return Frame(self.join(found), text=not self.is_binary)
+        payload = self.join(found)
+        joined = Frame(payload, text=not self.is_binary)
+        joined.pushes = {name: (payload, None)}
+        return joined
 
     def publication(self, frame: Frame) -> Publication:
         """A message of a room, as its subscribers get it."""

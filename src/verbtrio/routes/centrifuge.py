@@ -155,14 +155,15 @@ class ClientRoutes(Routes):
             self._add(Route(f"{path}/{name}", streamed, methods=[streamed.method], middleware=wrapped))
             # A preflight request has no cookie or token: middleware would refuse it.
             self._add(Route(f"{path}/{name}", streamed, methods=["OPTIONS"]))
-        self._add_emulation(starlette_path(emulation), cross_origin, settings.limits.max_message_bytes, binary)
+        self._add_emulation(starlette_path(emulation), cross_origin, settings.limits, binary)
 
-    def _add_emulation(self, path: str, cross_origin: CrossOrigin, max_bytes: int, binary: Encoding | None) -> None:
+    def _add_emulation(self, path: str, cross_origin: CrossOrigin, limits: Limits, binary: Encoding | None) -> None:
         """Have the commands of an endpoint's clients come to `path`, as those of others may already."""
+        bounds = limits.max_message_bytes, limits.send_timeout
         if (endpoint := self._emulation.get(path)) is not None:
-            endpoint.share(cross_origin, max_bytes)
+            endpoint.share(cross_origin, *bounds)
             return
-        endpoint = self._emulation[path] = EmulationEndpoint(self._hub_now, cross_origin, max_bytes, binary)
+        endpoint = self._emulation[path] = EmulationEndpoint(self._hub_now, cross_origin, *bounds, binary)
         self._add(Route(path, endpoint, methods=[endpoint.method, "OPTIONS"]))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from http import HTTPStatus
 
 import trio
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from verbtrio.guards.refusals import MAX_SHOWN, Refusals
 from verbtrio.http.link import link_of
 from verbtrio.hub.hub import Hub
 from verbtrio.multiplex.client import Client
+from verbtrio.multiplex.emulation import Brought
 from verbtrio.multiplex.peer import ClientPeer
 from verbtrio.multiplex.session import BAD, ClientSession
 from verbtrio.multiplex.settings import ClientSettings
@@ -208,27 +210,35 @@ class EmulationEndpoint(Endpoint):
     Args:
         hub, cross_origin: as in `Endpoint`.
         max_bytes: the longest body.
+        seconds: how long a session of another process has to take what it is sent.
         protobuf: as in `StreamedEndpoint`.
     """
 
     def __init__(
-        self, hub: Callable[[], Hub], cross_origin: CrossOrigin, max_bytes: int, protobuf: Encoding | None
+        self,
+        hub: Callable[[], Hub],
+        cross_origin: CrossOrigin,
+        max_bytes: int,
+        seconds: float,
+        protobuf: Encoding | None,
     ) -> None:
         super().__init__("POST", hub, cross_origin)
         self._max_bytes = max_bytes
+        self._seconds = seconds
         self._protobuf = protobuf
 
-    def share(self, cross_origin: CrossOrigin, max_bytes: int) -> None:
+    def share(self, cross_origin: CrossOrigin, max_bytes: int, seconds: float) -> None:
         """Take the commands of another endpoint's clients, too."""
         self._cross_origin = CrossOrigin(*self._cross_origin.origins, *cross_origin.origins)
         self._max_bytes = max(self._max_bytes, max_bytes)
+        self._seconds = max(self._seconds, seconds)
 
     async def _answer(self, request: Request, hub: Hub, send: Send) -> None:
         response = await self._take(request, hub)
         await response(request.scope, request.receive, send)
 
     async def _take(self, request: Request, hub: Hub) -> Response:
-        """Take the commands, once there is room for them; the answer. If cancelled, they are not handled."""
+        """Have the client's session take the commands, wherever it is; the answer. See `Emulation.bring`."""
         scope = request.scope
         encoding = self._protobuf if _is_binary(request) else JSON
         if encoding is None:
@@ -239,19 +249,10 @@ class EmulationEndpoint(Endpoint):
             asked = encoding.emulation_request(body)
         except BadCommands:
             return self._refuse(scope, 400, "Bad Request")
-        carrier = hub.streamed_clients.get(asked.session)
-        if carrier is None or asked.node != hub.streamed_clients.node:
-            return self._refuse(scope, 404, "Not Found")
-        if carrier.peer.encoding.is_binary is not encoding.is_binary:
-            return self._refuse(scope, 400, "Bad Request")
-        if len(body) > carrier.limits.max_message_bytes:  # another endpoint's clients may send more
-            return self._refuse(scope, 413, TOO_LARGE)
-        with suppress(trio.WouldBlock), trio.move_on_after(carrier.limits.send_timeout):
-            # One that has ended takes nothing, and its response says how: after any other answer than this one, the
-            # JavaScript SDK would not read that to its end.
-            await carrier.receive(asked.data)
+        status = await hub.emulation.bring(asked.node, Brought(asked.session, asked.data, len(body)), self._seconds)
+        if status == 204:
             return Response(status_code=204, headers=self._cross_origin.headers(scope))
-        return self._refuse(scope, 503, "Service Unavailable")
+        return self._refuse(scope, status, TOO_LARGE if status == 413 else HTTPStatus(status).phrase)
 
 
 def _is_binary(request: Request) -> bool:

@@ -51,6 +51,7 @@ class CancellationChecks(Checks):
                 lambda: session.connections(room),
                 lambda: session.send_user("ann", text("a")),
                 lambda: session.disconnect_user("ann", 1000, ""),
+                lambda: session.forward(other.session.node, b"a", 60),
                 lambda: session.acquire(self.name("lease"), 60),
                 lambda: session.renew(lease, 60),
                 lambda: session.release(lease),

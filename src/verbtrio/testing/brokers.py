@@ -14,6 +14,7 @@ They use real time, or the clock that a fixture of yours sets. To see values in 
 
 from verbtrio.testing.broker_cancellation import CancellationChecks
 from verbtrio.testing.broker_connections import ConnectionChecks
+from verbtrio.testing.broker_forwards import ForwardChecks
 from verbtrio.testing.broker_histories import HistoryChecks
 from verbtrio.testing.broker_leases import LeaseChecks
 from verbtrio.testing.broker_messages import MessageChecks
@@ -29,6 +30,7 @@ class BrokerConformance(
     PresenceChecks,
     ConnectionChecks,
     UserChecks,
+    ForwardChecks,
     LeaseChecks,
     SessionChecks,
     CancellationChecks,

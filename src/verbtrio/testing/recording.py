@@ -41,6 +41,8 @@ class RecordingProcess:
         """What `send_user` and `disconnect_user` return, by user; else 0."""
         self.when_changed: Callable[[str, PresenceChange], None] = lambda room, change: None
         """Called by `changed`, after it has been recorded."""
+        self.answers: Callable[[bytes, Callable[[bytes], None]], None] = lambda message, answer: answer(message[::-1])
+        """Called by `forwarded`, after it has been recorded."""
         self.is_open = False
         """Whether the broker may call."""
         self.mistakes: list[str] = []
@@ -54,6 +56,8 @@ class RecordingProcess:
         """Those of users, as in `changes`, and those of connections, in the order in which they came."""
         self.sent: list[tuple[str, bool, bytes]] = []
         self.disconnected: list[tuple[str, int, str]] = []
+        self.messages: list[bytes] = []
+        """What `forwarded` was called with."""
         self._called = trio.Event()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -132,3 +136,9 @@ class RecordingProcess:
         self.disconnected.append((user_id, code, reason))
         self._note("disconnect_user")
         return self.users.get(user_id, 0)
+
+    def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
+        """See `Process`."""
+        self.messages.append(message)
+        self._note("forwarded")
+        self.answers(message, answer)

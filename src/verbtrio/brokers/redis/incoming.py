@@ -8,6 +8,7 @@ from verbtrio.base.position import Position
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.records import PresenceChange
 from verbtrio.brokers.redis.fields import unpack
+from verbtrio.brokers.redis.forwards import Forwards
 from verbtrio.brokers.redis.items import decode_item
 from verbtrio.brokers.redis.names import Names
 from verbtrio.brokers.redis.records import changes_of
@@ -23,14 +24,21 @@ class Incoming:
         names: of the channels.
         origin: what this process's own messages are marked with.
         subscriptions: the process's rooms.
-        requests: what is asked, and answered.
+        requests: what is asked of all, and answered.
+        forwards: what is asked of one process, and answered.
 
     Attributes:
         echo: set when the message has come that this process has sent to itself; see `Upkeep`.
     """
 
     def __init__(
-        self, process: Process, names: Names, origin: str, subscriptions: Subscriptions, requests: Requests
+        self,
+        process: Process,
+        names: Names,
+        origin: str,
+        subscriptions: Subscriptions,
+        requests: Requests,
+        forwards: Forwards,
     ) -> None:
         self.echo = trio.Event()
         self._process = process
@@ -38,6 +46,7 @@ class Incoming:
         self._origin = origin.encode()
         self._subscriptions = subscriptions
         self._requests = requests
+        self._forwards = forwards
 
     def take(self, channel: bytes, message: bytes) -> None:
         """A message has come.
@@ -89,3 +98,7 @@ class Incoming:
             self._requests.answered(fields)
         elif kind in (b"U", b"D"):
             self._requests.take(kind, fields, trio.current_time())
+        elif kind == b"F":
+            self._forwards.take(fields)
+        elif kind == b"R":
+            self._forwards.answered(fields)

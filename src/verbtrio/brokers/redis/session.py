@@ -29,6 +29,10 @@ class RedisSession(Session):
         self._upkeep = upkeep
         self._names = upkeep.names
 
+    @property
+    def node(self) -> str:
+        return self._upkeep.origin
+
     # Messages
 
     def broadcast(self, room: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
@@ -113,6 +117,11 @@ class RedisSession(Session):
     def disconnect_user_nowait(self, user_id: str, code: int, reason: str) -> None:
         if (link := self._upkeep.link) is not None:
             self._upkeep.requests.tell(link, b"D", user_id, b"%d" % code, reason.encode())
+
+    # One process
+
+    async def forward(self, node: str, message: bytes, seconds: float) -> bytes | None:
+        return await self._upkeep.forwards.ask(self._upkeep.need(), node, message, seconds)
 
     # Leases
 

@@ -25,6 +25,7 @@ from verbtrio.base.timers import Timers
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.records import Health
 from verbtrio.brokers.redis.fields import pack
+from verbtrio.brokers.redis.forwards import Forwards
 from verbtrio.brokers.redis.gaps import GapFiller
 from verbtrio.brokers.redis.incoming import Incoming
 from verbtrio.brokers.redis.leases import Leases
@@ -81,7 +82,8 @@ class Upkeep:
         self.subscriptions.on_read = self.gaps.wake
         self.outgoing = Outgoing(names, self.origin, self.subscriptions.position, settings, self.wake)
         self.requests = Requests(process, names, self.origin, self._get_link, settings.timeout)
-        self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests)
+        self.forwards = Forwards(process, names, self.origin, self._get_link, settings.max_pending_bytes)
+        self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests, self.forwards)
         self._servers = servers
         self._timeout = settings.timeout
         self._links = 0
@@ -112,7 +114,7 @@ class Upkeep:
 
     def open(self) -> None:
         """The process may be told of what comes from now on."""
-        self.requests.is_closed = False
+        self.requests.is_closed = self.forwards.is_closed = False
 
     async def run_in(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         """`run` within this scope."""
@@ -185,6 +187,7 @@ class Upkeep:
             self.link = None
             self.subscriptions.lost()
             self.requests.lost()
+            self.forwards.lost()
         self.outgoing.lost()
 
     async def _pump(self, link: Link) -> NoReturn:
@@ -212,7 +215,7 @@ class Upkeep:
     async def close(self) -> None:
         """Give up what the process has. From its first moment on the process is told nothing any more."""
         self.subscriptions.close()
-        self.requests.is_closed = True
+        self.requests.is_closed = self.forwards.is_closed = True
         if (link := self.link) is None:
             return
         try:
