@@ -61,6 +61,11 @@ class Room:
         self.elsewhere: dict[bytes, int] = {}
         self.arrived: trio.Event | None = None
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether a link has confirmed the subscription before, the present one or one that is lost."""
+        return self._has_arrived
+
     def take(self, position: Position) -> Step:
         """A message with this position has come."""
         known = self.position

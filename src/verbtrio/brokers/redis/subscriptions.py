@@ -170,6 +170,8 @@ class Subscriptions:
                 return
             epoch, offset, counts = answer
             room.elsewhere = counts_of(counts)
+            if room.has_arrived:
+                self._process.missed_changes(room.name)
             is_behind, has_missed = room.arrive(position_of(epoch, offset) if epoch else None)
             if has_missed:
                 self._process.missed(room.name)

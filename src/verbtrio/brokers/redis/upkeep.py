@@ -116,7 +116,7 @@ class Upkeep:
     @property
     def health(self) -> Health:
         """How it is now."""
-        return Health(self.link is not None, self._trouble)
+        return Health(self.link is not None, self._trouble, self.outgoing.dropped)
 
     def open(self) -> None:
         """The process may be told of what comes from now on."""
