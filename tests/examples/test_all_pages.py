@@ -12,8 +12,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import url_to_be
 from selenium.webdriver.support.wait import WebDriverWait
 
-from examples.centrifuge import SDK_FOLDER
 from examples.demo import samples
+from examples.page import SDK_FOLDER
 from tests.conftest import Servers
 from tests.support.browser import POLL_SECONDS, WAIT_SECONDS, Browser
 from tests.support.node import require_node
