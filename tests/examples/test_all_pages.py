@@ -138,7 +138,7 @@ def test_an_example_without_a_page_says_why(demo: Server, name: str, why: str) -
 
 def test_the_index_has_every_example() -> None:
     files = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert files - set(samples) == {"demo", "page", "slow"}
+    assert files - set(samples) == {"demo", "page", "slow", "cluster"}, "cluster runs processes of its own"
 
 
 def test_the_index_leads_to_every_example(browser: Browser, demo: Server) -> None:
