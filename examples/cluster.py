@@ -13,18 +13,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import trio
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # for examples.page
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
-from examples.page import add_page, add_sdk
+from examples.page import EXAMPLES, add_page, add_sdk
 from verbtrio import App, Client, Denied, History, Subscription
 from verbtrio.brokers.redis import RedisBroker
 
@@ -74,10 +72,12 @@ add_page(app, __file__, lobby, kill, welcome, **add_sdk(app))
 async def main(port: int) -> None:
     """Run all processes until SIGINT or SIGTERM. Redis ends last: the workers take leave of it."""
     check(port)
-    redis = "" if REDIS_URL else redis_command()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    command = None if REDIS_URL else redis_command()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, TemporaryDirectory() as folder:
+        url = REDIS_URL or f"unix://{folder}/socket"
         async with trio.open_nursery() as outer:
-            url: str = REDIS_URL or await outer.start(run_redis, redis)
+            if command:
+                outer.start_soon(run_redis, command, folder)  # the workers wait for it, if need be
             async with trio.open_nursery() as servers:
                 for _ in range(2):
                     servers.start_soon(keep_running, port, url)
@@ -100,31 +100,39 @@ def check(port: int) -> None:
 def redis_command() -> str:
     """The Redis to run. Exits if there is none."""
     command = shutil.which("redis-server") or shutil.which("valkey-server")
-    return command or sys.exit(
-        "No redis-server found: install it (Debian: apt-get install redis-server), or set REDIS_URL"
-    )
+    if command is None:
+        sys.exit("No redis-server found: install it (Debian: apt-get install redis-server), or set REDIS_URL")
+    return command
 
 
-async def run_redis(command: str, task_status: trio.TaskStatus[str]) -> None:
-    """Run a Redis that keeps nothing on disk, until cancelled. Tells its URL when it is there."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "socket")  # unlike a free port, it is nobody else's in the next moment
-        options = ["--port", "0", "--unixsocket", str(file), "--unixsocketperm", "700", "--save", "", "--dir", folder]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                partial(trio.run_process, [command, *options], stdout=subprocess.DEVNULL, process_group=0)
-            )
-            while not file.exists():
-                await trio.sleep(0.02)
-            task_status.started(f"unix://{file}")
+async def run_redis(command: str, folder: str) -> None:
+    """Run a Redis that keeps nothing on disk, until cancelled. It has a Unix socket: no port, which might be taken."""
+    options = [
+        "--port",
+        "0",
+        "--unixsocket",
+        f"{folder}/socket",
+        "--unixsocketperm",
+        "700",
+        "--save",
+        "",
+        "--dir",
+        folder,
+    ]
+    await trio.run_process([command, *options], stdout=subprocess.DEVNULL, process_group=0)
 
 
 async def keep_running(port: int, redis_url: str) -> None:
-    """Run a hypercorn, and another whenever it has ended. When this is cancelled, it is told to end, and waited for."""
+    """Run a hypercorn, and another whenever it has ended. When this is cancelled, it is told to end, and waited for.
+
+    It has a process group of its own, as Redis has: Ctrl+C, which all of a group get, is for this program alone.
+    """
     command = [*HYPERCORN, "--bind", f"{HOST}:{port}", "examples.cluster:app"]
     environment = {**os.environ, "REDIS_URL": redis_url}
     while True:
-        await trio.run_process(command, check=False, deliver_cancel=end, cwd=ROOT, env=environment, process_group=0)
+        await trio.run_process(
+            command, check=False, deliver_cancel=end, cwd=EXAMPLES.parent, env=environment, process_group=0
+        )
         say("A hypercorn has ended, and starts again")
         await trio.sleep(PAUSE)
 
@@ -140,7 +148,7 @@ async def end(process: trio.Process) -> None:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
