@@ -68,6 +68,7 @@ class Link:
         self._pipes: list[_Pipe] = []
         self._lost = trio.Event()
         self._reason = ""
+        self._is_over = False
 
     # What is sent: nothing here blocks
 
@@ -111,6 +112,11 @@ class Link:
         """Have it come no more."""
         self._tell(b"UNSUBSCRIBE", channels)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether what is sent is carried out, as far as is known. If not, all sending does nothing."""
+        return not self._is_over and not self._lost.is_set()
+
     async def wait_answered(self) -> None:
         """Wait until all that was sent so far is carried out.
 
@@ -147,17 +153,19 @@ class Link:
     ) -> Reply:
         size = COMMAND_BYTES + sum(len(each) if isinstance(each, bytes | str) else 8 for each in arguments)
         reply = Reply(size, then)
-        try:
-            pipe.send(name, arguments, reply, self._timeout)
-        except RedisConnectionError as error:
-            self.lose(f"the connection was lost: {error}")
-            reply.resolve(None, BrokerUnavailable("Redis can't be reached"))
-        else:
-            self.pending_bytes += size
+        if self.is_usable:
+            try:
+                pipe.send(name, arguments, reply, self._timeout)
+                self.pending_bytes += size
+                return reply
+            except RedisConnectionError as error:
+                self.lose(f"the connection was lost: {error}")
+        # Nobody would take the answer any more.
+        reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
         return reply
 
     def _tell(self, command: bytes, channels: Sequence[bytes]) -> None:
-        if not channels:
+        if not channels or not self.is_usable:
             return
         try:
             self._pipes[0].connection.send_command(command, *channels)
@@ -187,6 +195,7 @@ class Link:
                 yield
                 nursery.cancel_scope.cancel()
         finally:
+            self._is_over = True
             for pipe in self._pipes:
                 pipe.fail(BrokerUnavailable("the connection to Redis was lost"))
 
