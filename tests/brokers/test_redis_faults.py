@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from tests.support.redis_processes import (
     settled,
 )
 from tests.support.redis_server import RedisServer, redis_server
+from verbtrio.base.position import Position
 
 ROOMS = {"kept": HISTORY, "plain": None}
 
@@ -60,8 +62,7 @@ async def talking(server: RedisServer) -> AsyncIterator[list[Worker]]:
             check_complete(worker, "kept", *workers)
             check_senders(worker, "plain")
             check_complete(worker, "plain", *workers)
-            others = len(workers) - 1
-            await eventually(lambda worker=worker: worker.session.elsewhere("plain") == others)  # type: ignore[misc]  # a default binds the loop's variable
+            await eventually(partial(has_elsewhere, worker, "plain", len(workers) - 1))
             assert await worker.session.count("kept") == len(workers)
     await check_clean(server)
 
@@ -81,7 +82,19 @@ async def caught_up(workers: list[Worker]) -> None:
     while (position := await workers[0].publish("kept", HISTORY)) is None:
         await trio.sleep(0.05)
     for worker in workers:
-        await worker.until(lambda worker=worker: any(each.position == position for each in worker.process.delivered))  # type: ignore[misc]  # as above
+        await worker.until(partial(has_come, worker, position))
+
+
+def has_elsewhere(worker: Worker, room: str, count: int) -> bool:
+    return worker.session.elsewhere(room) == count
+
+
+def has_come(worker: Worker, position: Position) -> bool:
+    return any(delivered.position == position for delivered in worker.process.delivered)
+
+
+def has_gaps(worker: Worker, count: int) -> bool:
+    return len(worker.process.gaps) >= count
 
 
 async def test_one_connection_is_cut(server: RedisServer) -> None:
@@ -89,7 +102,7 @@ async def test_one_connection_is_cut(server: RedisServer) -> None:
         for _ in range(3):
             gaps = len(one.process.gaps)
             one.proxy.cut()
-            await one.until(lambda gaps=gaps: len(one.process.gaps) > gaps)  # type: ignore[misc]  # binds the loop's variable
+            await one.until(partial(has_gaps, one, gaps + 1))
     assert GAP in one.process.told("plain")
     assert GAP not in one.process.told("kept") + two.process.told("kept") + three.process.told("kept")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import trio
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import History
+from verbtrio.brokers.redis.epochs import Positions, epoch_ttl, known_by, new_epoch
 from verbtrio.brokers.redis.fields import pack
 from verbtrio.brokers.redis.link import Link
 from verbtrio.brokers.redis.message_scripts import PUBLISH
@@ -26,9 +27,6 @@ ITEM_BYTES = 150
 """What an item costs beside its bytes while it waits."""
 MAX_GAPS = 10_000
 """Of how many rooms is remembered that broadcasts were dropped. Beyond it, it is told to all rooms of this process."""
-EPOCH_SECONDS = 24 * 3600
-"""For how long the epoch and the offset outlive the messages: so nobody who comes back late is told of a new epoch, and
-has missed everything, where nothing was said meanwhile."""
 
 
 class Ticket:
@@ -88,11 +86,13 @@ class Outgoing:
         self.dropped = 0
         self._names = names
         self._origin = origin.encode()
-        self._position = position
+        self._heard = position
+        self._positions = Positions()
         self._settings = settings
         self._wake = wake
         self._rooms: dict[str, list[_Saying]] = {}
         self._bytes = 0  # of what waits here
+        self._is_closed = False
         self._gaps: dict[str, None] = {}
         self._has_gaps_everywhere = False  # broadcasts were dropped in more rooms than are remembered
 
@@ -102,15 +102,22 @@ class Outgoing:
         if self._has_room(len(data), link):
             self._put(room, _Saying(data, None, None))
             return
+        self._drop(room)
+
+    def _drop(self, room: str) -> None:
         self.dropped += 1
-        if len(self._gaps) < MAX_GAPS:
+        self._gap(room)
+
+    def _gap(self, room: str) -> None:
+        if len(self._gaps) < MAX_GAPS or room in self._gaps:
             self._gaps[room] = None
         else:
             self._has_gaps_everywhere = True
+        self._wake()
 
     def publish(self, room: str, data: bytes, history: History | None, ticket: Ticket, link: Link | None) -> bool:
         """Publish a message, unless there is no room for it; return whether there is. `ticket` tells how it goes on."""
-        if not self._has_room(len(data), link):
+        if self._is_closed or not self._has_room(len(data), link):
             return False
         self._put(room, _Saying(data, history, ticket))
         return True
@@ -150,11 +157,20 @@ class Outgoing:
                 elif not self.publish(room, saying.data, saying.history, saying.ticket, None):
                     saying.ticket.resolve(None, error)
 
+    def close(self) -> None:
+        """The session is over: nothing is sent any more."""
+        self._is_closed = True
+        waiting, self._rooms, self._bytes = self._rooms, {}, 0
+        for saying in itertools.chain.from_iterable(waiting.values()):
+            if saying.ticket is not None:
+                saying.ticket.resolve(None, BrokerUnavailable("the session with Redis is over"))
+
     def _send(self, link: Link, room: str, sayings: list[_Saying]) -> None:
         channel = self._names.channel(room)
         tickets = [(saying.ticket, saying.history is not None) for saying in sayings if saying.ticket is not None]
         histories = [saying.history for saying in sayings if saying.history is not None]
-        then = None if not tickets else _answer(tickets)
+        has_broadcasts = len(tickets) < len(sayings)
+        then = self._answer(room, tickets, has_broadcasts=has_broadcasts)
         if not histories:
             fields: list[bytes | None] = [b"M", self._origin, b"", b"0"]
             for saying in sayings:
@@ -163,22 +179,31 @@ class Outgoing:
             return
         history = histories[0]
         ttl = max(1, round(history.ttl * 1000))
-        known = self._position(room)
-        arguments: list[bytes | str | int] = [self._origin, new_epoch(), history.size, ttl, epoch_ttl(history)]
-        arguments += (b"", 0) if known is None else (known.epoch, known.offset)
+        known = self._positions.newest(room, self._heard(room))
+        arguments: list[bytes | str | int] = [self._origin, new_epoch(), history.size, ttl, epoch_ttl(history.ttl)]
+        arguments += known_by(known)
         for saying in sayings:
             arguments += (b"0" if saying.history is None else b"1", saying.data)
         link.call(PUBLISH, [self._names.top(room), self._names.history(room), channel], *arguments, then=then)
 
+    def _answer(
+        self, room: str, tickets: list[tuple[Ticket, bool]], *, has_broadcasts: bool
+    ) -> Callable[[Any, BrokerUnavailable | None], None]:
+        def then(answer: Any, error: BrokerUnavailable | None) -> None:
+            if error is not None and has_broadcasts:  # whether they have been sent is not known
+                self._gap(room)
+            offset = None
+            for ticket, is_kept in tickets:
+                if error is not None or not is_kept:
+                    ticket.resolve(None, error)
+                    continue
+                first = position_of(*answer)
+                offset = first.offset if offset is None else offset + 1
+                position = Position(first.epoch, offset)
+                self._positions.note(room, position)
+                ticket.resolve(position, None)
 
-def new_epoch() -> str:
-    """The name of a history's life, if one begins."""
-    return secrets.token_hex(6)
-
-
-def epoch_ttl(history: History) -> int:
-    """For how long the epoch outlives the last message, in milliseconds."""
-    return round((history.ttl + EPOCH_SECONDS) * 1000)
+        return then
 
 
 def _in_messages(sayings: list[_Saying]) -> Iterator[list[_Saying]]:
@@ -194,17 +219,3 @@ def _in_messages(sayings: list[_Saying]) -> Iterator[list[_Saying]]:
         size += len(saying.data)
         history = saying.history or history
     yield together
-
-
-def _answer(tickets: list[tuple[Ticket, bool]]) -> Callable[[Any, BrokerUnavailable | None], None]:
-    def then(answer: Any, error: BrokerUnavailable | None) -> None:
-        offset = None
-        for ticket, is_kept in tickets:
-            if error is not None or not is_kept:
-                ticket.resolve(None, error)
-                continue
-            first = position_of(*answer)
-            offset = first.offset if offset is None else offset + 1
-            ticket.resolve(Position(first.epoch, offset), None)
-
-    return then

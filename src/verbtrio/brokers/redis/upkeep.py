@@ -6,7 +6,9 @@ Upkeep.run                  one task; for as long as the session
    ├─ pump                  sends what has changed, and what was said, once a tick
    ├─ gap filler            reads histories
    ├─ echo                  finds a link that is too slow, or silent
-   └─ heartbeat             tells that this process lives, and clears away after the dead
+   ├─ heartbeat             tells that this process lives, and finds the dead
+   ├─ clearing              clears away after them
+   └─ tidying               gives up the names of earlier links, once all is written under the new one
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -24,7 +28,7 @@ from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.timers import Timers
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.records import Health
-from verbtrio.brokers.redis.fields import pack
+from verbtrio.brokers.redis.dialing import NotReached, WrongServer
 from verbtrio.brokers.redis.forwards import Forwards
 from verbtrio.brokers.redis.gaps import GapFiller
 from verbtrio.brokers.redis.incoming import Incoming
@@ -46,8 +50,15 @@ ECHO_SECONDS = 1.0
 """How often a process sends itself a message."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to connect: doubled with each, at random between nothing and that."""
+LASTING_SECONDS, LONGEST_REST = 5.0, 4.0
+"""A link that has not lasted as long is an attempt like one that failed; only that the pauses get longer. So a cluster
+whose slots move one after the other is not one reconnect for each."""
+TROUBLES = (NotReached, WrongServer, RedisError, LinkLost, BrokerUnavailable, TimeoutError, trio.TooSlowError)
+"""How an attempt to connect, or a link, may end."""
 CLOSE_SECONDS = 3.0
 """How long the end of a session may take; after that others clear away."""
+MAX_NAMES = 8
+"""How many names of earlier links are remembered. What is left of an older one, others clear away."""
 
 
 class Upkeep:
@@ -68,6 +79,7 @@ class Upkeep:
     def __init__(self, process: Process, servers: Servers, settings: Settings) -> None:
         self.origin = secrets.token_hex(8)
         self.me = self.before = ""
+        self._past: deque[str] = deque(maxlen=MAX_NAMES)
         self.link: Link | None = None
         self.names = names = Names(settings.prefix)
         self.timers = Timers()
@@ -89,6 +101,7 @@ class Upkeep:
         self._links = 0
         self._trouble = "not connected yet"
         self._news = trio.Event()
+        self._is_told = trio.Event()  # whether the rooms are subscribed to, and counted, on the present link
 
     def _get_link(self) -> Link | None:
         return self.link
@@ -110,7 +123,7 @@ class Upkeep:
     @property
     def health(self) -> Health:
         """How it is now."""
-        return Health(self.link is not None, self._trouble)
+        return Health(self.link is not None, self._trouble, self.outgoing.dropped)
 
     def open(self) -> None:
         """The process may be told of what comes from now on."""
@@ -127,31 +140,35 @@ class Upkeep:
 
         Raises:
             AuthenticationError: Redis does not take the user or the password, at the first attempt.
+            WrongServer: what the URL names is something else, at the first attempt.
         """
         pause, is_first = FIRST_PAUSE, True
         started: Callable[[], None] | None = task_status.started
         while True:
-            begun = self._links
+            begun, since = self._links, trio.current_time()
             try:
-                async with self._servers.connect(self._timeout) as connections:
-                    link = Link(self._timeout, self.incoming.take)
-                    async with link.running(connections), trio.open_nursery() as nursery:
+                async with self._servers.connect(self._timeout) as nodes:
+                    link = Link(self._timeout, partial(self.names.echo, self.origin), self.incoming.take)
+                    async with link.running(nodes), trio.open_nursery() as nursery:
                         await self._begin(link, nursery)
                         if started is not None:
                             started()
                             started = None
                         await trio.sleep_forever()
-            except* (RedisError, LinkLost, BrokerUnavailable, OSError, TimeoutError, trio.TooSlowError) as group:
+            except* TROUBLES as group:
                 error = _first(group)
-                if is_first and isinstance(error, AuthenticationError):
+                if is_first and isinstance(error, AuthenticationError | WrongServer):
                     raise error from None
-                self._trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                self._trouble = _text(error)
                 if self._links > begun or is_first:
                     logger.warning("Redis at %s can't be reached: %s; trying again", self._servers.shown, self._trouble)
             finally:
                 self._lose()
             is_first = False
-            pause = FIRST_PAUSE if self._links > begun else min(2 * pause, LONGEST_PAUSE)
+            if trio.current_time() > since + LASTING_SECONDS and self._links > begun:
+                pause = FIRST_PAUSE
+            else:
+                pause = min(2 * pause, LONGEST_REST if self._links > begun else LONGEST_PAUSE)
             if started is not None:
                 started()
                 started = None
@@ -161,12 +178,15 @@ class Upkeep:
         """Bring a new link up to date."""
         link.subscribe([self.names.everybody, self.names.inbox(self.origin)])
         self._links += 1
-        self.before, self.me = self.me, f"{self.origin}.{self._links}"
-        await self.liveness.beat(link, self.me, is_new=True)
-        self.incoming.echo = trio.Event()
-        link.publish(self.names.inbox(self.origin), pack((b"E",)))
+        me = f"{self.origin}.{self._links}"
+        await self.liveness.beat(link, me, is_new=True)
+        for name in (*self._past, self.me):
+            self.liveness.keep(link, name)  # what it has is moved to the new name: nobody may clear it away first
         with trio.fail_after(self._timeout):
-            await self.incoming.echo.wait()
+            await link.echo()
+        self.before, self.me = self.me, me
+        if self.before:
+            self._past.append(self.before)
         self.link = link
         if self._links > 1:
             logger.warning("Redis at %s is reached again", self._servers.shown)
@@ -174,12 +194,13 @@ class Upkeep:
         self.marks.resume()
         self.presence.resume(link)
         self.subscriptions.resume()
+        self._is_told = trio.Event()
         nursery.start_soon(self._pump, link)
         nursery.start_soon(self.gaps.run, link)
         nursery.start_soon(self._echo, link)
         nursery.start_soon(self.liveness.run, link, self.me)
-        if self.before:
-            nursery.start_soon(self.liveness.leave, link, self.before)
+        nursery.start_soon(self.liveness.run_clearing, link)
+        nursery.start_soon(self._tidy, link)
 
     def _lose(self) -> None:
         """There is no link."""
@@ -198,17 +219,24 @@ class Upkeep:
             if self.subscriptions.flush(link):
                 self._news.set()
                 await link.wait_answered()  # there may be any number of rooms
+            else:
+                self._is_told.set()
             self.outgoing.flush(link, lambda: list(self.subscriptions.rooms))
+
+    async def _tidy(self, link: Link) -> None:
+        """Give up the earlier names, once all is written under the new one: so who stays does not leave."""
+        await self._is_told.wait()
+        while self._past:
+            await self.liveness.leave(link, self._past[0])
+            self._past.popleft()
 
     async def _echo(self, link: Link) -> NoReturn:
         """Find out whether what is published comes here in time. If it doesn't, this process is too slow, and what has
         not been read piles up: so it is dropped, and made up for, as after a lost connection."""
         while True:
             await trio.sleep(ECHO_SECONDS)
-            self.incoming.echo = trio.Event()
-            link.publish(self.names.inbox(self.origin), pack((b"E",)))
             with trio.move_on_after(self._timeout) as scope:
-                await self.incoming.echo.wait()
+                await link.echo()
             if scope.cancelled_caught:
                 raise LinkLost(f"what is published does not come within {self._timeout:g} s")
 
@@ -216,14 +244,16 @@ class Upkeep:
         """Give up what the process has. From its first moment on the process is told nothing any more."""
         self.subscriptions.close()
         self.requests.is_closed = self.forwards.is_closed = True
-        if (link := self.link) is None:
-            return
         try:
-            self.outgoing.flush(link, list)
-            self.leases.close(link)
-            await self.liveness.leave(link, self.me)
+            if (link := self.link) is not None:
+                self.outgoing.flush(link, list)
+                self.leases.close(link)
+                for name in (*self._past, self.me):
+                    await self.liveness.leave(link, name)
         except (BrokerUnavailable, LinkLost):
             logger.warning("Redis can't be reached: other processes remove what this one has in rooms")
+        finally:
+            self.outgoing.close()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -236,4 +266,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
             waiting += error.exceptions
         else:
             found.append(error)
-    return next((error for error in found if isinstance(error, AuthenticationError)), found[0])
+    return next((error for error in found if isinstance(error, AuthenticationError | WrongServer)), found[0])
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, NotReached | WrongServer | LinkLost | BrokerUnavailable):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
