@@ -244,6 +244,7 @@ LAYERS: dict[str, list[str]] = {
         "broker_presence",
         "broker_connections",
         "broker_users",
+        "broker_forwards",
         "broker_leases",
         "broker_sessions",
         "broker_cancellation",
