@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -72,14 +73,16 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict, over everything; pyright, strict, over an application that uses the public API (tests/typed)."""
     session.install("-e", ".", *groups("test", "types"), "nox")
-    session.run("mypy")
-    # The package is a wrapper: pyright itself comes from npm, when it is first run.
-    version = session.run("pyright", "--version", silent=True, success_codes=range(256))
-    if re.search(r"^pyright \d", str(version), re.MULTILINE):
-        session.run("pyright")
-    elif os.environ.get("CI") == "true":
+    with ThreadPoolExecutor(1) as pool:  # mypy meanwhile: each keeps one processor busy, or waits for npm
+        mypy = pool.submit(session.run, "mypy", silent=True)
+        # The package is a wrapper: pyright itself comes from npm, when it is first run.
+        version = session.run("pyright", "--version", silent=True, success_codes=range(256))
+        if has_pyright := re.search(r"^pyright \d", str(version), re.MULTILINE) is not None:
+            session.run("pyright")
+        session.log(str(mypy.result()).strip())
+    if not has_pyright and os.environ.get("CI") == "true":
         session.error("pyright has NOT been run: it can't be had from npm")
-    else:
+    if not has_pyright:
         session.warn("pyright has NOT been run: it can't be had from npm")
 
 
@@ -89,6 +92,14 @@ def tests(session: nox.Session) -> None:
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
     session.run(*PYTEST, *session.posargs, env=bytecode(session) | asyncapi_schema(session) | sdk_packages(session))
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """The tests that `tests` leaves out since they take many seconds: those with Redis, and those of the benchmark."""
+    install_system_packages(session)
+    session.install("-e", ".", *groups("test"))
+    session.run(*PYTEST, "-m", "long", *session.posargs, env=bytecode(session) | sdk_packages(session))
 
 
 @nox.session

@@ -375,9 +375,9 @@ def test_the_other_pages_run(page: str) -> None:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_no_page_is_left_out(page: str) -> None:
-    """Of those that have programs, `from-verb.md` and the pages about rooms and clients have test modules of their
-    own."""
-    tested = ["README.md", "docs/guide.md", "docs/security.md", "docs/from-verb.md", *PRELUDES]
+    """Of those that have programs, `from-verb.md`, `redis.md` and the pages about rooms and clients have test
+    modules of their own."""
+    tested = ["README.md", "docs/guide.md", "docs/security.md", "docs/from-verb.md", "docs/redis.md", *PRELUDES]
     tested += [f"docs/{other}.md" for other in (*ROOM_PAGES, *CLIENT_PAGES)]
     assert page in tested or not blocks(page)
 

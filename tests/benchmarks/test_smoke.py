@@ -44,6 +44,7 @@ def test_rooms() -> None:
     assert values["messages"] > 0
 
 
+@pytest.mark.long
 def test_what_rooms_with_settings_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that `scale` finds out about them, with few messages: each part has its findings."""
     monkeypatch.setattr(remembering, "REMEMBERED", 200)
@@ -57,6 +58,7 @@ def test_what_rooms_with_settings_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(judged) == 6 + 2 + 2
 
 
+@pytest.mark.long
 def test_what_clients_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for subscriptions and calls. (Socket.IO is compared where npm has brought it.)"""
     monkeypatch.setattr(subscribing, "CONNECTIONS", 20)

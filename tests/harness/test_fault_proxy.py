@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.fault_proxy import Direction, FaultProxy, fault_proxy
 
@@ -83,6 +84,16 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
+def pumps() -> list[str]:
+    """The tasks that pass bytes on, in all of this process's proxies."""
+    found, nurseries = [], list(trio.lowlevel.current_root_task().child_nurseries)  # type: ignore[union-attr]  # within a run there is one
+    while nurseries:
+        for task in nurseries.pop().child_tasks:
+            nurseries += task.child_nurseries
+            found += [task.name] if task.name.endswith("Link._pump") else []
+    return found
+
+
 async def test_bytes_pass_both_ways_and_are_counted() -> None:
     async with proxied() as (_, proxy):
         async with await connect(proxy) as one, await connect(proxy) as other:
@@ -126,9 +137,10 @@ async def test_cut_ends_what_is_stalled() -> None:
             assert await said(stream) == b"hello"
             proxy.stall()
             await stream.send_all(b"lost")
-            await until(lambda: proxy.passed["up"] == 5)
+            await trio.testing.wait_all_tasks_blocked(A_MOMENT)  # the proxy has taken it
             proxy.cut()
             await until(lambda: echo.open == 0)
+            await until(lambda: not pumps())
             proxy.flow()
         async with await connect(proxy) as stream:
             assert await said(stream) == b"hello"
@@ -146,6 +158,20 @@ async def test_an_abandoned_connection_stays_at_the_server() -> None:
             assert (echo.open, echo.resets, proxy.connections) == (2, 0, 1)
             proxy.cut()
             await until(lambda: echo.open == 0)
+
+
+async def test_what_is_said_to_an_abandoned_connection_is_taken() -> None:
+    """Nobody reads it; the server is not held up."""
+    size = 16 * 1024 * 1024
+    with trio.fail_after(PATIENCE):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener, fault_proxy(listener.socket.getsockname()[1]) as proxy:
+            async with await connect(proxy) as stream, await listener.accept() as server:
+                await server.send_all(b"hello")
+                assert await received(stream, 5) == b"hello"
+                proxy.abandon()
+                await server.send_all(bytes(size))
+                assert proxy.connections == 0
 
 
 async def test_refuse_and_accept() -> None:
@@ -216,9 +242,10 @@ async def test_chunks_are_delayed(direction: Direction) -> None:
             begin = trio.current_time()
             assert await said(stream) == b"hello"
             assert trio.current_time() - begin >= A_MOMENT
-            proxy.delay(3600)
+            proxy.delay(3600, direction)
             await stream.send_all(b"late")
             assert await is_silent(stream)
+            assert proxy.passed == {"up": 9 if direction == "down" else 5, "down": 5}
             proxy.delay(0)
             proxy.cut()
         async with await connect(proxy) as stream:

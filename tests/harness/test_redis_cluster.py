@@ -87,6 +87,7 @@ async def test_a_node_dies_and_the_others_serve_on(cluster: RedisCluster) -> Non
         next(f"key-{n}" for n in range(99) if cluster.owner(cluster.slot(f"key-{n}")) is s) for s in (dead, other)
     )
     dead.kill()
+    await wait_until(lambda: "cluster_slots_fail:0" not in other.ask("CLUSTER", "INFO"))
     async with client(cluster) as redis:
         await redis.set(there, "1")
         with pytest.raises((RedisError, OSError)):

@@ -336,3 +336,58 @@ async def test_a_call_alone_is_answered_behind_the_publishes_before_it(autojump_
             await speaker.say(command)
         await clients.settle()
         assert [line["id"] for line in speaker.lines[1:] if "id" in line] == [command["id"] for command in commands]
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_a_publish_is_answered_whether_its_client_hears_it_or_not(hears: bool, autojump_clock: Clock) -> None:
+    app = app_with()
+    async with serving_clients(app) as clients:
+        speaker = await clients.client()
+        if hears:
+            await speaker.result("subscribe", channel="talk:a")
+        with trio.fail_after(1):  # and not with the next ping
+            for n in range(3):
+                assert await speaker.result("publish", channel="talk:a", data=n) == {}
+        assert speaker.published() == ([0, 1, 2] if hears else [])
+
+
+async def test_a_publish_is_answered_where_the_room_does_not_flush_the_client_any_more(autojump_clock: Clock) -> None:
+    """It holds what was said there before it was removed, and publishes elsewhere."""
+    app = app_with()
+
+    @app.call("kick")
+    def kick(client: Client) -> None:
+        app.room("open:a").broadcast("the last")
+        app.room("open:a").kick(client)
+
+    async with serving_clients(app) as clients:
+        speaker = await clients.client()
+        await speaker.result("subscribe", channel="open:a")
+        commands = [speaker.command("rpc", method="kick"), speaker.command("publish", channel="talk:b", data=1)]
+        await speaker.say(*commands)
+        await clients.settle()
+        assert [len(speaker.replies(command["id"])) for command in commands] == [1, 1]
+        assert speaker.published("open:a") == ["the last"]
+        assert len(speaker.of("unsubscribe", "open:a")) == 1
+
+
+async def test_answers_to_publishes_are_joined_within_the_bound(autojump_clock: Clock) -> None:
+    """Also where something is held, with which they go out."""
+    app = app_with()
+    count = 2 * MESSAGE_BYTES // 25
+    async with serving_clients(app) as clients:
+        speaker = await clients.open(pair=socket_stream_pair)
+        await speaker.result("connect")
+        await speaker.result("subscribe", channel="open:a")
+        client = app.connections.here[0]
+        assert isinstance(client, Client)
+        peer = client._peer
+        app.room("open:a").broadcast("first")
+        for number in range(1, count + 1):
+            peer.answer_publish(number)
+        await trio.sleep(1)
+        answers = [line["id"] for line in speaker.lines if "publish" in line]
+        assert answers == list(range(1, count + 1))
+        assert speaker.published() == ["first"]
+        assert all(len(message) <= MESSAGE_BYTES for message in speaker.messages)
+        del client, peer

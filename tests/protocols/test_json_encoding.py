@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from tests.support.protocols import opened, plain, structs
+from verbtrio.messages.frame import encode, encoder
 from verbtrio.protocols.commands import MAX_ENTRIES, BadCommands, Command, PublishRequest
 from verbtrio.protocols.encoding import Encoding
 from verbtrio.protocols.json_encoding import ASCII, JSON
-from verbtrio.protocols.replies import Empty, Push, Reply
+from verbtrio.protocols.replies import Empty, Push, Reply, RPCResult
 
 BOTH = pytest.mark.parametrize("encoding", [JSON, ASCII], ids=lambda encoding: encoding.name)
 
@@ -225,6 +227,65 @@ class TestReplies:
             {"push": {"channel": "a"}},
             {},
         ]
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Octets(bytes):
+    pass
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+RESULTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    lambda parts: st.lists(parts) | st.dictionaries(st.text(), parts),
+)
+
+
+class TestWhatCallsReturn:
+    """It is encoded with its reply in one pass, to what it is as a message by itself, in its reply."""
+
+    @BOTH
+    @given(result=RESULTS)
+    def test_json(self, encoding: Encoding, result: Any) -> None:
+        data = None if result is None else encoding.data(encode(result))
+        frame = encoding.returned(7, result, encode)
+        assert frame.payload == encoding.encode(Reply(id=7, rpc=RPCResult(data)))
+        assert frame.text
+
+    @BOTH
+    @pytest.mark.parametrize(
+        ("result", "data"),
+        [
+            (Text("é"), "é"),
+            (Octets(b"abc"), "YWJj"),
+            (bytearray(b"abc"), "YWJj"),
+            (memoryview(b"a-b-c-")[::2], "YWJj"),
+            (Colour.RED, "red"),
+            (Raw(b'{"a":\n[1,\r\n2]}'), {"a": [1, 2]}),
+        ],
+        ids=repr,
+    )
+    def test_what_else_a_message_may_be(self, encoding: Encoding, result: Any, data: Any) -> None:
+        payload = encoding.returned(7, result, encode).payload
+        assert json.loads(payload) == {"id": 7, "rpc": {"data": data}}
+        assert not set(b"\r\n") & set(payload)
+
+    @BOTH
+    def test_by_the_apps_hook(self, encoding: Encoding) -> None:
+        payload = encoding.returned(7, [1j, "é"], encoder(str)).payload
+        assert json.loads(payload) == {"id": 7, "rpc": {"data": ["1j", "é"]}}
+
+    @BOTH
+    @pytest.mark.parametrize(("result", "error"), [(1j, TypeError), ([1j], TypeError), ("\ud800", UnicodeEncodeError)])
+    def test_what_has_no_form(self, encoding: Encoding, result: Any, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            encoding.returned(7, result, encode)
 
 
 class TestWhatClientsPublish:

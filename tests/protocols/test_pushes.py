@@ -8,16 +8,19 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from verbtrio.base.position import Position
 from verbtrio.messages.frame import Frame, ReplyFrame, TransientFrame, encode, transient
 from verbtrio.messages.published import PresenceFrame, Published, SignedFrame
+from verbtrio.multiplex.peer import ANSWER_BYTES
 from verbtrio.protocols import client_pb2
 from verbtrio.protocols.encoding import Encoding, in_one_line
 from verbtrio.protocols.json_encoding import ASCII, JSON
 from verbtrio.protocols.protobuf_encoding import protobuf
-from verbtrio.protocols.replies import ClientInfo, Push
+from verbtrio.protocols.replies import ClientInfo, Empty, Push, Reply
 
 messages: Any = client_pb2
 PROTOBUF = protobuf()
@@ -146,3 +149,17 @@ class TestPushes:
         made = encoding.pushed(Push("chat"))
         assert isinstance(made, ReplyFrame)
         assert made.text is not encoding.is_binary
+
+    @ALL
+    @given(commands=st.lists(st.integers(1, 2**32 - 1), min_size=1, max_size=9))
+    def test_publishes_are_answered_as_other_commands_are(self, encoding: Encoding, commands: list[int]) -> None:
+        made = encoding.publish_answers(commands)
+        assert isinstance(made, ReplyFrame)
+        assert made.text is not encoding.is_binary
+        answers = [encoding.encode(Reply(id=command, publish=Empty())) for command in commands]
+        assert made.payload == encoding.join(answers)
+        assert len(made) < ANSWER_BYTES * len(commands)
+        pushes = encoding.pushed_together([in_room(encode(1)), in_room(encode(2))])
+        both = encoding.answered(commands, pushes)
+        assert both.payload == encoding.join([*answers, pushes.payload])
+        assert both.text is made.text

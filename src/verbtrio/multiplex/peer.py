@@ -138,8 +138,8 @@ class ClientPeer:
         if self._answered is None:
             self._answered = []
         self._answered.append(command)
-        if self.held and self._direct <= MESSAGE_BYTES:  # who says something in a room mostly hears it, too
-            self._direct += ANSWER_BYTES
+        if self.held and self._direct <= MESSAGE_BYTES:
+            self._direct += ANSWER_BYTES  # it goes out with what is held: who is in the room is flushed once, not twice
         else:
             self._due(ANSWER_BYTES)
 
