@@ -94,6 +94,7 @@ LAYERS: dict[str, list[str]] = {
         "settling",
         "presence",
         "room_task",
+        "leases",
         "task_run",
         "supervision",
         "task_table",

@@ -32,6 +32,7 @@ from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.multiplex.streamed import StreamedClients
 from verbtrio.rooms.host import RoomHost
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomTable
@@ -72,12 +73,14 @@ class Hub:
         self.rooms = self._flusher.rooms
         self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
+        self.leases = Leases(session)
         self.room_tasks = RoomTaskTable(
             nursery.start_soon,
             self.timers,
             self.counters,
             lambda name: Room(self.rooms, name),
             lambda name, info: self.rooms.dismiss(name, None, info),
+            self.leases,
             limits.max_rooms_with_tasks,
         )
         self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
@@ -308,6 +311,7 @@ async def open_hub(
             shared=shared,
         )
         process.host, process.users, process.emulation = hub.host, hub.user_table, hub.emulation
+        process.leases = hub.leases
         hub.start()
         try:
             yield hub
