@@ -459,7 +459,7 @@ class TestExpiry:
             {"iat": FUTURE},
             {"iat": "yesterday"},
         ],
-        ids=str,
+        ids=lambda wrong: "-".join(f"{claim}-{type(value).__name__}" for claim, value in wrong.items()),
     )
     async def test_expired_and_wrong_in_another_way(self, wrong: dict[str, Any]) -> None:
         """Another one of its kind would not be accepted either."""

@@ -269,7 +269,7 @@ class TestWhatCallsReturn:
             (Colour.RED, "red"),
             (Raw(b'{"a":\n[1,\r\n2]}'), {"a": [1, 2]}),
         ],
-        ids=repr,
+        ids=["str", "bytes", "bytearray", "memoryview", "enum", "raw"],
     )
     def test_what_else_a_message_may_be(self, encoding: Encoding, result: Any, data: Any) -> None:
         payload = encoding.returned(7, result, encode).payload

@@ -136,11 +136,8 @@ class ClientSession(ApplicationSide):
     def _take(self, message: str | bytes) -> Awaitable[None] | None:
         """Handle a message. What is returned has to be awaited before the next one is handled."""
         peer = self._peer
-        if self._is_unusable:
-            peer.end(BAD)
-            return None
-        if isinstance(message, str) and peer.encoding.is_binary:
-            peer.end(INAPPROPRIATE)
+        if self._is_unusable or (isinstance(message, str) and peer.encoding.is_binary):
+            peer.end(BAD if self._is_unusable else INAPPROPRIATE)
             return None
         try:
             found = peer.encoding.commands(message)
@@ -195,7 +192,7 @@ class ClientSession(ApplicationSide):
             if verdict is END:
                 self._peer.end(TOO_FAST)
             elif command.id:
-                self._refuse(command.id, codes.TOO_MANY_REQUESTS)
+                self._peer.reply(Reply(id=command.id, error=codes.TOO_MANY_REQUESTS))
             return None
         try:
             later = self._dispatch(method, command)
@@ -213,7 +210,8 @@ class ClientSession(ApplicationSide):
             self._peer.end(ended.info)
 
     def _refused(self, method: str, command: int, error: ProtocolError) -> None:
-        self._refuse(command, error)
+        if command:
+            self._peer.reply(Reply(id=command, error=error))
         if method == "connect":
             self._is_unusable = True  # what else is in the message is not answered
         if error.code == codes.BAD_REQUEST.code:
@@ -221,10 +219,6 @@ class ClientSession(ApplicationSide):
             most = self._peer.limits.max_bad_messages
             if most is not None and self._bad > most:
                 self._peer.end(TOO_MANY_BAD)
-
-    def _refuse(self, command: int, error: ProtocolError) -> None:
-        if command:
-            self._peer.reply(Reply(id=command, error=error))
 
     def _dispatch(self, method: str, command: Command) -> Awaitable[None] | None:
         """Do what a command asks for.

@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Raw
 
 from verbtrio.messages.frame import Encode, Frame, ReplyFrame
-from verbtrio.messages.frame import encode as encode_without_hook
 from verbtrio.protocols.commands import BadCommands, Command, EmulationRequest
 from verbtrio.protocols.encoding import Encoding, in_one_line
 from verbtrio.protocols.replies import Push, Reply
@@ -96,11 +95,10 @@ class JSONEncoding(Encoding):
 
     def returned(self, command: int, result: Any, encode: Encode) -> ReplyFrame:
         # In one pass: the reply then takes a third of the instructions that it takes where its data are encoded first.
-        if encode is encode_without_hook:
-            try:
-                return ReplyFrame(in_one_line(self._text(_Returned(command, _Result(result)))), True)
-            except (TypeError, BufferError):
-                pass  # a subclass of `str` or `bytes`, as a whole: msgspec does not take it; or what nobody takes
+        try:
+            return ReplyFrame(in_one_line(self._text(_Returned(command, _Result(result)))), True)
+        except (TypeError, BufferError):
+            pass  # what only the app's hook has a form for; or a subclass of `str` or `bytes`; or what nobody takes
         return super().returned(command, result, encode)
 
     def join(self, messages: Sequence[bytes]) -> bytes:
