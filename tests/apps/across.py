@@ -1,11 +1,13 @@
-"""An app of which several processes run, with their rooms on Redis: clients of the Centrifuge protocol, and users."""
+"""An app of which several processes run, with their rooms on Redis: clients of the Centrifuge
+protocol, users, and a task that one of them runs."""
 
 import os
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from verbtrio import App, Client
+from verbtrio import App, Client, Room, WebSocket
 from verbtrio.auth import JWTAuth
 from verbtrio.base.types import JSON
 from verbtrio.brokers.redis import RedisBroker
@@ -30,3 +32,31 @@ async def send(request: Request) -> Response:
 @app.post("/disconnect/{user}")
 async def disconnect(request: Request) -> Response:
     return JSONResponse(await app.users.disconnect(request.path_params["user"], code=4500, reason="out"))
+
+
+fences: list[int] = []
+"""Those with which the task has run here."""
+
+
+@app.room_task("game:{number:int}", singleton=True, lease=2, linger=1)
+async def game(room: Room, number: int, *, fence: int, task_status: trio.TaskStatus[None]) -> None:
+    """Tells its members which process runs it, and under which lease."""
+    fences.append(fence)
+    task_status.started()
+    while True:
+        await trio.sleep(0.05)
+        room.broadcast({"pid": os.getpid(), "fence": fence})
+
+
+@app.get("/game")
+async def state_of_the_game(request: Request) -> Response:
+    """The state of the task here, and its fences."""
+    states = [task.state for task in app._running_hub().room_tasks.tasks()]
+    return JSONResponse({"states": states, "fences": fences, "pid": os.getpid()})
+
+
+@app.ws("/game")
+async def play(ws: WebSocket[str, JSON]) -> None:
+    async with ws.join("game:1"):
+        async for _ in ws:
+            pass

@@ -160,7 +160,7 @@ class RoomDeclarations:
                 otherwise this run of it has failed.
             singleton: whether it runs once in all processes that share the broker.
             lease: of a singleton: seconds within which another process takes over when the one that runs it dies. It is
-                cancelled where the broker has been away for about two thirds of that.
+                cancelled where the broker has been away for two thirds of that, or a little less.
 
         Raises:
             TypeError: `pattern` is not a pattern, or an equal one has parameters of other names; the function is not a
