@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.memory import Service, serving
 from tests.support.streamed import KINDS, Streamed, StreamedService, emulated, encode, serving_streams
 from verbtrio import App, Client, Limits
+from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.brokers import MemoryBroker
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -121,6 +122,33 @@ async def test_the_checks_of_the_process_that_was_reached(autojump_clock: Clock)
         assert await client.post(b"{") == 400
         assert pair.one.app.statistics().received == before
         assert await client.say_raw(data, origin="https://site.example") == 204
+
+
+async def test_the_broker_is_away(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is not the session that is gone."""
+
+    async def forward(*arguments: Any) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise BrokerUnavailable("it is away")
+
+    async with two_nodes() as pair:
+        client = await pair.client()
+        session: Any = pair.other.app._running_hub().host.session
+        monkeypatch.setattr(session, "forward", forward)
+        assert await client.say(client.command("ping")) == 503
+
+
+@pytest.mark.parametrize("answer", [b"", b"200", b"204 ", b"999", b"x" * 1000])
+async def test_an_answer_that_is_none(answer: bytes, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forward(*arguments: Any) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    async with two_nodes() as pair:
+        client = await pair.client()
+        session: Any = pair.other.app._running_hub().host.session
+        monkeypatch.setattr(session, "forward", forward)
+        assert await client.say(client.command("ping")) == 503
 
 
 class TestAFullInbox:

@@ -212,6 +212,7 @@ class TestTakeOver:
         self, outage: type[Outage], begins: float, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """It ends before the other can have the lease, which is within the time that was promised; and waits then."""
+        caplog.set_level("INFO")
         game = Game(lease=10)
         async with houses() as (one, other):
             await both(one, other, game)

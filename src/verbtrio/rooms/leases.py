@@ -85,7 +85,7 @@ class Leases:
                 await self._release(lease)
             if is_done:
                 return
-            logger.warning("the lease %.200r is lost: what was done under it is cancelled, and waits for it", name)
+            logger.info("the lease %.200r is lost: what was done under it is cancelled, and waits for it", name)
             waiting()
 
     async def _acquire(self, name: str, seconds: float, waiting: Callable[[], None]) -> tuple[Lease, float]:
