@@ -170,7 +170,7 @@ class ClientPeer:
         frames = held.copy()
         held.clear()  # always the same list: rooms know it
         if len(frames) > 1 and carrier.is_empty:
-            joined = self._joined(frames)
+            joined = _joined(frames, encoding, self._rooms.kept)
             size = len(joined)
             if size and answered is not None:
                 joined = encoding.answered(answered, joined)
@@ -197,16 +197,6 @@ class ClientPeer:
         one = frames[0] if isinstance(frames[0], ProtocolFrame) else encoding.push(frames[0])
         if one is not None:
             carrier.write(one)
-
-    def _joined(self, frames: list[Frame]) -> Frame:
-        """The pushes as one message: that of the client before, if it holds the same, as members of one room do."""
-        kept = self._rooms.kept
-        last = kept.get(self.encoding.name)
-        if last is not None and last[0] == frames:  # frames are equal only to themselves
-            return last[1]
-        joined = self.encoding.pushed_together(frames)
-        kept[self.encoding.name] = frames, joined
-        return joined
 
     # What rooms and users know of it
 
@@ -297,6 +287,20 @@ class ClientPeer:
             self.held.clear()
             self._answered = None
         self.owner.ended(info)
+
+
+def _joined(frames: list[Frame], encoding: Encoding, kept: dict[str, tuple[list[Frame], Frame]]) -> Frame:
+    """The pushes as one message: that of the client before, if it holds the same, as members of one room do.
+
+    Args:
+        kept: the last one of each encoding.
+    """
+    last = kept.get(encoding.name)
+    if last is not None and last[0] == frames:  # frames are equal only to themselves
+        return last[1]
+    joined = encoding.pushed_together(frames)
+    kept[encoding.name] = frames, joined
+    return joined
 
 
 def _batches(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
