@@ -77,7 +77,7 @@ class Room:
                 return Step.SKIP
             if position.offset > known.offset + 1:
                 return Step.READ
-        elif known is not None and position.offset > 1:
+        elif known is not None:
             return Step.READ
         self.position = position
         return Step.DELIVER
@@ -103,8 +103,7 @@ class Room:
         if top is None or top.epoch != known.epoch:
             self.position = top
             return False, True
-        # If Redis has gone back, the known position stays: the next message begins a new epoch (see `scripts`).
-        return top.offset > known.offset, top.offset < known.offset
+        return top.offset > known.offset, False
 
     def lost(self) -> None:
         """The link is lost."""
