@@ -170,7 +170,7 @@ class ClientPeer:
         frames = held.copy()
         held.clear()  # always the same list: rooms know it
         if len(frames) > 1 and carrier.is_empty:
-            joined = _joined(frames, encoding, self._rooms.kept)
+            joined = self._joined(frames)
             size = len(joined)
             if size and answered is not None:
                 joined = encoding.answered(answered, joined)
@@ -182,21 +182,17 @@ class ClientPeer:
                 frames = []  # nothing of it is for clients of this protocol
         if answered is not None:
             frames.insert(0, encoding.publish_answers(answered))
-        if len(frames) > 1:
-            made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
-            ready = [frame for frame in made if frame is not None]
-            for batch in _batches(ready):
-                if len(batch) > 1 and carrier.is_empty:
-                    carrier.write(encoding.joined(batch))
-                    continue
-                for frame in batch:
-                    carrier.write(frame)
-            return
-        if not frames:
-            return
-        one = frames[0] if isinstance(frames[0], ProtocolFrame) else encoding.push(frames[0])
-        if one is not None:
-            carrier.write(one)
+        _send(carrier, encoding, frames)
+
+    def _joined(self, frames: list[Frame]) -> Frame:
+        """The pushes as one message: that of the client before, if it holds the same, as members of one room do."""
+        kept = self._rooms.kept
+        last = kept.get(self.encoding.name)
+        if last is not None and last[0] == frames:  # frames are equal only to themselves
+            return last[1]
+        joined = self.encoding.pushed_together(frames)
+        kept[self.encoding.name] = frames, joined
+        return joined
 
     # What rooms and users know of it
 
@@ -289,18 +285,15 @@ class ClientPeer:
         self.owner.ended(info)
 
 
-def _joined(frames: list[Frame], encoding: Encoding, kept: dict[str, tuple[list[Frame], Frame]]) -> Frame:
-    """The pushes as one message: that of the client before, if it holds the same, as members of one room do.
-
-    Args:
-        kept: the last one of each encoding.
-    """
-    last = kept.get(encoding.name)
-    if last is not None and last[0] == frames:  # frames are equal only to themselves
-        return last[1]
-    joined = encoding.pushed_together(frames)
-    kept[encoding.name] = frames, joined
-    return joined
+def _send(carrier: Carrier, encoding: Encoding, frames: list[Frame]) -> None:
+    """Send the frames; those that may go together as one message."""
+    made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
+    for batch in _batches([frame for frame in made if frame is not None]):
+        if len(batch) > 1 and carrier.is_empty:
+            carrier.write(encoding.joined(batch))
+            continue
+        for frame in batch:
+            carrier.write(frame)
 
 
 def _batches(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
