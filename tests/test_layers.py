@@ -257,7 +257,6 @@ LAYERS: dict[str, list[str]] = {
         "broker_users",
         "broker_forwards",
         "broker_leases",
-        "broker_forwards",
         "broker_sessions",
         "broker_cancellation",
         "brokers",
