@@ -216,13 +216,14 @@ class Link:
         return reply
 
     def _write(self, pipe: Pipe, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply) -> None:
-        if self.is_usable:
-            try:
-                return pipe.send(name, arguments, reply, self._timeout)
-            except RedisConnectionError as error:
-                self.lose(f"the connection was lost: {error}")
-        self.pending_bytes -= reply.size
-        reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
+        try:
+            if self.is_usable:
+                pipe.send(name, arguments, reply, self._timeout)
+        except RedisConnectionError as error:
+            self.lose(f"the connection was lost: {error}")
+        if not self.is_usable:
+            self.pending_bytes -= reply.size
+            reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
 
     def _tell(self, tell: Tell, channels: Sequence[bytes]) -> None:
         by_pipe: dict[Pipe, list[bytes]] = {}
