@@ -250,6 +250,7 @@ class Upkeep:
                 self.leases.close(link)
                 for name in (*self._past, self.me):
                     await self.liveness.leave(link, name)
+                await self.liveness.end(link)
         except (BrokerUnavailable, LinkLost):
             logger.warning("Redis can't be reached: other processes remove what this one has in rooms")
         finally:
