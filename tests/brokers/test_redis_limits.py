@@ -183,3 +183,20 @@ async def test_a_connection_that_ends_while_it_is_used(server: RedisServer) -> N
             nursery.cancel_scope.cancel()
         await settled("plain", one)
     await check_clean(server)
+
+
+async def test_messages_for_users_that_are_too_many(server: RedisServer) -> None:
+    """What would be more than may be on its way is refused, or dropped."""
+    async with processes(server, 2, max_pending_bytes=100_000) as (one, two):
+        frame = Frame(b"x" * 60_000, text=True)
+        for _ in range(5):
+            one.session.send_user_nowait("user", frame)
+        with pytest.raises(BrokerUnavailable, match="max_pending_bytes"):
+            await one.session.send_user("user", frame)
+        await eventually(partial(has_sent, one, two))
+        assert sum(user == "user" for user, _, _ in two.process.sent) == 1
+
+
+def has_sent(sender: Worker, receiver: Worker) -> bool:
+    sender.session.send_user_nowait("last", Frame(b"x", text=True))
+    return any(user == "last" for user, _, _ in receiver.process.sent)

@@ -93,7 +93,9 @@ class Upkeep:
         self.gaps = GapFiller(process, names, self.subscriptions)
         self.subscriptions.on_read = self.gaps.wake
         self.outgoing = Outgoing(names, self.origin, self.subscriptions.position, settings, self.wake)
-        self.requests = Requests(process, names, self.origin, self._get_link, settings.timeout)
+        self.requests = Requests(
+            process, names, self.origin, self._get_link, settings.timeout, settings.max_pending_bytes
+        )
         self.forwards = Forwards(process, names, self.origin, self._get_link, settings.max_pending_bytes)
         self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests, self.forwards)
         self._servers = servers
