@@ -215,6 +215,9 @@ class _Peer:
 
     def end(self, info: CloseInfo) -> None: ...
 
+    def gap_in(self, key: Hashable) -> bool:
+        return False
+
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         return self.flush
 

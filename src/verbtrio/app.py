@@ -29,8 +29,8 @@ from verbtrio.hub.users import Users
 from verbtrio.messages.custom import check_hooks
 from verbtrio.rooms.room import Room, check_name
 from verbtrio.routes.asyncapi import document
-from verbtrio.routes.centrifuge import ClientRoutes
 from verbtrio.routes.channels import channels, description_endpoint
+from verbtrio.routes.health import HealthRoutes
 from verbtrio.routes.mounted import mounted
 from verbtrio.routes.paths import PathRouter
 from verbtrio.routes.rooms import RoomDeclarations
@@ -44,7 +44,7 @@ Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 logs.set_up()  # when verbtrio is imported: so that what is logged before an app is served has its level, too
 
 
-class App(Shared, Background, RoomDeclarations, ClientRoutes, Starlette):
+class App(Shared, Background, RoomDeclarations, HealthRoutes, Starlette):
     """A realtime application: an ASGI application for hypercorn's Trio worker.
 
     Apart from what is listed here, everything is Starlette's: requests, responses, static files, mounting, errors.
@@ -143,7 +143,7 @@ class App(Shared, Background, RoomDeclarations, ClientRoutes, Starlette):
             origins=Origins(allowed_origins, require=require_origin),
             decode=decode,
         )
-        ClientRoutes.__init__(self, self.router.routes, self._life.hub_here, settings)
+        HealthRoutes.__init__(self, self.router.routes, self._life.hub_here, settings)
         self.encode_hook = encode
         self.broker = _checked(broker)
 

@@ -56,6 +56,7 @@ class AppCollector(Collector):
             ("room_tasks", "Tasks of rooms that are running.", now.room_tasks),
             ("histories", "Rooms that have a history.", now.histories),
             ("history_bytes", "What all histories cost, as max_history_bytes counts it.", now.history_bytes),
+            ("broker_connected", "1 while the broker can be reached, else 0.", int(now.broker_connected)),
             ("presences", "Users who are present in rooms: in each of them once.", now.presences),
         ):
             yield GaugeMetricFamily(f"verbtrio_{name}", text, value)
@@ -67,6 +68,8 @@ class AppCollector(Collector):
             ("messages_dropped", "Messages for clients that read too slowly, dropped or replaced.", now.dropped),
             ("room_task_failures", "Runs of rooms' tasks that have failed.", now.room_task_failures),
             ("resumes", "Joins that went on from a position in a history, or could not.", now.resumes),
+            ("room_gaps", "Times that messages for a room may have been lost on the way here.", now.missed),
+            ("broker_dropped", "Broadcasts dropped on the way to other processes.", now.broker_dropped),
             ("history_gaps", "Of those, how many could not: the history did not reach back.", now.history_gaps),
         ):
             yield CounterMetricFamily(f"verbtrio_{name}", text, value)

@@ -10,8 +10,9 @@ import pytest
 from tests.support.process import ROOT
 from verbtrio import App
 from verbtrio.brokers.redis import RedisBroker
+from verbtrio.brokers.redis.epochs import EPOCH_SECONDS
 from verbtrio.brokers.redis.liveness import DEATH_SECONDS, HEARTBEAT_SECONDS
-from verbtrio.brokers.redis.outgoing import EPOCH_SECONDS, MAX_GAPS
+from verbtrio.brokers.redis.outgoing import MAX_GAPS
 from verbtrio.brokers.redis.servers import SCHEMES, parse_url
 from verbtrio.brokers.redis.upkeep import ECHO_SECONDS, FIRST_PAUSE, LONGEST_PAUSE
 

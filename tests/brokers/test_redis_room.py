@@ -30,7 +30,7 @@ def arrived(top: Position | None) -> Room:
         (at(3), at(3), Step.SKIP),
         (at(3), at(1), Step.SKIP),
         (at(3), at(5), Step.READ),
-        (at(3), at(1, "new"), Step.DELIVER),
+        (at(3), at(1, "new"), Step.READ),
         (at(3), at(2, "new"), Step.READ),
     ],
 )
@@ -56,7 +56,6 @@ def test_while_the_history_is_read() -> None:
         (at(3), at(3), (False, False), at(3)),
         (at(3), at(5), (True, False), at(3)),
         (None, at(2), (True, False), at(0)),
-        (at(3), at(2), (False, True), at(3)),
         (at(3), at(3, "new"), (False, True), at(3, "new")),
         (at(3), None, (False, True), None),
     ],

@@ -27,7 +27,7 @@ from verbtrio.brokers.redis.servers import parse_url
 def test_urls(url: str, kind: str, locations: tuple[tuple[str, int], ...], db: int) -> None:
     """Servers, sentinels, clusters and sockets."""
     servers = parse_url(url, None)
-    assert (servers.kind, servers.locations, servers.options["db"]) == (kind, locations, db)
+    assert (servers.kind, servers.locations, servers.access.db) == (kind, locations, db)
     assert servers.service == ("main" if kind == "sentinel" else "")
     assert servers.path == ("/run/redis.sock" if url.startswith("unix") else "")
 
@@ -36,7 +36,7 @@ def test_urls(url: str, kind: str, locations: tuple[tuple[str, int], ...], db: i
 def test_a_password_is_never_shown(url: str) -> None:
     """It may have any character, by percent-encoding."""
     servers = parse_url(url, None)
-    assert (servers.options["username"], servers.options["password"]) == ("us@er", "p:ss/word")
+    assert (servers.access.username, servers.access.password) == ("us@er", "p:ss/word")
     for shown in (repr(servers), servers.shown, repr(RedisBroker(url))):
         assert "ss" not in shown.replace("class", "")
         assert "p%3A" not in shown
@@ -44,11 +44,12 @@ def test_a_password_is_never_shown(url: str) -> None:
 
 def test_tls_checks_the_certificate() -> None:
     """By default, by the system's authorities and with the name; another context may be given."""
-    context = parse_url("rediss://localhost", None).options["ssl_context"]
+    context = parse_url("rediss://localhost", None).access.ssl_context
+    assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     own = ssl.create_default_context()
-    assert parse_url("rediss+cluster://localhost", own).options["ssl_context"] is own
-    assert "ssl_context" not in parse_url("redis://localhost", None).options
+    assert parse_url("rediss+cluster://localhost", own).access.ssl_context is own
+    assert parse_url("redis://localhost", None).access.ssl_context is None
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,9 @@ class Listener(Member):
     def flush(self) -> None:
         self.flushed = len(self.held)
 
+    def gap_in(self, key: Hashable) -> bool:
+        return False
+
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         number = len(self.dismissed)
         self.dismissed.append((key, info, False))

@@ -77,10 +77,17 @@ class RedisCluster:
 
     def move_slot(self, slot: int, to: RedisServer) -> None:
         """Move a slot and its keys to another primary, as `redis-cli --cluster reshard` does: no key is ever away."""
+        with self.moving_slot(slot, to):
+            pass
+
+    @contextmanager
+    def moving_slot(self, slot: int, to: RedisServer) -> Iterator[None]:
+        """Move it, but stay for the block in the state in which it has not moved, and what is new goes to `to`."""
         source = self.owner(slot)
         assert source is not to, f"port {to.port} serves slot {slot} already"
         to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", self._id(source))
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", self._id(to))
+        yield
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
         # The new owner first: it makes an epoch of its own, by which the others believe it.

@@ -16,6 +16,7 @@ class Counters:
         invalid: of the messages received, those that the handler does not take; each is answered with an error message.
         resumes: joins that went on from a position, or could not.
         history_gaps: of those, how many could not: the history did not reach back so far.
+        missed: how often messages for a room may have been lost on the way here.
         room_task_failures: runs of rooms' tasks that have failed, or have not started in time.
     """
 
@@ -23,6 +24,7 @@ class Counters:
         "dropped",
         "history_gaps",
         "invalid",
+        "missed",
         "opened",
         "received",
         "resumes",
@@ -38,4 +40,5 @@ class Counters:
         self.invalid = 0
         self.resumes = 0
         self.history_gaps = 0
+        self.missed = 0
         self.room_task_failures = 0

@@ -50,7 +50,11 @@ class Process(Protocol):
         user."""
 
     def missed(self, room: str) -> None:
-        """Messages for the room may have been lost on the way here."""
+        """Messages for the room may have been lost on the way here, and can't be made up for. Called before anything
+        that was said after them is delivered."""
+
+    def missed_changes(self, room: str) -> None:
+        """Changes of who is present in the room may have been lost on the way here."""
 
     def changed(self, room: str, change: PresenceChange) -> None:
         """Who is present in the room has changed."""

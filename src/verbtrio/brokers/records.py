@@ -156,7 +156,10 @@ class Health:
     is_connected: bool = True
     """Whether it reaches the other processes now."""
     detail: str = ""
-    """What is wrong, for people."""
+    """What is wrong, for those who run the service. It may have an address in it: clients are not shown it."""
+    dropped: int = 0
+    """Broadcasts of this process that were dropped so far on their way to the others: the broker was away, or too
+    slow."""
 
 
 def _check_field(stamp: object) -> None:

@@ -190,6 +190,10 @@ class WebSocketPeer(Generic[T]):
         check_name(name)
         return self.memberships.get(name)
 
+    def gap_in(self, key: Hashable) -> bool:
+        """Nothing: what the client is told is up to the application (`on_gap` of `app.rooms`)."""
+        return False
+
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """The connection was removed from the room `key`. If that was its route's, or that of all connections, it
         ends."""

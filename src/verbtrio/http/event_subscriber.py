@@ -203,6 +203,12 @@ class SubscriberPeer:
         data = {"oldest": oldest, "last": str(gap.last)}
         self._put_event(ServerSentEvent(data, event="gap", id=str(gap.last)))
 
+    def gap_in(self, key: Hashable) -> bool:
+        """The client learns by an event `gap` that it has missed something. How far the history reaches is not known
+        here: the id of the next message says where the client is."""
+        self._put_event(ServerSentEvent({"oldest": None, "last": None}, event="gap"))
+        return False
+
     def _put_event(self, event: ServerSentEvent) -> None:
         self.flush()  # what was said before is received before
         if self.closed is None:

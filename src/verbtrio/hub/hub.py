@@ -23,6 +23,7 @@ from verbtrio.guards.quotas import Denial, Quotas, Slot, user_key
 from verbtrio.http.event_subscriber import CLIENT_GONE, SubscriberPeer
 from verbtrio.hub.drain import CUT_SECONDS, Drain, Drainable, Streaming
 from verbtrio.hub.flusher import Flusher
+from verbtrio.hub.gaps import Gaps
 from verbtrio.hub.process import HubProcess
 from verbtrio.hub.statistics import Statistics
 from verbtrio.hub.users import Users, UserTable
@@ -54,6 +55,7 @@ class Hub:
         room_table: RoomTable,
         encode: Encode = encode,
         shared: bool = False,
+        may_miss: bool = False,
     ) -> None:
         self.nursery = nursery
         self.room_table = room_table
@@ -80,7 +82,11 @@ class Hub:
             lambda name, info: self.rooms.dismiss(name, None, info),
             limits.max_rooms_with_tasks,
         )
-        self.host = RoomHost(self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared)
+        self.host = RoomHost(
+            self.rooms, room_table, session, self.room_tasks, self.timers, shared=shared, may_miss=may_miss
+        )
+        self.gaps = Gaps(self.rooms, self.host, self.timers, self.counters, self.room_tasks.handle, limits.hook_timeout)
+        self._may_miss = may_miss
         self.client_news = ConnectionNews(self.timers)
         self.present_clients = PresentClients(self)
         self.streamed_clients = StreamedClients(session.node)
@@ -108,7 +114,7 @@ class Hub:
     def statistics(self) -> Statistics:
         self.check()  # another thread would see the figures of several moments
         named = [key for key in self.rooms if isinstance(key, str)]
-        counters, usage = self.counters, self.host.session.usage
+        counters, usage, health = self.counters, self.host.session.usage, self.host.session.health
         return Statistics(
             connections=len(self._drain.connections),
             rooms=len(named),
@@ -126,6 +132,9 @@ class Hub:
             room_task_failures=counters.room_task_failures,
             resumes=counters.resumes,
             history_gaps=counters.history_gaps,
+            missed=counters.missed,
+            broker_connected=health.is_connected,
+            broker_dropped=health.dropped,
             histories=usage.histories,
             history_bytes=usage.history_bytes,
             presences=usage.presences,
@@ -209,6 +218,8 @@ class Hub:
         self.nursery.start_soon(self._flusher.run)
         if self.poller is not None:
             self.nursery.start_soon(self.poller.run)
+        if self._may_miss:
+            self.nursery.start_soon(self.gaps.run)
 
     @contextmanager
     def subscribing(self, peer: SubscriberPeer, room: str, since: str | None) -> Iterator[None]:
@@ -273,6 +284,7 @@ class Hub:
 
     async def drain(self) -> None:
         """End everything: the rooms' tasks first, since nobody would hear what they say later. See `Drain.run`."""
+        self.gaps.close()
         self.room_tasks.close(self._drain_timeout)
         await self._drain.run()
 
@@ -295,7 +307,7 @@ async def open_hub(
         broker: what other processes may share; `None`: one of its own, in memory.
     """
     process = HubProcess()
-    shared = broker is not None
+    shared, may_miss = broker is not None, broker is not None and broker.spans_processes
     broker = MemoryBroker(max_history_bytes=limits.max_history_bytes) if broker is None else broker
     async with broker.session(process) as session, trio.open_nursery() as nursery:
         hub = Hub(
@@ -306,8 +318,10 @@ async def open_hub(
             encode=encode,
             room_table=room_table,
             shared=shared,
+            may_miss=may_miss,
         )
-        process.host, process.users, process.emulation = hub.host, hub.user_table, hub.emulation
+        process.host, process.users = hub.host, hub.user_table
+        process.emulation, process.gaps = hub.emulation, hub.gaps
         hub.start()
         try:
             yield hub

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import ConnectionChange, PresenceChange
+from verbtrio.hub.gaps import Gaps
 from verbtrio.hub.users import UserTable
 from verbtrio.messages.frame import Frame
 from verbtrio.multiplex.emulation import Emulation
@@ -16,12 +17,13 @@ class HubProcess:
     """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
 
     Attributes:
-        host, users, emulation: set as soon as the session is open, before the broker says anything.
+        host, users, emulation, gaps: set as soon as the session is open, before the broker says anything.
     """
 
     host: RoomHost
     users: UserTable
     emulation: Emulation
+    gaps: Gaps
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
         self.host.deliver(room, frame, position)
@@ -30,7 +32,10 @@ class HubProcess:
         self.host.relayed(room, frame, exclude, exclude_user)
 
     def missed(self, room: str) -> None:
-        """Nothing is done about it: `MemoryBroker` loses nothing."""
+        self.gaps.missed(room)
+
+    def missed_changes(self, room: str) -> None:
+        self.gaps.missed_changes(room)
 
     def changed(self, room: str, change: PresenceChange) -> None:
         self.host.changed(room, change)

@@ -42,6 +42,13 @@ class Statistics:
     or could not."""
     history_gaps: int
     """Of those, how many could not, since the history did not reach back so far."""
+    missed: int
+    """How often so far messages for a room may have been lost on the way here, so that its members here have not got
+    them: after the broker was away, mostly. 0 with `MemoryBroker`."""
+    broker_connected: bool
+    """Whether the broker can be reached now. Always with `MemoryBroker`."""
+    broker_dropped: int
+    """Broadcasts so far that other processes have not got, since the broker was away or too slow."""
     histories: int
     """Rooms that have a history now. With the next two, what the app's broker keeps in this process's memory: apps that
     share a `MemoryBroker` have the same figures."""

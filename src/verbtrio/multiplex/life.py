@@ -48,6 +48,8 @@ from verbtrio.rooms.rules import RoomRule
 
 logger = logging.getLogger("verbtrio.subscriptions")
 
+LOST = CloseInfo(Cause.DENIED, codes.INSUFFICIENT_STATE)
+"""How a client leaves a room that counts on all messages and has lost some: it comes again, and recovers."""
 NOT_WANTED = ProtocolError(codes.INTERNAL.code, "the subscription has ended", temporary=True)
 
 
@@ -219,7 +221,8 @@ class SubscriptionLife(Seat):
         """The client has been told: from now on it receives what is said in the room. See `Seat.receive_from`."""
         if not self.is_over:
             self._is_told = True
-            self.receive_from(self._after, self._presence)
+            if self.receive_from(self._after, self._presence):  # and perhaps they came after what the client was told
+                self._app.rooms.dismiss(self.name, (self.client,), LOST)
 
     # Its token
 
@@ -258,6 +261,8 @@ class SubscriptionLife(Seat):
         """The client was removed from the room: see `Peer.dismiss`. It is told soon."""
         self._left(discard=True)
         self.vacate()
+        if info.code == codes.INSUFFICIENT_STATE and self.is_server_side:  # only a connect subscribes it again
+            return partial(self._peer.end, CloseInfo(info.cause, codes.LOST_TRACK))
         return partial(self._tell_ended, _code_for(info), info.reason)
 
     def _tell_ended(self, code: int, reason: str) -> None:
@@ -324,6 +329,8 @@ def forms(peer: ClientPeer, data: Data, presence: Any) -> tuple[Raw | None, Any]
 
 def _code_for(info: CloseInfo) -> int:
     """The code with which a subscription ends whose client was removed from the room."""
+    if info.code == codes.INSUFFICIENT_STATE:
+        return info.code
     if info.cause is Cause.ERROR:  # the room's task has failed: it may come back
         return codes.SUBSCRIPTION_FAILED
     return codes.UNSUBSCRIBED  # (the code of a kick is one for the end of a connection)

@@ -250,6 +250,10 @@ class ClientPeer:
         """Wait while more than so many bytes are queued, and the connection has not ended. Always a checkpoint."""
         await self.carrier.wait_below(size)
 
+    def gap_in(self, key: Hashable) -> bool:
+        """Its SDK subscribes again, with the position that it knows."""
+        return True
+
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """The client was removed from a room. If that was its route's, or that of all connections, it ends."""
         if isinstance(key, str):

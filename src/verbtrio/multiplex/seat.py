@@ -154,16 +154,19 @@ class Seat:
         self._app.host.joins.admit(self.name, self.client, self._stand_in)
         self._is_joined = True
 
-    def receive_from(self, after: Position | None, presence: Any) -> None:
+    def receive_from(self, after: Position | None, presence: Any) -> bool:
         """From now on the client receives what is said in the room, what has waited first. Twice does nothing.
 
         Args:
             after: what was published up to here it has already.
             presence: its public info; `None` for that of its tokens.
+
+        Returns:
+            Whether messages of the room were lost meanwhile.
         """
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is None:
-            return
+            return False
         self._app.rooms.replace(self.name, self.client, self._peer)
         if self.rule is not None and self.rule.settings.presence is not None:
             wants_news = self._request.join_leave or self._settings.force_join_leave
@@ -171,6 +174,7 @@ class Seat:
                 self._app.client_news.add(self.name, self._peer)
             self._enter(self.rule, presence)
         stand_in.hand_over(after)  # last: it may be too much for the client, which ends then
+        return stand_in.has_gap
 
     def _enter(self, rule: RoomRule, presence: Any) -> None:
         mine = self.info

@@ -90,6 +90,8 @@ SERVER_ERROR = 3004
 CONNECTION_EXPIRED = 3005
 EXPIRED_SUBSCRIPTION = 3006
 SLOW = 3008
+LOST_TRACK = 3010
+"""Messages of a room are lost to which the server has subscribed the client: it connects again, and recovers."""
 NO_PONG = 3012
 TOO_MANY = 3013
 INVALID_TOKEN = 3500
@@ -109,6 +111,7 @@ _REASONS = {
     CONNECTION_EXPIRED: "connection expired",
     EXPIRED_SUBSCRIPTION: "subscription expired",
     SLOW: "slow",
+    LOST_TRACK: "insufficient state",
     NO_PONG: "no pong",
     TOO_MANY: "too many requests",
     INVALID_TOKEN: "invalid token",

@@ -35,6 +35,7 @@ class RoomHost:
         tasks: runs the rooms' own tasks.
         timers: the app's.
         shared: whether other processes may share the rooms, so that they have to be told of everything.
+        may_miss: whether what is said and done in the others may be lost on the way here.
 
     Attributes:
         joins: how members come in.
@@ -52,10 +53,11 @@ class RoomHost:
         timers: Timers,
         *,
         shared: bool,
+        may_miss: bool = False,
     ) -> None:
         self.session = session
         self.shared = shared
-        self.news = PresenceNews(timers, rooms.encode, self._tell)
+        self.news = PresenceNews(timers, rooms.encode, self._tell, may_miss=may_miss)
         self.connection_news: Callable[[str, ConnectionChange], None] | None = None
         self.joins = Joins(rooms, self.rule, session, tasks, self.news, tasks.counters)
         self._rooms = rooms
@@ -120,7 +122,7 @@ class RoomHost:
 
     def deliver(self, channel: str, frame: Frame, position: Position | None) -> None:
         """See `Process`."""
-        key = self._key(channel)
+        key = self.key_of(channel)
         if position is not None:
             history = self.history_of(key)
             frame = Published(frame, position, None if history is None else history.stamp)
@@ -129,23 +131,23 @@ class RoomHost:
     def relayed(self, channel: str, frame: Frame, exclude: Collection[str], exclude_user: str | None) -> None:
         """A broadcast from another process: see `Process`."""
         silenced = () if exclude_user is None else self._rooms.of_user(exclude_user)
-        self._rooms.deliver(self._key(channel), frame, (*exclude, *silenced))
+        self._rooms.deliver(self.key_of(channel), frame, (*exclude, *silenced))
 
     def changed(self, channel: str, change: PresenceChange) -> None:
         """See `Process`."""
-        rule = self.rule(self._key(channel))
+        rule = self.rule(self.key_of(channel))
         self.news.changed(channel, change, tell_members=rule is not None and rule.settings.join_leave)
 
     def connection_changed(self, channel: str, change: ConnectionChange) -> None:
         """See `Process`."""
-        if self.connection_news is not None and isinstance(key := self._key(channel), str):
+        if self.connection_news is not None and isinstance(key := self.key_of(channel), str):
             self.connection_news(key, change)
 
     def count_here(self, channel: str) -> int:
         """See `Process`."""
-        return len(self._rooms.members(self._key(channel)))
+        return len(self._rooms.members(self.key_of(channel)))
 
-    def _key(self, channel: str) -> Hashable:
+    def key_of(self, channel: str) -> Hashable:
         """The room that the broker calls so; `None` for one of the framework's own that there is not here."""
         if not channel.startswith(OWN):
             return channel
@@ -158,7 +160,7 @@ class RoomHost:
         return channel
 
     def _tell(self, channel: Hashable, frame: Frame, left_out: Collection[Member]) -> None:
-        self._rooms.deliver(self._key(str(channel)), frame, left_out)
+        self._rooms.deliver(self.key_of(str(channel)), frame, left_out)
 
     # What rooms are asked
 

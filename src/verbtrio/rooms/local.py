@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
@@ -117,9 +117,9 @@ class Rooms:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._groups
 
-    def members(self, key: Hashable) -> Collection[Member]:
+    def members(self, key: Hashable) -> Mapping[Member, Peer]:
         group = self._groups.get(key)
-        return () if group is None else group.members.keys()
+        return {} if group is None else group.members
 
     def count(self, key: Hashable) -> int:
         """How many members the room has: here and, as far as is known, elsewhere."""
@@ -206,6 +206,7 @@ class Rooms:
         exclude_user: object = None,
         message_key: str | None = None,
         ttl: float | None = None,
+        here_only: bool = False,
     ) -> int:
         """See `Room.broadcast`, whose `key` is the `message_key`."""
         self.check()
@@ -214,7 +215,7 @@ class Rooms:
             frame = transient(frame, key, message_key, ttl, self._now())
         frame.room = key
         silenced = None if exclude_user is None else frozenset(self.of_user(exclude_user))
-        if self.relays:
+        if self.relays and not here_only:
             chosen((), exclude)  # raises for a mistake, before anything is sent
             self.host.relay(key, frame, exclude, exclude_user)
         group = self._groups.get(key)

@@ -70,6 +70,10 @@ class Peer(Protocol):
     def end(self, info: CloseInfo) -> object:
         """End the connection. The first call decides how."""
 
+    def gap_in(self, key: Hashable) -> bool:
+        """Messages of the room `key` are lost, although it has a history. Takes an instant. Returns whether the member
+        has to leave the room, since its client will come again and find out what it has missed."""
+
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         """The connection has been removed from the room `key`. Takes an instant; returns what has to be done soon."""
 

@@ -16,6 +16,7 @@ from verbtrio.brokers.records import PresenceChange, Presences, Present
 from verbtrio.messages.frame import Frame
 from verbtrio.messages.published import PresenceFrame
 from verbtrio.rooms.member import Member, Peer
+from verbtrio.rooms.picture import Picture
 
 WATCH_CHANGES = 1000
 """How many changes may wait for code that watches a room."""
@@ -50,14 +51,19 @@ class PresenceWatch:
             pass  # as above, before
 
     def _catch_up(self, present: Presences) -> None:
-        """`present` is what the broker says. What has changed since this watch began may be in it, or not."""
+        """`present` is what the broker says. What has changed since this watch began may be in it, or not: it is from
+        now on."""
         for user, change in (self._since or {}).items():
             known = present.get(user)
             if change.kind == "leave":
                 present.pop(user, None)
             else:
                 present[user] = Present(change.info, 1 if known is None else known.connections)
-        self.present, self._since = present, None
+        self.present = present
+
+    def _begin(self) -> None:
+        """Changes are told from now on."""
+        self._since = None
 
     def _close(self) -> None:
         """Nothing more is watched."""
@@ -99,6 +105,7 @@ class PresenceNews:
         timers: the app's.
         encode: the app's encoder.
         deliver: hands a frame to a room's members that are here, but those it is given.
+        may_miss: whether changes may be lost on the way here, so that what has been told is to be remembered.
     """
 
     def __init__(
@@ -106,6 +113,8 @@ class PresenceNews:
         timers: Timers,
         encode: Callable[[Any], Frame],
         deliver: Callable[[Hashable, Frame, Collection[Member]], None],
+        *,
+        may_miss: bool = False,
     ) -> None:
         self._timers = timers
         self._encode = encode
@@ -114,6 +123,8 @@ class PresenceNews:
         self._newcomers: dict[str, _Newcomers] = {}
         self._pending: dict[str, dict[str, PresenceChange]] = {}  # by room and user: the net change
         self._due: dict[str, Timer] = {}
+        self._pictures: dict[str, Picture] | None = {} if may_miss else None  # of rooms of which anybody here is told
+        self._told: set[str] = set()  # of these, those whose members are
 
     @asynccontextmanager
     async def watching(self, room: str, session: Session) -> AsyncIterator[PresenceWatch]:
@@ -124,6 +135,8 @@ class PresenceNews:
         try:
             await session.wait_subscribed(room)
             watch._catch_up(await session.presence(room))
+            self._compare(room, watch.present)
+            watch._begin()
             yield watch
         finally:
             session.unsubscribe(room)
@@ -132,11 +145,42 @@ class PresenceNews:
             watches.discard(watch)
             if not watches:
                 del self._watches[room]
+                if self._pictures is not None and room not in self._told:
+                    self._pictures.pop(room, None)
+
+    # What was lost on the way here
+
+    def has_picture(self, room: str) -> bool:
+        """Whether anybody here has been told who is present in the room, and it is remembered."""
+        return self._pictures is not None and room in self._pictures
+
+    async def read_anew(self, room: str, session: Session) -> None:
+        """Ask the broker who is present, and tell what differs from what has been told. If cancelled, nothing has been.
+
+        Raises:
+            BrokerUnavailable: it can't be reached.
+        """
+        async with self.watching(room, session):
+            pass
+
+    def _compare(self, room: str, present: Presences) -> None:
+        """`present` is who is in the room now: tell what differs from what has been told."""
+        if self._pictures is None:
+            return
+        if (picture := self._pictures.get(room)) is None:
+            self._pictures[room] = Picture(present)
+            return
+        for change in picture.differences(present):
+            self.changed(room, change, tell_members=room in self._told)
+
+    # Members of rooms with `join_leave`
 
     def expect(self, room: str, member: Member) -> None:
         """`member` has joined, and will be introduced: until then it is not told of changes."""
         if room not in self._newcomers:
             self._newcomers[room] = _Newcomers()
+            if self._pictures is not None:
+                self._told.add(room)
         self._newcomers[room].peers[member] = None
 
     async def introduce(self, room: str, member: Member, peer: Peer, session: Session) -> None:
@@ -179,6 +223,11 @@ class PresenceNews:
 
     def changed(self, room: str, change: PresenceChange, *, tell_members: bool) -> None:
         """Who is present in the room has changed."""
+        if self._pictures is not None and (picture := self._pictures.get(room)) is not None:
+            fitting = picture.fitting(change)
+            if fitting is None:
+                return
+            change = fitting
         for watch in self._watches.get(room, ()):
             watch._put(change)
         if not tell_members:
@@ -195,6 +244,10 @@ class PresenceNews:
         """The room has no members here."""
         self._newcomers.pop(room, None)
         self._pending.pop(room, None)
+        if self._pictures is not None:
+            self._told.discard(room)
+            if room not in self._watches:
+                self._pictures.pop(room, None)
         if (timer := self._due.pop(room, None)) is not None:
             self._timers.cancel(timer)
 

@@ -164,6 +164,7 @@ class Room:
         exclude_user: object = None,
         key: str | None = None,
         ttl: float | None = None,
+        here_only: bool = False,
     ) -> int:
         """Send `data` to all members, except `exclude` and all connections of the user whose id is `exclude_user` (see
         `App.users`).
@@ -182,6 +183,8 @@ class Room:
                 it may come before messages that were sent between the two. Under the other policies it means nothing.
             ttl: seconds after which nobody needs the message any more. If a member's turn comes later than that, it is
                 dropped, whatever the policy; until then it counts as queued.
+            here_only: leave the members in other processes out. For what concerns those here: see `on_gap` of
+                `app.rooms`.
 
         Returns:
             How many members it was handed to.
@@ -193,7 +196,7 @@ class Room:
             ValueError: `ttl` is not more than 0, or not finite. Nothing was sent.
             RuntimeError: called in another thread than the one in which the app is served. Nothing was sent.
         """
-        return self._rooms.broadcast(self._key, data, exclude, exclude_user, key, ttl)
+        return self._rooms.broadcast(self._key, data, exclude, exclude_user, key, ttl, here_only)
 
     def kick(
         self,

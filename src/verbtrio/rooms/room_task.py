@@ -50,7 +50,7 @@ class RoomTask:
         name = name_of_task(self.function)
         if not inspect.iscoroutinefunction(self.function):
             raise TypeError(f"a room's task is a coroutine function, which {name} is not: write `async def`")
-        _check_first(self.function, name, self.parameters)
+        check_first(self.function, name, self.parameters)
         check_seconds("linger", self.linger, zero=True)
         check_seconds("start_timeout", self.start_timeout)
         if self.restart is not None and not isinstance(self.restart, Restart):
@@ -74,7 +74,7 @@ class RoomTask:
         return {name: status if name == STATUS else values[name] for name in self._wanted}
 
 
-def _check_first(function: Callable[..., Any], name: str, parameters: Collection[str]) -> None:
+def check_first(function: Callable[..., Any], name: str, parameters: Collection[str]) -> None:
     """Raise `TypeError` where the first parameter can't take the room, or looks like one of the pattern's."""
     first = next(iter(inspect.signature(function).parameters.values()), None)
     if first is not None and first.kind is first.VAR_POSITIONAL:
@@ -85,7 +85,7 @@ def _check_first(function: Callable[..., Any], name: str, parameters: Collection
             )
         return
     if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
-        raise TypeError(f"{name} takes too few parameters; the first one is the room: write `async def {name}(room)`")
+        raise TypeError(f"{name} takes too few parameters; the first one is the room: write `{name}(room)`")
     if first.name == STATUS:
         raise TypeError(f"{name}: the first parameter is the room; task_status comes after it: (room, *, task_status)")
     if first.name in parameters and not _is_annotated(first):

@@ -30,7 +30,7 @@ class RoomRule:
     """A pattern, and what its rooms have.
 
     Raises:
-        TypeError: the guard asks for what the pattern doesn't have; or its annotation of a parameter, or a task's,
+        TypeError: the guard asks for what the pattern doesn't have; or a function's annotation of a parameter
             contradicts the pattern.
     """
 
@@ -42,7 +42,12 @@ class RoomRule:
     def __post_init__(self) -> None:
         guard, parameters = self.settings.guard, self.pattern.parameters
         asked = () if guard is None else _asked(guard, parameters)
-        for function in (*(() if guard is None else (guard,)), *(task.function for task in self.settings.tasks)):
+        functions = [task.function for task in self.settings.tasks]
+        if guard is not None:
+            functions.append(guard)
+        if self.settings.on_gap is not None:
+            functions.append(self.settings.on_gap.function)
+        for function in functions:
             check_annotations(function, parameters)
         object.__setattr__(self, "_asked", asked)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from verbtrio.base.checks import check_count, check_seconds
 from verbtrio.base.signatures import name_of_task
 from verbtrio.brokers.records import History
+from verbtrio.rooms.gap_hook import GapHook
 from verbtrio.rooms.room_task import RoomTask
 
 RoomGuard: TypeAlias = Callable[..., bool]
@@ -77,6 +78,7 @@ class RoomSettings:
     tasks: tuple[RoomTask, ...] = ()
     max_members: int | None = None
     opening: Opening | None = None
+    on_gap: GapHook | None = None
 
     def __post_init__(self) -> None:
         if self.history is not None and not isinstance(self.history, History):
@@ -104,6 +106,8 @@ class RoomSettings:
         told += [f"task {task.name}" for task in self.tasks]
         if self.max_members is not None:
             told.append(f"{self.max_members} members at most")
+        if self.on_gap is not None:
+            told.append(f"on_gap {self.on_gap.name}")
         if self.opening is not None:
             told.append("open to clients")
         return ", ".join(told) or "nothing"

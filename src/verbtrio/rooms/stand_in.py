@@ -22,10 +22,14 @@ class StandIn:
 
     Args:
         peer: the member's.
+
+    Attributes:
+        has_gap: messages of the room were lost meanwhile, although it has a history.
     """
 
     def __init__(self, peer: Peer) -> None:
         self.held: list[Frame] = []
+        self.has_gap = False
         self._peer = peer
         self._waiting: Waiting[Frame] = Waiting(peer.limits, size_of)
         self._is_published_to = False  # a message with a position has come
@@ -96,6 +100,11 @@ class StandIn:
 
     def end(self, info: CloseInfo) -> object:
         return self._peer.end(info)
+
+    def gap_in(self, key: Hashable) -> bool:
+        """Nothing is known to the member yet: who takes over asks `has_gap`."""
+        self.has_gap = True
+        return False
 
     def dismiss(self, key: Hashable, info: CloseInfo) -> Callable[[], object]:
         return self._peer.dismiss(key, info)

@@ -16,6 +16,7 @@ from verbtrio.base.restart import Restart
 from verbtrio.base.types import DecodeHook
 from verbtrio.brokers.records import History
 from verbtrio.multiplex.subscription_handler import SubscriptionHandler
+from verbtrio.rooms.gap_hook import GapHook
 from verbtrio.rooms.patterns import RoomPattern
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.rules import RoomTable
@@ -49,6 +50,7 @@ class RoomDeclarations:
         guard: RoomGuard | None = None,
         task: Callable[..., Coroutine[Any, Any, None]] | None = None,
         max_members: int | None = None,
+        on_gap: Callable[..., Any] | None = None,
         subscribe: bool = False,
         publish: bool = False,
         token: bool = False,
@@ -78,6 +80,12 @@ class RoomDeclarations:
                 so there is no awaiting: look up before the join what it has to know.
             task: a coroutine function: a task of each room's own. As `@app.room_task` with its defaults.
             max_members: how many members there may be in a room; `None` for no bound.
+            on_gap: a plain function or a coroutine function `(room, ...)`, called where messages for a room with
+                members in this process may have been lost on the way here: after the broker was away, mostly. It may
+                ask, by name, for the pattern's parameters. Each process calls it for its own members:
+                `room.broadcast({"type": "reload"}, here_only=True)` tells those. For a room it is called once at a
+                time, for 16 rooms at the same time, and cancelled after `Limits.hook_timeout`, or when the drain
+                begins. What it raises is logged.
             subscribe: whether clients of `app.centrifuge` may subscribe to the room, and ask who is in it, and what it
                 remembers, subscribed or not. (Plain WebSockets join by your code alone.)
             publish: whether they may publish in it, subscribed or not; what they send is passed on as it is. Opens the
@@ -95,7 +103,7 @@ class RoomDeclarations:
 
         Raises:
             TypeError: `pattern` is not a pattern, or matches the same names as another one; a setting has the wrong
-                type; or `guard` or `task` asks for what the pattern doesn't have.
+                type; or `guard`, `task` or `on_gap` asks for what the pattern doesn't have.
             ValueError: `max_members` is less than 1.
             RuntimeError: the application has started.
         """
@@ -107,6 +115,7 @@ class RoomDeclarations:
             guard=guard,
             tasks=() if task is None else (RoomTask(task, tuple(parsed.parameters)),),
             max_members=max_members,
+            on_gap=None if on_gap is None else GapHook(on_gap, tuple(parsed.parameters)),
             opening=_opening(subscribe, publish, token),
         )
         self._room_table.add(parsed, settings)

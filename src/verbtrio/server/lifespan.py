@@ -124,7 +124,7 @@ class AppLifespan:
         if self._lifespan is None:
             return {}
         state = dict(await stack.enter_async_context(self._lifespan(self._app)) or {})
-        self.hub.room_tasks.context = copy_context()  # with what the lifespan has set
+        self.hub.room_tasks.context = self.hub.gaps.context = copy_context()  # with what the lifespan has set
         return state
 
     def check_not_running(self) -> None:

@@ -50,6 +50,7 @@ class RecordingProcess:
         self.delivered: list[Delivered] = []
         self.relayed: list[Relayed] = []
         self.gaps: list[str] = []
+        self.change_gaps: list[str] = []
         self.changes: list[tuple[str, PresenceChange]] = []
         self.all_changes: list[tuple[str, PresenceChange | ConnectionChange]] = []
         """Those of users, as in `changes`, and those of connections, in the order in which they came."""
@@ -102,6 +103,11 @@ class RecordingProcess:
         """See `Process`."""
         self.gaps.append(room)
         self._note("missed")
+
+    def missed_changes(self, room: str) -> None:
+        """See `Process`."""
+        self.change_gaps.append(room)
+        self._note("missed_changes")
 
     def changed(self, room: str, change: PresenceChange) -> None:
         """See `Process`."""

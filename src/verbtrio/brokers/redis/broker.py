@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from verbtrio.brokers.base import Broker, Process, Session
+from verbtrio.brokers.redis.dialing import quiet_coredis
 from verbtrio.brokers.redis.servers import parse_url
 from verbtrio.brokers.redis.session import RedisSession
 from verbtrio.brokers.redis.settings import Settings
@@ -64,7 +65,10 @@ class RedisBroker(Broker):
 
         Raises:
             AuthenticationError: Redis does not take the user or the password (coredis's, in an `ExceptionGroup`).
+            ValueError: what the URL names is something else: too old, without the certificate that it should have, a
+                cluster or none (in an `ExceptionGroup`).
         """
+        quiet_coredis()
         upkeep = Upkeep(process, self._servers, self._settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upkeep.timers.run)

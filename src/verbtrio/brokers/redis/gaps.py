@@ -7,10 +7,10 @@ import trio
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.records import Page
+from verbtrio.brokers.redis.epochs import epoch_ttl, known_by, new_epoch
 from verbtrio.brokers.redis.link import Link
 from verbtrio.brokers.redis.message_scripts import PAGE
 from verbtrio.brokers.redis.names import Names
-from verbtrio.brokers.redis.outgoing import EPOCH_SECONDS, new_epoch
 from verbtrio.brokers.redis.records import page_of
 from verbtrio.brokers.redis.room import Room
 from verbtrio.brokers.redis.subscriptions import Subscriptions
@@ -39,9 +39,9 @@ async def read_page(
     Raises:
         BrokerUnavailable: Redis can't be reached.
     """
-    arguments: list[bytes | str | int] = [new_epoch(), round((ttl + EPOCH_SECONDS) * 1000)]
+    arguments: list[bytes | str | int] = [new_epoch(), epoch_ttl(ttl)]
     for position in (known, since):
-        arguments += ("", 0) if position is None else (position.epoch, position.offset)
+        arguments += known_by(position)
     arguments += ("" if limit is None else limit, int(reverse))
     answer = await link.call(PAGE, [names.top(room), names.history(room)], *arguments)
     return page_of(answer, room, since, trio.current_time(), reverse=reverse)

@@ -40,7 +40,6 @@ class Incoming:
         requests: Requests,
         forwards: Forwards,
     ) -> None:
-        self.echo = trio.Event()
         self._process = process
         self._names = names
         self._origin = origin.encode()
@@ -92,9 +91,7 @@ class Incoming:
                 self._process.relay(room, item.frame, item.exclude, item.exclude_user)
 
     def _take_request(self, kind: bytes | None, fields: list[bytes | None]) -> None:
-        if kind == b"E":
-            self.echo.set()
-        elif kind == b"A":
+        if kind == b"A":
             self._requests.answered(fields)
         elif kind in (b"U", b"D"):
             self._requests.take(kind, fields, trio.current_time())

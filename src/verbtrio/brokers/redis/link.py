@@ -4,20 +4,25 @@ Commands are written in the order of the calls, several at once, without waiting
 sends is carried out in order, and a thousand commands cost one round trip. The same connection brings what is published
 (RESP3 has both on one), in the order in which Redis has done everything.
 
+In a cluster each key and each channel belongs to a slot, and each slot to a node: what is sent goes to that one. What
+is published stays there, too (sharded publish and subscribe). So what has one hash tag is in order; the rest need not
+be.
+
 A link has two tasks for each connection: one takes the answers, one what is published. Whatever goes wrong ends the
-link as a whole: the session then makes a new one, and brings it up to date.
+link as a whole: the session then makes a new one, and brings it up to date. In a cluster that is so, too, if a slot
+moves, or one node of many is away: then nothing has to be known of nodes, and nothing is done by halves.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
-from coredis.connection import BaseConnection
 from coredis.exceptions import (
     BusyLoadingError,
     NoScriptError,
@@ -30,9 +35,12 @@ from coredis.exceptions import (
 )
 
 from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.brokers.redis.pipe import Pipe
 from verbtrio.brokers.redis.reply import Reply
 from verbtrio.brokers.redis.script import Script
 from verbtrio.brokers.redis.scripts import ALL
+from verbtrio.brokers.redis.servers import Nodes
+from verbtrio.brokers.redis.slots import slot_of
 
 logger = logging.getLogger("verbtrio.brokers.redis")
 
@@ -53,6 +61,7 @@ class Link:
 
     Args:
         timeout: seconds until an answer must have come.
+        echo: gives channels on which only this process listens, by a number: one for each connection is used.
         published: called with the channel and the message, for each that comes.
 
     Attributes:
@@ -60,12 +69,18 @@ class Link:
         processes: how many processes live, as of the latest heartbeat.
     """
 
-    def __init__(self, timeout: float, published: Callable[[bytes, bytes], None]) -> None:
+    def __init__(self, timeout: float, echo: Callable[[int], bytes], published: Callable[[bytes, bytes], None]) -> None:
         self.pending_bytes = 0
         self.processes = 1
         self._timeout = timeout
         self._published = published
-        self._pipes: list[_Pipe] = []
+        self._pipes: list[Pipe] = []
+        self._slots: Sequence[int] | None = None
+        self._subscribed: set[bytes] = set()
+        self._leaving: Counter[bytes] = Counter()  # how often it was left, and that is not confirmed
+        self._echo_channel = echo
+        self._echoes: dict[bytes, bool] = {}  # by channel: whether what was sent is back
+        self._echoed = trio.Event()
         self._lost = trio.Event()
         self._reason = ""
 
@@ -104,12 +119,19 @@ class Link:
         return max(0, receivers - 1)
 
     def subscribe(self, channels: Sequence[bytes]) -> None:
-        """Have what is published there come: it does from before the next command is carried out."""
-        self._tell(b"SUBSCRIBE", channels)
+        """Have what is published there come: it does from before the next command for the same slot is carried out."""
+        if self._slots is not None:
+            self._subscribed.update(channels)
+        for pipe, its in self._by_pipe(channels):
+            self._tell(pipe.subscribe, its)
 
     def unsubscribe(self, channels: Sequence[bytes]) -> None:
         """Have it come no more."""
-        self._tell(b"UNSUBSCRIBE", channels)
+        if self._slots is not None:
+            self._subscribed.difference_update(channels)
+            self._leaving.update(channels)
+        for pipe, its in self._by_pipe(channels):
+            self._tell(pipe.unsubscribe, its)
 
     async def wait_answered(self) -> None:
         """Wait until all that was sent so far is carried out.
@@ -117,8 +139,16 @@ class Link:
         Raises:
             BrokerUnavailable: the link is lost.
         """
-        for pipe in self._pipes:
-            await self._send(pipe, b"PING", (), None)
+        for reply in [self._send(pipe, b"PING", (), None) for pipe in self._pipes]:
+            await reply
+
+    async def echo(self) -> None:
+        """Publish a message to this process itself, by each connection, and wait until all have come."""
+        self._echoes = dict.fromkeys(self._echoes, False)
+        self._echoed = trio.Event()
+        for channel in self._echoes:
+            self.publish(channel, b"")
+        await self._echoed.wait()
 
     def lose(self, reason: str) -> None:
         """End the link: something is wrong with it."""
@@ -135,12 +165,20 @@ class Link:
         await self._lost.wait()
         raise LinkLost(self._reason)
 
-    def _pipe(self, key: bytes) -> _Pipe:
-        return self._pipes[0]
+    def _pipe(self, key: bytes) -> Pipe:
+        return self._pipes[0 if self._slots is None else self._slots[slot_of(key)]]
+
+    def _by_pipe(self, channels: Sequence[bytes]) -> Iterable[tuple[Pipe, Sequence[bytes]]]:
+        if self._slots is None:
+            return [(self._pipes[0], channels)] if channels else []
+        found: dict[Pipe, list[bytes]] = {}
+        for channel in channels:
+            found.setdefault(self._pipe(channel), []).append(channel)
+        return found.items()
 
     def _send(
         self,
-        pipe: _Pipe,
+        pipe: Pipe,
         name: bytes,
         arguments: Sequence[bytes | str | int],
         then: Callable[[Any, BrokerUnavailable | None], None] | None,
@@ -156,33 +194,36 @@ class Link:
             self.pending_bytes += size
         return reply
 
-    def _tell(self, command: bytes, channels: Sequence[bytes]) -> None:
-        if not channels:
-            return
+    def _tell(self, tell: Callable[[Sequence[bytes]], None], channels: Sequence[bytes]) -> None:
         try:
-            self._pipes[0].connection.send_command(command, *channels)
+            tell(channels)
         except RedisConnectionError as error:
             self.lose(f"the connection was lost: {error}")
 
     # What comes
 
     @asynccontextmanager
-    async def running(self, connections: Sequence[BaseConnection]) -> AsyncIterator[None]:
+    async def running(self, nodes: Nodes) -> AsyncIterator[None]:
         """Use these connections for as long as the block, which is cancelled when the link is lost.
 
         Raises:
             LinkLost: in an `ExceptionGroup`.
         """
-        self._pipes = [_Pipe(connection) for connection in connections]
+        self._slots = nodes.slots
+        self._pipes = [Pipe(connection, is_sharded=nodes.slots is not None) for connection in nodes.connections]
         try:
             async with trio.open_nursery() as nursery:
                 for pipe in self._pipes:
                     nursery.start_soon(self._take_answers, pipe)
                     nursery.start_soon(self._take_messages, pipe)
-                    with trio.fail_after(self._timeout):
-                        loads = [pipe.connection.create_request(b"SCRIPT LOAD", script.text.encode()) for script in ALL]
-                        for load in loads:
-                            await load
+                with trio.fail_after(self._timeout):
+                    for load in [
+                        pipe.connection.create_request(b"SCRIPT LOAD", script.text.encode())
+                        for pipe in self._pipes
+                        for script in ALL
+                    ]:
+                        await load
+                self._listen_to_echoes()
                 nursery.start_soon(self.wait_lost)
                 yield
                 nursery.cancel_scope.cancel()
@@ -190,7 +231,17 @@ class Link:
             for pipe in self._pipes:
                 pipe.fail(BrokerUnavailable("the connection to Redis was lost"))
 
-    async def _take_answers(self, pipe: _Pipe) -> None:
+    def _listen_to_echoes(self) -> None:
+        channels: dict[Pipe, bytes] = {}
+        for number in itertools.count():
+            channel = self._echo_channel(number)
+            channels.setdefault(self._pipe(channel), channel)
+            if len(channels) == len(self._pipes):
+                break
+        self._echoes = dict.fromkeys(channels.values(), True)
+        self.subscribe(tuple(self._echoes))
+
+    async def _take_answers(self, pipe: Pipe) -> None:
         while True:
             await pipe.wait_waiting()
             for _ in range(min(ANSWERS_A_TURN, len(pipe.waiting))):
@@ -212,7 +263,7 @@ class Link:
                 reply.resolve(value, error)
             await trio.lowlevel.checkpoint()
 
-    async def _take_messages(self, pipe: _Pipe) -> None:
+    async def _take_messages(self, pipe: Pipe) -> None:
         try:
             async with aclosing(pipe.connection.push_messages) as messages:
                 async for message in messages:
@@ -221,41 +272,25 @@ class Link:
             raise LinkLost(f"the connection was lost: {error}") from error
 
     def _take(self, message: Sequence[Any]) -> None:
-        kind = message[0]
+        kind, channel = message[0], message[1]
         if kind in (b"message", b"smessage"):
+            if channel in self._echoes:
+                self._echoes[channel] = True
+                if all(self._echoes.values()):
+                    self._echoed.set()
+                return
             try:
-                self._published(message[1], message[2])
+                self._published(channel, message[2])
             except Exception:  # a bug of ours, or a message that is not ours: the next ones come all the same
-                logger.exception("a message of %r could not be taken", bytes(message[1])[:200])
+                logger.exception("a message of %r could not be taken", bytes(channel)[:200])
+        elif kind == b"sunsubscribe" and channel is not None:
+            self._take_end(channel)
 
-
-class _Pipe:
-    """One connection, and what has been asked of it, in order.
-
-    Attributes:
-        waiting: the requests that are not answered, each with its reply. What may be sent is bounded by whoever sends.
-        publish: the command that publishes there.
-    """
-
-    publish = b"PUBLISH"
-
-    def __init__(self, connection: BaseConnection) -> None:
-        self.connection = connection
-        self.waiting: deque[tuple[Any, Reply]] = deque()
-        self._has_waiting = trio.Event()
-
-    def send(self, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply, timeout: float) -> None:
-        request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
-        self.waiting.append((request, reply))
-        self._has_waiting.set()
-
-    async def wait_waiting(self) -> None:
-        """Wait until something is to be answered."""
-        if not self.waiting:
-            self._has_waiting = trio.Event()
-            await self._has_waiting.wait()
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        """There will be no more answers."""
-        while self.waiting:
-            self.waiting.popleft()[1].resolve(None, error)
+    def _take_end(self, channel: bytes) -> None:
+        """A subscription has ended: as it was to, or because another node serves its slot now."""
+        if self._leaving[channel]:
+            self._leaving[channel] -= 1
+        elif channel in self._subscribed:
+            raise LinkLost("a slot has moved to another node")
+        if not self._leaving[channel]:
+            del self._leaving[channel]

@@ -83,21 +83,23 @@ and offset, the epoch ('': none) and the offset since which it is asked, the lim
 Returns the epoch, the newest offset, how many messages are remembered, and the offset and the item of each."""
 
 ARRIVE = Script(
-    """
-if ARGV[4] ~= '' and redis.call('HDEL', KEYS[2], ARGV[4]) == 1 then
+    _TOP
+    + """
+if ARGV[4] ~= '' and redis.call('HDEL', KEYS[4], ARGV[4]) == 1 then
   redis.call(ARGV[1], KEYS[3], field('N') .. field(ARGV[4]) .. field('0'))
 end
 if ARGV[3] ~= '0' then
-  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+  redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
   redis.call(ARGV[1], KEYS[3], field('N') .. field(ARGV[2]) .. field(ARGV[3]))
 end
-local both = redis.call('HMGET', KEYS[1], 'e', 't')
-return {both[1] or '', both[2] or '0', redis.call('HGETALL', KEYS[2])}
+local epoch, top = '', 0
+if redis.call('EXISTS', KEYS[1]) == 1 then epoch, top = top_of(ARGV[5], ARGV[7], ARGV[8], ARGV[6]) end
+return {epoch, number(top), redis.call('HGETALL', KEYS[4])}
 """
 )
-"""A process has subscribed to a room. KEYS: top, counts, channel. ARGV: command, process, count, the name that
-the process had before (''). Returns the history's epoch ('': there is none) and newest offset, and the members of all
-processes."""
+"""A process has subscribed to a room. KEYS: top, history, channel, counts. ARGV: command, process, count, the name that
+the process had before (''), an epoch if one begins, its ttl, a known epoch and offset. Returns the history's epoch
+('': there is none) and newest offset, and the members of all processes."""
 
 COUNT = Script(
     """

@@ -79,6 +79,10 @@ class Names:
         """The channel on which one process listens."""
         return self._process + to_bytes(process) + b"}:m"
 
+    def echo(self, process: str, number: int) -> bytes:
+        """The channels on which a process hears itself: as many as it likes, each of a slot of its own."""
+        return self._process + to_bytes(f"{process}.{number}") + b"}:e"
+
     def rooms(self, process: str) -> bytes:
         """The rooms that have something of this process: a set."""
         return self._process + to_bytes(process) + b"}:r"

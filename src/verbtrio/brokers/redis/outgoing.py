@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import trio
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import History
+from verbtrio.brokers.redis.epochs import Positions, epoch_ttl, known_by, new_epoch
 from verbtrio.brokers.redis.fields import pack
 from verbtrio.brokers.redis.link import Link
 from verbtrio.brokers.redis.message_scripts import PUBLISH
@@ -26,9 +26,6 @@ ITEM_BYTES = 150
 """What an item costs beside its bytes while it waits."""
 MAX_GAPS = 10_000
 """Of how many rooms is remembered that broadcasts were dropped. Beyond it, it is told to all rooms of this process."""
-EPOCH_SECONDS = 24 * 3600
-"""For how long the epoch and the offset outlive the messages: so nobody who comes back late is told of a new epoch, and
-has missed everything, where nothing was said meanwhile."""
 
 
 class Ticket:
@@ -88,7 +85,8 @@ class Outgoing:
         self.dropped = 0
         self._names = names
         self._origin = origin.encode()
-        self._position = position
+        self._heard = position
+        self._positions = Positions()
         self._settings = settings
         self._wake = wake
         self._rooms: dict[str, list[_Saying]] = {}
@@ -154,7 +152,7 @@ class Outgoing:
         channel = self._names.channel(room)
         tickets = [(saying.ticket, saying.history is not None) for saying in sayings if saying.ticket is not None]
         histories = [saying.history for saying in sayings if saying.history is not None]
-        then = None if not tickets else _answer(tickets)
+        then = None if not tickets else self._answer(room, tickets)
         if not histories:
             fields: list[bytes | None] = [b"M", self._origin, b"", b"0"]
             for saying in sayings:
@@ -163,22 +161,27 @@ class Outgoing:
             return
         history = histories[0]
         ttl = max(1, round(history.ttl * 1000))
-        known = self._position(room)
-        arguments: list[bytes | str | int] = [self._origin, new_epoch(), history.size, ttl, epoch_ttl(history)]
-        arguments += (b"", 0) if known is None else (known.epoch, known.offset)
+        known = self._positions.newest(room, self._heard(room))
+        arguments: list[bytes | str | int] = [self._origin, new_epoch(), history.size, ttl, epoch_ttl(history.ttl)]
+        arguments += known_by(known)
         for saying in sayings:
             arguments += (b"0" if saying.history is None else b"1", saying.data)
         link.call(PUBLISH, [self._names.top(room), self._names.history(room), channel], *arguments, then=then)
 
+    def _answer(self, room: str, tickets: list[tuple[Ticket, bool]]) -> Callable[[Any, BrokerUnavailable | None], None]:
+        def then(answer: Any, error: BrokerUnavailable | None) -> None:
+            offset = None
+            for ticket, is_kept in tickets:
+                if error is not None or not is_kept:
+                    ticket.resolve(None, error)
+                    continue
+                first = position_of(*answer)
+                offset = first.offset if offset is None else offset + 1
+                position = Position(first.epoch, offset)
+                self._positions.note(room, position)
+                ticket.resolve(position, None)
 
-def new_epoch() -> str:
-    """The name of a history's life, if one begins."""
-    return secrets.token_hex(6)
-
-
-def epoch_ttl(history: History) -> int:
-    """For how long the epoch outlives the last message, in milliseconds."""
-    return round((history.ttl + EPOCH_SECONDS) * 1000)
+        return then
 
 
 def _in_messages(sayings: list[_Saying]) -> Iterator[list[_Saying]]:
@@ -194,17 +197,3 @@ def _in_messages(sayings: list[_Saying]) -> Iterator[list[_Saying]]:
         size += len(saying.data)
         history = saying.history or history
     yield together
-
-
-def _answer(tickets: list[tuple[Ticket, bool]]) -> Callable[[Any, BrokerUnavailable | None], None]:
-    def then(answer: Any, error: BrokerUnavailable | None) -> None:
-        offset = None
-        for ticket, is_kept in tickets:
-            if error is not None or not is_kept:
-                ticket.resolve(None, error)
-                continue
-            first = position_of(*answer)
-            offset = first.offset if offset is None else offset + 1
-            ticket.resolve(Position(first.epoch, offset), None)
-
-    return then

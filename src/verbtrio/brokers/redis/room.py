@@ -61,6 +61,11 @@ class Room:
         self.elsewhere: dict[bytes, int] = {}
         self.arrived: trio.Event | None = None
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether a link has confirmed the subscription before, the present one or one that is lost."""
+        return self._has_arrived
+
     def take(self, position: Position) -> Step:
         """A message with this position has come."""
         known = self.position
@@ -72,7 +77,7 @@ class Room:
                 return Step.SKIP
             if position.offset > known.offset + 1:
                 return Step.READ
-        elif known is not None and position.offset > 1:
+        elif known is not None:
             return Step.READ
         self.position = position
         return Step.DELIVER
@@ -98,8 +103,7 @@ class Room:
         if top is None or top.epoch != known.epoch:
             self.position = top
             return False, True
-        # If Redis has gone back, the known position stays: the next message begins a new epoch (see `scripts`).
-        return top.offset > known.offset, top.offset < known.offset
+        return top.offset > known.offset, False
 
     def lost(self) -> None:
         """The link is lost."""

@@ -15,6 +15,7 @@ import trio
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Process
+from verbtrio.brokers.redis.epochs import epoch_ttl, known_by, new_epoch
 from verbtrio.brokers.redis.items import Item
 from verbtrio.brokers.redis.link import Link
 from verbtrio.brokers.redis.marks import Marks
@@ -136,8 +137,15 @@ class Subscriptions:
         link.unsubscribe(going)
         for room in arriving:
             room.is_sent = True
-            keys = [self._names.top(room.name), self._names.counts(room.name), self._names.channel(room.name)]
-            link.call(ARRIVE, keys, self._me(), room.told, self._before(), then=self._arrived(link, room))
+            keys = [self._names.top(room.name), self._names.history(room.name)]
+            keys += [self._names.channel(room.name), self._names.counts(room.name)]
+            link.call(
+                ARRIVE,
+                keys,
+                *(self._me(), room.told, self._before(), new_epoch(), epoch_ttl()),
+                *known_by(room.position),
+                then=self._arrived(link, room),
+            )
         return bool(self._dirty)
 
     def _count(self, link: Link, room: Room, count: int) -> None:
@@ -162,6 +170,8 @@ class Subscriptions:
                 return
             epoch, offset, counts = answer
             room.elsewhere = counts_of(counts)
+            if room.has_arrived:
+                self._process.missed_changes(room.name)
             is_behind, has_missed = room.arrive(position_of(epoch, offset) if epoch else None)
             if has_missed:
                 self._process.missed(room.name)

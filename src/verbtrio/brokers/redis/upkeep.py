@@ -15,6 +15,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -24,7 +25,7 @@ from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.timers import Timers
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.records import Health
-from verbtrio.brokers.redis.fields import pack
+from verbtrio.brokers.redis.dialing import NotReached, WrongServer
 from verbtrio.brokers.redis.forwards import Forwards
 from verbtrio.brokers.redis.gaps import GapFiller
 from verbtrio.brokers.redis.incoming import Incoming
@@ -46,6 +47,11 @@ ECHO_SECONDS = 1.0
 """How often a process sends itself a message."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to connect: doubled with each, at random between nothing and that."""
+LASTING_SECONDS, LONGEST_REST = 5.0, 4.0
+"""A link that has not lasted as long is an attempt like one that failed; only that the pauses get longer. So a cluster
+whose slots move one after the other is not one reconnect for each."""
+TROUBLES = (NotReached, WrongServer, RedisError, LinkLost, BrokerUnavailable, TimeoutError, trio.TooSlowError)
+"""How an attempt to connect, or a link, may end."""
 CLOSE_SECONDS = 3.0
 """How long the end of a session may take; after that others clear away."""
 
@@ -110,7 +116,7 @@ class Upkeep:
     @property
     def health(self) -> Health:
         """How it is now."""
-        return Health(self.link is not None, self._trouble)
+        return Health(self.link is not None, self._trouble, self.outgoing.dropped)
 
     def open(self) -> None:
         """The process may be told of what comes from now on."""
@@ -127,31 +133,35 @@ class Upkeep:
 
         Raises:
             AuthenticationError: Redis does not take the user or the password, at the first attempt.
+            WrongServer: what the URL names is something else, at the first attempt.
         """
         pause, is_first = FIRST_PAUSE, True
         started: Callable[[], None] | None = task_status.started
         while True:
-            begun = self._links
+            begun, since = self._links, trio.current_time()
             try:
-                async with self._servers.connect(self._timeout) as connections:
-                    link = Link(self._timeout, self.incoming.take)
-                    async with link.running(connections), trio.open_nursery() as nursery:
+                async with self._servers.connect(self._timeout) as nodes:
+                    link = Link(self._timeout, partial(self.names.echo, self.origin), self.incoming.take)
+                    async with link.running(nodes), trio.open_nursery() as nursery:
                         await self._begin(link, nursery)
                         if started is not None:
                             started()
                             started = None
                         await trio.sleep_forever()
-            except* (RedisError, LinkLost, BrokerUnavailable, OSError, TimeoutError, trio.TooSlowError) as group:
+            except* TROUBLES as group:
                 error = _first(group)
-                if is_first and isinstance(error, AuthenticationError):
+                if is_first and isinstance(error, AuthenticationError | WrongServer):
                     raise error from None
-                self._trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                self._trouble = _text(error)
                 if self._links > begun or is_first:
                     logger.warning("Redis at %s can't be reached: %s; trying again", self._servers.shown, self._trouble)
             finally:
                 self._lose()
             is_first = False
-            pause = FIRST_PAUSE if self._links > begun else min(2 * pause, LONGEST_PAUSE)
+            if trio.current_time() > since + LASTING_SECONDS and self._links > begun:
+                pause = FIRST_PAUSE
+            else:
+                pause = min(2 * pause, LONGEST_REST if self._links > begun else LONGEST_PAUSE)
             if started is not None:
                 started()
                 started = None
@@ -163,10 +173,8 @@ class Upkeep:
         self._links += 1
         self.before, self.me = self.me, f"{self.origin}.{self._links}"
         await self.liveness.beat(link, self.me, is_new=True)
-        self.incoming.echo = trio.Event()
-        link.publish(self.names.inbox(self.origin), pack((b"E",)))
         with trio.fail_after(self._timeout):
-            await self.incoming.echo.wait()
+            await link.echo()
         self.link = link
         if self._links > 1:
             logger.warning("Redis at %s is reached again", self._servers.shown)
@@ -205,10 +213,8 @@ class Upkeep:
         not been read piles up: so it is dropped, and made up for, as after a lost connection."""
         while True:
             await trio.sleep(ECHO_SECONDS)
-            self.incoming.echo = trio.Event()
-            link.publish(self.names.inbox(self.origin), pack((b"E",)))
             with trio.move_on_after(self._timeout) as scope:
-                await self.incoming.echo.wait()
+                await link.echo()
             if scope.cancelled_caught:
                 raise LinkLost(f"what is published does not come within {self._timeout:g} s")
 
@@ -236,4 +242,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
             waiting += error.exceptions
         else:
             found.append(error)
-    return next((error for error in found if isinstance(error, AuthenticationError)), found[0])
+    return next((error for error in found if isinstance(error, AuthenticationError | WrongServer)), found[0])
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, NotReached | WrongServer | LinkLost | BrokerUnavailable):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,79 @@
+"""One connection of a link, and what has been asked of it, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+from coredis.connection import BaseConnection
+
+from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.brokers.redis.reply import Reply
+
+
+class Pipe:
+    """One connection.
+
+    Args:
+        connection: to Redis.
+        is_sharded: whether it leads to a node of a cluster, where what is published stays on its slot's node.
+
+    Attributes:
+        waiting: the requests that are not answered, each with its reply. What may be sent is bounded by whoever sends.
+        publish: the command that publishes there.
+    """
+
+    def __init__(self, connection: BaseConnection, *, is_sharded: bool) -> None:
+        self.connection = connection
+        self.is_sharded = is_sharded
+        self.publish = b"SPUBLISH" if is_sharded else b"PUBLISH"
+        self.waiting: deque[tuple[Any, Reply]] = deque()
+        self._has_waiting = trio.Event()
+
+    def send(self, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply, timeout: float) -> None:
+        """Send a command.
+
+        Raises:
+            coredis.exceptions.ConnectionError: the connection is lost. Nothing was sent.
+        """
+        request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
+        self.waiting.append((request, reply))
+        self._has_waiting.set()
+
+    def subscribe(self, channels: Sequence[bytes]) -> None:
+        """Have what is published there come, from before the next command is carried out.
+
+        Raises:
+            coredis.exceptions.ConnectionError: the connection is lost.
+        """
+        self._tell(b"SUBSCRIBE", channels)
+
+    def unsubscribe(self, channels: Sequence[bytes]) -> None:
+        """Have it come no more.
+
+        Raises:
+            coredis.exceptions.ConnectionError: the connection is lost.
+        """
+        self._tell(b"UNSUBSCRIBE", channels)
+
+    def _tell(self, command: bytes, channels: Sequence[bytes]) -> None:
+        # What is answered is a message. Only a refusal is an answer, and the next command gets it. That one is about
+        # the same slot, so it would be refused, too: the link ends either way.
+        if not self.is_sharded:
+            self.connection.send_command(command, *channels)
+            return
+        for channel in channels:  # one command may name channels of one slot only
+            self.connection.send_command(b"S" + command, channel)
+
+    async def wait_waiting(self) -> None:
+        """Wait until something is to be answered."""
+        if not self.waiting:
+            self._has_waiting = trio.Event()
+            await self._has_waiting.wait()
+
+    def fail(self, error: BrokerUnavailable) -> None:
+        """There will be no more answers."""
+        while self.waiting:
+            self.waiting.popleft()[1].resolve(None, error)
