@@ -270,6 +270,11 @@ async def play(room: Room, number: int, *, task_status: trio.TaskStatus[None]) -
 assert_type(play.__name__, str)
 
 
+@app.room_task("arena:{number:int}", singleton=True, lease=5)
+async def fight(room: Room, number: int, *, fence: int) -> None:
+    room.broadcast({"fence": fence})
+
+
 def remembered(message: Publication, change: PresenceChange, present: Present) -> Position | None:
     assert_type(message.data, str | bytes)
     assert_type(change.user, str)

@@ -77,6 +77,10 @@ class Process(Protocol):
         """Another process has passed this on. `answer` is called once, now or later, with 64 KiB at most; it neither
         raises nor blocks, and does nothing where nobody waits for it any more."""
 
+    def released(self, name: str) -> None:
+        """A lease was given back, in this process or another: who waits for it may try. (Of one whose time is over
+        nobody is told.)"""
+
 
 class Session(ABC):
     """One process's connection to a broker."""
