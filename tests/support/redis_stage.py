@@ -409,7 +409,7 @@ class RedisStage:
             if said.room != name or said.state != "accepted" or said.order < member.settled or said.number in heard:
                 continue
             assert self._may_be_missing(said, life), (
-                f"{said.kind} {said.number} did not come, and no gap was told: {name}"
+                f"{name}: {said.kind} {said.number} is missing: no gap told"
             )
 
     def _may_be_missing(self, said: Said, life: Life) -> bool:
