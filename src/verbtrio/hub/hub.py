@@ -324,7 +324,7 @@ async def open_hub(
             may_miss=may_miss,
         )
         process.host, process.users = hub.host, hub.user_table
-        process.emulation, process.gaps, process.leases = hub.emulation, hub.gaps, hub.leases
+        process.emulation, process.leases, process.gaps = hub.emulation, hub.leases, hub.gaps
         hub.start()
         try:
             yield hub

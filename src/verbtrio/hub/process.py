@@ -18,14 +18,14 @@ class HubProcess:
     """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
 
     Attributes:
-        host, users, emulation, gaps, leases: set as soon as the session is open, before the broker says anything.
+        host, users, emulation, leases, gaps: set as soon as the session is open, before the broker says anything.
     """
 
     host: RoomHost
     users: UserTable
     emulation: Emulation
-    gaps: Gaps
     leases: Leases
+    gaps: Gaps
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
         self.host.deliver(room, frame, position)
