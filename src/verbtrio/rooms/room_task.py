@@ -89,7 +89,9 @@ class RoomTask:
         return {name: own[name] if name in own else values[name] for name in self._wanted}
 
 
-def check_first(function: Callable[..., Any], name: str, parameters: Collection[str]) -> None:
+def check_first(
+    function: Callable[..., Any], name: str, parameters: Collection[str], *, define: str = "async def"
+) -> None:
     """Raise `TypeError` where the first parameter can't take the room, or looks like one of the pattern's."""
     first = next(iter(inspect.signature(function).parameters.values()), None)
     if first is not None and first.kind is first.VAR_POSITIONAL:
@@ -100,7 +102,7 @@ def check_first(function: Callable[..., Any], name: str, parameters: Collection[
             )
         return
     if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
-        raise TypeError(f"{name} takes too few parameters; the first one is the room: write `{name}(room)`")
+        raise TypeError(f"{name} takes too few parameters; the first one is the room: write `{define} {name}(room)`")
     if first.name == STATUS:
         raise TypeError(f"{name}: the first parameter is the room; task_status comes after it: (room, *, task_status)")
     if first.name in parameters and not _is_annotated(first):

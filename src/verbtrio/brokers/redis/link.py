@@ -83,6 +83,7 @@ class Link:
         self._echoed = trio.Event()
         self._lost = trio.Event()
         self._reason = ""
+        self._is_over = False
 
     # What is sent: nothing here blocks
 
@@ -132,6 +133,11 @@ class Link:
             self._leaving.update(channels)
         for pipe, its in self._by_pipe(channels):
             self._tell(pipe.unsubscribe, its)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether what is sent is carried out, as far as is known. If not, all sending does nothing."""
+        return not self._is_over and not self._lost.is_set()
 
     async def wait_answered(self) -> None:
         """Wait until all that was sent so far is carried out.
@@ -185,16 +191,20 @@ class Link:
     ) -> Reply:
         size = COMMAND_BYTES + sum(len(each) if isinstance(each, bytes | str) else 8 for each in arguments)
         reply = Reply(size, then)
-        try:
-            pipe.send(name, arguments, reply, self._timeout)
-        except RedisConnectionError as error:
-            self.lose(f"the connection was lost: {error}")
-            reply.resolve(None, BrokerUnavailable("Redis can't be reached"))
-        else:
-            self.pending_bytes += size
+        if self.is_usable:
+            try:
+                pipe.send(name, arguments, reply, self._timeout)
+                self.pending_bytes += size
+                return reply
+            except RedisConnectionError as error:
+                self.lose(f"the connection was lost: {error}")
+        # Nobody would take the answer any more.
+        reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
         return reply
 
     def _tell(self, tell: Callable[[Sequence[bytes]], None], channels: Sequence[bytes]) -> None:
+        if not self.is_usable:
+            return
         try:
             tell(channels)
         except RedisConnectionError as error:
@@ -228,6 +238,7 @@ class Link:
                 yield
                 nursery.cancel_scope.cancel()
         finally:
+            self._is_over = True
             for pipe in self._pipes:
                 pipe.fail(BrokerUnavailable("the connection to Redis was lost"))
 

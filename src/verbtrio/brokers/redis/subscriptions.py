@@ -106,6 +106,8 @@ class Subscriptions:
             return
         arrived = room.arrived
         await arrived.wait()
+        if self.rooms.get(name) is not room:
+            raise BrokerUnavailable(f"the room {name!r} is not subscribed to any more")
         if not room.is_sent:
             raise BrokerUnavailable("the connection to Redis was lost")
 
@@ -131,8 +133,7 @@ class Subscriptions:
                 if room.told:
                     self._count(link, room, 0)
                 self._tell(room, 0)
-                del self.rooms[name]
-                self.to_read.pop(name, None)
+                self._forget(room)
         link.subscribe(coming)
         link.unsubscribe(going)
         for room in arriving:
@@ -169,7 +170,8 @@ class Subscriptions:
             if error is not None or self.rooms.get(room.name) is not room:
                 return
             epoch, offset, counts = answer
-            room.elsewhere = counts_of(counts)
+            told = {**counts_of(counts), **room.elsewhere}  # what was told since may be here before the answer
+            room.elsewhere = {process: count for process, count in told.items() if count}
             if room.has_arrived:
                 self._process.missed_changes(room.name)
             is_behind, has_missed = room.arrive(position_of(epoch, offset) if epoch else None)
@@ -199,9 +201,16 @@ class Subscriptions:
 
     def close(self) -> None:
         """The session is over: the process is told nothing any more."""
-        self.rooms.clear()
+        for room in tuple(self.rooms.values()):
+            self._forget(room)
         self._dirty.clear()
-        self.to_read.clear()
+
+    def _forget(self, room: Room) -> None:
+        del self.rooms[room.name]
+        self.to_read.pop(room.name, None)
+        room.is_sent = False
+        if room.arrived is not None:
+            room.arrived.set()  # whoever waits is told that it is not subscribed
 
     # What comes
 
@@ -213,13 +222,13 @@ class Subscriptions:
         if step is Step.DELIVER and item is not None:
             self._process.deliver(name, item.frame, position)
         elif step is Step.READ:
-            room.seen = position.offset
+            room.seen = position
             self._read(room)
 
     def count(self, name: str, process: bytes, count: int) -> None:
         """A process has told how many members the room has there."""
         if (room := self.rooms.get(name)) is not None:
-            if count:
+            if count or room.is_arriving:
                 room.elsewhere[process] = count
             else:
                 room.elsewhere.pop(process, None)
