@@ -98,9 +98,16 @@ class Liveness:
             await link.command(b"ZADD", self._names.graves, 0, me)
         await link.command(b"ZREM", self._names.processes, me)
 
-    async def clear_away(self, link: Link, name: str) -> bool:
-        """Remove from all rooms what a process has left there. Returns whether that is all: users whose grace is not
-        over need another look.
+    async def end(self, link: Link) -> None:
+        """If no process is left, end the graces that are: nobody could do so later, and they would stay for ever."""
+        if not int(await link.command(b"ZCARD", self._names.processes)):
+            for name in map(to_text, await link.command(b"ZRANGE", self._names.graves, 0, -1)):
+                await self.clear_away(link, name, with_graces=True)
+                await link.command(b"ZREM", self._names.graves, to_bytes(name))
+
+    async def clear_away(self, link: Link, name: str, *, with_graces: bool = False) -> bool:
+        """Remove from all rooms what a process has left there; `with_graces`: and end all graces there. Returns
+        whether that is all: users whose grace is not over need another look.
 
         If cancelled, a part is removed; the rest is still known.
 
@@ -116,7 +123,7 @@ class Liveness:
             for room in map(to_text, step):
                 keys = [self._names.connections(room), self._names.users(room)]
                 keys += [self._names.channel(room), self._names.counts(room)]
-                replies.append(link.call(PURGE, keys, name))
+                replies.append(link.call(PURGE, keys, name, int(with_graces)))
             cleared = [room for room, reply in zip(step, replies, strict=True) if not int(await reply)]
             is_done &= len(cleared) == len(step)
             if cleared:

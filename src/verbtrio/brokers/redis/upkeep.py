@@ -93,7 +93,9 @@ class Upkeep:
         self.gaps = GapFiller(process, names, self.subscriptions)
         self.subscriptions.on_read = self.gaps.wake
         self.outgoing = Outgoing(names, self.origin, self.subscriptions.position, settings, self.wake)
-        self.requests = Requests(process, names, self.origin, self._get_link, settings.timeout)
+        self.requests = Requests(
+            process, names, self.origin, self._get_link, settings.timeout, settings.max_pending_bytes
+        )
         self.forwards = Forwards(process, names, self.origin, self._get_link, settings.max_pending_bytes)
         self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests, self.forwards)
         self._servers = servers
@@ -250,6 +252,7 @@ class Upkeep:
                 self.leases.close(link)
                 for name in (*self._past, self.me):
                     await self.liveness.leave(link, name)
+                await self.liveness.end(link)
         except (BrokerUnavailable, LinkLost):
             logger.warning("Redis can't be reached: other processes remove what this one has in rooms")
         finally:
