@@ -81,7 +81,8 @@ async def main(port: int) -> None:
             async with trio.open_nursery() as servers:
                 for _ in range(2):
                     servers.start_soon(keep_running, port, url)
-                say(f"Starting. The page: http://{HOST}:{port}. Redis: {url} (Ctrl+C to quit)")
+                known = "REDIS_URL" if REDIS_URL else url  # not to print a password
+                say(f"Starting. The page: http://{HOST}:{port}. Redis: {known} (Ctrl+C to quit)")
                 async for _ in signals:
                     servers.cancel_scope.cancel()
             outer.cancel_scope.cancel()
@@ -107,19 +108,8 @@ def redis_command() -> str:
 
 async def run_redis(command: str, folder: str) -> None:
     """Run a Redis that keeps nothing on disk, until cancelled. It has a Unix socket: no port, which might be taken."""
-    options = [
-        "--port",
-        "0",
-        "--unixsocket",
-        f"{folder}/socket",
-        "--unixsocketperm",
-        "700",
-        "--save",
-        "",
-        "--dir",
-        folder,
-    ]
-    await trio.run_process([command, *options], stdout=subprocess.DEVNULL, process_group=0)
+    options = ["--port", "0", "--unixsocket", "socket", "--unixsocketperm", "700", "--save", ""]
+    await trio.run_process([command, *options], cwd=folder, stdout=subprocess.DEVNULL, process_group=0)
 
 
 async def keep_running(port: int, redis_url: str) -> None:

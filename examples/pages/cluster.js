@@ -145,9 +145,11 @@ function showWorkers() {
   for (const [worker, ids] of serving) {
     const cells = row("workers", worker, '<th scope="row"></th><td></td><td></td><td><button type="button">Kill</button></td>');
     const here = ids.filter((id) => own.get(id)?.id === id && own.get(id).state === "connected");
-    if (ids.some((id) => own.has(id)) && !here.length) dead.push(worker); // its clients are elsewhere by now
+    const isDead = !here.length && ids.some((id) => own.has(id)); // its clients are elsewhere by now
+    if (isDead) dead.push(worker);
     cells.children[1].textContent = ids.length;
-    cells.children[2].textContent = here.map((id) => own.get(id).number).join(" ") || "none of this page";
+    const numbers = here.map((id) => own.get(id).number).sort();
+    cells.children[2].textContent = isDead ? "gone" : numbers.join(" ") || "of other pages";
     const button = cells.querySelector("button");
     button.ariaLabel = `Kill ${worker}`;
     button.disabled = !here.length;

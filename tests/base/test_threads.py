@@ -365,6 +365,7 @@ ROUTES: dict[str, Call] = {
     "Routes.sse": lambda w: w.app.sse("/late/:room"),
     "Routes.group": lambda w: w.app.group("/late"),
     "App.asyncapi": lambda w: w.app.asyncapi(title="x", version="1"),
+    "HealthRoutes.health": lambda w: w.app.health("/late-health"),
     "ClientRoutes.centrifuge": lambda w: w.app.centrifuge("/late"),
     "ClientRoutes.call": lambda w: w.app.call("late")(lambda client: None),
 }

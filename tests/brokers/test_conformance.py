@@ -72,6 +72,9 @@ class LateProcess(RecordingProcess):
     def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
         self.calls.append(lambda: self.process.forwarded(message, answer))
 
+    def released(self, name: str) -> None:
+        self.calls.append(lambda: self.process.released(name))
+
     async def hand_on(self) -> None:
         while True:
             await trio.sleep(0.002)

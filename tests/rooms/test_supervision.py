@@ -18,10 +18,12 @@ from tests.support.room_tasks import Handle, House, house, lines
 from tests.support.tasks import Failure, errors
 from verbtrio import App, Cause, Restart, RoomUnavailable
 from verbtrio.base.close import CloseInfo
+from verbtrio.brokers import MemoryBroker
 from verbtrio.rooms import task_table
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.task_run import TaskState
 from verbtrio.rooms.task_table import RoomTaskInfo
+from verbtrio.testing.recording import RecordingProcess
 
 FAILED = CloseInfo(Cause.ERROR, 1011, "The room's task has failed")
 
@@ -844,8 +846,8 @@ class TestDrain:
 
     async def test_the_hub_dies(self, autojump_clock: Clock) -> None:
         life = Life()
-        async with trio.open_nursery() as nursery:
-            here = House(nursery)
+        async with MemoryBroker().session(RecordingProcess()) as session, trio.open_nursery() as nursery:
+            here = House(nursery, session)
             nursery.start_soon(here.timers.run)
             here.join("room", RoomTask(life.work))
             await trio.sleep(1)

@@ -14,8 +14,12 @@ import trio.testing
 from verbtrio.base.close import CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.timers import Timers
+from verbtrio.brokers.base import Session
+from verbtrio.brokers.memory import MemoryBroker
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.task_table import RoomTaskTable
+from verbtrio.testing.recording import RecordingProcess
 
 
 class Handle:
@@ -40,14 +44,20 @@ class House:
         dismissed: the rooms whose members were removed because of a task, and what they were told.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, session: Session) -> None:
         self.nursery = nursery
+        self.session = session
         self.timers = Timers()
         self.counters = Counters()
         self.members: Counter[str] = Counter()
         self.dismissed: list[tuple[str, CloseInfo]] = []
         self.table = RoomTaskTable(
-            nursery.start_soon, self.timers, self.counters, lambda name: Handle(self, name), self._dismiss
+            nursery.start_soon,
+            self.timers,
+            self.counters,
+            lambda name: Handle(self, name),
+            self._dismiss,
+            Leases(session),
         )
 
     def join(self, name: str, *tasks: RoomTask, values: Mapping[str, Any] | None = None) -> None:
@@ -94,11 +104,26 @@ class House:
         self.empty(name)
 
 
+class Process(RecordingProcess):
+    """What the broker tells of leases."""
+
+    leases: Leases
+
+    def released(self, name: str) -> None:
+        self.leases.released(name)
+
+
 @asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    """On the way out the tasks end, and nothing is left."""
-    async with trio.open_nursery() as nursery:
-        here = House(nursery)
+async def house(broker: MemoryBroker | None = None) -> AsyncIterator[House]:
+    """On the way out the tasks end, and nothing is left.
+
+    Args:
+        broker: what it shares with other processes; `None`: with none.
+    """
+    process = Process()
+    async with (broker or MemoryBroker()).session(process) as session, trio.open_nursery() as nursery:
+        here = House(nursery, session)
+        process.leases = here.table.leases
         nursery.start_soon(here.timers.run)
         yield here
         here.table.close(10)

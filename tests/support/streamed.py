@@ -90,6 +90,7 @@ class Streamed:
         is_over: whether the response has ended as it should.
         is_cut: whether it ended before that.
         answers_pings: whether the client does.
+        posts_to: where its commands go: another process, behind a balancer.
     """
 
     def __init__(self, service: Service, nursery: trio.Nursery, kind: str, emulation: str = "/emulation") -> None:
@@ -102,6 +103,7 @@ class Streamed:
         self.status = 0
         self.exchange: Any = None
         self.headers: dict[str, str] = {}
+        self.posts_to = service
         self._service = service
         self._nursery = nursery
         self._emulation = emulation
@@ -188,7 +190,7 @@ class Streamed:
 
     async def post(self, body: bytes, **headers: str) -> int:
         """Send a request to the emulation endpoint; the status of the answer."""
-        exchange = Exchange(self._service.open_stream())
+        exchange = Exchange(self.posts_to.open_stream())
         said = {**(BINARY if self.kind == "protobuf" else {}), **headers}
         try:
             await exchange.request(self._emulation, method="POST", headers=said, body=body)

@@ -113,6 +113,7 @@ app = App(
 )
 auth = JWTAuth(key="a key of more than thirty-two bytes, for a sample")
 app.asyncapi(title="Sample", version="1.0.0")
+app.health("/health")
 
 
 # Coroutines
@@ -257,8 +258,12 @@ async def tick(room: Room) -> None:
         room.broadcast("tick")
 
 
+def reload(room: Room, number: int) -> None:
+    room.broadcast("reload", here_only=True)
+
+
 app.rooms("lobby", history=History(size=10, ttl=60, stamp="position"), presence=True, join_leave=True, task=tick)
-app.rooms("game:{number:int}", presence=Presence(grace=10), guard=may_play, max_members=4)
+app.rooms("game:{number:int}", presence=Presence(grace=10), guard=may_play, max_members=4, on_gap=reload)
 
 
 @app.room_task("game:{number:int}", linger=5, restart=Restart(max=1), start_timeout=5)
@@ -268,6 +273,11 @@ async def play(room: Room, number: int, *, task_status: trio.TaskStatus[None]) -
 
 
 assert_type(play.__name__, str)
+
+
+@app.room_task("arena:{number:int}", singleton=True, lease=5)
+async def fight(room: Room, number: int, *, fence: int) -> None:
+    room.broadcast({"fence": fence})
 
 
 def remembered(message: Publication, change: PresenceChange, present: Present) -> Position | None:

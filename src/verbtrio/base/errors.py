@@ -2,7 +2,7 @@
 
 VerbtrioError
 ├─ AuthenticationError    a token is not accepted
-├─ BrokerUnavailable      the broker can't be reached now: nothing was published
+├─ BrokerUnavailable      the broker can't be reached now; what was asked may have been done
 ├─ CallError              a call's own answer to its caller: a code, a message, and whether to try again
 ├─ ConnectionClosed       the connection has ended: `send` and `receive` can't go on
 ├─ Denied                 a room's guard does not let this member in
@@ -39,7 +39,10 @@ class AuthenticationError(VerbtrioError):
 
 
 class BrokerUnavailable(VerbtrioError):  # noqa: N818 -- a state, not a failure of ours
-    """The broker can't be reached now. (`MemoryBroker` always can.) What was asked of it has not been done.
+    """The broker can't be reached now. (`MemoryBroker` always can.)
+
+    What was asked of it has been done or not, but as a whole: the connection may have been lost before the answer came.
+    So ask again only for what does no harm twice. `str(error)` may have the broker's address: it is for the log.
 
     If the handler does not catch it, the connection ends with 1013, which is not logged as an error.
     """

@@ -8,7 +8,8 @@ Rules for those who write a broker (`verbtrio.testing.brokers` checks them):
 - What is synchronous takes an instant, never blocks, and never raises for a broker that can't be reached: it is queued
   within a bound, or dropped, which `Process.missed` reports.
 - What is asynchronous is a checkpoint (`publish` and `send_user`, which are called often, give way to other tasks at
-  least now and then). It may raise `BrokerUnavailable`. If it is cancelled, it has been done as a whole or not at all.
+  least now and then). It may raise `BrokerUnavailable`. If it does, or is cancelled, it has been done as a whole or not
+  at all.
 - Calls to a `Process` come in the Trio task that suits the broker, never before `session` has yielded, and never after
   its block has ended. They may come from within a call of the session: `enter` may call `changed`.
 - A process may be told of rooms that it has not subscribed to.
@@ -76,6 +77,10 @@ class Process(Protocol):
     def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
         """Another process has passed this on. `answer` is called once, now or later, with 64 KiB at most; it neither
         raises nor blocks, and does nothing where nobody waits for it any more."""
+
+    def released(self, name: str) -> None:
+        """A lease was given back, in this process or another: who waits for it may try. (Of one whose time is over
+        nobody is told.)"""
 
 
 class Session(ABC):

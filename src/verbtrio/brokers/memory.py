@@ -188,6 +188,7 @@ class MemorySession(Session):
         leases = self._broker.leases
         for name in [name for name, hold in leases.items() if hold.session is self]:
             del leases[name]
+            self._tell_released(name)
 
     @property
     def node(self) -> str:
@@ -349,6 +350,11 @@ class MemorySession(Session):
         await trio.lowlevel.checkpoint()
         if (hold := self._broker.leases.get(lease.name)) is not None and hold.lease == lease:
             del self._broker.leases[lease.name]
+            self._tell_released(lease.name)
+
+    def _tell_released(self, name: str) -> None:
+        for session in self._broker.sessions:
+            session.process.released(name)
 
     # Health
 

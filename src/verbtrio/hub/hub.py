@@ -33,6 +33,7 @@ from verbtrio.multiplex.news import ConnectionNews
 from verbtrio.multiplex.present_clients import PresentClients
 from verbtrio.multiplex.streamed import StreamedClients
 from verbtrio.rooms.host import RoomHost
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.member import Member, Peer
 from verbtrio.rooms.room import Room
 from verbtrio.rooms.rules import RoomTable
@@ -74,12 +75,14 @@ class Hub:
         self.rooms = self._flusher.rooms
         self.poller = self._flusher.poller
         self.quotas = Quotas(limits)
+        self.leases = Leases(session)
         self.room_tasks = RoomTaskTable(
             nursery.start_soon,
             self.timers,
             self.counters,
             lambda name: Room(self.rooms, name),
             lambda name, info: self.rooms.dismiss(name, None, info),
+            self.leases,
             limits.max_rooms_with_tasks,
         )
         self.host = RoomHost(
@@ -321,7 +324,7 @@ async def open_hub(
             may_miss=may_miss,
         )
         process.host, process.users = hub.host, hub.user_table
-        process.emulation, process.gaps = hub.emulation, hub.gaps
+        process.emulation, process.leases, process.gaps = hub.emulation, hub.leases, hub.gaps
         hub.start()
         try:
             yield hub

@@ -11,18 +11,20 @@ from verbtrio.hub.users import UserTable
 from verbtrio.messages.frame import Frame
 from verbtrio.multiplex.emulation import Emulation
 from verbtrio.rooms.host import RoomHost
+from verbtrio.rooms.leases import Leases
 
 
 class HubProcess:
     """Passes on what the broker says: a `Process`. Nothing here raises or blocks.
 
     Attributes:
-        host, users, emulation, gaps: set as soon as the session is open, before the broker says anything.
+        host, users, emulation, leases, gaps: set as soon as the session is open, before the broker says anything.
     """
 
     host: RoomHost
     users: UserTable
     emulation: Emulation
+    leases: Leases
     gaps: Gaps
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
@@ -54,3 +56,6 @@ class HubProcess:
 
     def forwarded(self, message: bytes, answer: Callable[[bytes], None]) -> None:
         self.emulation.forwarded(message, answer)
+
+    def released(self, name: str) -> None:
+        self.leases.released(name)

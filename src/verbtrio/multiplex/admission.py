@@ -13,7 +13,7 @@ from verbtrio.base.close import Cause, CloseInfo
 from verbtrio.base.errors import ConnectionClosed
 from verbtrio.base.types import Data
 from verbtrio.guards.quotas import Slot, user_key
-from verbtrio.multiplex.calls import error_of
+from verbtrio.multiplex.calls import BROKER_AWAY, error_of
 from verbtrio.multiplex.client import Client, Subscription
 from verbtrio.multiplex.life import SubscriptionLife
 from verbtrio.multiplex.peer import ClientPeer
@@ -183,7 +183,12 @@ class Admission:
 
     async def _subscribe(self, request: ConnectRequest) -> list[tuple[SubscriptionLife, ServerSide]]:
         """Subscribe the client to what its token and the endpoint say, beside what the application has said. What it
-        can't be in is left out."""
+        can't be in is left out.
+
+        Raises:
+            Refused: the broker can't be reached.
+            Ended: these are too many.
+        """
         if self._peer.closed is not None:
             return []  # it has left all rooms: nothing would take it out of those that it came into now
         names = channels_in(self._client.claims)
@@ -206,6 +211,8 @@ class Admission:
                 await outcome.wait()
         accepted = []
         for life, outcome in begun:
+            if outcome.error is BROKER_AWAY:  # it comes again: nothing else would subscribe it later
+                raise Refused(BROKER_AWAY)
             if outcome.result is not None and not life.is_over:
                 accepted.append((life, outcome))
             else:

@@ -108,6 +108,10 @@ def _check_first(function: Any, name: str, signature: inspect.Signature) -> None
         )
 
 
+BROKER_AWAY = ProtocolError(codes.INTERNAL.code, "not available now", temporary=True)
+"""The broker can't be reached."""
+
+
 def error_of(error: Exception) -> ProtocolError | None:
     """The error reply for what a function of the application has raised; `None` where that is a failure, which only
     the log is told of."""
@@ -122,5 +126,5 @@ def error_of(error: Exception) -> ProtocolError | None:
     if isinstance(error, RoomUnavailable):
         return ProtocolError(codes.INTERNAL.code, str(error), temporary=True)
     if isinstance(error, BrokerUnavailable):  # its text may have the broker's address
-        return ProtocolError(codes.INTERNAL.code, "not available now", temporary=True)
+        return BROKER_AWAY
     return None

@@ -369,7 +369,7 @@ class Subscription(Generic[T, U]):
         """Publish `data` in the room in the client's name: as `sub.room.publish`, but others see who it is from.
 
         Raises:
-            TypeError, BrokerUnavailable, RuntimeError: as in `Room.publish`. Nothing was published.
+            TypeError, BrokerUnavailable, RuntimeError: as in `Room.publish`.
         """
         return await self._life.publish(data)
 

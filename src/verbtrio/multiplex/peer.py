@@ -182,21 +182,7 @@ class ClientPeer:
                 frames = []  # nothing of it is for clients of this protocol
         if answered is not None:
             frames.insert(0, encoding.publish_answers(answered))
-        if len(frames) > 1:
-            made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
-            ready = [frame for frame in made if frame is not None]
-            for batch in _batches(ready):
-                if len(batch) > 1 and carrier.is_empty:
-                    carrier.write(encoding.joined(batch))
-                    continue
-                for frame in batch:
-                    carrier.write(frame)
-            return
-        if not frames:
-            return
-        one = frames[0] if isinstance(frames[0], ProtocolFrame) else encoding.push(frames[0])
-        if one is not None:
-            carrier.write(one)
+        _send(carrier, encoding, frames)
 
     def _joined(self, frames: list[Frame]) -> Frame:
         """The pushes as one message: that of the client before, if it holds the same, as members of one room do."""
@@ -297,6 +283,17 @@ class ClientPeer:
             self.held.clear()
             self._answered = None
         self.owner.ended(info)
+
+
+def _send(carrier: Carrier, encoding: Encoding, frames: list[Frame]) -> None:
+    """Send the frames; those that may go together as one message."""
+    made = [frame if isinstance(frame, ProtocolFrame) else encoding.push(frame) for frame in frames]
+    for batch in _batches([frame for frame in made if frame is not None]):
+        if len(batch) > 1 and carrier.is_empty:
+            carrier.write(encoding.joined(batch))
+            continue
+        for frame in batch:
+            carrier.write(frame)
 
 
 def _batches(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:

@@ -32,7 +32,7 @@ class GapHook:
         if not callable(self.function):
             raise TypeError(f"on_gap is a function (room, ...), not {self.function!r:.100}")
         name = name_of_task(self.function)
-        check_first(self.function, name, self.parameters)
+        check_first(self.function, name, self.parameters, define="def")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "_wanted", asked_for(self.function, name, self.parameters, skip=1))
 

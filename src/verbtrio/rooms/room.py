@@ -95,7 +95,7 @@ class Room:
 
         Raises:
             TypeError: `data` can't be encoded; or it is not a JSON object, and `History.stamp` adds a field to it.
-            BrokerUnavailable: the broker can't be reached. Nothing was published.
+            BrokerUnavailable: the broker can't be reached. It was published or not; nobody here has received it yet.
             RuntimeError: called in another thread than the one in which the app is served. Nothing was published.
         """
         self._rooms.check()

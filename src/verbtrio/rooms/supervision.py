@@ -19,6 +19,7 @@ import trio
 from verbtrio.base.counters import Counters
 from verbtrio.base.errors import RoomUnavailable
 from verbtrio.base.timers import Timer, Timers
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.task_run import TaskRun
 
@@ -31,6 +32,7 @@ class Table(Protocol):
 
     timers: Timers
     counters: Counters
+    leases: Leases
 
     def handle(self, name: str, /) -> object:
         """The handle on the room, with which its tasks are called."""
@@ -60,13 +62,14 @@ class RoomTasks:
 
     __slots__ = (
         *("_changed", "_is_ending", "_is_occupied", "_is_refused", "_linger", "_scope", "_table", "_tasks", "_values"),
-        *("counters", "name", "runs", "timers"),
+        *("counters", "leases", "name", "runs", "timers"),
     )
 
     def __init__(self, name: str, tasks: Sequence[RoomTask], values: Mapping[str, Any], table: Table) -> None:
         self.name = name
         self.timers = table.timers
         self.counters = table.counters
+        self.leases = table.leases
         self.runs: tuple[TaskRun, ...] = ()
         self._tasks = tasks
         self._values = values
@@ -144,7 +147,13 @@ class RoomTasks:
 
     def _start(self) -> None:
         room = self._table.handle(self.name)
-        self.runs = tuple([TaskRun(task, room, self._values, self.name, self) for task in self._tasks])
+        names = [task.name for task in self._tasks]
+        self.runs = tuple(
+            [
+                TaskRun(task, room, self._values, self.name, self, names[:place].count(task.name))
+                for place, task in enumerate(self._tasks)
+            ]
+        )
         self._is_ending = False
         self._scope = trio.CancelScope()
         self._table.start(self)

@@ -14,6 +14,7 @@ from verbtrio.base.attempt import Status, attempt
 from verbtrio.base.counters import Counters
 from verbtrio.base.restart import Restarts
 from verbtrio.base.timers import Timer, Timers
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.room_task import RoomTask
 
 logger = logging.getLogger("verbtrio.rooms")
@@ -25,6 +26,8 @@ HANGING_SECONDS = 5.0
 class TaskState(enum.StrEnum):
     """What a room's task is doing."""
 
+    WAITING = "waiting"
+    """A singleton that another process runs, or that waits for the broker."""
     STARTING = "starting"
     """It has not called `task_status.started()`."""
     RUNNING = "running"
@@ -43,6 +46,7 @@ class Owner(Protocol):
 
     timers: Timers
     counters: Counters
+    leases: Leases
 
     def changed(self) -> None:
         """A task has started, or has ended without having said so."""
@@ -58,8 +62,9 @@ class TaskRun:
         task: what is run.
         room: what it is called with first.
         values: the pattern's parameters, as the room's name has them.
-        whose: the room's name, for the log.
+        whose: the room's name.
         owner: the room's tasks.
+        number: tells it from the room's other tasks of the same name.
 
     Attributes:
         name: what the log calls it.
@@ -70,7 +75,9 @@ class TaskRun:
     """
 
     __slots__ = (
+        "_fence",
         "_hanging",
+        "_lease",
         "_owner",
         "_room",
         "_task",
@@ -82,14 +89,18 @@ class TaskRun:
         "state",
     )
 
-    def __init__(self, task: RoomTask, room: object, values: Mapping[str, Any], whose: str, owner: Owner) -> None:
+    def __init__(
+        self, task: RoomTask, room: object, values: Mapping[str, Any], whose: str, owner: Owner, number: int = 0
+    ) -> None:
         self._task = task
         self._room = room
         self._values = values
         self._owner = owner
+        self._fence: int | None = None  # of the lease, while this has one
+        self._lease = f"task:{number}:{task.name}:{whose}"
         self._hanging: Timer | None = None  # pending while it has been cancelled, and has not ended
         self.name = f"{task.name} of the room {whose!r:.100}"
-        self.state = TaskState.STARTING if task.says_when_started else TaskState.RUNNING
+        self.state = _first_state(task)
         self.restarts = 0
         self.has_started = not task.says_when_started
         self.is_over = False
@@ -99,29 +110,64 @@ class TaskRun:
         """The task's name alone."""
         return self._task.name
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun, and not ended. A singleton that waits, or is done and keeps its lease, is not."""
+        return not self.is_over and self.state not in (TaskState.WAITING, TaskState.DONE)
+
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Run it, with its restarts, until it is done or given up. If cancelled, so is the task; it is waited for."""
-        restarts = Restarts(self._task.restart)
+        """Run it, with its restarts, until it is done or given up; a singleton while this process has the lease. If
+        cancelled, so is the task; it is waited for."""
+        task, restarts = self._task, Restarts(self._task.restart)
         try:
-            while (error := await self._attempt()) is not None:
-                self._owner.counters.room_task_failures += 1
-                wait = restarts.next(trio.current_time())
-                if wait is None:
-                    logger.error("the task %s failed, and the room is given up", self.name, exc_info=error)
-                    self.state = TaskState.FAILED
-                    self._owner.give_up(self._task)
-                    return
-                logger.error("the task %s failed; it starts again in %g s", self.name, wait, exc_info=error)
-                del error  # and with its traceback what that run had: the next one may be long
-                self.state = TaskState.RESTARTING
-                await trio.sleep(wait)
-                self.restarts += 1
-            self.state = TaskState.DONE
-            self._started()
+            if task.singleton:
+                work = partial(self._run_alone, restarts)
+                leases = self._owner.leases
+                await leases.hold(self._lease, task.lease, work, waiting=self._wait, ending=self._lose)
+            else:
+                await self._run(restarts)
         finally:
             self.is_over = True
             self._has_ended()
+
+    async def _run_alone(self, restarts: Restarts, fence: int) -> None:
+        """Run it, because this process has the lease. When it is done, that is kept, so that no other process runs it
+        for as long as the room has members here."""
+        self._fence = fence
+        if self.state is not TaskState.DONE:
+            await self._run(restarts)
+        if self.state is TaskState.DONE:
+            await trio.sleep_forever()
+
+    def _wait(self) -> None:
+        """Another process runs it, or nobody can: joins don't wait for that here."""
+        self._has_ended()
+        if self.state is not TaskState.DONE:
+            self.state = TaskState.WAITING
+        self._started()
+
+    def _lose(self) -> None:
+        """The lease ends: because it is lost, unless something else has ended the task before."""
+        if self.state is not TaskState.ENDING:
+            self.expect_end(watched=True)
+
+    async def _run(self, restarts: Restarts) -> None:
+        while (error := await self._attempt()) is not None:
+            self._owner.counters.room_task_failures += 1
+            wait = restarts.next(trio.current_time())
+            if wait is None:
+                logger.error("the task %s failed, and the room is given up", self.name, exc_info=error)
+                self.state = TaskState.FAILED
+                self._owner.give_up(self._task)
+                return
+            logger.error("the task %s failed; it starts again in %g s", self.name, wait, exc_info=error)
+            del error  # and with its traceback what that run had: the next one may be long
+            self.state = TaskState.RESTARTING
+            await trio.sleep(wait)
+            self.restarts += 1
+        self.state = TaskState.DONE
+        self._started()
 
     def expect_end(self, *, watched: bool) -> None:
         """It has been cancelled.
@@ -142,11 +188,11 @@ class TaskRun:
         task = self._task
         if not task.says_when_started:
             self.state = TaskState.RUNNING
-            arguments = task.arguments(self._values, None)
+            arguments = task.arguments(self._values, None, self._fence)
             return await attempt(partial(task.function, self._room, **arguments), self.name, logger)
         self.state = TaskState.STARTING
         start = _Start(self, self._owner.timers, task.start_timeout)
-        arguments = task.arguments(self._values, Status(start.succeed))
+        arguments = task.arguments(self._values, Status(start.succeed), self._fence)
         try:
             with start.scope:
                 return await attempt(partial(task.function, self._room, **arguments), self.name, logger)
@@ -178,6 +224,12 @@ class TaskRun:
             "cancellation, or catches it; it does not start again before it has ended",
             *(self.name, HANGING_SECONDS),
         )
+
+
+def _first_state(task: RoomTask) -> TaskState:
+    if task.singleton:
+        return TaskState.WAITING
+    return TaskState.STARTING if task.says_when_started else TaskState.RUNNING
 
 
 class _Start:

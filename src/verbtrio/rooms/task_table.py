@@ -15,6 +15,7 @@ from verbtrio.base.close import INTERNAL_ERROR, Cause, CloseInfo
 from verbtrio.base.counters import Counters
 from verbtrio.base.errors import RoomUnavailable
 from verbtrio.base.timers import Timer, Timers
+from verbtrio.rooms.leases import Leases
 from verbtrio.rooms.room_task import RoomTask
 from verbtrio.rooms.supervision import RoomTasks
 from verbtrio.rooms.task_run import TaskState
@@ -49,6 +50,7 @@ class RoomTaskTable:
         counters: the app's; failures are counted there.
         handle: gives the handle on a room, with which its tasks are called.
         dismiss: removes all members of a room, synchronously.
+        leases: those of singletons.
         max_rooms: how many rooms may have tasks at once.
 
     Attributes:
@@ -63,10 +65,12 @@ class RoomTaskTable:
         counters: Counters,
         handle: Callable[[str], object],
         dismiss: Callable[[str, CloseInfo], object],
+        leases: Leases,
         max_rooms: int | None = None,
     ) -> None:
         self.timers = timers
         self.counters = counters
+        self.leases = leases
         self.handle = handle
         self.context = copy_context()
         self._start_soon = start_soon
@@ -179,8 +183,8 @@ class RoomTaskTable:
 
     @property
     def running(self) -> int:
-        """How many tasks have begun, and not ended."""
-        return sum(not run.is_over for room in self._rooms.values() for run in room.runs)
+        """How many tasks have begun here, and not ended."""
+        return sum(run.is_running for room in self._rooms.values() for run in room.runs)
 
     def tasks(self) -> tuple[RoomTaskInfo, ...]:
         """The tasks of the rooms that have members, or linger, or whose tasks have not ended."""

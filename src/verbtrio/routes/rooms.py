@@ -138,6 +138,8 @@ class RoomDeclarations:
         linger: float = 30.0,
         restart: Restart | None = Restart(max=3, within=60),  # noqa: B008 -- frozen
         start_timeout: float = 10.0,
+        singleton: bool = False,
+        lease: float = 10.0,
     ) -> Callable[[RoomTaskFunction], RoomTaskFunction]:
         """Add a task to the rooms with names that match `pattern`: a decorator of a coroutine function.
 
@@ -153,12 +155,21 @@ class RoomDeclarations:
         A task that fails is logged, and started again. After its last failure the room is given up: its members leave
         it, with 1011.
 
+        With several processes, each that has members runs the task for itself. With `singleton=True` one of them does:
+        the one that has the room's lease in the broker. The others wait, and take over: at once when that one ends in
+        order, or has had no members for `linger` seconds; within `lease` seconds when it dies. A process that loses its
+        lease cancels the task before another can have it. What it has on its way to others then may come late: give
+        them the `fence` that the task asks for by name, a number that grows with each lease.
+
         Args:
             pattern: as in `rooms`.
             linger: seconds for which it goes on when the last member has left.
             restart: how often it is started again when it fails; `None` for never.
             start_timeout: seconds within which it must have called `task_status.started()`, if it asks for that;
                 otherwise this run of it has failed.
+            singleton: whether it runs once in all processes that share the broker.
+            lease: of a singleton: seconds within which another process takes over when the one that runs it dies. It is
+                cancelled where the broker has been away for two thirds of that, or a little less.
 
         Raises:
             TypeError: `pattern` is not a pattern, or an equal one has parameters of other names; the function is not a
@@ -171,7 +182,15 @@ class RoomDeclarations:
         def decorate(function: RoomTaskFunction) -> RoomTaskFunction:
             self._check_not_open()
             names = tuple(parsed.parameters)
-            task = RoomTask(function, names, linger=linger, restart=restart, start_timeout=start_timeout)
+            task = RoomTask(
+                function,
+                names,
+                linger=linger,
+                restart=restart,
+                start_timeout=start_timeout,
+                singleton=singleton,
+                lease=lease,
+            )
             self._room_table.add_task(parsed, task)
             return function
 

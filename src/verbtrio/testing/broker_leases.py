@@ -109,6 +109,21 @@ class LeaseChecks(Checks):
             else:
                 assert trio.current_time() - begin > 0.9  # a machine that busy shows nothing
 
+    async def test_all_are_told_of_one_that_is_given_back(self) -> None:
+        """And whoever is told can have it: one that is released, or that a session had at its end."""
+        name, other_name = self.name("lease"), self.name("lease")
+        async with self.brokers() as make, self.opened(make()) as one:
+            async with self.opened(make()) as other:
+                lease = await other.session.acquire(name, 60)
+                assert lease is not None
+                assert await other.session.acquire(other_name, 60) is not None
+                await other.session.release(lease)
+                await self.until(one, lambda process: name in process.free_leases)
+                assert await one.session.acquire(name, 60) is not None
+                assert other_name not in one.process.free_leases
+            await self.until(one, lambda process: other_name in process.free_leases)
+            await self.taken(one, other_name, 60)
+
     async def test_leases_are_not_mixed_up(self) -> None:
         """Whatever their names."""
         async with self.processes(2) as (one, other):

@@ -56,6 +56,8 @@ class RecordingProcess:
         """Those of users, as in `changes`, and those of connections, in the order in which they came."""
         self.sent: list[tuple[str, bool, bytes]] = []
         self.disconnected: list[tuple[str, int, str]] = []
+        self.free_leases: list[str] = []
+        """The leases that `released` was called with."""
         self.messages: list[bytes] = []
         """What `forwarded` was called with."""
         self._called = trio.Event()
@@ -142,3 +144,8 @@ class RecordingProcess:
         self.messages.append(message)
         self._note("forwarded")
         self.answers(message, answer)
+
+    def released(self, name: str) -> None:
+        """See `Process`."""
+        self.free_leases.append(name)
+        self._note("released")

@@ -79,9 +79,9 @@ class GapFiller:
                 await self._news.wait()
                 continue
             name = next(iter(to_read))
+            del to_read[name]
             if (room := self._subscriptions.rooms.get(name)) is not None:
                 await self._fill(link, room)
-            to_read.pop(name, None)
 
     async def _fill(self, link: Link, room: Room) -> None:
         """Read until what has been read reaches what has come meanwhile. No checkpoint is between that and the return.
@@ -89,7 +89,7 @@ class GapFiller:
         What comes while it is read is read, too, and not kept: so nothing grows.
         """
         while room.is_reading and room.wanted:
-            since = room.position
+            since, room.seen = room.position, None
             page = await read_page(
                 link, self._names, room.name, since=since, known=since, limit=PAGE_MESSAGES, reverse=False
             )
@@ -97,10 +97,10 @@ class GapFiller:
                 return  # it was left meanwhile
             if not page.is_complete:
                 self._process.missed(room.name)
+            if not page.is_complete or since is None:
                 room.position = Position(page.position.epoch, page.oldest.offset - 1) if page.oldest else page.position
             for message in page.messages:
                 room.position = message.position
                 self._process.deliver(room.name, message.frame, message.position)
-            assert room.position is not None
-            if room.position.offset >= max(page.position.offset, room.seen):
-                room.is_reading, room.seen = False, 0
+            if room.covers(page.position):
+                room.is_reading, room.seen = False, None

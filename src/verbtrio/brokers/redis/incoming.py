@@ -10,7 +10,7 @@ from verbtrio.brokers.records import PresenceChange
 from verbtrio.brokers.redis.fields import unpack
 from verbtrio.brokers.redis.forwards import Forwards
 from verbtrio.brokers.redis.items import decode_item
-from verbtrio.brokers.redis.names import Names
+from verbtrio.brokers.redis.names import Names, to_text
 from verbtrio.brokers.redis.records import changes_of
 from verbtrio.brokers.redis.requests import Requests
 from verbtrio.brokers.redis.subscriptions import Subscriptions
@@ -95,6 +95,8 @@ class Incoming:
             self._requests.answered(fields)
         elif kind in (b"U", b"D"):
             self._requests.take(kind, fields, trio.current_time())
+        elif kind == b"L" and not self._requests.is_closed:
+            self._process.released(to_text(fields[0] or b""))
         elif kind == b"F":
             self._forwards.take(fields)
         elif kind == b"R":

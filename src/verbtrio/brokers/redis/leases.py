@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from verbtrio.brokers.records import Lease
+from verbtrio.brokers.redis.fields import pack
 from verbtrio.brokers.redis.link import Link
-from verbtrio.brokers.redis.names import Names
+from verbtrio.brokers.redis.names import Names, to_bytes
 from verbtrio.brokers.redis.process_scripts import ACQUIRE, RELEASE, RENEW
+from verbtrio.brokers.redis.reply import Reply
 
 
 class Leases:
@@ -33,13 +35,19 @@ class Leases:
     async def release(self, link: Link, lease: Lease) -> None:
         """See `Session`. If cancelled, the lease is given back all the same."""
         self._forget(lease)
-        await link.call(RELEASE, [self._names.lease(lease.name)], lease.fence)
+        await self._give_back(link, lease)
 
     def close(self, link: Link) -> None:
         """Give all of them back."""
         for lease in self._held.values():
-            link.call(RELEASE, [self._names.lease(lease.name)], lease.fence)
+            self._give_back(link, lease)
         self._held.clear()
+
+    def _give_back(self, link: Link, lease: Lease) -> Reply:
+        """Give the lease back, and tell all processes; in this order, whether somebody waits for the answer or not."""
+        reply = link.call(RELEASE, [self._names.lease(lease.name)], lease.fence)
+        link.publish(self._names.everybody, pack((b"L", to_bytes(lease.name))))
+        return reply
 
     def _forget(self, lease: Lease) -> None:
         if self._held.get(lease.name) == lease:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ class Outgoing:
         self._wake = wake
         self._rooms: dict[str, list[_Saying]] = {}
         self._bytes = 0  # of what waits here
+        self._is_closed = False
         self._gaps: dict[str, None] = {}
         self._has_gaps_everywhere = False  # broadcasts were dropped in more rooms than are remembered
 
@@ -100,15 +102,22 @@ class Outgoing:
         if self._has_room(len(data), link):
             self._put(room, _Saying(data, None, None))
             return
+        self._drop(room)
+
+    def _drop(self, room: str) -> None:
         self.dropped += 1
-        if len(self._gaps) < MAX_GAPS:
+        self._gap(room)
+
+    def _gap(self, room: str) -> None:
+        if len(self._gaps) < MAX_GAPS or room in self._gaps:
             self._gaps[room] = None
         else:
             self._has_gaps_everywhere = True
+        self._wake()
 
     def publish(self, room: str, data: bytes, history: History | None, ticket: Ticket, link: Link | None) -> bool:
         """Publish a message, unless there is no room for it; return whether there is. `ticket` tells how it goes on."""
-        if not self._has_room(len(data), link):
+        if self._is_closed or not self._has_room(len(data), link):
             return False
         self._put(room, _Saying(data, history, ticket))
         return True
@@ -148,11 +157,20 @@ class Outgoing:
                 elif not self.publish(room, saying.data, saying.history, saying.ticket, None):
                     saying.ticket.resolve(None, error)
 
+    def close(self) -> None:
+        """The session is over: nothing is sent any more."""
+        self._is_closed = True
+        waiting, self._rooms, self._bytes = self._rooms, {}, 0
+        for saying in itertools.chain.from_iterable(waiting.values()):
+            if saying.ticket is not None:
+                saying.ticket.resolve(None, BrokerUnavailable("the session with Redis is over"))
+
     def _send(self, link: Link, room: str, sayings: list[_Saying]) -> None:
         channel = self._names.channel(room)
         tickets = [(saying.ticket, saying.history is not None) for saying in sayings if saying.ticket is not None]
         histories = [saying.history for saying in sayings if saying.history is not None]
-        then = None if not tickets else self._answer(room, tickets)
+        has_broadcasts = len(tickets) < len(sayings)
+        then = self._answer(room, tickets, has_broadcasts=has_broadcasts)
         if not histories:
             fields: list[bytes | None] = [b"M", self._origin, b"", b"0"]
             for saying in sayings:
@@ -168,8 +186,12 @@ class Outgoing:
             arguments += (b"0" if saying.history is None else b"1", saying.data)
         link.call(PUBLISH, [self._names.top(room), self._names.history(room), channel], *arguments, then=then)
 
-    def _answer(self, room: str, tickets: list[tuple[Ticket, bool]]) -> Callable[[Any, BrokerUnavailable | None], None]:
+    def _answer(
+        self, room: str, tickets: list[tuple[Ticket, bool]], *, has_broadcasts: bool
+    ) -> Callable[[Any, BrokerUnavailable | None], None]:
         def then(answer: Any, error: BrokerUnavailable | None) -> None:
+            if error is not None and has_broadcasts:  # whether they have been sent is not known
+                self._gap(room)
             offset = None
             for ticket, is_kept in tickets:
                 if error is not None or not is_kept:

@@ -25,6 +25,7 @@ class _Present(NamedTuple):
     info: bytes | None
     details: bytes | None
     has_info: bool
+    is_written: bool
 
 
 class LocalPresence:
@@ -52,6 +53,7 @@ class LocalPresence:
         self._marks = marks
         self._timers = timers
         self._present: dict[tuple[str, str], _Present] = {}
+        self._gone: dict[tuple[str, str], tuple[str, float]] = {}  # while there was no link: user, end of the grace
         self._graces: dict[tuple[str, str], Timer] = {}  # of users, by room
 
     def __len__(self) -> int:
@@ -67,8 +69,11 @@ class LocalPresence:
             form = known.info if info is None else form
             details_form = known.details if details is None else details_form
         has_info = info is not None or (known is not None and known.user == user and known.has_info)
-        present = self._present[room, connection] = _Present(user, form, details_form, has_info)
-        if (link := self._link()) is not None:
+        link = self._link()
+        was_written = (known is not None and known.is_written) or self._gone.pop((room, connection), None) is not None
+        present = _Present(user, form, details_form, has_info, is_written=was_written or link is not None)
+        self._present[room, connection] = present
+        if link is not None:
             given = present._replace(has_info=info is not None)
             self._enter(link, room, connection, given, has_details=details is not None)
 
@@ -89,12 +94,21 @@ class LocalPresence:
             link.call(EXIT, self._keys(room), to_bytes(connection), round(grace * 1000))
             if grace > 0:
                 self._wait(room, known.user, grace)
+        elif known.is_written:
+            self._gone[room, connection] = known.user, trio.current_time() + grace
         self._marks.discard(room)
 
     def resume(self, link: Link) -> None:
-        """There is a new link: write everything anew."""
+        """There is a new link: write everything anew, and who has gone meanwhile, with what is left of the grace."""
         for (room, connection), present in self._present.items():
+            self._present[room, connection] = present._replace(is_written=True)
             self._enter(link, room, connection, present, has_details=True, again=True)
+        for (room, connection), (user, end) in self._gone.items():
+            rest = max(0.0, end - trio.current_time())
+            link.call(EXIT, self._keys(room), to_bytes(connection), round(rest * 1000))
+            if rest > 0:
+                self._wait(room, user, rest)
+        self._gone.clear()
 
     def close(self) -> None:
         """All are gone, without a grace."""

@@ -153,7 +153,7 @@ all = redis.call('HGETALL', KEYS[2])
 for index = 1, #all, 2 do
   local user = unpack_fields(all[index + 1])
   if user[1] == '0' then
-    local rest = tonumber(user[3]) - time
+    local rest = ARGV[3] == '1' and 0 or tonumber(user[3]) - time
     if rest <= 0 then leave(all[index], user) else left = math.max(left, rest) end
   end
 end
@@ -165,7 +165,8 @@ return left
 """
 )
 """A process is gone: nobody is present by it any more, and it has no members. Users whose grace is over leave. KEYS:
-connections, users, channel, counts. ARGV: command, process. Returns for how long users without a connection stay."""
+connections, users, channel, counts. ARGV: command, process, "1" to end all graces now. Returns for how long users
+without a connection stay."""
 
 PRESENT = Script(
     """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import trio
 
+from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.brokers.base import Process
 from verbtrio.brokers.redis.fields import pack
 from verbtrio.brokers.redis.items import decode_item
@@ -51,6 +52,7 @@ class Requests:
         origin: this process's name, for the answers.
         link: gives the present link; `None` while there is none.
         timeout: seconds to wait for answers.
+        max_pending_bytes: what may be on its way to Redis, all in all.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Requests:
         origin: str,
         link: Callable[[], Link | None],
         timeout: float,
+        max_pending_bytes: int,
     ) -> None:
         self._process = process
         self._names = names
         self._origin = origin
         self._link = link
         self._timeout = timeout
+        self._max_pending_bytes = max_pending_bytes
         self._numbers = itertools.count(1)
         self._open: dict[bytes, _Request] = {}
         self.is_closed = True
@@ -74,8 +78,9 @@ class Requests:
     # Asking
 
     def tell(self, link: Link, kind: bytes, user: str, *rest: bytes) -> None:
-        """Have the others do it, without an answer."""
-        link.publish(self._names.everybody, pack((kind, self._origin.encode(), b"", to_bytes(user), *rest)))
+        """Have the others do it, without an answer; or not, if too much is on its way."""
+        if link.pending_bytes + sum(map(len, rest)) <= self._max_pending_bytes:
+            link.publish(self._names.everybody, pack((kind, self._origin.encode(), b"", to_bytes(user), *rest)))
 
     async def ask(self, link: Link, kind: bytes, user: str, *rest: bytes) -> int:
         """Have the others do it; return how many connections that reached. One that does not answer in time, since it
@@ -84,8 +89,10 @@ class Requests:
         If cancelled, it may have been done or not.
 
         Raises:
-            BrokerUnavailable: the others can't be reached.
+            BrokerUnavailable: the others can't be reached, or too much is on its way to Redis.
         """
+        if link.pending_bytes + sum(map(len, rest)) > self._max_pending_bytes:
+            raise BrokerUnavailable("too much is on its way to Redis: RedisBroker(max_pending_bytes=) bounds it")
         number = b"%d" % next(self._numbers)
         request = self._open[number] = _Request()
         try:

@@ -26,6 +26,8 @@ from verbtrio.brokers.redis.room import Room, Step
 
 logger = logging.getLogger("verbtrio.brokers.redis")
 
+REACH_SECONDS = 10.0
+"""What a page of a history has must have come by then."""
 BATCH = 256
 """How many rooms are brought up to date at once."""
 
@@ -106,8 +108,26 @@ class Subscriptions:
             return
         arrived = room.arrived
         await arrived.wait()
+        if self.rooms.get(name) is not room:
+            raise BrokerUnavailable(f"the room {name!r} is not subscribed to any more")
         if not room.is_sent:
             raise BrokerUnavailable("the connection to Redis was lost")
+
+    async def wait_reached(self, name: str, position: Position, link: Link) -> None:
+        """Wait until what this link has read, a page up to `position`, has come here as messages, too, if the room is
+        subscribed to: answers and messages are taken by two tasks. So nobody who is sent the page is sent the same
+        again. No checkpoint is between that and the return.
+
+        Raises:
+            BrokerUnavailable: the link is lost, or it does not come.
+        """
+        with trio.move_on_after(REACH_SECONDS) as scope:
+            while (room := self.rooms.get(name)) is not None and not room.has_reached(position):
+                if self._link() is not link:
+                    raise BrokerUnavailable("the connection to Redis was lost")
+                await room.wait_moved()
+        if scope.cancelled_caught:
+            raise BrokerUnavailable(f"what is published in {name!r} does not come within {REACH_SECONDS:g} s")
 
     # What is sent
 
@@ -131,8 +151,7 @@ class Subscriptions:
                 if room.told:
                     self._count(link, room, 0)
                 self._tell(room, 0)
-                del self.rooms[name]
-                self.to_read.pop(name, None)
+                self._forget(room)
         link.subscribe(coming)
         link.unsubscribe(going)
         for room in arriving:
@@ -169,7 +188,8 @@ class Subscriptions:
             if error is not None or self.rooms.get(room.name) is not room:
                 return
             epoch, offset, counts = answer
-            room.elsewhere = counts_of(counts)
+            told = {**counts_of(counts), **room.elsewhere}  # what was told since may be here before the answer
+            room.elsewhere = {process: count for process, count in told.items() if count}
             if room.has_arrived:
                 self._process.missed_changes(room.name)
             is_behind, has_missed = room.arrive(position_of(epoch, offset) if epoch else None)
@@ -199,9 +219,17 @@ class Subscriptions:
 
     def close(self) -> None:
         """The session is over: the process is told nothing any more."""
-        self.rooms.clear()
+        for room in tuple(self.rooms.values()):
+            self._forget(room)
         self._dirty.clear()
-        self.to_read.clear()
+
+    def _forget(self, room: Room) -> None:
+        del self.rooms[room.name]
+        self.to_read.pop(room.name, None)
+        room.is_sent = False
+        room.wake()
+        if room.arrived is not None:
+            room.arrived.set()  # whoever waits is told that it is not subscribed
 
     # What comes
 
@@ -213,13 +241,13 @@ class Subscriptions:
         if step is Step.DELIVER and item is not None:
             self._process.deliver(name, item.frame, position)
         elif step is Step.READ:
-            room.seen = position.offset
+            room.seen = position
             self._read(room)
 
     def count(self, name: str, process: bytes, count: int) -> None:
         """A process has told how many members the room has there."""
         if (room := self.rooms.get(name)) is not None:
-            if count:
+            if count or room.is_arriving:
                 room.elsewhere[process] = count
             else:
                 room.elsewhere.pop(process, None)

@@ -6,7 +6,9 @@ Upkeep.run                  one task; for as long as the session
    ├─ pump                  sends what has changed, and what was said, once a tick
    ├─ gap filler            reads histories
    ├─ echo                  finds a link that is too slow, or silent
-   └─ heartbeat             tells that this process lives, and clears away after the dead
+   ├─ heartbeat             tells that this process lives, and finds the dead
+   ├─ clearing              clears away after them
+   └─ tidying               gives up the names of earlier links, once all is written under the new one
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
@@ -54,6 +57,8 @@ TROUBLES = (NotReached, WrongServer, RedisError, LinkLost, BrokerUnavailable, Ti
 """How an attempt to connect, or a link, may end."""
 CLOSE_SECONDS = 3.0
 """How long the end of a session may take; after that others clear away."""
+MAX_NAMES = 8
+"""How many names of earlier links are remembered. What is left of an older one, others clear away."""
 
 
 class Upkeep:
@@ -74,6 +79,7 @@ class Upkeep:
     def __init__(self, process: Process, servers: Servers, settings: Settings) -> None:
         self.origin = secrets.token_hex(8)
         self.me = self.before = ""
+        self._past: deque[str] = deque(maxlen=MAX_NAMES)
         self.link: Link | None = None
         self.names = names = Names(settings.prefix)
         self.timers = Timers()
@@ -87,7 +93,9 @@ class Upkeep:
         self.gaps = GapFiller(process, names, self.subscriptions)
         self.subscriptions.on_read = self.gaps.wake
         self.outgoing = Outgoing(names, self.origin, self.subscriptions.position, settings, self.wake)
-        self.requests = Requests(process, names, self.origin, self._get_link, settings.timeout)
+        self.requests = Requests(
+            process, names, self.origin, self._get_link, settings.timeout, settings.max_pending_bytes
+        )
         self.forwards = Forwards(process, names, self.origin, self._get_link, settings.max_pending_bytes)
         self.incoming = Incoming(process, names, self.origin, self.subscriptions, self.requests, self.forwards)
         self._servers = servers
@@ -95,6 +103,7 @@ class Upkeep:
         self._links = 0
         self._trouble = "not connected yet"
         self._news = trio.Event()
+        self._is_told = trio.Event()  # whether the rooms are subscribed to, and counted, on the present link
 
     def _get_link(self) -> Link | None:
         return self.link
@@ -171,10 +180,15 @@ class Upkeep:
         """Bring a new link up to date."""
         link.subscribe([self.names.everybody, self.names.inbox(self.origin)])
         self._links += 1
-        self.before, self.me = self.me, f"{self.origin}.{self._links}"
-        await self.liveness.beat(link, self.me, is_new=True)
+        me = f"{self.origin}.{self._links}"
+        await self.liveness.beat(link, me, is_new=True)
+        for name in (*self._past, self.me):
+            self.liveness.keep(link, name)  # what it has is moved to the new name: nobody may clear it away first
         with trio.fail_after(self._timeout):
             await link.echo()
+        self.before, self.me = self.me, me
+        if self.before:
+            self._past.append(self.before)
         self.link = link
         if self._links > 1:
             logger.warning("Redis at %s is reached again", self._servers.shown)
@@ -182,12 +196,13 @@ class Upkeep:
         self.marks.resume()
         self.presence.resume(link)
         self.subscriptions.resume()
+        self._is_told = trio.Event()
         nursery.start_soon(self._pump, link)
         nursery.start_soon(self.gaps.run, link)
         nursery.start_soon(self._echo, link)
         nursery.start_soon(self.liveness.run, link, self.me)
-        if self.before:
-            nursery.start_soon(self.liveness.leave, link, self.before)
+        nursery.start_soon(self.liveness.run_clearing, link)
+        nursery.start_soon(self._tidy, link)
 
     def _lose(self) -> None:
         """There is no link."""
@@ -206,7 +221,16 @@ class Upkeep:
             if self.subscriptions.flush(link):
                 self._news.set()
                 await link.wait_answered()  # there may be any number of rooms
+            else:
+                self._is_told.set()
             self.outgoing.flush(link, lambda: list(self.subscriptions.rooms))
+
+    async def _tidy(self, link: Link) -> None:
+        """Give up the earlier names, once all is written under the new one: so who stays does not leave."""
+        await self._is_told.wait()
+        while self._past:
+            await self.liveness.leave(link, self._past[0])
+            self._past.popleft()
 
     async def _echo(self, link: Link) -> NoReturn:
         """Find out whether what is published comes here in time. If it doesn't, this process is too slow, and what has
@@ -222,14 +246,17 @@ class Upkeep:
         """Give up what the process has. From its first moment on the process is told nothing any more."""
         self.subscriptions.close()
         self.requests.is_closed = self.forwards.is_closed = True
-        if (link := self.link) is None:
-            return
         try:
-            self.outgoing.flush(link, list)
-            self.leases.close(link)
-            await self.liveness.leave(link, self.me)
+            if (link := self.link) is not None:
+                self.outgoing.flush(link, list)
+                self.leases.close(link)
+                for name in (*self._past, self.me):
+                    await self.liveness.leave(link, name)
+                await self.liveness.end(link)
         except (BrokerUnavailable, LinkLost):
             logger.warning("Redis can't be reached: other processes remove what this one has in rooms")
+        finally:
+            self.outgoing.close()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
