@@ -4,6 +4,8 @@ const CLIENTS = 8;
 const SAY_EVERY = 1000; // ms
 const SHOW_EVERY = 250; // ms: messages come faster than anybody can read
 const RETRY_WITHIN = 2000; // ms: the SDK would wait for up to 20 s
+const CLIENT = `<th scope="row"></th>${"<td></td>".repeat(5)}`; // a row of its table
+const WORKER = '<th scope="row"></th><td></td><td></td><td><button type="button">Kill</button></td>';
 const HINT = "The SDK could not be loaded: “npm install --prefix examples centrifuge”, and start again.";
 
 const STATES = { connecting: "new", connected: "live", lost: "lost" };
@@ -127,7 +129,7 @@ function row(role, key, html) {
 
 function showClients() {
   for (const client of clients) {
-    const cells = row("clients", client.number, `<th scope="row"></th>${"<td></td>".repeat(5)}`);
+    const cells = row("clients", client.number, CLIENT);
     const figures = [client.worker ?? "", STATES[client.state], client.messages, client.missing, client.resumed];
     figures.forEach((figure, index) => (cells.children[index + 1].textContent = figure));
     cells.children[2].dataset.state = client.state;
@@ -143,7 +145,7 @@ function showWorkers() {
   for (const cells of [...part("workers").children]) if (!serving.has(Number(cells.dataset.key))) cells.remove();
   const dead = [];
   for (const [worker, ids] of serving) {
-    const cells = row("workers", worker, '<th scope="row"></th><td></td><td></td><td><button type="button">Kill</button></td>');
+    const cells = row("workers", worker, WORKER);
     const here = ids.filter((id) => own.get(id)?.id === id && own.get(id).state === "connected");
     const isDead = !here.length && ids.some((id) => own.has(id)); // its clients are elsewhere by now
     if (isDead) dead.push(worker);
