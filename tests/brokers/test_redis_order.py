@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.support.redis_processes import HISTORY, processes
