@@ -408,9 +408,7 @@ class RedisStage:
         for said in self.said.values():
             if said.room != name or said.state != "accepted" or said.order < member.settled or said.number in heard:
                 continue
-            assert self._may_be_missing(said, life), (
-                f"{name}: {said.kind} {said.number} is missing: no gap told"
-            )
+            assert self._may_be_missing(said, life), f"{name}: {said.kind} {said.number} is missing: no gap told"
 
     def _may_be_missing(self, said: Said, life: Life) -> bool:
         if said.kind == "broadcast" and said.life.was_killed:
