@@ -43,6 +43,8 @@ REDIS_BUILDS = {
 """Servers that Debian does not have beside its own: PyPI's packages with a build, and where in them it is."""
 PROTOC = "grpcio-tools==1.72.2"
 """A protoc of version 6.30. What it generates takes runtimes from 6.30 to 7: the next major version is its last."""
+CLUSTER_PACKAGES = {"redis-server": "redis-server"}
+"""The same for the example cluster."""
 BENCH_PACKAGES = {"cc": "build-essential"}
 REGRESS_PACKAGES = {"cc": "build-essential", "valgrind": "valgrind"}
 """The same for the benchmark and for the check that counts instructions."""
@@ -209,6 +211,14 @@ def demo(session: nox.Session) -> None:
     """Serve all examples on http://127.0.0.1:3000 (PORT overrides)."""
     session.install("-e", ".[sessions]")
     session.run("python", "examples/demo.py", env=sdk_packages(session))
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Serve the example cluster on http://127.0.0.1:3000 (PORT overrides): a Redis, and four workers to kill."""
+    install_system_packages(session, CLUSTER_PACKAGES)
+    session.install("-e", ".[redis]")
+    session.run("python", "examples/cluster.py", env=sdk_packages(session))
 
 
 @nox.session

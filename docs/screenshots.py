@@ -10,6 +10,7 @@ import base64
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from selenium.webdriver.support.select import Select
 
 from examples.demo import samples
 from tests.support.browser import Browser, Panel, chromium, missing_commands
-from tests.support.process import hypercorn
+from tests.support.process import free_port, hypercorn, running
 
 IMAGES = Path(__file__).parent / "images"
 WIDE = (1200, 900)
@@ -195,6 +196,23 @@ def centrifuge(browser: Browser) -> None:
     bob.wait_count("message", 3)
 
 
+def cluster(browser: Browser) -> None:
+    """Kill a worker, and wait until its clients are at others."""
+
+    def connected() -> bool:
+        """Whether all clients are, and the page knows at which workers they are."""
+        rows = browser.driver.find_elements(By.CSS_SELECTOR, "[data-role='workers'] tr")
+        status = browser.driver.find_element(By.CSS_SELECTOR, "[data-role='status']")
+        return status.text.startswith("8 of 8") and sum(int(row.text.split()[1]) for row in rows) >= 8
+
+    browser.until(connected, "all clients are connected")
+    time.sleep(5)  # some have been heard
+    browser.driver.find_element(By.CSS_SELECTOR, "[data-role='workers'] button:enabled").click()
+    browser.until(lambda: browser.driver.find_element(By.CSS_SELECTOR, "[data-state='lost']"), "a worker is dead")
+    browser.until(connected, "its clients are at others")
+    time.sleep(1)  # and the page shows them there
+
+
 def converse(first: Panel, second: Panel, question: str, answer: str) -> None:
     first.say(question)
     second.wait_count("message")
@@ -224,6 +242,7 @@ ACTS: dict[str, Callable[[Browser], None]] = {
     "lifecycle": lifecycle,
     "teamchat": teamchat,
     "centrifuge": centrifuge,
+    "cluster": cluster,
     "guarded": index,
     "wss": index,
 }
@@ -265,8 +284,13 @@ def main(names: Sequence[str]) -> None:
         demo = stack.enter_context(hypercorn("examples.demo:app"))
         browser = stack.enter_context(chromium())
         for name in names:
+            url = f"{demo.url}/{name}/" if name in samples else demo.url
+            if name == "cluster":  # it is a program of its own
+                port = free_port()
+                command = [sys.executable, "examples/cluster.py"]
+                url = stack.enter_context(running(command, port, PORT=str(port), REDIS_URL="")).url
             with browser.viewport(*WIDE):
-                browser.open(f"{demo.url}/{name}/" if name in samples else demo.url)
+                browser.open(url)
                 ACTS[name](browser)
             pictures = [
                 take(browser, name, WIDE),

@@ -9,7 +9,6 @@ from a CDN.
 """
 
 import hmac
-import os
 import random
 import sys
 from datetime import UTC, datetime
@@ -19,11 +18,10 @@ from typing import Annotated, TypedDict
 import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.staticfiles import StaticFiles
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for examples.page
 
-from examples.page import EXAMPLES, add_page
+from examples.page import add_page, add_sdk
 from verbtrio import App, CallError, Client, Denied, History, Limits, Subscription
 from verbtrio.auth import JWTAuth
 from verbtrio.environment import secret
@@ -31,10 +29,6 @@ from verbtrio.environment import secret
 NAMES = {"ada": "Ada", "bob": "Bob", "cy": "Cy"}  # a real application has a database, and hashes of passwords
 TOPICS = {"general": "What concerns us all", "random": "What concerns nobody", "leads": "Who does what"}
 LEADS = {"ada"}
-
-SDK_FOLDER = Path(os.environ.get("SDK_NPM", EXAMPLES), "node_modules/centrifuge/dist")
-CDN = "https://cdn.jsdelivr.net/npm/centrifuge@5.8.0/dist/centrifuge.js"
-CDN_INTEGRITY = "sha384-Hc/rqOA60dxGHNnO+nCm7KQ1yc4I121B7eeuuZ9vJMHEq6vVV4onLLtrwG8L79xQ"
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
@@ -135,12 +129,7 @@ async def login(request: Request) -> JSONResponse:
     return JSONResponse({"token": auth.connection_token(body.username, info={"name": name}, expires_in=3600)})
 
 
-if SDK_FOLDER.is_dir():
-    app.mount("/sdk", StaticFiles(directory=SDK_FOLDER))
-    sdk = {"sdk": "sdk/centrifuge.js", "integrity": ""}
-else:
-    sdk = {"sdk": CDN, "integrity": CDN_INTEGRITY}
-add_page(app, __file__, chat, say, roll, cut, **sdk)
+add_page(app, __file__, chat, say, roll, cut, **add_sdk(app))
 
 if __name__ == "__main__":
     app.listen()

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import keyword
+import os
 import re
 from collections.abc import Callable, Iterable
 from html import escape
@@ -23,6 +24,9 @@ TOKEN = re.compile(
     rf"|(?P<keyword>\b({'|'.join([*keyword.kwlist, 'match', 'case'])})\b)",
     re.DOTALL,
 )
+SDK_FOLDER = Path(os.environ.get("SDK_NPM", EXAMPLES), "node_modules/centrifuge/dist")
+CDN = "https://cdn.jsdelivr.net/npm/centrifuge@5.8.0/dist/centrifuge.js"
+CDN_INTEGRITY = "sha384-Hc/rqOA60dxGHNnO+nCm7KQ1yc4I121B7eeuuZ9vJMHEq6vVV4onLLtrwG8L79xQ"
 CARD = '<li class="card"><h2><a href="{name}/">{title}</a></h2><p>{summary}</p></li>'
 
 
@@ -44,6 +48,20 @@ def add_page(app: App, file: str, *shown: Any, **values: object) -> None:
         return own + fill("code.html", file=f"examples/{path.name}", code=highlight(code))
 
     serve(app, path, content)
+
+
+def add_sdk(app: App) -> dict[str, str]:
+    """Serve the Centrifuge protocol's SDK below `/sdk`, if npm has installed it: else pages load it from a CDN.
+
+    npm's folder is the environment's `SDK_NPM`, or this one: `npm install --prefix examples centrifuge`.
+
+    Returns:
+        the values of a page's placeholders `$sdk` and `$integrity`.
+    """
+    if not SDK_FOLDER.is_dir():
+        return {"sdk": CDN, "integrity": CDN_INTEGRITY}
+    app.mount("/sdk", StaticFiles(directory=SDK_FOLDER))
+    return {"sdk": "sdk/centrifuge.js", "integrity": ""}
 
 
 def add_index(app: App, file: str, names: Iterable[str]) -> None:

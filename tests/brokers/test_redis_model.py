@@ -139,4 +139,4 @@ def test_without_faults_nothing_is_missing(server: RedisServer, plan: Scene) -> 
 @budget(6)
 @given(plan=plans(war))
 def test_with_faults_it_is_there_or_a_gap_is_told(server: RedisServer, plan: Scene) -> None:
-    play(server, plan, 1)
+    play(server, plan, 3)

@@ -12,8 +12,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import url_to_be
 from selenium.webdriver.support.wait import WebDriverWait
 
-from examples.centrifuge import SDK_FOLDER
 from examples.demo import samples
+from examples.page import SDK_FOLDER
 from tests.conftest import Servers
 from tests.support.browser import POLL_SECONDS, WAIT_SECONDS, Browser
 from tests.support.node import require_node
@@ -138,7 +138,7 @@ def test_an_example_without_a_page_says_why(demo: Server, name: str, why: str) -
 
 def test_the_index_has_every_example() -> None:
     files = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert files - set(samples) == {"demo", "page", "slow"}
+    assert files - set(samples) == {"demo", "page", "slow", "cluster"}, "cluster runs processes of its own"
 
 
 def test_the_index_leads_to_every_example(browser: Browser, demo: Server) -> None:

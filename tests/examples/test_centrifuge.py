@@ -20,7 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from trio.abc import Clock
 
-from examples.centrifuge import CDN, CDN_INTEGRITY, NAMES, SDK_FOLDER, TOPICS, app, auth
+from examples.centrifuge import NAMES, TOPICS, app, auth
+from examples.page import CDN, CDN_INTEGRITY, SDK_FOLDER
 from tests.support.browser import Browser, Panel
 from tests.support.memory import Service, serving
 from tests.support.node import require_node

@@ -113,11 +113,14 @@ class Life:
     Attributes:
         number: which of the processes it is, over all.
         was_killed: it ended without a word to Redis, or while it could not reach it.
+        losses: when it lost its link to Redis.
     """
 
     _numbers = count(1)
 
-    def __init__(self, proxy: FaultProxy, service: Service, broker: Overheard, opened: Any) -> None:
+    def __init__(
+        self, proxy: FaultProxy, service: Service, broker: Overheard, opened: Any, clock: Callable[[], int]
+    ) -> None:
         self.number = next(self._numbers)
         self.proxy = proxy
         self.service = service
@@ -125,6 +128,15 @@ class Life:
         self.ear = broker.ear
         self.session = self.app._running_hub().host.session
         self.was_killed = False
+        self.losses: list[int] = []
+        subscriptions = self.session._upkeep.subscriptions  # type: ignore[attr-defined]  # it is a RedisSession
+        lost = subscriptions.lost
+
+        def losing() -> None:
+            self.losses.append(clock())
+            lost()
+
+        subscriptions.lost = losing
         self.is_over = trio.Event()
         self.ending = trio.Event()
         self.opened: trio.MemoryReceiveChannel[WebSocket] = opened
@@ -166,7 +178,7 @@ async def live(
     async with fault_proxy(server.port) as proxy:
         broker = Overheard(RedisBroker(f"redis://127.0.0.1:{proxy.port}", **options), clock)
         async with served(an_app(broker, send)) as service:
-            life = Life(proxy, service, broker, receive)
+            life = Life(proxy, service, broker, receive, clock)
             task_status.started(life)
             await life.ending.wait()
     life.is_over.set()

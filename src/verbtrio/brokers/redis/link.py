@@ -40,7 +40,6 @@ from verbtrio.brokers.redis.ordering import Ordering
 from verbtrio.brokers.redis.pipe import Pipe
 from verbtrio.brokers.redis.reply import Reply
 from verbtrio.brokers.redis.script import Script
-from verbtrio.brokers.redis.scripts import ALL
 from verbtrio.brokers.redis.servers import Nodes
 from verbtrio.brokers.redis.slots import slot_of
 
@@ -256,11 +255,7 @@ class Link:
                     nursery.start_soon(self._take_answers, pipe)
                     nursery.start_soon(self._take_messages, pipe)
                 with trio.fail_after(self._timeout):
-                    for load in [
-                        pipe.connection.create_request(b"SCRIPT LOAD", script.text.encode())
-                        for pipe in self._pipes
-                        for script in ALL
-                    ]:
+                    for load in [load for pipe in self._pipes for load in pipe.load_scripts()]:
                         await load
                 self.subscribe(list(self._echoes.choose(self._pipe, len(self._pipes))))
                 nursery.start_soon(self.wait_lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import trio
@@ -11,6 +11,7 @@ from coredis.connection import BaseConnection
 
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.brokers.redis.reply import Reply
+from verbtrio.brokers.redis.scripts import ALL
 
 
 class Pipe:
@@ -31,6 +32,10 @@ class Pipe:
         self.publish = b"SPUBLISH" if is_sharded else b"PUBLISH"
         self.waiting: deque[tuple[Any, Reply]] = deque()
         self._has_waiting = trio.Event()
+
+    def load_scripts(self) -> list[Awaitable[Any]]:
+        """Send all scripts. Returns the answers, to be awaited in their order."""
+        return [self.connection.create_request(b"SCRIPT LOAD", script.text.encode()) for script in ALL]
 
     def send(self, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply, timeout: float) -> None:
         """Send a command.

@@ -32,7 +32,6 @@ class Room:
         is_sent: whether the present link has subscribed to it.
         is_marked: whether the process is marked as one that has members in it.
         is_reading: whether its history is being read.
-        position: that of the newest message that was delivered; `None` if the history has never had one.
         seen: that of the newest message that has come, and was not delivered: it will be read.
         elsewhere: members by process, this one included. Until the subscription is confirmed it has what has been told
             since, zeros too.
@@ -41,6 +40,8 @@ class Room:
 
     __slots__ = (
         "_has_arrived",
+        "_moved",
+        "_position",
         "arrived",
         "elsewhere",
         "here",
@@ -48,7 +49,6 @@ class Room:
         "is_reading",
         "is_sent",
         "name",
-        "position",
         "seen",
         "told",
         "wanted",
@@ -58,10 +58,40 @@ class Room:
         self.name = name
         self.wanted = self.here = self.told = 0
         self.is_sent = self.is_reading = self.is_marked = self._has_arrived = False
-        self.position: Position | None = None
+        self._position: Position | None = None
+        self._moved: trio.Event | None = None  # while somebody waits
         self.seen: Position | None = None
         self.elsewhere: dict[bytes, int] = {}
         self.arrived: trio.Event | None = None
+
+    @property
+    def position(self) -> Position | None:
+        """That of the newest message that was delivered; `None` if the history has never had one."""
+        return self._position
+
+    @position.setter
+    def position(self, position: Position | None) -> None:
+        self._position = position
+        self.wake()
+
+    def has_reached(self, position: Position) -> bool:
+        """Whether all up to there was delivered, or is known to be missed."""
+        known = self._position
+        if known is None or known.epoch != position.epoch:
+            return not position.offset
+        return known.offset >= position.offset
+
+    async def wait_moved(self) -> None:
+        """Wait until there is another position, or `wake` is called."""
+        if self._moved is None:
+            self._moved = trio.Event()
+        await self._moved.wait()
+
+    def wake(self) -> None:
+        """Whoever waits is to look again."""
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     @property
     def has_arrived(self) -> bool:
@@ -130,3 +160,4 @@ class Room:
         self.elsewhere = {}
         if self.arrived is None or self.arrived.is_set():
             self.arrived = trio.Event()
+        self.wake()

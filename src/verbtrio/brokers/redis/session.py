@@ -58,9 +58,11 @@ class RedisSession(Session):
         self, room: str, history: History, *, since: Position | None, limit: int | None, reverse: bool
     ) -> Page:
         link, known = self._upkeep.need(), self._upkeep.subscriptions.position(room)
-        return await read_page(
+        page = await read_page(
             link, self._names, room, since=since, known=known, limit=limit, reverse=reverse, ttl=history.ttl
         )
+        await self._upkeep.subscriptions.wait_reached(room, page.position, link)
+        return page
 
     # Rooms
 

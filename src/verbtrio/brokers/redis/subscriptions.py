@@ -26,6 +26,8 @@ from verbtrio.brokers.redis.room import Room, Step
 
 logger = logging.getLogger("verbtrio.brokers.redis")
 
+REACH_SECONDS = 10.0
+"""What a page of a history has must have come by then."""
 BATCH = 256
 """How many rooms are brought up to date at once."""
 
@@ -110,6 +112,22 @@ class Subscriptions:
             raise BrokerUnavailable(f"the room {name!r} is not subscribed to any more")
         if not room.is_sent:
             raise BrokerUnavailable("the connection to Redis was lost")
+
+    async def wait_reached(self, name: str, position: Position, link: Link) -> None:
+        """Wait until what this link has read, a page up to `position`, has come here as messages, too, if the room is
+        subscribed to: answers and messages are taken by two tasks. So nobody who is sent the page is sent the same
+        again. No checkpoint is between that and the return.
+
+        Raises:
+            BrokerUnavailable: the link is lost, or it does not come.
+        """
+        with trio.move_on_after(REACH_SECONDS) as scope:
+            while (room := self.rooms.get(name)) is not None and not room.has_reached(position):
+                if self._link() is not link:
+                    raise BrokerUnavailable("the connection to Redis was lost")
+                await room.wait_moved()
+        if scope.cancelled_caught:
+            raise BrokerUnavailable(f"what is published in {name!r} does not come within {REACH_SECONDS:g} s")
 
     # What is sent
 
@@ -209,6 +227,7 @@ class Subscriptions:
         del self.rooms[room.name]
         self.to_read.pop(room.name, None)
         room.is_sent = False
+        room.wake()
         if room.arrived is not None:
             room.arrived.set()  # whoever waits is told that it is not subscribed
 
