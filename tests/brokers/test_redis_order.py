@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.support.redis_processes import HISTORY, processes
@@ -46,6 +47,6 @@ async def test_a_page_waits_for_what_a_new_link_has_missed(server: RedisServer) 
         one.proxy.accept()
         with trio.fail_after(60):
             while not one.session.health.is_connected:
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             page = await one.session.history("kept", HISTORY, since=None, limit=3, reverse=True)
         assert [each.position for each in one.process.delivered][-1] == page.position

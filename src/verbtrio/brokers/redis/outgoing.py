@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import trio
@@ -140,11 +141,15 @@ class Outgoing:
             self._gaps, self._has_gaps_everywhere = {}, False
             message = pack((b"G", self._origin))
             for room in dict.fromkeys(gaps):
-                link.publish(self._names.channel(room), message)
+                link.publish(self._names.channel(room), message, then=partial(self._told, room))
         waiting, self._rooms, self._bytes = self._rooms, {}, 0
         for room, sayings in waiting.items():
             for together in _in_messages(sayings):
                 self._send(link, room, together)
+
+    def _told(self, room: str, receivers: Any, error: BrokerUnavailable | None) -> None:
+        if error is not None:
+            self._gap(room)  # again, by the next link
 
     def lost(self) -> None:
         """There is no link. What waits was not sent: it goes on waiting, as far as it may."""
