@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import trio
 from coredis.connection import BaseConnection
+from coredis.exceptions import ConnectionError as RedisConnectionError
 
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.brokers.redis.reply import Reply
@@ -43,7 +46,8 @@ class Pipe:
         Raises:
             coredis.exceptions.ConnectionError: the connection is lost. Nothing was sent.
         """
-        request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
+        with _open():
+            request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
         self.waiting.append((request, reply))
         self._has_waiting.set()
 
@@ -66,11 +70,12 @@ class Pipe:
     def _tell(self, command: bytes, channels: Sequence[bytes]) -> None:
         # What is answered is a message. Only a refusal is an answer, and the next command gets it. That one is about
         # the same slot, so it would be refused, too: the link ends either way.
-        if not self.is_sharded:
-            self.connection.send_command(command, *channels)
-            return
-        for channel in channels:  # one command may name channels of one slot only
-            self.connection.send_command(b"S" + command, channel)
+        with _open():
+            if not self.is_sharded:
+                self.connection.send_command(command, *channels)
+                return
+            for channel in channels:  # one command may name channels of one slot only
+                self.connection.send_command(b"S" + command, channel)
 
     async def wait_waiting(self) -> None:
         """Wait until something is to be answered."""
@@ -82,3 +87,12 @@ class Pipe:
         """There will be no more answers."""
         while self.waiting:
             self.waiting.popleft()[1].resolve(None, error)
+
+
+@contextmanager
+def _open() -> Iterator[None]:
+    """A connection that is just being closed is lost, too: coredis lets anyio say so."""
+    try:
+        yield
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        raise RedisConnectionError("the connection is closed") from error

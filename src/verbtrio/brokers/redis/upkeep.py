@@ -164,6 +164,9 @@ class Upkeep:
                 self._trouble = _text(error)
                 if self._links > begun or is_first:
                     logger.warning("Redis at %s can't be reached: %s; trying again", self._servers.shown, self._trouble)
+            except* Exception as bugs:  # ours, or coredis's: rooms go on in this process, and the next link may work
+                self._trouble = _text(_first(bugs))
+                logger.exception("the link to Redis at %s has failed; trying again", self._servers.shown)
             finally:
                 self._lose()
             is_first = False
