@@ -90,7 +90,7 @@ class TestWhatItAsksFor:
             (plain, [], "a room's task is a coroutine function, which plain is not: write `async def`"),
             (generator, [], "generator is not: write `async def`"),
             (5, [], "a coroutine function, which 5 is not"),
-            (nothing, [], "the first one is the room: write `nothing\\(room\\)`"),
+            (nothing, [], "the first one is the room: write `async def nothing\\(room\\)`"),
             (by_name, [], "the first one is the room"),
             (status_first, [], "task_status comes after it"),
             (room_is_a_parameter, ["number"], "'number' is a parameter of the pattern: write \\(room, number\\)$"),
