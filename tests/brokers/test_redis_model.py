@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from tests.support.redis_life import SIZES
 from tests.support.redis_server import RedisServer, redis_server
-from tests.support.redis_stage import USERS, RedisStage
+from tests.support.redis_stage import RedisStage
+from tests.support.redis_world import USERS
 from verbtrio.brokers.redis import liveness
+from verbtrio.hub import gaps
 
 Scene: TypeAlias = list[tuple[Any, ...]]
 """Steps that are played one after the other: see `RedisStage`."""
@@ -97,6 +99,7 @@ def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead processes are found soon."""
     monkeypatch.setattr(liveness, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(liveness, "DEATH_SECONDS", 1.5)
+    monkeypatch.setattr(gaps, "SETTLE_SECONDS", 0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -120,12 +123,13 @@ def play(server: RedisServer, plan: Scene, timeout: float) -> None:
     trio.run(run)
 
 
-def budget(examples: int) -> settings:
+def budget(examples: int, *, long: bool = False) -> settings:
+    """Nothing is shrunk: in real time no plan fails each time."""
     return settings(
         deadline=None,
         max_examples=EXAMPLES or examples,
-        derandomize=not EXAMPLES,
-        phases=[Phase.explicit, Phase.generate] if not EXAMPLES else [*Phase],
+        derandomize=not (EXAMPLES or long),
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
     )
 
@@ -139,4 +143,11 @@ def test_without_faults_nothing_is_missing(server: RedisServer, plan: Scene) -> 
 @budget(6)
 @given(plan=plans(war))
 def test_with_faults_it_is_there_or_a_gap_is_told(server: RedisServer, plan: Scene) -> None:
+    play(server, plan, 3)
+
+
+@pytest.mark.long
+@budget(150, long=True)
+@given(plan=plans(war))
+def test_the_same_at_length(server: RedisServer, plan: Scene) -> None:
     play(server, plan, 3)

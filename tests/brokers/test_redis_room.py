@@ -71,6 +71,15 @@ def test_another_link(
     assert room.position == after
 
 
+def test_a_hole_before_the_first_arrival() -> None:
+    """A message may come by a subscription that has just ended, and what was said before the next one began does not:
+    whoever has had the one is told the rest, too."""
+    room = Room("room")
+    assert room.take(at(4)) is Step.DELIVER
+    assert room.arrive(at(6)) == (True, False)
+    assert room.position == at(4)
+
+
 def test_a_message_before_the_first_arrival() -> None:
     """It may come before Redis's answer does; it is not delivered twice, nor taken back."""
     room = Room("room")

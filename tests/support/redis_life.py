@@ -34,12 +34,14 @@ class Ear:
         gaps: when `missed` was called, by room.
         licensed: the positions before which a gap was told, by room.
         mistakes: calls that break what the broker promises.
+        wanted: how many subscriptions are open, by room. Of other rooms anything may be told.
     """
 
     def __init__(self, process: Process, clock: Callable[[], int]) -> None:
         self.gaps: dict[str, list[int]] = {name: [] for name in SIZES}
         self.licensed: dict[str, set[Position]] = {name: set() for name in SIZES}
         self.mistakes: list[str] = []
+        self.wanted = dict.fromkeys(SIZES, 0)
         self._process = process
         self._clock = clock
         self._last: dict[str, Position] = {}
@@ -49,7 +51,7 @@ class Ear:
         return getattr(self._process, name)
 
     def deliver(self, room: str, frame: Frame, position: Position | None) -> None:
-        if position is not None and room in SIZES:
+        if position is not None and self.wanted.get(room):
             self._check(room, position)
         self._process.deliver(room, frame, position)
 
@@ -89,8 +91,7 @@ class Overheard(Broker):
     async def session(self, process: Process) -> AsyncIterator[Session]:
         self.ear = ear = Ear(process, self._clock)
         async with self._broker.session(cast("Process", ear)) as session:
-            unsubscribe, wanted = session.unsubscribe, dict.fromkeys(SIZES, 0)
-            subscribe = session.subscribe
+            subscribe, unsubscribe, wanted = session.subscribe, session.unsubscribe, ear.wanted
 
             def counted(room: str) -> None:
                 wanted[room] = wanted.get(room, 0) + 1

@@ -123,10 +123,12 @@ class Room:
         known, seen = self.position, self.seen
         if not self._has_arrived:
             self._has_arrived = True
-            # Answers and messages come by two tasks: what was published after the answer may be here before it.
-            if known is None or (top is not None and top.epoch == known.epoch and top.offset > known.offset):
+            if known is None:
                 self.position = top
-            return False, False
+                return False, False
+            # A message is here before the answer, for they come by two tasks: it may be a newer one; or an older one,
+            # of a subscription that has just ended, and then there is more to read.
+            return top is not None and top.epoch == known.epoch and top.offset > known.offset, False
         self.seen = None
         is_ahead = seen is not None and (top is None or seen.epoch != top.epoch or seen.offset > top.offset)
         if known is None and top is None:
