@@ -9,11 +9,11 @@ import pytest
 import trio
 from coredis.connection import BaseConnection
 
-from tests.support.redis_processes import HISTORY, connected, processes
+from tests.support.redis_processes import HISTORY, connected, eventually, processes
 from tests.support.redis_server import RedisServer
 from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.brokers.redis import liveness, upkeep
-from verbtrio.brokers.redis.link import Link
+from verbtrio.brokers.redis.link import Link, LinkLost
 from verbtrio.brokers.redis.liveness import Liveness
 from verbtrio.messages.frame import Frame
 
@@ -69,3 +69,25 @@ async def test_a_connection_that_is_just_being_closed(
         await connected(one)
         with trio.fail_after(30):
             await one.session.wait_subscribed("room")
+
+
+async def test_a_link_that_is_lost_before_it_is_answered(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has its name then, and nobody has heard so. The next link gives it up."""
+    monkeypatch.setattr(liveness, "DEATH_SECONDS", 1000.0)
+    beat = Liveness.beat
+    names: list[str] = []
+
+    async def beat_and_lose(self: Liveness, link: Link, me: str, *, is_new: bool = False) -> None:
+        await beat(self, link, me, is_new=is_new)
+        if is_new:
+            names.append(me)
+            if len(names) in (2, 3):
+                raise LinkLost("just now")
+
+    async with processes(redis, 1) as (one,):
+        names.append("the first")
+        monkeypatch.setattr(Liveness, "beat", beat_and_lose)
+        one.proxy.cut()
+        await eventually(lambda: len(names) == 4 and one.session.health.is_connected)
+        begun = names[1:3]
+        await eventually(lambda: not set(begun) & set(redis.ask("ZRANGE", "verbtrio:{processes}:p", "0", "-1")))

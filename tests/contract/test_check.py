@@ -313,6 +313,8 @@ class TestNursery:
 PACKAGES = {"anyio", "h11", "h2", "hpack", "hypercorn", "hyperframe", "priority", "starlette", "trio", "websockets"}
 
 DOCUMENTED: dict[str, set[str] | None] = {
+    "anyio": None,
+    "anyio.abc": None,
     "h11": None,
     "h2.errors": None,
     "h2.events": None,

@@ -80,6 +80,7 @@ class Upkeep:
         self.origin = secrets.token_hex(8)
         self.me = self.before = ""
         self._past: deque[str] = deque(maxlen=MAX_NAMES)
+        self._begun: deque[str] = deque(maxlen=MAX_NAMES)  # of links that have not come so far as to have anything
         self.link: Link | None = None
         self.names = names = Names(settings.prefix)
         self.timers = Timers()
@@ -184,11 +185,13 @@ class Upkeep:
         link.subscribe([self.names.everybody, self.names.inbox(self.origin)])
         self._links += 1
         me = f"{self.origin}.{self._links}"
+        self._begun.append(me)  # Redis may have it, whether it has answered or not
         await self.liveness.beat(link, me, is_new=True)
         for name in (*self._past, self.me):
             self.liveness.keep(link, name)  # what it has is moved to the new name: nobody may clear it away first
         with trio.fail_after(self._timeout):
             await link.echo()
+        self._begun.remove(me)
         self.before, self.me = self.me, me
         if self.before:
             self._past.append(self.before)
@@ -231,9 +234,10 @@ class Upkeep:
     async def _tidy(self, link: Link) -> None:
         """Give up the earlier names, once all is written under the new one: so who stays does not leave."""
         await self._is_told.wait()
-        while self._past:
-            await self.liveness.leave(link, self._past[0])
-            self._past.popleft()
+        for names in (self._past, self._begun):
+            while names:
+                await self.liveness.leave(link, names[0])
+                names.popleft()
 
     async def _echo(self, link: Link) -> NoReturn:
         """Find out whether what is published comes here in time. If it doesn't, this process is too slow, and what has
@@ -253,7 +257,7 @@ class Upkeep:
             if (link := self.link) is not None:
                 self.outgoing.flush(link, list)
                 self.leases.close(link)
-                for name in (*self._past, self.me):
+                for name in (*self._past, *self._begun, self.me):
                     await self.liveness.leave(link, name)
                 await self.liveness.end(link)
         except (BrokerUnavailable, LinkLost):
