@@ -6,7 +6,7 @@ import trio
 
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Process
-from verbtrio.brokers.records import Page
+from verbtrio.brokers.records import Page, Publication
 from verbtrio.brokers.redis.epochs import epoch_ttl, known_by, new_epoch
 from verbtrio.brokers.redis.link import Link
 from verbtrio.brokers.redis.message_scripts import PAGE
@@ -17,6 +17,8 @@ from verbtrio.brokers.redis.subscriptions import Subscriptions
 
 PAGE_MESSAGES = 64
 """How many messages are read at once."""
+PART_BYTES = 1024 * 1024
+"""An answer ends with the message that reaches so many. Redis cuts off whoever listens, and is sent 32 MB at once."""
 
 
 async def read_page(
@@ -30,7 +32,7 @@ async def read_page(
     reverse: bool,
     ttl: float = 0.0,
 ) -> Page:
-    """A page of a room's history. See `Session.history`.
+    """A page of a room's history, as far as it fits into one answer. See `Session.history`.
 
     Args:
         known: the newest position that this process knows.
@@ -42,9 +44,44 @@ async def read_page(
     arguments: list[bytes | str | int] = [new_epoch(), epoch_ttl(ttl)]
     for position in (known, since):
         arguments += known_by(position)
-    arguments += ("" if limit is None else limit, int(reverse))
+    arguments += ("" if limit is None else limit, int(reverse), PART_BYTES)
     answer = await link.call(PAGE, [names.top(room), names.history(room)], *arguments)
     return page_of(answer, room, since, trio.current_time(), reverse=reverse)
+
+
+async def read_pages(
+    link: Link,
+    names: Names,
+    room: str,
+    *,
+    since: Position | None,
+    known: Position | None,
+    limit: int | None,
+    reverse: bool,
+    ttl: float,
+) -> Page:
+    """The same, however many answers it takes. What is trimmed meanwhile, or is of an epoch that has ended, is left
+    out.
+
+    Raises:
+        BrokerUnavailable: Redis can't be reached.
+    """
+    messages: list[Publication] = []
+    position: Position | None = None
+    is_complete = True
+    while True:
+        start = messages[-1].position if messages else since
+        left = None if limit is None else limit - len(messages)
+        page = await read_page(link, names, room, since=start, known=known, limit=left, reverse=reverse, ttl=ttl)
+        if not page.is_complete:
+            is_complete, position = since is None, None
+            messages.clear()
+        messages += page.messages
+        if position is None or not reverse:
+            position = page.position
+        end = page.oldest if reverse else page.position
+        if not page.messages or len(messages) == limit or page.messages[-1].position == end:
+            return Page(tuple(messages), position, page.oldest, is_complete)
 
 
 class GapFiller:

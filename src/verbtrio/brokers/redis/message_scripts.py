@@ -66,21 +66,29 @@ if ARGV[6] ~= '' and ARGV[6] == epoch then
 end
 local count = math.max(0, last - first + 1)
 if ARGV[8] ~= '' then count = math.min(count, tonumber(ARGV[8])) end
-local items = {epoch, number(top), number(kept)}
-if count > 0 then
-  local command, from, to = 'XRANGE', number(first) .. '-0', number(last) .. '-0'
-  if ARGV[9] == '1' then command, from, to = 'XREVRANGE', to, from end
-  for _, entry in ipairs(redis.call(command, KEYS[2], from, to, 'COUNT', count)) do
-    items[#items + 1] = string.match(entry[1], '^%d+')
+local items, size = {epoch, number(top), number(kept)}, 0
+local command, from, to, onward = 'XRANGE', first, last, 1
+if ARGV[9] == '1' then command, from, to, onward = 'XREVRANGE', last, first, -1 end
+while count > 0 and size < tonumber(ARGV[10]) do
+  local entries = redis.call(command, KEYS[2], number(from) .. '-0', number(to) .. '-0', 'COUNT', math.min(count, 16))
+  if #entries == 0 then break end
+  for _, entry in ipairs(entries) do
+    if size >= tonumber(ARGV[10]) then break end
+    local offset = string.match(entry[1], '^%d+')
+    items[#items + 1] = offset
     items[#items + 1] = entry[2][2]
+    size = size + #entry[2][2]
+    from = math.max(0, tonumber(offset) + onward)
   end
+  count = count - #entries
 end
 return items
 """
 )
 """What a room remembers. KEYS: top, history. ARGV: (command), an epoch if one begins, the epoch's ttl, a known epoch
-and offset, the epoch ('': none) and the offset since which it is asked, the limit ('': none), "1" for the newest first.
-Returns the epoch, the newest offset, how many messages are remembered, and the offset and the item of each."""
+and offset, the epoch ('': none) and the offset since which it is asked, the limit ('': none), "1" for the newest first,
+after how many bytes it stops. Returns the epoch, the newest offset, how many messages are remembered, and the offset
+and the item of each."""
 
 ARRIVE = Script(
     _TOP

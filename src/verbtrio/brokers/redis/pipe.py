@@ -13,6 +13,7 @@ from coredis.connection import BaseConnection
 from coredis.exceptions import ConnectionError as RedisConnectionError
 
 from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.brokers.redis.names import to_bytes
 from verbtrio.brokers.redis.reply import Reply
 from verbtrio.brokers.redis.scripts import ALL
 
@@ -47,7 +48,7 @@ class Pipe:
             coredis.exceptions.ConnectionError: the connection is lost. Nothing was sent.
         """
         with _open():
-            request = self.connection.create_request(name, *arguments, timeout=timeout, decode=False)
+            request = self.connection.create_request(name, *map(_encoded, arguments), timeout=timeout, decode=False)
         self.waiting.append((request, reply))
         self._has_waiting.set()
 
@@ -87,6 +88,11 @@ class Pipe:
         """There will be no more answers."""
         while self.waiting:
             self.waiting.popleft()[1].resolve(None, error)
+
+
+def _encoded(argument: bytes | str | int) -> bytes | int:
+    """coredis would encode text only when it writes it: what has no form in UTF-8 would end the connection."""
+    return to_bytes(argument) if isinstance(argument, str) else argument
 
 
 @contextmanager

@@ -170,9 +170,16 @@ without a connection stay."""
 
 PRESENT = Script(
     """
-local rows, all = {}, redis.call('HGETALL', KEYS[1])
-for index = 1, #all, 2 do rows[#rows + 1] = {all[index], unpack_fields(all[index + 1])} end
+local rows, all, size = {}, redis.call('HGETALL', KEYS[1]), 0
+for index = 1, #all, 2 do
+  rows[#rows + 1] = {all[index], unpack_fields(all[index + 1])}
+  size = size + #all[index] + #all[index + 1] + 64
+  if size > 24 * 1024 * 1024 then
+    return redis.error_reply('ERR too much for one answer: those present in the room have too much info')
+  end
+end
 return rows
 """
 )
-"""Who is present. KEYS: connections, or users. Returns the name and the fields of each."""
+"""Who is present. KEYS: connections, or users. Returns the name and the fields of each, unless all have more than
+24 MiB: Redis cuts off whoever listens, and is sent 32 MB at once."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from verbtrio.base.position import Position
 from verbtrio.brokers.records import ConnectionChange, Page, PresenceChange, Present, PresentConnection, Publication
-from verbtrio.brokers.redis.items import decode_item
+from verbtrio.brokers.redis.items import Item, decode_item
 from verbtrio.brokers.redis.names import to_text
 from verbtrio.messages.frame import Frame
+
+logger = logging.getLogger("verbtrio.brokers.redis")
 
 COME, GONE = b"come", b"gone"
 """A connection's join, and its leave."""
@@ -26,7 +29,7 @@ def page_of(answer: Sequence[bytes], room: str, since: Position | None, now: flo
     epoch, top, kept = answer[0].decode(), int(answer[1]), int(answer[2])
     messages = []
     for offset, data in zip(answer[3::2], answer[4::2], strict=True):
-        item = decode_item(data, room, now)
+        item = _item_of(data, room, now)
         frame = Frame(b"", text=True) if item is None else item.frame
         messages.append(Publication(Position(epoch, int(offset)), frame))
     before_oldest = top - kept
@@ -38,6 +41,14 @@ def page_of(answer: Sequence[bytes], room: str, since: Position | None, now: flo
     else:
         is_complete = reverse or before_oldest <= since.offset <= top
     return Page(tuple(messages), Position(epoch, top), oldest, is_complete)
+
+
+def _item_of(data: bytes, room: str, now: float) -> Item | None:
+    try:
+        return decode_item(data, room, now)
+    except ValueError as error:  # whoever has written that: it must not keep anybody from what comes after it
+        logger.error("a message of the history of %.200r is left out: %s", room, error)
+        return None
 
 
 def changes_of(fields: Sequence[bytes | None]) -> Iterator[PresenceChange | ConnectionChange]:
@@ -87,4 +98,10 @@ def form_of(value: object) -> bytes | None:
 
 
 def _decode(form: bytes | None) -> object:
-    return None if form is None else msgspec.json.decode(form)
+    if form is None:
+        return None
+    try:
+        return msgspec.json.decode(form)
+    except (msgspec.DecodeError, RecursionError) as error:  # whoever has written that: who is present can be told
+        logger.error("public info or details of somebody present are left out: %s", error)
+        return None

@@ -11,7 +11,7 @@ from verbtrio.base.errors import BrokerUnavailable
 from verbtrio.base.position import Position
 from verbtrio.brokers.base import Process, Session
 from verbtrio.brokers.records import Health, History, Lease, Page, Presences, PresentConnection, Usage
-from verbtrio.brokers.redis.gaps import read_page
+from verbtrio.brokers.redis.gaps import read_pages
 from verbtrio.brokers.redis.items import encode_item
 from verbtrio.brokers.redis.outgoing import Ticket
 from verbtrio.brokers.redis.presence_scripts import PRESENT
@@ -58,7 +58,7 @@ class RedisSession(Session):
         self, room: str, history: History, *, since: Position | None, limit: int | None, reverse: bool
     ) -> Page:
         link, known = self._upkeep.need(), self._upkeep.subscriptions.position(room)
-        page = await read_page(
+        page = await read_pages(
             link, self._names, room, since=since, known=known, limit=limit, reverse=reverse, ttl=history.ttl
         )
         await self._upkeep.subscriptions.wait_reached(room, page.position, link)
