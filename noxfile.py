@@ -98,7 +98,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """The tests that `tests` leaves out since they take many seconds: those with Redis, and those of the benchmark."""
+    """The tests that `tests` leaves out since they take many seconds: those with Redis, those of the benchmark, and
+    those that do a thing very often."""
     install_system_packages(session)
     session.install("-e", ".", *groups("test"))
     session.run(*PYTEST, "-m", "long", *session.posargs, env=bytecode(session) | sdk_packages(session))

@@ -125,6 +125,7 @@ class TestBuckets:
         table.leave(table.share("b", 3), 3)
         assert len(table) == 0
 
+    @pytest.mark.long
     @pytest.mark.parametrize("messages", [1, 5])
     def test_a_hundred_thousand_addresses(self, messages: int) -> None:
         """Bounded in number and in bytes, and all of it given back as others come and go."""

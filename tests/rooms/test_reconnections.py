@@ -220,6 +220,7 @@ async def publishing(seed: int) -> AsyncIterator[tuple[Service, Publishers, rand
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", LISTEN)
 async def test_a_thousand_reconnections(way: str, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verbtrio.rooms.catch_up.REPLAY_MESSAGES", 8)  # so most of what was missed is several pages
