@@ -74,9 +74,10 @@ class RedisBroker(Broker):
             nursery.start_soon(upkeep.timers.run)
             # The link has to live on for a moment when the block is cancelled: so its scope is shielded, and ends with
             # the block, at the latest `CLOSE_SECONDS` after it.
-            scope = trio.CancelScope(shield=True)
+            scope = trio.CancelScope()
             try:
                 await nursery.start(upkeep.run_in, scope)
+                scope.shield = True  # not before: what is cancelled while it begins ends at once
                 upkeep.open()
                 yield RedisSession(process, upkeep)
             finally:

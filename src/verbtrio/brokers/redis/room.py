@@ -160,6 +160,5 @@ class Room:
         self.seen = None
         self.told = 0
         self.elsewhere = {}
-        if self.arrived is None or self.arrived.is_set():
-            self.arrived = trio.Event()
+        self.arrived = trio.Event()  # another one: whoever waits for the present one is woken, and told
         self.wake()
