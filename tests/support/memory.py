@@ -90,13 +90,20 @@ class Service:
 @asynccontextmanager
 async def serving(app: App, asgi: Any = None) -> AsyncIterator[Service]:
     """Serve `app` (or `asgi`, which has it mounted); check at the end that nothing is left of any connection."""
+    async with served(app, asgi) as service:
+        yield service
+        await assert_nothing_left(service)
+
+
+@asynccontextmanager
+async def served(app: App, asgi: Any = None) -> AsyncIterator[Service]:
+    """The same without the check: for one of several apps, which ends while the others go on."""
     async with trio.open_nursery() as clients:
         async with app.lifespan() as state:
             async with trio.open_nursery() as server:
                 connections: trio.Nursery = await server.start(_hold_connections)
                 service = Service(app, asgi or app, state, connections, clients)
                 yield service
-                await assert_nothing_left(service)
                 await service.hang_up()
                 server.cancel_scope.cancel()
         clients.cancel_scope.cancel()

@@ -15,11 +15,10 @@ moves, or one node of many is away: then nothing has to be known of nodes, and n
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -35,6 +34,9 @@ from coredis.exceptions import (
 )
 
 from verbtrio.base.errors import BrokerUnavailable
+from verbtrio.brokers.redis.echoes import Echoes
+from verbtrio.brokers.redis.listening import Listening
+from verbtrio.brokers.redis.ordering import Ordering
 from verbtrio.brokers.redis.pipe import Pipe
 from verbtrio.brokers.redis.reply import Reply
 from verbtrio.brokers.redis.script import Script
@@ -50,6 +52,9 @@ UNUSABLE = (RedisConnectionError, BusyLoadingError, NoScriptError, ReadOnlyError
 """What tells that a connection does not lead to a primary that can be used, or no more."""
 COMMAND_BYTES = 100
 """What a command costs beside its arguments, at least."""
+
+
+Tell = Callable[[Pipe, Sequence[bytes]], None]
 
 
 class LinkLost(Exception):  # noqa: N818 -- a state
@@ -76,11 +81,9 @@ class Link:
         self._published = published
         self._pipes: list[Pipe] = []
         self._slots: Sequence[int] | None = None
-        self._subscribed: set[bytes] = set()
-        self._leaving: Counter[bytes] = Counter()  # how often it was left, and that is not confirmed
-        self._echo_channel = echo
-        self._echoes: dict[bytes, bool] = {}  # by channel: whether what was sent is back
-        self._echoed = trio.Event()
+        self._listening = Listening()
+        self._ordering = Ordering()
+        self._echoes = Echoes(echo)
         self._lost = trio.Event()
         self._reason = ""
         self._is_over = False
@@ -108,6 +111,36 @@ class Link:
         """Have a command run that begins with a key, or with a channel."""
         return self._send(self._pipe(key), name, (key, *arguments), then)
 
+    def command_first(self, name: bytes, key: bytes, *arguments: bytes | str | int) -> None:
+        """Have a command carried out before what is sent from now on, on other nodes, too."""
+        if self._slots is None:
+            self.command(name, key, *arguments)
+            return
+
+        def then(answer: Any, error: BrokerUnavailable | None) -> None:
+            if error is not None:
+                self.lose(str(error))
+            self._ordering.end()
+
+        self._ordering.begin()
+        self._write(self._pipe(key), name, (key, *arguments), Reply(0, then))
+
+    def command_last(self, name: bytes, key: bytes, *arguments: bytes | str | int, wanted: Callable[[], bool]) -> None:
+        """Have a command carried out after what was sent so far, on other nodes, too, if it is still `wanted` then."""
+        if self._slots is None:
+            self.command(name, key, *arguments)
+            return
+        missing = len(self._pipes)
+
+        def then(answer: Any, error: BrokerUnavailable | None) -> None:
+            nonlocal missing
+            missing -= 1
+            if not missing and error is None and wanted():
+                self._write(self._pipe(key), name, (key, *arguments), Reply(0))
+
+        for pipe in self._pipes:
+            self._send(pipe, b"PING", (), then)
+
     def publish(
         self, channel: bytes, message: bytes, *, then: Callable[[Any, BrokerUnavailable | None], None] | None = None
     ) -> Reply:
@@ -122,17 +155,14 @@ class Link:
     def subscribe(self, channels: Sequence[bytes]) -> None:
         """Have what is published there come: it does from before the next command for the same slot is carried out."""
         if self._slots is not None:
-            self._subscribed.update(channels)
-        for pipe, its in self._by_pipe(channels):
-            self._tell(pipe.subscribe, its)
+            self._listening.add(channels)
+        self._tell(Pipe.subscribe, channels)
 
     def unsubscribe(self, channels: Sequence[bytes]) -> None:
         """Have it come no more."""
         if self._slots is not None:
-            self._subscribed.difference_update(channels)
-            self._leaving.update(channels)
-        for pipe, its in self._by_pipe(channels):
-            self._tell(pipe.unsubscribe, its)
+            self._listening.discard(channels)
+        self._tell(Pipe.unsubscribe, channels)
 
     @property
     def is_usable(self) -> bool:
@@ -150,11 +180,9 @@ class Link:
 
     async def echo(self) -> None:
         """Publish a message to this process itself, by each connection, and wait until all have come."""
-        self._echoes = dict.fromkeys(self._echoes, False)
-        self._echoed = trio.Event()
-        for channel in self._echoes:
+        for channel in self._echoes.begin():
             self.publish(channel, b"")
-        await self._echoed.wait()
+        await self._echoes.wait()
 
     def lose(self, reason: str) -> None:
         """End the link: something is wrong with it."""
@@ -174,14 +202,6 @@ class Link:
     def _pipe(self, key: bytes) -> Pipe:
         return self._pipes[0 if self._slots is None else self._slots[slot_of(key)]]
 
-    def _by_pipe(self, channels: Sequence[bytes]) -> Iterable[tuple[Pipe, Sequence[bytes]]]:
-        if self._slots is None:
-            return [(self._pipes[0], channels)] if channels else []
-        found: dict[Pipe, list[bytes]] = {}
-        for channel in channels:
-            found.setdefault(self._pipe(channel), []).append(channel)
-        return found.items()
-
     def _send(
         self,
         pipe: Pipe,
@@ -191,24 +211,33 @@ class Link:
     ) -> Reply:
         size = COMMAND_BYTES + sum(len(each) if isinstance(each, bytes | str) else 8 for each in arguments)
         reply = Reply(size, then)
-        if self.is_usable:
-            try:
-                pipe.send(name, arguments, reply, self._timeout)
-                self.pending_bytes += size
-                return reply
-            except RedisConnectionError as error:
-                self.lose(f"the connection was lost: {error}")
-        # Nobody would take the answer any more.
-        reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
+        self.pending_bytes += size
+        self._ordering.do(partial(self._write, pipe, name, arguments, reply))
         return reply
 
-    def _tell(self, tell: Callable[[Sequence[bytes]], None], channels: Sequence[bytes]) -> None:
-        if not self.is_usable:
-            return
+    def _write(self, pipe: Pipe, name: bytes, arguments: Sequence[bytes | str | int], reply: Reply) -> None:
         try:
-            tell(channels)
+            if self.is_usable:
+                pipe.send(name, arguments, reply, self._timeout)
         except RedisConnectionError as error:
             self.lose(f"the connection was lost: {error}")
+        if not self.is_usable:
+            self.pending_bytes -= reply.size
+            reply.resolve(None, BrokerUnavailable("the connection to Redis was lost"))
+
+    def _tell(self, tell: Tell, channels: Sequence[bytes]) -> None:
+        by_pipe: dict[Pipe, list[bytes]] = {}
+        for channel in channels:
+            by_pipe.setdefault(self._pipe(channel), []).append(channel)
+        for pipe, its in by_pipe.items():
+            self._ordering.do(partial(self._tell_now, tell, pipe, its))
+
+    def _tell_now(self, tell: Tell, pipe: Pipe, channels: Sequence[bytes]) -> None:
+        if self.is_usable:
+            try:
+                tell(pipe, channels)
+            except RedisConnectionError as error:
+                self.lose(f"the connection was lost: {error}")
 
     # What comes
 
@@ -233,7 +262,7 @@ class Link:
                         for script in ALL
                     ]:
                         await load
-                self._listen_to_echoes()
+                self.subscribe(list(self._echoes.choose(self._pipe, len(self._pipes))))
                 nursery.start_soon(self.wait_lost)
                 yield
                 nursery.cancel_scope.cancel()
@@ -241,16 +270,6 @@ class Link:
             self._is_over = True
             for pipe in self._pipes:
                 pipe.fail(BrokerUnavailable("the connection to Redis was lost"))
-
-    def _listen_to_echoes(self) -> None:
-        channels: dict[Pipe, bytes] = {}
-        for number in itertools.count():
-            channel = self._echo_channel(number)
-            channels.setdefault(self._pipe(channel), channel)
-            if len(channels) == len(self._pipes):
-                break
-        self._echoes = dict.fromkeys(channels.values(), True)
-        self.subscribe(tuple(self._echoes))
 
     async def _take_answers(self, pipe: Pipe) -> None:
         while True:
@@ -285,23 +304,11 @@ class Link:
     def _take(self, message: Sequence[Any]) -> None:
         kind, channel = message[0], message[1]
         if kind in (b"message", b"smessage"):
-            if channel in self._echoes:
-                self._echoes[channel] = True
-                if all(self._echoes.values()):
-                    self._echoed.set()
+            if self._echoes.take(channel):
                 return
             try:
                 self._published(channel, message[2])
             except Exception:  # a bug of ours, or a message that is not ours: the next ones come all the same
                 logger.exception("a message of %r could not be taken", bytes(channel)[:200])
-        elif kind == b"sunsubscribe" and channel is not None:
-            self._take_end(channel)
-
-    def _take_end(self, channel: bytes) -> None:
-        """A subscription has ended: as it was to, or because another node serves its slot now."""
-        if self._leaving[channel]:
-            self._leaving[channel] -= 1
-        elif channel in self._subscribed:
+        elif kind == b"sunsubscribe" and channel is not None and not self._listening.ended(channel):
             raise LinkLost("a slot has moved to another node")
-        if not self._leaving[channel]:
-            del self._leaving[channel]

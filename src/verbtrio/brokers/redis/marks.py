@@ -31,21 +31,23 @@ class Marks:
         """The room has one thing more of this process. Called before it is written."""
         self._reasons[room] += 1
         if self._reasons[room] == 1:
-            self._send(b"SADD", [room])
+            self._add([room])
 
     def discard(self, room: str) -> None:
         """One thing less. Called after it is removed."""
         self._reasons[room] -= 1
         if not self._reasons[room]:
             del self._reasons[room]
-            self._send(b"SREM", [room])
+            if (link := self._link()) is not None:
+                key = self._names.rooms(self._process())
+                link.command_last(b"SREM", key, to_bytes(room), wanted=lambda: room not in self._reasons)
 
     def resume(self) -> None:
         """There is a new link, or a new name: mark them all."""
         rooms = list(self._reasons)
         for start in range(0, len(rooms), BATCH):
-            self._send(b"SADD", rooms[start : start + BATCH])
+            self._add(rooms[start : start + BATCH])
 
-    def _send(self, command: bytes, rooms: list[str]) -> None:
+    def _add(self, rooms: list[str]) -> None:
         if (link := self._link()) is not None:
-            link.command(command, self._names.rooms(self._process()), *map(to_bytes, rooms))
+            link.command_first(b"SADD", self._names.rooms(self._process()), *map(to_bytes, rooms))

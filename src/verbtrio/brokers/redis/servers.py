@@ -115,8 +115,12 @@ class Servers:
         servers: dict[tuple[str, int], Server] = {}
 
         async def reach(where: tuple[str, int]) -> None:
-            servers[where] = await dial(nursery, where, self.access, seconds)
-            _check_primary(servers[where], name_of(where))
+            server = servers[where] = await dial(nursery, where, self.access, seconds)
+            _check_primary(server, name_of(where))
+            # One that has just started, or sees too few of the others, publishes, but takes no commands.
+            state: Any = await server.connection.create_request(b"CLUSTER INFO", decode=False)
+            if b"cluster_state:ok" not in state:
+                raise NotReached(f"{name_of(where)} says that the cluster is down")
 
         async with trio.open_nursery() as reaching:
             for where in primaries:
