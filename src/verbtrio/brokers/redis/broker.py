@@ -30,8 +30,8 @@ class RedisBroker(Broker):
         ssl_context: for `rediss://`; by default one that checks the server's certificate and name by the system's
             authorities.
         timeout: seconds until Redis must have answered; else it is taken for away.
-        max_pending_bytes: what may be on its way to Redis at a time. Beyond it `publish` raises, and broadcasts to
-            other processes are dropped.
+        max_pending_bytes: what may be on its way to Redis at a time. Beyond it `publish` and `send_user`
+            raise, and broadcasts to other processes, and messages that nobody waits for, are dropped.
         buffer_bytes: what may wait while Redis is away: published messages and broadcasts then go out when it is back.
             By default nothing waits.
 
