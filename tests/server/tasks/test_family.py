@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -365,8 +366,13 @@ def served(how: str) -> Iterator[Server]:
 
 @pytest.mark.parametrize(("how", "code"), [("a script", 1), ("0", 1), ("1", 0), ("2", 0)])
 def test_the_exit_code(how: str, code: int) -> None:
-    """As for any other death of a worker (tests/robustness/test_worker.py): hypercorn 0.18 loses a worker's code."""
+    """As for any other death of a worker (tests/robustness/test_worker.py): hypercorn 0.18 loses a worker's code. It
+    would have that of one which is still starting when it is told to stop, so all have to run first."""
     with served(how) as server:
+        deadline = time.monotonic() + 20
+        while how.isdecimal() and server.log_text().count("Running on") < max(int(how), 1):
+            assert time.monotonic() < deadline, server.log_text()
+            time.sleep(0.05)
         with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
             sock.sendall(b"GET /die HTTP/1.1\r\nHost: x\r\n\r\n")
             assert server.process.wait(20) == code
